@@ -1,0 +1,54 @@
+"""VAE of healthy anatomy: from a scan, lesions and all, to the tissue probabilities of the healthy brain behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..networks.healthy_anatomy import HealthyAnatomyNet
+
+
+@dataclass(frozen=True)
+class HealthyAnatomyConfig:
+    """classes: tissue classes of the decoder; width: channels at half resolution; latent: channels of z;
+    beta: weight of the KL divergence, per latent, against the cross-entropy per voxel."""
+
+    classes: int = 9
+    width: int = 32
+    latent: int = 32
+    beta: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if min(self.classes, self.width, self.latent) < 1 or self.beta < 0:
+            raise ValueError("classes, width and latent must be positive and beta not negative")
+
+
+class HealthyAnatomyVAE(HealthyAnatomyNet):
+    """The network with its training objective."""
+
+    Config = HealthyAnatomyConfig
+    # Rare classes count more, background less: without this the ventricles of young brains vanish.
+    CLASS_WEIGHTS = (0.5, 1.0, 1.2, 1.2, 1.5, 1.0, 1.0, 1.0, 0.5)
+
+    def __init__(self, config: HealthyAnatomyConfig):
+        super().__init__(config.classes, config.width, config.latent)
+        self.config = config
+
+    def loss(self, image: Tensor, target: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Negative evidence lower bound per voxel (Kingma & Welling 2014) with class weights.
+
+        image: (B, 1, D, H, W); target: (B, K, D, H, W) tissue fractions; voxels whose fractions are all zero do
+        not count. Returns "loss", "cross_entropy" (nats per voxel) and "kl" (nats per latent).
+        """
+        posterior = self.encode(image)
+        noise = torch.randn(posterior.mean.shape, generator=generator, device=image.device)
+        z = posterior.mean + noise * (0.5 * posterior.logvar).exp()
+        logits = self.decode(z.to(image.dtype), posterior.skips).float()
+        weight = torch.tensor(self.CLASS_WEIGHTS[: self.config.classes], device=image.device).view(1, -1, 1, 1, 1)
+        weighted = target * weight
+        cross_entropy = -(weighted * F.log_softmax(logits, 1)).sum() / weighted.sum().clamp(min=1.0)
+        kl = 0.5 * (posterior.mean.square() + posterior.logvar.exp() - posterior.logvar - 1).mean()
+        return {"loss": cross_entropy + self.config.beta * kl, "cross_entropy": cross_entropy, "kl": kl}

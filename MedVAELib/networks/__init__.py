@@ -1,0 +1,1 @@
+"""Neural networks: torch modules that know nothing of files, losses or tasks."""

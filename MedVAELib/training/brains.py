@@ -1,0 +1,61 @@
+"""Training data for the healthy-anatomy model: synthetic scans by number, made in the background or on the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from ..errors import InputError
+from .synthesis.anatomy import read_anatomy, read_lesion_masks
+from .synthesis.brains import BrainSynthesiser, SynthesisConfig
+
+FRACTION_STEPS = 4  # tissue fractions come from four points per voxel: uint8 counts lose nothing
+
+
+def load_synthesiser(label_maps: Path, lesion_masks: Path | None, config: SynthesisConfig, device="cpu",
+                     names: list[str] | None = None) -> BrainSynthesiser:  # fmt: skip
+    """Reads label maps (all, or those named) and lesion masks. Raises InputError where there are none."""
+    files = sorted(Path(label_maps).glob("*.nii.gz"))
+    if names is not None:
+        files = [file for file in files if file.name.split(".")[0] in names]
+    if not files:
+        raise InputError(f"{label_maps}: no label maps (*.nii.gz) there; name a folder that holds some.")
+    masks = read_lesion_masks(Path(lesion_masks)) if lesion_masks else []
+    return BrainSynthesiser([read_anatomy(file) for file in files], masks, config, device)
+
+
+class SyntheticBatches(IterableDataset):
+    """Batches start, start + 1, … as (image float16 (B, 1, …), target uint8 counts (B, K, …))."""
+
+    def __init__(self, arguments: tuple, batch: int, start: int, seed: int):
+        self.arguments, self.batch, self.start, self.seed = arguments, batch, start, seed
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        torch.set_num_threads(1)
+        info = get_worker_info()
+        first, stride = (info.id, info.num_workers) if info else (0, 1)
+        synthesise = load_synthesiser(*self.arguments)
+        number = self.start + first
+        while True:
+            yield make_batch(synthesise, self.seed, number, self.batch)
+            number += stride
+
+
+def make_batch(synthesise: BrainSynthesiser, seed: int, number: int, batch: int) -> tuple[Tensor, Tensor]:
+    """Batch `number` of the endless stream `seed`: the same whoever makes it."""
+    scans = [synthesise(seed * 1_000_003 + number * batch + i) for i in range(batch)]
+    image = torch.stack([scan.image for scan in scans])
+    target = torch.stack([scan.target for scan in scans])
+    return image.half(), (target * FRACTION_STEPS).round().to(torch.uint8)
+
+
+def stream(arguments: tuple, batch: int, seed: int, start: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """(image float32, target fractions float32) from background processes, in order."""
+    loader = DataLoader(SyntheticBatches(arguments, batch, start, seed), batch_size=None, num_workers=workers,
+                        prefetch_factor=4 if workers else None)  # fmt: skip
+    for image, target in loader:
+        yield image.float(), target.float() / FRACTION_STEPS

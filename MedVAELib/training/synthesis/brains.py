@@ -1,0 +1,259 @@
+"""Synthetic brain scans by full domain randomisation, with the healthy anatomy behind each as the target.
+
+Follows the generative idea of SynthSeg (Billot et al. 2023, doi:10.1016/j.media.2023.102789): label map → random
+shape → random intensity per structure → random acquisition. Half of the scans are FLAIR- or DWI-like. Lesions and
+coarse noise go into the input only. Everything runs in torch on one device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .anatomy import GROUP_INDEX, GROUPS, TISSUE_OF_GROUP, TISSUES, VENTRICLES, WHITE, Anatomy, LesionMask
+from .lesions import MNI_BRAIN_CENTRE, MNI_BRAIN_SIZE, add_lesions
+from .random import Draw
+
+# Brightness against white matter = 1, (low, high) per group; measured on real scans and widened.
+FLAIR = {
+    "cortex": (1.05, 1.5), "hippocampus": (1.1, 1.6), "thalamus": (0.92, 1.25), "striatum": (0.92, 1.3),
+    "cerebellar white": (0.9, 1.15), "cerebellar cortex": (1.0, 1.45), "brainstem": (0.88, 1.25),
+    "ventricles": (0.03, 0.4), "outer csf": (0.05, 0.5),
+}  # fmt: skip
+DWI = {
+    "cortex": (1.15, 1.6), "hippocampus": (1.15, 1.65), "thalamus": (1.02, 1.4), "striatum": (0.95, 1.4),
+    "cerebellar white": (0.9, 1.2), "cerebellar cortex": (1.0, 1.5), "brainstem": (0.88, 1.35),
+    "ventricles": (0.2, 0.6), "outer csf": (0.2, 0.65),
+}  # fmt: skip
+LESION_BRIGHTNESS = {"flair": (1.15, 2.2), "dwi": (1.3, 3.0), "random": (0.1, 2.2)}
+NETWORK_MEDIAN = 0.5  # the brain's median in what the network sees
+NETWORK_MAX = 1.5
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """What is synthesised. Sizes in voxels of `spacing_mm`; probabilities are per scan."""
+
+    shape: tuple[int, int, int] = (80, 96, 80)
+    spacing_mm: float = 2.0
+    head: float = 0.5  # scans with the head's other tissues; the rest are skull-stripped
+    flair: float = 0.45
+    dwi: float = 0.15
+    lesions: float = 0.75
+    tumour: float = 0.15
+    truncated: float = 0.25
+    thick_slices: float = 0.45
+
+    def __post_init__(self) -> None:
+        if any(n % 16 for n in self.shape):
+            raise ValueError(f"shape {self.shape}: every side must be a multiple of 16")
+        if not self.spacing_mm > 0:
+            raise ValueError("spacing_mm must be positive")
+        if self.flair + self.dwi > 1:
+            raise ValueError("flair + dwi must not exceed 1")
+
+
+@dataclass
+class SyntheticScan:
+    """image (1, D, H, W) as the network sees it; target (K, D, H, W) tissue fractions, all zero where unknowable;
+    lesions (D, H, W) fraction of lesion in the input; contrast "flair", "dwi" or "random"."""
+
+    image: Tensor
+    target: Tensor
+    lesions: Tensor
+    contrast: str
+
+
+class BrainSynthesiser:
+    """Makes scan number n from seed and n alone."""
+
+    def __init__(self, anatomies: list[Anatomy], masks: list[LesionMask], config: SynthesisConfig, device="cpu"):
+        self.config = config
+        self.device = torch.device(device)
+        self.masks = masks
+        self.anatomies = anatomies
+        self.tissue = TISSUE_OF_GROUP.to(self.device)
+        axes = [(torch.arange(n, device=self.device) - (n - 1) / 2) * config.spacing_mm for n in config.shape]
+        self.grid_mm = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)  # (D, H, W, zyx)
+
+    def __call__(self, seed: int) -> SyntheticScan:
+        draw = Draw(seed, self.device)
+        anatomy = self.anatomies[draw.integer(0, len(self.anatomies))]
+        centre = torch.tensor(anatomy.brain_centre, device=self.device)
+        tumour = self._tumour(draw)
+        coords, linear = self._deform(draw, tumour)
+        groups = self._sample(draw, anatomy, coords + centre, linear)  # (S, N) subsamples
+        shape = self.config.shape
+        target = torch.zeros(len(TISSUES), groups.shape[1], device=self.device)
+        target.scatter_add_(0, self.tissue[groups], torch.full(groups.shape, 1 / len(groups), device=self.device))
+        target = target.view(-1, *shape)
+
+        contrast, means, spreads = self._contrast(draw)
+        image = means[groups].mean(0).view(shape)
+        image = self._normal_variation(draw, image, target, contrast)
+        lesions = torch.zeros_like(image)
+        brain = target[[1, 2, 3, 6, 7]].sum(0)
+        if draw.chance(self.config.lesions):
+            size = torch.tensor(anatomy.brain_size, device=self.device)
+            mni = coords * (torch.tensor(MNI_BRAIN_SIZE, device=self.device) / size)
+            mni = mni + torch.tensor(MNI_BRAIN_CENTRE, device=self.device)
+            image, lesions = add_lesions(
+                draw, image, brain, mni, self.masks, LESION_BRIGHTNESS[contrast], tumour
+            )
+        image = image + spreads[groups[0]].view(shape) * draw.normal(*shape)
+        return SyntheticScan(*self._acquire(draw, image, target, brain), lesions, contrast)
+
+    # ---- shape ----
+
+    def _tumour(self, draw: Draw) -> tuple[Tensor, float] | None:
+        """Centre (voxels) and radius (voxels) of a space-occupying lesion, or none."""
+        if not draw.chance(self.config.tumour):
+            return None
+        shape = torch.tensor(self.config.shape, device=self.device)
+        centre = (shape - 1) / 2 + draw.uniform(-1, 1, 3) * shape * 0.28
+        return centre, draw.number(10, 28) / self.config.spacing_mm
+
+    def _deform(self, draw: Draw, tumour: tuple[Tensor, float] | None) -> tuple[Tensor, Tensor]:
+        """Source positions (D, H, W, zyx mm) from the brain's centre, and the linear part (3, 3)."""
+        shape = self.config.shape
+        grid = self.grid_mm
+        if tumour is not None and draw.chance(0.7):  # mass effect: tissue around the centre is pushed outwards
+            centre_mm = (tumour[0] - (torch.tensor(shape, device=self.device) - 1) / 2) * self.config.spacing_mm
+            radius_mm = tumour[1] * self.config.spacing_mm * draw.number(1.0, 1.8)
+            offset = grid - centre_mm
+            push = draw.number(0.2, 0.7) * torch.exp(-(offset.square().sum(-1, keepdim=True) / radius_mm**2))
+            grid = grid - offset * push
+        a, b, c = (draw.normal(3) * 0.14).tolist()
+        skew = torch.tensor([[0, -c, b], [c, 0, -a], [-b, a, 0]], device=self.device)
+        linear = torch.linalg.matrix_exp(skew) @ torch.diag(1 + 0.09 * draw.normal(3)) + 0.02 * draw.normal(3, 3)
+        if draw.chance(0.5):
+            linear = linear * torch.tensor([1.0, 1.0, -1.0], device=self.device)  # mirror left and right
+        shift = draw.normal(3) * (4.0 if draw.chance(0.7) else 12.0)
+        elastic = draw.field(shape, 5, 3) * draw.number(0, 4.5) + draw.field(shape, 11, 3) * draw.number(0, 2.0)
+        return grid @ linear.T + shift + elastic.permute(1, 2, 3, 0), linear
+
+    def _sample(self, draw: Draw, anatomy: Anatomy, coords: Tensor, linear: Tensor) -> Tensor:
+        """Groups at four points inside each voxel (4, N): their mix is the partial volume."""
+        groups = anatomy.groups.to(self.device)
+        size = torch.tensor(groups.shape, device=self.device)
+        corners = torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], device=self.device)
+        flat, out = groups.flatten(), []
+        for corner in corners * (self.config.spacing_mm / 4):
+            index = (coords + linear @ corner.to(linear.dtype)).round().long()
+            inside = ((index >= 0) & (index < size)).all(-1)
+            index = torch.minimum(index.clamp(min=0), size - 1)
+            value = flat[(index[..., 0] * size[1] + index[..., 1]) * size[2] + index[..., 2]]
+            out.append(torch.where(inside, value, torch.zeros_like(value)).flatten())
+        return torch.stack(out).long()
+
+    # ---- brightness ----
+
+    def _contrast(self, draw: Draw) -> tuple[str, Tensor, Tensor]:
+        """Name, mean and spread of each group, white matter near 1."""
+        kind = draw.number(0, 1)
+        contrast = "flair" if kind < self.config.flair else "dwi" if kind < self.config.flair + self.config.dwi else "random"
+        means = draw.uniform(0.1, 1.6, len(GROUPS))
+        means[0] = 0.0
+        table = {"flair": FLAIR, "dwi": DWI, "random": {}}[contrast]
+        if table:
+            means[GROUP_INDEX["white"]] = 1.0
+            for name, (low, high) in table.items():
+                means[GROUP_INDEX[name]] = draw.number(low, high)
+        head = slice(GROUP_INDEX["outer csf"] + 1, None)
+        means[head] = means[head] * (draw.number(0.1, 1.0) if contrast == "dwi" else draw.number(0.3, 1.3))
+        spreads = draw.uniform(0, 0.09, len(GROUPS)) * means
+        return contrast, means, spreads
+
+    def _normal_variation(self, draw: Draw, image: Tensor, target: Tensor, contrast: str) -> Tensor:
+        """Texture inside tissues, and the bright rim and caps that healthy ventricles have on FLAIR."""
+        shape = self.config.shape
+        image = image * (1 + draw.number(0, 0.06) * draw.field(shape, 20)[0])
+        if contrast != "random" and draw.chance(0.7):
+            rim = target[VENTRICLES][None, None]
+            for _ in range(draw.integer(1, 3)):
+                rim = F.avg_pool3d(rim, 3, 1, 1)
+            strength = draw.number(0, 0.8) * (0.6 + 0.8 * draw.field(shape, 6)[0]).clamp(0, 2)
+            image = image * (1 + strength * rim[0, 0] * target[WHITE])
+        return image
+
+    # ---- acquisition ----
+
+    def _acquire(self, draw: Draw, image: Tensor, target: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
+        """Blur, slices, bias field, noise, stripping, field of view and scaling → image (1, …), target."""
+        shape = self.config.shape
+        if draw.chance(0.3):  # coarse noise: structures the decoder must learn to ignore (Kascenas et al. 2022)
+            image = image + draw.field(shape, draw.integer(5, 20))[0] * draw.number(0.05, 0.35) * (brain > 0.5)
+        image = _blur(image, draw.number(0.25, 1.0))
+        if draw.chance(self.config.thick_slices):
+            axis = 0 if draw.chance(0.7) else draw.integer(1, 3)
+            image = _thick_slices(image, axis, draw.integer(2, 4))
+        image = image.clamp(min=0) * torch.exp(draw.field(shape, 3)[0] * draw.number(0, 0.3))
+        noise = draw.number(0, 0.08)
+        image = (image + noise * draw.normal(*shape)).square().add(0.3 * (noise * draw.normal(*shape)).square()).sqrt()
+        target, seen = target.clone(), torch.ones(shape, dtype=torch.bool, device=self.device)
+        if not draw.chance(self.config.head):
+            seen = self._strip(draw, target, brain)
+            outside = ~seen
+            target[1:] *= ~(outside & (brain < 0.5))
+            target[0] = torch.where(outside & (brain < 0.5), 1.0, target[0])
+            target[:, outside & (brain >= 0.5)] = 0
+        if draw.chance(self.config.truncated):
+            view = self._field_of_view(draw)
+            target[:, ~view] = 0
+            seen = seen & view
+        image = image * seen
+        inside = image[seen & (target[1:8].sum(0) > 0.5)]
+        median = inside.median() if inside.numel() > 100 else torch.tensor(1.0, device=self.device)
+        image = image / median.clamp(min=1e-3)
+        if draw.chance(0.4):
+            image = (image.clamp(0, 3) / 3) ** draw.number(0.7, 1.4)
+            inside = image[seen & (target[1:8].sum(0) > 0.5)]
+            image = image / (inside.median() if inside.numel() > 100 else image.max()).clamp(min=1e-3)
+        image = image * NETWORK_MEDIAN * draw.number(0.85, 1.2)
+        return image.clamp(0, NETWORK_MAX)[None], target
+
+    def _strip(self, draw: Draw, target: Tensor, brain: Tensor) -> Tensor:
+        """An imperfect brain mask (bool): grown and shrunk by a voxel or two from place to place."""
+        whole = (target[1:8].sum(0) > 0.5).float()[None, None]
+        tight = 1 - F.max_pool3d(1 - F.max_pool3d((brain > 0.5).float()[None, None], 5, 1, 2), 5, 1, 2)
+        tight = torch.maximum(tight, target[VENTRICLES][None, None])
+        mask = whole if draw.chance(0.5) else torch.minimum(whole, tight)
+        level = draw.field(self.config.shape, 8)[0] * draw.number(0, 1.2) + draw.number(-0.6, 0.8)
+        shrunk = 1 - F.max_pool3d(1 - mask, 3, 1, 1)
+        grown = F.max_pool3d(mask, 3, 1, 1)
+        mask = torch.where(level > 1, shrunk, torch.where(level < -1, grown, mask))[0, 0] > 0.5
+        return mask | (brain > 0.5) if draw.chance(0.6) else mask
+
+    def _field_of_view(self, draw: Draw) -> Tensor:
+        """True inside a field of view that misses a slab at one or two sides."""
+        view = torch.ones(self.config.shape, dtype=torch.bool, device=self.device)
+        for _ in range(draw.integer(1, 3)):
+            axis = 0 if draw.chance(0.7) else draw.integer(1, 3)
+            length = self.config.shape[axis]
+            cut = int(length * draw.number(0.05, 0.35))
+            start = 0 if draw.chance(0.5) else length - cut
+            view.narrow(axis, start, cut).fill_(False)
+        return view
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    """Separable Gaussian blur (sigma in voxels, seven taps)."""
+    x = torch.arange(-3, 4, device=image.device, dtype=torch.float32)
+    kernel = torch.exp(-(x**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    image = image[None, None]
+    for axis in range(3):
+        shape, padding = [1] * 5, [0] * 3
+        shape[2 + axis], padding[axis] = 7, 3
+        image = F.conv3d(image, kernel.view(shape), padding=padding)
+    return image[0, 0]
+
+
+def _thick_slices(image: Tensor, axis: int, factor: int) -> Tensor:
+    """Averages `factor` voxels into a slice and interpolates back, as a thick-slice scan on a finer grid is."""
+    kernel = [factor if a == axis else 1 for a in range(3)]
+    thick = F.avg_pool3d(image[None, None], kernel, kernel, ceil_mode=True)
+    return F.interpolate(thick, size=image.shape, mode="trilinear")[0, 0]

@@ -1,0 +1,38 @@
+"""Random draws from an explicit generator, so that sample number n is the same whatever was drawn before it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+
+class Draw:
+    """Random numbers on one device from one seed."""
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu"):
+        self.device = torch.device(device)
+        self.generator = Generator(self.device).manual_seed(seed)
+
+    def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=self.generator, device=self.device)
+
+    def normal(self, *shape: int) -> Tensor:
+        return torch.randn(shape, generator=self.generator, device=self.device)
+
+    def number(self, low: float, high: float) -> float:
+        return float(self.uniform(low, high, 1))
+
+    def integer(self, low: int, high: int) -> int:
+        """low ≤ n < high."""
+        return int(torch.randint(low, high, (1,), generator=self.generator, device=self.device))
+
+    def chance(self, probability: float) -> bool:
+        return self.number(0, 1) < probability
+
+    def field(self, shape: tuple[int, int, int], control_points: int, channels: int = 1) -> Tensor:
+        """Smooth unit-variance noise (channels, *shape): random control points, `control_points` along z, trilinear."""
+        ratio = control_points / shape[0]
+        control = [max(2, round(n * ratio)) for n in shape]
+        coarse = self.normal(1, channels, *control)
+        return F.interpolate(coarse, size=shape, mode="trilinear", align_corners=True)[0]
