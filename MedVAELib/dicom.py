@@ -1,0 +1,264 @@
+"""DICOM folders: which volumes they hold, the choice of one by name, and reading it with its geometry checked.
+
+A volume is one image per slice position. A series with several images per position (b-values of a DWI, echoes) is
+several volumes, told apart by the tag that differs. Tags that identify the patient are never kept.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import InputError, UsageError
+from .image_files import MAX_SHEAR
+
+MIN_SLICES = 8
+"""Series with fewer slices (localisers, screenshots) are never chosen on their own."""
+
+_KEPT_TAGS = {
+    "modality": "0008|0060", "series_description": "0008|103e", "protocol": "0018|1030", "sequence": "0018|0024",
+    "image_type": "0008|0008", "manufacturer": "0008|0070", "model": "0008|1090",
+}
+_KEPT_NUMBERS = {
+    "repetition_time_ms": "0018|0080", "echo_time_ms": "0018|0081", "inversion_time_ms": "0018|0082",
+    "field_strength_t": "0018|0087", "pixel_bandwidth_hz": "0018|0095",
+}
+_B_VALUE_TAGS = ("0018|9087", "0019|100c", "0043|1039")  # standard, Siemens, GE
+_SPLIT_TAGS = {
+    "b-value": "", "gradient": "0018|9089", "echo time": "0018|0081", "image type": "0008|0008",
+    "time point": "0020|0100", "acquisition": "0020|0012",
+}
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """One file: a slice, or a whole volume if it has several frames. Geometry in LPS mm."""
+
+    file: str
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    origin_mm: np.ndarray
+    direction: np.ndarray  # 3x3
+    tags: dict[str, str | float]
+    split: dict[str, str]
+    uid: str
+    components: int
+
+
+@dataclass(frozen=True)
+class DicomVolume:
+    """One volume that a folder offers. `uid` is the series', `detail` what tells it from others of its series."""
+
+    uid: str
+    description: str
+    slices: tuple[_Slice, ...] = field(repr=False)
+    detail: str = ""
+
+    @property
+    def count(self) -> int:
+        """Number of slices."""
+        return sum(s.size[2] for s in self.slices)
+
+    @property
+    def label(self) -> str:
+        return f"{self.description}, {self.detail}" if self.detail else self.description
+
+    @property
+    def tags(self) -> dict[str, str | float]:
+        """Tags worth keeping, none of which identifies the patient."""
+        return dict(self.slices[0].tags)
+
+
+def find_volumes(path: Path) -> list[DicomVolume]:
+    """All volumes in a folder and its sub-folders, in the order of their descriptions; or those of one file."""
+    slices = [found for file in _files(path) if (found := _read_header(file)) is not None]
+    series: dict[str, list[_Slice]] = defaultdict(list)
+    for found in slices:
+        # a multi-frame file is a volume by itself
+        series[found.uid if found.size[2] == 1 else f"{found.uid} {found.file}"].append(found)
+    volumes = [volume for members in series.values() for volume in _split(members)]
+    return sorted(volumes, key=lambda v: (v.description.lower(), v.uid, v.detail))
+
+
+def choose_volume(path: Path, volumes: Sequence[DicomVolume],
+                  series: str | int | None) -> tuple[DicomVolume, list[str]]:
+    """The volume that `series` names: a series UID, a number in the list or a part of its description.
+
+    Without `series` the only volume of at least MIN_SLICES slices is taken. Returns it with warnings about what was
+    passed over. Raises UsageError, with the list, where the choice is not unique.
+    """
+    offered = [v for v in volumes if v.count >= MIN_SLICES] or list(volumes)
+    if series is None:
+        if len(offered) > 1:
+            raise UsageError(f"{path} holds {len(offered)} DICOM series, name one of them: {_listing(offered)}.")
+        left = [f"{v.label} ({v.count} slices)" for v in volumes if v is not offered[0]]
+        return offered[0], ([f"Taken from {path.name}: {offered[0].label}; passed over: {', '.join(left)}."]
+                            if left else [])
+    wanted = str(series).strip()
+    if wanted.isdigit() and 1 <= int(wanted) <= len(offered):
+        return offered[int(wanted) - 1], []
+    matches = ([v for v in volumes if v.uid == wanted]
+               or [v for v in volumes if wanted.lower() in (v.label.lower(), v.description.lower())]
+               or [v for v in volumes if wanted and wanted.lower() in v.label.lower()])
+    if len(matches) > 1:
+        raise UsageError(f"{path} holds {len(matches)} DICOM series that '{wanted}' can mean, "
+                         f"name one of: {_listing(offered)}.")
+    if not matches:
+        raise UsageError(f"{path} holds no DICOM series '{wanted}', only: {_listing(offered)}.")
+    return matches[0], []
+
+
+def read_volume(path: Path, volume: DicomVolume) -> sitk.Image:
+    """The volume as a float32 image, rescale slope and intercept applied.
+
+    Raises InputError if its slices form no regular grid.
+    """
+    if any(s.components != 1 for s in volume.slices):
+        raise InputError(f"{path} ({volume.label}) holds colours: give a series with one intensity per voxel.")
+    if len(volume.slices) == 1:
+        if volume.count == 1 and path.is_file():
+            raise InputError(f"{path} is a single DICOM slice: give the folder with the whole series.")
+        return sitk.ReadImage(volume.slices[0].file, sitk.sitkFloat32, imageIO="GDCMImageIO")
+    ordered, gap_mm = _checked_order(f"{path} ({volume.label})", volume)
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([s.file for s in ordered])
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    image = reader.Execute()
+    first = ordered[0]
+    image.SetSpacing((first.spacing_mm[0], first.spacing_mm[1], gap_mm))
+    image.SetOrigin(first.origin_mm.tolist())
+    image.SetDirection(_right_handed(first.direction).ravel().tolist())
+    return image
+
+
+def _files(path: Path) -> Iterator[str]:
+    """DICOM files below a folder, in a stable order: known by their preamble, or by a name without another suffix."""
+    if path.is_file():
+        yield str(path)
+        return
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        for name in sorted(names):
+            file = os.path.join(folder, name)
+            try:
+                with open(file, "rb") as opened:
+                    marked = opened.read(132)[128:] == b"DICM"
+            except OSError:
+                continue
+            if name.upper() != "DICOMDIR" and (marked or Path(name).suffix.lower() in (".dcm", ".ima")):
+                yield file
+
+
+def _read_header(file: str) -> _Slice | None:
+    """Geometry and tags of one file; None for what holds no image (reports, structure sets)."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.LoadPrivateTagsOn()  # b-values of older scanners
+    reader.SetFileName(file)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return None
+    size = reader.GetSize()
+    if len(size) != 3 or min(size) < 1 or not reader.HasMetaDataKey("0028|0010"):
+        return None
+
+    def text(tag: str) -> str:
+        # odd bytes in one tag must not lose the slice
+        try:
+            return " ".join(reader.GetMetaData(tag).split("\x00")[0].split()) if reader.HasMetaDataKey(tag) else ""
+        except UnicodeDecodeError:
+            return ""
+
+    tags: dict[str, str | float] = {name: text(tag) for name, tag in _KEPT_TAGS.items() if text(tag)}
+    tags |= {name: number for name, tag in _KEPT_NUMBERS.items() if (number := _number(text(tag))) is not None}
+    b_value = next((b for tag in _B_VALUE_TAGS if (b := _number(text(tag))) is not None), None)
+    if b_value is not None:
+        tags["b_value"] = b_value % 1e9  # GE adds 10^9 as a mark
+    split = {name: text(tag) for name, tag in _SPLIT_TAGS.items() if tag}
+    split["b-value"] = f"{tags['b_value']:g}" if "b_value" in tags else ""
+    return _Slice(file, size, reader.GetSpacing(), np.array(reader.GetOrigin()),
+                  np.array(reader.GetDirection()).reshape(3, 3), tags, split, text("0020|000e"),
+                  reader.GetNumberOfComponents())
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text.split("\\")[0])
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
+
+def _split(slices: list[_Slice]) -> list[DicomVolume]:
+    """One series as volumes with one image per position; as one volume if no tag tells its images apart."""
+    description = str(slices[0].tags.get("series_description") or slices[0].tags.get("protocol") or "unnamed")
+    uid = slices[0].uid
+    whole = DicomVolume(uid, description, tuple(slices))
+    if not _has_repeats(slices):
+        return [whole]
+    for names in (("b-value",), ("echo time",), ("image type",), ("time point",), ("acquisition",),
+                  ("b-value", "image type"), ("b-value", "gradient"), ("b-value", "acquisition")):
+        groups: dict[str, list[_Slice]] = defaultdict(list)
+        for found in slices:
+            groups[", ".join(f"{name} {found.split[name] or 'none'}" for name in names)].append(found)
+        if len(groups) > 1 and not any(_has_repeats(group) for group in groups.values()):
+            return [DicomVolume(uid, description, tuple(group), detail) for detail, group in groups.items()]
+    return [whole]
+
+
+def _has_repeats(slices: Sequence[_Slice]) -> bool:
+    """Whether two images of one orientation lie at one position."""
+    keys = [tuple(np.round(np.append(s.origin_mm, s.direction.ravel()), 2)) for s in slices]
+    return len(set(keys)) < len(keys)
+
+
+def _right_handed(direction: np.ndarray) -> np.ndarray:
+    """In-plane axes with the normal that slices are ordered along."""
+    rows, columns = direction[:, 0], direction[:, 1]
+    return np.column_stack([rows, columns, np.cross(rows, columns)])
+
+
+def _checked_order(name: str, volume: DicomVolume) -> tuple[list[_Slice], float]:
+    """Slices along their normal and the distance between them in mm. Raises InputError if they form no grid."""
+    first = volume.slices[0]
+    if any("MOSAIC" in str(s.tags.get("image_type", "")) for s in volume.slices):
+        raise InputError(f"{name} stores its slices as mosaics: convert it to NIfTI, for example with dcm2niix.")
+    if any(s.size != first.size for s in volume.slices):
+        raise InputError(f"{name} mixes slices of different sizes: export the series on its own.")
+    if any(np.abs(s.direction - first.direction).max() > 1e-3 for s in volume.slices):
+        raise InputError(f"{name} mixes slices of different orientations, as a localiser does: give a 3D series.")
+    if any(not np.allclose(s.spacing_mm[:2], first.spacing_mm[:2], rtol=1e-3) for s in volume.slices):
+        raise InputError(f"{name} mixes slices of different pixel spacings: export the series on its own.")
+    normal = _right_handed(first.direction)[:, 2]
+    ordered = sorted(volume.slices, key=lambda s: float(s.origin_mm @ normal))
+    steps = np.diff([s.origin_mm for s in ordered], axis=0)
+    gaps = steps @ normal
+    gap = float(np.median(gaps))
+    if np.any(gaps < 0.01):
+        raise InputError(f"{name} holds several images at the same slice position and no tag tells the volumes apart: "
+                         "convert it to NIfTI, for example with dcm2niix, and choose one volume.")
+    if np.any(np.abs(gaps - gap) > 0.05 * gap + 0.02):
+        raise InputError(f"{name} has slices missing, the distance between them varies from {gaps.min():.2f} to "
+                         f"{gaps.max():.2f} mm: export the complete series.")
+    if np.any(np.linalg.norm(steps - gaps[:, None] * normal, axis=1) > MAX_SHEAR * gap):
+        raise InputError(f"{name} was scanned with a tilted gantry, its slices are shifted against each other: "
+                         "resample it to a rectangular grid.")
+    return ordered, float(gaps.mean())
+
+
+def _listing(volumes: Sequence[DicomVolume], most: int = 20) -> str:
+    entries = [f"{i}: {v.label} ({v.count} slices)" for i, v in enumerate(volumes[:most], 1)]
+    if len(volumes) > most:
+        entries.append(f"and {len(volumes) - most} more")
+    return "; ".join(entries)
+
+
+__all__ = ["MIN_SLICES", "DicomVolume", "choose_volume", "find_volumes", "read_volume"]

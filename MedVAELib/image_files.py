@@ -1,0 +1,311 @@
+"""What an image file claims against what it holds: the damage that image readers pass over in silence.
+
+SimpleITK reads a truncated NIfTI file without an error, replaces a zero voxel size by 1 mm and prefers one of two
+contradicting orientations; others of its errors are a page long. Everything here raises `InputError` with one
+sentence that names the file and says what to do.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from .errors import InputError
+
+MAX_SHEAR = 1e-2
+"""Largest |cosine| between two index axes (and deviation of an axis' length from 1) taken for rounding."""
+
+_CHUNK = 1 << 20
+_NRRD_BYTES = {"char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2, "int": 4,
+               "uint": 4, "int32": 4, "uint32": 4, "float": 4, "int64": 8, "uint64": 8, "double": 8}
+_META_BYTES = {"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4,
+               "MET_FLOAT": 4, "MET_DOUBLE": 8, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8}
+
+
+@dataclass(frozen=True)
+class FileNotes:
+    """What the checks found worth knowing about a usable file."""
+
+    warnings: tuple[str, ...] = ()
+    sheared: bool = False  # NIfTI orientation off by rounding only: the reader has to be told to accept it
+
+
+def check_file(path: Path) -> FileNotes:
+    """Checks that a file exists, can be opened and holds all the data that its header declares.
+
+    NIfTI-1/2 (single file and pair), NRRD and MetaImage are checked byte for byte, compressed or not; for other
+    formats only existence and emptiness are. Raises InputError.
+    """
+    try:
+        if not path.exists():
+            raise InputError(f"{path} does not exist: check the path.")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path} is empty: copy or export it again.")
+        with path.open("rb") as file:
+            start = file.read(8)
+        suffixes = "".join(path.suffixes[-2:]).lower()
+        if suffixes.endswith((".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".hdr.gz")):
+            return _check_nifti(path, start)
+        if start.startswith(b"NRRD"):
+            _check_nrrd(path)
+        elif suffixes.endswith((".mha", ".mhd")):
+            _check_meta(path)
+    except PermissionError:
+        raise InputError(f"{path} may not be read: ask for permission to read it, or copy it.") from None
+    except ValueError:  # text where the header should hold a number
+        raise InputError(f"{path} has a damaged header: export it again.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or 'input/output error'}): copy it again.") from None
+    return FileNotes()
+
+
+def _truncated(path: Path, found: int, expected: int) -> InputError:
+    return InputError(f"{path} is truncated, it holds {found} of the {expected} bytes that its header declares: "
+                      "copy or export it again.")
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def _count_gzip(path: Path, file: BinaryIO) -> int:
+    """Bytes of data in the gzip stream that starts at the file's position; its checksum is verified."""
+    count = 0
+    try:
+        with gzip.GzipFile(fileobj=file) as stream:
+            while chunk := stream.read(_CHUNK):
+                count += len(chunk)
+    except EOFError:
+        raise InputError(f"{path} is truncated, its compressed data ends early: copy or export it again.") from None
+    except (gzip.BadGzipFile, zlib.error):
+        raise InputError(f"{path} is damaged, its compressed data does not match its checksum: "
+                         "copy or export it again.") from None
+    return count
+
+
+def _data_size(path: Path) -> int:
+    """Bytes in a whole file, decompressed if it is gzip."""
+    if not _is_gzip(path):
+        return path.stat().st_size
+    with path.open("rb") as file:
+        return _count_gzip(path, file)
+
+
+# --- NIfTI ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _NiftiHeader:
+    magic: bytes
+    dim: tuple[int, ...]
+    bitpix: int
+    pixdim: tuple[float, ...]
+    vox_offset: float
+    qform_code: int
+    sform_code: int
+    sform: np.ndarray  # 3x4
+    intent_code: int
+
+
+def _parse_nifti(path: Path, header: bytes) -> _NiftiHeader:
+    """Fields of a NIfTI-1, NIfTI-2 or Analyze 7.5 header, in either byte order."""
+    for order in "<>":
+        size = struct.unpack_from(f"{order}i", header)[0] if len(header) >= 4 else 0
+        if size == 348 and len(header) >= 348:
+            qform, sform = struct.unpack_from(f"{order}2h", header, 252)
+            return _NiftiHeader(header[344:348], struct.unpack_from(f"{order}8h", header, 40),
+                                struct.unpack_from(f"{order}h", header, 72)[0],
+                                struct.unpack_from(f"{order}8f", header, 76),
+                                struct.unpack_from(f"{order}f", header, 108)[0], qform, sform,
+                                np.array(struct.unpack_from(f"{order}12f", header, 280)).reshape(3, 4),
+                                struct.unpack_from(f"{order}h", header, 68)[0])
+        if size == 540 and len(header) >= 540:
+            qform, sform = struct.unpack_from(f"{order}2i", header, 344)
+            return _NiftiHeader(header[4:8], struct.unpack_from(f"{order}8q", header, 16),
+                                struct.unpack_from(f"{order}h", header, 14)[0],
+                                struct.unpack_from(f"{order}8d", header, 104),
+                                float(struct.unpack_from(f"{order}q", header, 168)[0]), qform, sform,
+                                np.array(struct.unpack_from(f"{order}12d", header, 400)).reshape(3, 4),
+                                struct.unpack_from(f"{order}i", header, 504)[0])
+    raise InputError(f"{path} has no NIfTI header, its content is something else or damaged: "
+                     "export the scan again as NIfTI.")
+
+
+def _nifti_pair(path: Path) -> tuple[Path, Path]:
+    """(header file, data file) of a .hdr/.img pair, named by either; both the same for a single file."""
+    name = path.name
+    bare = name[:-3] if name.lower().endswith(".gz") else name
+    if bare.lower().endswith(".nii"):
+        return path, path
+    stem = bare[:-4]
+    found = {kind: [path.with_name(stem + kind + gz) for gz in ("", ".gz") if path.with_name(stem + kind + gz).exists()]
+             for kind in (".hdr", ".img")}
+    for kind, what in ((".hdr", "header"), (".img", "data")):
+        if not found[kind]:
+            raise InputError(f"{path} needs its {what} file {stem + kind} beside it: copy both files.")
+    return found[".hdr"][0], found[".img"][0]
+
+
+def _check_nifti(path: Path, start: bytes) -> FileNotes:
+    if start.startswith(b"\x1f\x8b") and not path.name.lower().endswith(".gz"):
+        raise InputError(f"{path} is gzip-compressed but not named so: rename it to {path.name}.gz.")
+    header_file, data_file = _nifti_pair(path)
+    opened = gzip.open if _is_gzip(header_file) else open
+    try:
+        with opened(header_file, "rb") as file:
+            header = _parse_nifti(path, file.read(540))
+    except (EOFError, gzip.BadGzipFile, zlib.error):
+        raise InputError(f"{path} is truncated or damaged, its compressed header cannot be read: "
+                         "copy or export it again.") from None
+    axes = header.dim[0]
+    if not 1 <= axes <= 7 or any(n < 1 for n in header.dim[1 : axes + 1]):
+        raise InputError(f"{path} declares an impossible image size {header.dim[1:5]}: export it again.")
+    if not math.isfinite(header.vox_offset):
+        raise InputError(f"{path} has a damaged header, its data offset is no number: export it again.")
+    _check_nifti_intent(path, header.intent_code)
+    for length in header.pixdim[1 : min(axes, 3) + 1]:
+        if not (math.isfinite(length) and length > 0):  # the reader would take 1 mm without a word
+            raise InputError(f"{path} has an impossible voxel size {_numbers(header.pixdim[1:4])}: "
+                             "correct its header or export it again.")
+    offset = max(int(header.vox_offset), 0)
+    expected = offset + math.prod(header.dim[1 : axes + 1]) * header.bitpix // 8
+    found = _data_size(data_file)
+    if found < expected:
+        raise _truncated(path, found, expected)
+    return _nifti_orientation(path, header)
+
+
+def _check_nifti_intent(path: Path, code: int) -> None:
+    if code == 1002:
+        raise InputError(f"{path} says that it is a label map: give the scan itself.")
+    if 2 <= code <= 24 and code != 5:  # 5, z-score, may well be a normalised scan
+        raise InputError(f"{path} says that it is a statistical map: give the scan itself.")
+
+
+def _nifti_orientation(path: Path, header: _NiftiHeader) -> FileNotes:
+    """Whether the header knows where the patient is, and does not contradict itself."""
+    if header.magic[:3] not in (b"n+1", b"ni1", b"n+2", b"ni2"):
+        return FileNotes((f"{path.name} is in the old Analyze format, which does not say how the patient lies: "
+                          "left and right may be exchanged.",))
+    if header.qform_code <= 0 and header.sform_code <= 0:
+        return FileNotes((f"The header of {path.name} does not say how the patient lies: "
+                          "axes are taken as stored, so left and right may be exchanged.",))
+    if header.sform_code <= 0:
+        return FileNotes()
+    columns = header.sform[:, :3]
+    lengths = np.linalg.norm(columns, axis=0)
+    if not np.all(np.isfinite(header.sform)) or np.any(lengths == 0):
+        raise InputError(f"{path} has a damaged orientation (sform): export it again.")
+    cosines = (columns / lengths).T @ (columns / lengths)
+    shear = float(np.abs(cosines - np.eye(3)).max())
+    stretched = bool(np.any(np.abs(lengths / np.abs(np.array(header.pixdim[1:4])) - 1) > 0.05))
+    if header.qform_code > 0:
+        if shear > MAX_SHEAR or stretched:
+            return FileNotes((f"The two orientations of {path.name} (qform and sform) contradict each other: "
+                              "the qform and the voxel size are used.",))
+        return FileNotes()
+    if shear > MAX_SHEAR:
+        raise InputError(f"{path} has sheared axes (its direction cosines are not orthonormal): "
+                         "resample it to a rectangular grid.")
+    if stretched:
+        raise InputError(f"{path} contradicts itself on its voxel size, {_numbers(header.pixdim[1:4])} mm and "
+                         f"{_numbers(lengths)} mm: correct its header or export it again.")
+    return FileNotes(sheared=shear > 1e-5)
+
+
+def _numbers(values: object) -> str:
+    return " x ".join(f"{float(v):.4g}" for v in values)  # type: ignore[attr-defined]
+
+
+# --- NRRD and MetaImage ----------------------------------------------------------------------------------------------
+
+
+def _text_header(path: Path, last_key: str | None, separator: str) -> tuple[dict[str, str], int]:
+    """Fields (lower-case keys) and length in bytes of a text header that ends at an empty line or after `last_key`."""
+    fields: dict[str, str] = {}
+    with path.open("rb") as file:
+        for line in iter(lambda: file.readline(4096), b""):
+            text = line.decode("latin-1").strip()
+            if last_key is None and not text:
+                break
+            key, found, value = text.partition(separator)
+            if found:
+                fields[key.strip().lower()] = value.strip()
+            if last_key is not None and key.strip().lower() == last_key:
+                break
+        return fields, file.tell()
+
+
+def _detached(path: Path, name: str) -> Path | None:
+    """The data file that a header names, checked to exist; None where it names a list or pattern of files."""
+    if name.split()[0].upper() == "LIST" or "%" in name:
+        return None
+    data = path.parent / name
+    if not data.exists():
+        raise InputError(f"{path} needs its data file {name} beside it: copy both files.")
+    return data
+
+
+def _check_nrrd(path: Path) -> None:
+    fields, length = _text_header(path, None, ":")
+    name = fields.get("data file", fields.get("datafile", ""))
+    data = _detached(path, name) if name else path
+    width = _NRRD_BYTES.get(fields.get("type", "").removeprefix("signed ").replace("unsigned ", "u").removesuffix("_t"))
+    if data is None or width is None or "line skip" in fields or "byte skip" in fields:
+        return
+    expected = math.prod(int(n) for n in fields.get("sizes", "").split()) * width
+    start = length if data == path else 0
+    encoding = fields.get("encoding", "").lower()
+    if encoding == "raw":
+        found = data.stat().st_size - start
+    elif encoding in ("gzip", "gz"):
+        with data.open("rb") as file:
+            file.seek(start)
+            found = _count_gzip(path, file)
+    else:
+        return
+    if found < expected:
+        raise _truncated(path, found, expected)
+
+
+def _check_meta(path: Path) -> None:
+    fields, length = _text_header(path, "elementdatafile", "=")
+    if not fields.get("elementdatafile") or not fields.get("dimsize"):
+        raise InputError(f"{path} has no MetaImage header, its content is something else or damaged: "
+                         "export the scan again.")
+    local = fields["elementdatafile"].upper() == "LOCAL"
+    data = path if local else _detached(path, fields["elementdatafile"])
+    width = _META_BYTES.get(fields.get("elementtype", ""))
+    if data is None or width is None or fields.get("binarydata", "true").lower() == "false":
+        return
+    channels = int(fields.get("elementnumberofchannels", "1"))
+    expected = math.prod(int(n) for n in fields["dimsize"].split()) * width * channels
+    start = length if local else max(int(fields.get("headersize", "0")), 0)
+    with data.open("rb") as file:
+        file.seek(start)
+        compressed = fields.get("compresseddata", "false").lower() == "true"
+        found = _count_zlib(path, file) if compressed else data.stat().st_size - start
+    if found < expected:
+        raise _truncated(path, found, expected)
+
+
+def _count_zlib(path: Path, file: io.BufferedReader) -> int:
+    stream = zlib.decompressobj(zlib.MAX_WBITS | 32)  # zlib or gzip
+    count = 0
+    try:
+        while not stream.eof and (chunk := file.read(_CHUNK)):
+            count += len(stream.decompress(chunk))
+    except zlib.error:
+        raise InputError(f"{path} is damaged, its compressed data cannot be read: copy or export it again.") from None
+    if not stream.eof:
+        raise InputError(f"{path} is truncated, its compressed data ends early: copy or export it again.")
+    return count

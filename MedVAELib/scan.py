@@ -1,0 +1,381 @@
+"""A scan: a three-dimensional image of a head with what is known about it. Validates, never guesses silently."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK as sitk
+
+from . import dicom
+from .errors import InputError, UsageError
+from .image_files import MAX_SHEAR, FileNotes, check_file
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MODALITIES = ("auto", "flair", "dwi")
+MIN_VOXELS_PER_AXIS = 8
+MAX_VOXELS = 500_000_000
+SPACING_MM = (0.05, 15.0)
+FIELD_OF_VIEW_MM = (60.0, 600.0)
+MAX_NONFINITE_FRACTION = 1e-4
+
+_IMAGE_SUFFIX = re.compile(
+    r"\.(nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|ima|mgh|mgz|vtk|tiff?|gipl|h5|hdf5?|mnc|png|jpe?g|bmp)(\.gz)?$", re.I)
+
+# In order of precedence: a "t2_flair" is a FLAIR, a "diff_trace_ADC" an ADC map, a "t1_flair" neither.
+_NAMES = (
+    ("other", r"(?<![a-z])(adc|apparent)(?![a-z])|(?<![a-z])t1[ -]*(\w+[ -]+)?flair"),
+    ("flair", r"flair|dark[ -]?fluid|fluid[ -]?attenuated|(?<![a-z])tirm(?![a-z])"),
+    ("dwi", r"diffusion|(?<![a-z])(dwi|diff|trace|isodwi|b[ =-]?(800|900|1000|1200|1500|2000))(?![a-z0-9])"),
+    ("other", r"mprage|(?<![a-z])"
+              r"(t1w?|t2w?|bravo|spgr|swi|swan|flash|bold|fmri|tof|pdw?|asl|perfusion|ct|pet)(?![a-z])"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """A usable scan of a head.
+
+    image: three-dimensional float32 SimpleITK image, all values finite, without patient data. modality: as requested,
+    "auto", "flair" or "dwi"; "auto" is decided from the image by the detector. modality_hint: "flair", "dwi", "other"
+    or None, as tags or the file's name say, with modality_reason saying which. name: safe in file names. path: where
+    it was read from, None for an image in memory. tags: acquisition parameters under plain names with units
+    (echo_time_ms, b_value …), nothing that identifies the patient. warnings: sentences the user should see.
+    """
+
+    image: sitk.Image
+    modality: str = "auto"
+    name: str = "scan"
+    path: Path | None = None
+    tags: dict[str, str | float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    modality_hint: str | None = None
+    modality_reason: str = ""
+
+    @classmethod
+    def read(cls, path: str | Path, modality: str = "auto", series: str | int | None = None) -> Scan:
+        """Reads any file that SimpleITK reads, or a DICOM folder.
+
+        series: which of a DICOM folder's series: its UID, a part of its description (upper and lower case alike) or
+        its number in the list that the error message gives; not needed if the folder holds one. A 4D file with one
+        volume counts as 3D. Raises InputError (one sentence naming the file and what to do) if the scan cannot be
+        used, UsageError for an unknown modality or a series that does not choose one.
+        """
+        _check_modality(modality)
+        path = Path(path)
+        if path.name.upper() == "DICOMDIR" and path.is_file():
+            path = path.parent
+        if path.is_dir() or _is_dicom_file(path):
+            image, label, tags, warnings = _read_dicom(path, series)
+        else:
+            if series is not None:
+                raise UsageError(f"{path} is not a DICOM folder: leave out the series '{series}'.")
+            image, warnings = _read_file(path)
+            label, tags = _IMAGE_SUFFIX.sub("", path.name), _sidecar_tags(path)
+        hint, reason = hint_modality(tags, path.name)
+        return _validated(image, str(path), modality, _safe_name(label), path, tags, warnings, hint, reason)
+
+    @classmethod
+    def from_image(cls, image: sitk.Image, modality: str = "auto", name: str = "scan") -> Scan:
+        """A scan from an image in memory, validated like a file. Raises as `read` does, naming `name`."""
+        _check_modality(modality)
+        _check_header(name, _Header.of_image(image))
+        return _validated(image, name, modality, _safe_name(name), None, {}, [], None, "")
+
+    def array_zyx(self) -> NDArray[np.float32]:
+        """A copy of the intensities, (D, H, W) in the scan's own storage order."""
+        return sitk.GetArrayFromImage(self.image)
+
+
+# --- Reading ---------------------------------------------------------------------------------------------------------
+
+
+def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
+    notes = check_file(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with _quiet(), _accept_rounded_axes(notes):
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError as error:
+            raise _unreadable(path, error) from None
+        _check_header(str(path), _Header.of_reader(reader))
+        try:
+            image = reader.Execute()
+        except (RuntimeError, MemoryError) as error:
+            raise _unreadable(path, error) from None
+    warnings = list(notes.warnings)
+    if notes.sheared:
+        warnings.append(f"The axes of {path.name} are not exactly perpendicular: the nearest rectangular grid is used.")
+    return image, warnings
+
+
+def _read_dicom(path: Path, series: str | int | None) -> tuple[sitk.Image, str, dict[str, str | float], list[str]]:
+    with _quiet():
+        try:
+            volumes = dicom.find_volumes(path)
+            if not volumes:
+                raise InputError(f"{path} is a folder without DICOM images: give the scan's file or its DICOM folder."
+                                 if path.is_dir() else
+                                 f"{path} is a DICOM file without an image that can be read: export it again.")
+            volume, warnings = dicom.choose_volume(path, volumes, series)
+            first = volume.slices[0]
+            size = (*first.size[:2], volume.count)
+            if volume.count > 1 or path.is_dir():
+                _check_size(str(path), size)
+            image = dicom.read_volume(path, volume)
+        except (RuntimeError, MemoryError) as error:
+            raise _unreadable(path, error) from None
+    if len(volume.slices) == 1:
+        warnings.append(f"{path.name} is a multi-frame DICOM file: its frames are taken as equally spaced slices "
+                        "in the order they are stored.")
+    _check_header(str(path), _Header.of_image(image))
+    return image, volume.label if volume.description != "unnamed" else path.stem, volume.tags, warnings
+
+
+def _is_dicom_file(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    text = str(error)
+    if isinstance(error, MemoryError) or "allocate memory" in text:
+        return InputError(f"{path} does not fit into memory: crop it to the head or use a machine with more memory.")
+    if "Unable to determine ImageIO" in text:
+        return InputError(f"{path} is in no known image format: "
+                          "give a NIfTI, NRRD or MetaImage file, or a folder of DICOM slices.")
+    if "orthonormal" in text or "determinant is 0" in text:
+        return InputError(f"{path} has direction cosines that are not orthonormal: resample it to a rectangular grid.")
+    return InputError(f"{path} cannot be read, it is probably damaged: copy or export it again.")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the reader's own warnings on standard error: what matters is said in our sentences."""
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+@contextlib.contextmanager
+def _accept_rounded_axes(notes: FileNotes) -> Iterator[None]:
+    """Lets ITK read a NIfTI file whose sform is off by rounding; it looks nowhere but in the environment."""
+    variable = "ITK_NIFTI_SFORM_PERMISSIVE"
+    before = os.environ.get(variable)
+    if notes.sheared:
+        os.environ[variable] = "YES"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = before
+
+
+# --- Validation ------------------------------------------------------------------------------------------------------
+
+
+def _check_modality(modality: str) -> None:
+    if modality not in MODALITIES:
+        raise UsageError(f"There is no modality '{modality}': use one of {', '.join(MODALITIES)}.")
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What an image says of itself before its voxels are read."""
+
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    direction: NDArray[np.float64]
+    components: int
+    pixel: int
+
+    @classmethod
+    def of_reader(cls, reader: sitk.ImageFileReader) -> _Header:
+        return cls._build(reader, reader.GetNumberOfComponents(), reader.GetPixelID())
+
+    @classmethod
+    def of_image(cls, image: sitk.Image) -> _Header:
+        return cls._build(image, image.GetNumberOfComponentsPerPixel(), image.GetPixelID())
+
+    @classmethod
+    def _build(cls, source: sitk.Image | sitk.ImageFileReader, components: int, pixel: int) -> _Header:
+        axes = source.GetDimension()
+        return cls(tuple(source.GetSize()), tuple(source.GetSpacing()),
+                   np.array(source.GetDirection()).reshape(axes, axes), components, pixel)
+
+
+def _check_header(name: str, header: _Header) -> None:
+    """Raises InputError if an image of this header cannot be a scan of a head."""
+    _check_size(name, header.size)
+    if header.pixel in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise InputError(f"{name} holds complex numbers: save the magnitude image.")
+    if header.components != 1:
+        what = "colours" if header.components in (3, 4) and header.pixel == sitk.sitkVectorUInt8 else "vectors"
+        raise InputError(f"{name} holds {what}, {header.components} values per voxel: "
+                         "give a scan with one intensity per voxel.")
+    spacing = np.array(header.spacing_mm[:3])
+    if not np.all(np.isfinite(spacing)) or spacing.min() < SPACING_MM[0] or spacing.max() > SPACING_MM[1]:
+        raise InputError(f"{name} has an impossible voxel size of {_times(spacing)} mm: correct its header "
+                         f"(between {SPACING_MM[0]} and {SPACING_MM[1]:g} mm) or export it again.")
+    direction = header.direction[:3, :3]
+    if not np.all(np.isfinite(direction)) or np.abs(direction.T @ direction - np.eye(3)).max() > MAX_SHEAR:
+        raise InputError(f"{name} has direction cosines that are not orthonormal: resample it to a rectangular grid.")
+    extent = spacing * header.size[:3]
+    if extent.min() < FIELD_OF_VIEW_MM[0]:
+        raise InputError(f"{name} covers only {_times(extent)} mm, too little of a head: "
+                         "check its voxel size or give the whole scan.")
+    if extent.max() > FIELD_OF_VIEW_MM[1]:
+        raise InputError(f"{name} covers {_times(extent)} mm, too much for a head: "
+                         "check its voxel size or crop it to the head.")
+
+
+def _check_size(name: str, size: Sequence[int]) -> None:
+    if len(size) < 3:
+        raise InputError(f"{name} is a two-dimensional picture: give the whole three-dimensional scan.")
+    volumes = math.prod(size[3:])
+    if volumes > 1:
+        raise InputError(f"{name} holds {volumes} volumes (4D): save one of them as a 3D file, "
+                         "for a DWI the one with the highest b-value.")
+    if min(size[:3]) == 1:
+        raise InputError(f"{name} is a single slice: give the whole three-dimensional scan.")
+    if min(size[:3]) < MIN_VOXELS_PER_AXIS:
+        raise InputError(f"{name} has only {_times(size[:3])} voxels, at least {MIN_VOXELS_PER_AXIS} along each axis "
+                         "are needed: give the whole scan.")
+    if math.prod(size[:3]) > MAX_VOXELS:
+        raise InputError(f"{name} declares {_times(size[:3])} voxels, more than {MAX_VOXELS:,}: "
+                         "crop or resample it, or export it again if its header is damaged.")
+
+
+def _validated(image: sitk.Image, source: str, modality: str, name: str, path: Path | None,
+               tags: dict[str, str | float], warnings: list[str], hint: str | None, reason: str) -> Scan:
+    """The last checks, of the voxels themselves; `source` is what messages call the scan."""
+    while image.GetDimension() > 3:
+        image = image[(slice(None),) * (image.GetDimension() - 1) + (0,)]
+    image = sitk.Cast(image, sitk.sitkFloat32)  # always a new image: the caller's is never changed
+    for key in image.GetMetaDataKeys():  # headers may carry the patient's name
+        image.EraseMetaData(key)
+    image, replaced = _finite(image, source)
+    _check_content(image, source)
+    notes = [*warnings, *replaced]
+    if modality != "auto" and hint is not None and hint != modality:
+        notes.append(f"{source} is treated as {modality.upper()} as asked, although {reason}.")
+    return Scan(image, modality, name, path, tags, tuple(notes), hint, reason)
+
+
+def _finite(image: sitk.Image, source: str) -> tuple[sitk.Image, list[str]]:
+    values = sitk.GetArrayViewFromImage(image)
+    finite = np.isfinite(values)
+    bad = values.size - int(np.count_nonzero(finite))
+    if bad == 0:
+        return image, []
+    if bad > MAX_NONFINITE_FRACTION * values.size:
+        kind = "not numbers (NaN)" if np.isnan(values).sum() * 2 >= bad else "infinite"
+        raise InputError(f"{source} has {bad / values.size:.2%} of its voxels {kind}: replace them, "
+                         "outside the brain by 0, or export the scan again.")
+    cleaned = sitk.GetImageFromArray(np.where(finite, values, np.float32(0)))
+    cleaned.CopyInformation(image)
+    return cleaned, [f"{source} has {bad} voxels that are not finite numbers: they were set to 0."]
+
+
+def _check_content(image: sitk.Image, source: str) -> None:
+    values = sitk.GetArrayViewFromImage(image)
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        raise InputError(f"{source} is constant, every voxel is {low:g}: export the scan again.")
+    if _looks_like_labels(values):
+        raise InputError(f"{source} looks like a label map, not a scan: give the image that it was drawn on.")
+
+
+def _looks_like_labels(values: NDArray[np.float32]) -> bool:
+    """Few distinct values, or whole numbers that hardly ever change between neighbours (a scan has noise)."""
+    few, some = 8, 256
+    if np.unique(values.ravel()[:: max(values.size // 100_000, 1)]).size > some:
+        return False
+    distinct = np.unique(values)
+    if distinct.size <= few:
+        return True
+    if distinct.size > some or np.any(distinct != np.round(distinct)):
+        return False
+    foreground = values[..., :-1] != distinct[np.argmax(np.bincount(np.searchsorted(distinct, values.ravel())))]
+    same = values[..., :-1] == values[..., 1:]
+    return bool(foreground.any() and same[foreground].mean() > 0.7)
+
+
+def _times(values: Sequence[float] | NDArray[np.float64]) -> str:
+    return " x ".join(f"{float(v):.4g}" for v in values)
+
+
+# --- Names and modality ----------------------------------------------------------------------------------------------
+
+
+def hint_modality(tags: dict[str, str | float], file_name: str) -> tuple[str | None, str]:
+    """("flair", "dwi", "other" or None, the reason) from acquisition parameters first, names second."""
+    kind = str(tags.get("modality", "MR")).upper()
+    if kind not in ("MR", ""):
+        return "other", f"its DICOM modality is {kind}"
+    for key in ("series_description", "protocol"):
+        if (hint := _hint_of_name(str(tags.get(key, "")))) is not None:
+            return hint, f"its {key.replace('_', ' ')} is '{tags[key]}'"
+    if (b_value := _number(tags, "b_value")) is not None and b_value >= 500:
+        return "dwi", f"its b-value is {b_value:g}"
+    inversion, echo = _number(tags, "inversion_time_ms"), _number(tags, "echo_time_ms")
+    if inversion is not None and echo is not None and inversion >= 1500 and echo >= 60:
+        return "flair", f"its inversion time is {inversion:g} ms and its echo time {echo:g} ms"
+    if (hint := _hint_of_name(_IMAGE_SUFFIX.sub("", file_name))) is not None:
+        return hint, f"its name is '{file_name}'"
+    return None, ""
+
+
+def _hint_of_name(name: str) -> str | None:
+    for modality, pattern in _NAMES:
+        if re.search(pattern, name.replace("_", " "), re.I):
+            return modality
+    return None
+
+
+def _number(tags: dict[str, str | float], key: str) -> float | None:
+    value = tags.get(key)
+    return value if isinstance(value, float) else None
+
+
+def _sidecar_tags(path: Path) -> dict[str, str | float]:
+    """Acquisition parameters from the BIDS side-car beside an image, in the units of Scan.tags; {} without one."""
+    try:
+        data = json.loads(path.with_name(_IMAGE_SUFFIX.sub("", path.name) + ".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(data, dict):
+        return {}
+    texts = {"modality": "Modality", "series_description": "SeriesDescription", "protocol": "ProtocolName",
+             "sequence": "ScanningSequence", "manufacturer": "Manufacturer", "model": "ManufacturersModelName"}
+    numbers = {"repetition_time_ms": ("RepetitionTime", 1e3), "echo_time_ms": ("EchoTime", 1e3),
+               "inversion_time_ms": ("InversionTime", 1e3), "field_strength_t": ("MagneticFieldStrength", 1.0),
+               "pixel_bandwidth_hz": ("PixelBandwidth", 1.0)}
+    tags: dict[str, str | float] = {name: data[key] for name, key in texts.items() if isinstance(data.get(key), str)}
+    return tags | {name: round(data[key] * unit, 6) for name, (key, unit) in numbers.items()
+                   if isinstance(data.get(key), int | float)}
+
+
+def _safe_name(label: str) -> str:
+    """At most 64 letters, digits, dots, dashes and underscores that are a file name on every system."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._-")[:64].rstrip("._-")
+    return name or "scan"
