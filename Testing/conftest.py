@@ -1,0 +1,63 @@
+"""Fixtures for all tests: the real data, where there is any, and a head made from ellipsoids, where there is none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Semi-axes in mm (left-right, posterior-anterior, inferior-superior) from outside in; the last painted wins.
+_SHELLS = {"scalp": (78, 98, 88), "skull": (72, 92, 82), "csf": (67, 87, 77), "cortex": (64, 84, 74),
+           "white": (58, 78, 68), "ventricle": (14, 30, 14)}
+_INTENSITIES = {
+    "flair": {"scalp": 160, "skull": 25, "csf": 10, "cortex": 130, "white": 100, "ventricle": 8},
+    "dwi": {"scalp": 20, "skull": 8, "csf": 40, "cortex": 140, "white": 100, "ventricle": 38},
+}
+
+
+@pytest.fixture(scope="session")
+def medvae_data() -> Path:
+    """The folder of real scans: MEDVAE_DATA, else ../shared/data; without it the test is skipped."""
+    folder = Path(os.environ.get("MEDVAE_DATA") or ROOT.parent / "shared" / "data")
+    if not (folder / "brain").is_dir():
+        pytest.skip(f"no real data at {folder}: set MEDVAE_DATA to run this test")
+    return folder
+
+
+def synthetic_head(size_ijk: Sequence[int] = (60, 72, 36), spacing_mm: Sequence[float] = (3.0, 3.0, 5.0),
+                   direction: Sequence[Sequence[float]] = ((1, 0, 0), (0, 1, 0), (0, 0, 1)),
+                   center_ras_mm: Sequence[float] = (0.0, 0.0, 0.0), modality: str = "flair",
+                   lesion_ras_mm: Sequence[float] | None = None, noise: float = 3.0, seed: int = 0) -> sitk.Image:
+    """A float32 head of ellipsoids centred at RAS (0, 0, 0), sampled on any grid; `center_ras_mm` is the grid's.
+
+    direction: LPS direction cosines as SimpleITK has them, one row per world axis. lesion_ras_mm: where a bright
+    sphere of 10 mm radius lies, if at all. noise: standard deviation; white matter is 100.
+    """
+    size, spacing, cosines = np.array(size_ijk), np.array(spacing_mm, float), np.array(direction, float)
+    middle_lps = np.array(center_ras_mm, float) * (-1, -1, 1)
+    origin = middle_lps - cosines @ (spacing * (size - 1) / 2)
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in size), indexing="ij"), -1)
+    ras = ((index * spacing) @ cosines.T + origin) * (-1, -1, 1)
+    values = np.zeros(size, np.float32)
+    for tissue, axes in _SHELLS.items():
+        values[((ras / axes) ** 2).sum(-1) <= 1] = _INTENSITIES[modality][tissue]
+    if lesion_ras_mm is not None:
+        values[((ras - np.array(lesion_ras_mm)) ** 2).sum(-1) <= 100] = 220
+    values += np.random.default_rng(seed).normal(0, noise, values.shape).astype(np.float32)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values.transpose(2, 1, 0)))
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(origin.tolist())
+    image.SetDirection(cosines.ravel().tolist())
+    return image
+
+
+@pytest.fixture(scope="session")
+def head_image() -> Callable[..., sitk.Image]:
+    """`synthetic_head`, to be called with the grid and modality that a test needs."""
+    return synthetic_head
