@@ -1,0 +1,21 @@
+"""`python -m MedVAELib` and the `medvae` command."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line and exits with its code."""
+    try:
+        import rich  # noqa: F401
+        import typer  # noqa: F401
+    except ImportError as error:
+        sys.exit(f"medvae: The command line needs the package {error.name}: run  pip install 'medvae[cli]'.")
+    from .cli.app import run
+
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

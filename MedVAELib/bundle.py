@@ -1,0 +1,382 @@
+"""Model bundles: a folder with `metadata.json`, `model.safetensors` and a model card, which can never run code.
+
+The metadata carries the keys of the MONAI bundle schema, and under `medvae` what this library needs on top (see
+`MEDVAE_KEYS`). It is read as plain JSON: MONAI's `_target_` entries are data here, nothing is instantiated from
+them. Weights are safetensors only, checked against their SHA-256 before they are read. Every failure is a
+BundleError of one sentence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as package_version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import BundleError
+from .resources import resource_dir
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DEFAULT_ANOMALY_BUNDLE = "healthy-anatomy"
+USER_BUNDLES_VARIABLE = "MEDVAE_BUNDLES"
+METADATA_FILE, WEIGHTS_FILE, CARD_FILE = "metadata.json", "model.safetensors", "README.md"
+PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".joblib"})
+
+_MAX_METADATA_BYTES = 16 * 2**20
+BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+MONAI_KEYS: dict[str, type] = {
+    "version": str, "changelog": dict, "monai_version": str, "pytorch_version": str, "numpy_version": str,
+    "required_packages_version": dict, "task": str, "description": str, "authors": str, "copyright": str,
+    "intended_use": str, "network_data_format": dict,
+}
+MEDVAE_KEYS: dict[str, type] = {
+    "model": str, "config": dict, "modality": list, "grid": dict, "intensity": dict, "calibration": dict,
+    "training_data": list, "results": dict, "weights": dict,
+}
+"""Under `medvae`: the model's name in the registry and its config, the modalities it takes (a list of names), its
+grid, intensity convention and calibration, the training data (each with name, source, licence, used_for), measured
+results with the baseline beside them, and the weights (file, sha256, dtype)."""
+TRAINING_DATA_KEYS: dict[str, type] = {"name": str, "source": str, "licence": str, "used_for": str}
+WEIGHTS_KEYS: dict[str, type] = {"file": str, "sha256": str, "dtype": str}
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose metadata was read and found complete; its weights are read and checked by `state_dict`."""
+
+    path: Path
+    metadata: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def version(self) -> str:
+        return self.metadata["version"]
+
+    @property
+    def model(self) -> str:
+        """The model's name in the registry of `MedVAELib.models`."""
+        return self._medvae["model"]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self._medvae["config"]
+
+    @property
+    def calibration(self) -> dict[str, Any]:
+        return self._medvae["calibration"]
+
+    @property
+    def modality(self) -> list[str]:
+        return self._medvae["modality"]
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the weights file, as the metadata states it."""
+        return self._medvae["weights"]["sha256"].lower()
+
+    @property
+    def weights_path(self) -> Path:
+        return self.path / self._medvae["weights"]["file"]
+
+    @cached_property
+    def _medvae(self) -> dict[str, Any]:
+        return self.metadata["medvae"]
+
+    def verify(self) -> None:
+        """Raises BundleError unless the weights are there, intact, and every one of them a finite number."""
+        self.state_dict()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The weights by name: floating-point ones as float32, others as stored. Checks the SHA-256 first.
+
+        Raises BundleError when the file is missing, pickled, changed, cut short or not finite.
+        """
+        import torch
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        data = self._checked_weights()
+        try:
+            stored = load(data)
+        except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise BundleError(_unreadable(self.weights_path, data)) from error
+        state = {name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
+                 for name, tensor in stored.items()}
+        for name, tensor in state.items():
+            if not bool(torch.isfinite(tensor).all()):
+                raise BundleError(f"{self.weights_path} holds values that are not numbers (in {name}): "
+                                  "get the bundle again.")
+        return state
+
+    def _checked_weights(self) -> bytes:
+        file = self.weights_path
+        if not file.is_file():
+            pickles = _pickled_files(self.path)
+            if pickles:
+                raise BundleError(pickle_refusal(pickles[0]))
+            raise BundleError(f"The bundle {self.path} has no {file.name}: get the bundle again.")
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise BundleError(f"{file} cannot be read ({error.strerror}): check its permissions.") from error
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise BundleError(f"{file} is not the file the bundle was released with (its SHA-256 differs): "
+                              "it is damaged, cut short or was changed, so get the bundle again.")
+        return data
+
+    def require_model(self, known: Iterable[str]) -> None:
+        """Raises BundleError unless the bundle's model is one of `known`, the registry's names."""
+        names = sorted(known)
+        if self.model not in names:
+            raise BundleError(f"The bundle {self.name} needs the model {self.model!r}, which this version of MedVAE "
+                              f"does not have (it has {', '.join(names)}): update MedVAE or choose another bundle.")
+
+    def require_fit(self, state: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> None:
+        """Raises BundleError unless `state` has exactly the names and shapes of `network`, a model's state_dict."""
+        missing, extra = sorted(network.keys() - state.keys()), sorted(state.keys() - network.keys())
+        wrong = [name for name in network if name in state and state[name].shape != network[name].shape]
+        if missing:
+            reason = f"{missing[0]} is missing"
+        elif extra:
+            reason = f"{extra[0]} is not part of the model"
+        elif wrong:
+            reason = (f"{wrong[0]} has shape {tuple(state[wrong[0]].shape)} where the config asks for "
+                      f"{tuple(network[wrong[0]].shape)}")
+        else:
+            return
+        count = len(missing) + len(extra) + len(wrong)
+        raise BundleError(f"The weights of the bundle {self.name} do not fit its own config ({reason}; {count} such "
+                          "differences): get the bundle again.")
+
+
+def user_bundle_dir() -> Path:
+    """Where imported bundles live: `$MEDVAE_BUNDLES`, else `~/.medvae/bundles`. Need not exist yet."""
+    named = os.environ.get(USER_BUNDLES_VARIABLE)
+    return Path(named).expanduser() if named else Path.home() / ".medvae" / "bundles"
+
+
+def bundle_dirs() -> list[Path]:
+    """The folders searched for a bundle's name, first hit wins: the shipped ones, then the user's."""
+    return [resource_dir() / "bundles", user_bundle_dir()]
+
+
+def bundle_paths() -> dict[str, Path]:
+    """Every folder that looks like a bundle, by the name `load_bundle` takes; nothing is validated."""
+    found: dict[str, Path] = {}
+    for directory in bundle_dirs():
+        if directory.is_dir():
+            for folder in sorted(directory.iterdir()):
+                if (folder / METADATA_FILE).is_file() and not folder.name.startswith("."):
+                    found.setdefault(folder.name, folder)
+    return found
+
+
+def list_bundles() -> list[Bundle]:
+    """The bundles that can be loaded by name. Raises BundleError for the first one whose metadata is damaged."""
+    return [read_bundle(path) for path in bundle_paths().values()]
+
+
+def load_bundle(name_or_path: Bundle | str | Path = DEFAULT_ANOMALY_BUNDLE) -> Bundle:
+    """A bundle by name (shipped ones first, then the user's) or by its folder; a Bundle is returned as it is.
+
+    Raises BundleError when there is none of that name or its metadata is damaged. Weights are checked when read.
+    """
+    if isinstance(name_or_path, Bundle):
+        return name_or_path
+    known = bundle_paths()
+    if isinstance(name_or_path, str) and name_or_path in known:
+        return read_bundle(known[name_or_path])
+    path = Path(os.path.expanduser(name_or_path))
+    if os.path.isdir(path):
+        return read_bundle(path.resolve())
+    if os.path.isfile(path):
+        if path.name == METADATA_FILE:
+            return read_bundle(path.resolve().parent)
+        if path.suffix.lower() in PICKLE_SUFFIXES:
+            raise BundleError(pickle_refusal(path))
+        raise BundleError(f"{path} is a file, and a bundle is a folder: import an archive with "
+                          f"'medvae bundles import {path}'.")
+    choice = f"there are {', '.join(sorted(known))}" if known else "there are none installed"
+    raise BundleError(f"There is no bundle {str(name_or_path)!r} ({choice}): give one of the names "
+                      "'medvae bundles list' shows, or a bundle's folder.")
+
+
+def read_bundle(path: Path) -> Bundle:
+    """The bundle in the folder `path`. Raises BundleError unless its metadata is complete and well-typed."""
+    file = path / METADATA_FILE
+    if not file.is_file():
+        pickles = _pickled_files(path)
+        if pickles:
+            raise BundleError(pickle_refusal(pickles[0]))
+        raise BundleError(f"{path} is not a bundle: it holds no {METADATA_FILE}.")
+    try:
+        if file.stat().st_size > _MAX_METADATA_BYTES:
+            raise BundleError(f"{file} is larger than {_MAX_METADATA_BYTES // 2**20} MB and is no bundle metadata: "
+                              "get the bundle again.")
+        metadata = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"{file} cannot be read ({error.strerror}): check its permissions.") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{file} is not valid JSON: get the bundle again.") from error
+    validate_metadata(metadata, str(file))
+    return Bundle(path=path, metadata=metadata)
+
+
+def validate_metadata(metadata: object, where: str) -> None:
+    """Raises BundleError naming `where` and the key, unless `metadata` has every required key with its type."""
+    top = _typed(metadata, dict, "the metadata", where)
+    _require(top, MONAI_KEYS, "", where)
+    medvae = top.get("medvae")
+    if medvae is None:
+        raise BundleError(f"{where} has no 'medvae' entry, so it is a bundle of another program: "
+                          "use one made for MedVAE.")
+    _require(_typed(medvae, dict, "'medvae'", where), MEDVAE_KEYS, "medvae.", where)
+    for index, entry in enumerate(medvae["training_data"]):
+        name = f"medvae.training_data[{index}]"
+        _require(_typed(entry, dict, f"'{name}'", where), TRAINING_DATA_KEYS, f"{name}.", where)
+    for index, entry in enumerate(medvae["modality"]):
+        _typed(entry, str, f"'medvae.modality[{index}]'", where)
+    _validate_weights_entry(medvae["weights"], where)
+
+
+def _validate_weights_entry(weights: dict[str, Any], where: str) -> None:
+    _require(weights, WEIGHTS_KEYS, "medvae.weights.", where)
+    file = weights["file"]
+    if Path(file).suffix.lower() in PICKLE_SUFFIXES:
+        raise BundleError(pickle_refusal(file))
+    # A plain name keeps a foreign bundle from pointing at files outside its own folder.
+    if Path(file).suffix != ".safetensors" or not BUNDLE_NAME.fullmatch(file):
+        raise BundleError(f"{where} names {file!r} as weights: they must be one .safetensors file in the bundle.")
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", weights["sha256"]):
+        raise BundleError(f"{where} has no valid SHA-256 in 'medvae.weights.sha256': get the bundle again.")
+
+
+def _require(mapping: dict[str, Any], keys: Mapping[str, type], prefix: str, where: str) -> None:
+    for key, kind in keys.items():
+        if key not in mapping:
+            raise BundleError(f"{where} lacks the key '{prefix}{key}': the bundle is incomplete, get it again.")
+        _typed(mapping[key], kind, f"'{prefix}{key}'", where)
+
+
+def _typed(value: object, kind: type, name: str, where: str) -> Any:
+    if not isinstance(value, kind):
+        wanted = {str: "a text", dict: "an object", list: "a list"}[kind]
+        raise BundleError(f"{where}: {name} must be {wanted}, not {type(value).__name__}; get the bundle again.")
+    return value
+
+
+def save_bundle(
+    path: str | Path, metadata: Mapping[str, Any], state_dict: Mapping[str, Tensor], card_markdown: str
+) -> Bundle:
+    """Writes a bundle with fp16 weights and returns it; an earlier bundle at `path` is replaced in one step.
+
+    `metadata` is as in `MONAI_KEYS` and `MEDVAE_KEYS`, without `medvae.weights` and the package versions, which
+    are filled in. Raises BundleError for incomplete metadata, weights fp16 cannot hold, or a folder that cannot
+    be written or holds something else than a bundle.
+    """
+    from safetensors.torch import save
+
+    path = Path(path)
+    data = save(_as_fp16(state_dict))
+    full = {**_package_versions(), **metadata}
+    medvae = dict(_typed(full.get("medvae", {}), dict, "'medvae'", "The metadata"))
+    medvae["weights"] = {"file": WEIGHTS_FILE, "sha256": hashlib.sha256(data).hexdigest(), "dtype": "float16"}
+    full["medvae"] = medvae
+    validate_metadata(full, "The metadata")
+    try:
+        text = json.dumps(full, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise BundleError(f"The metadata of {path} cannot be written as JSON ({error}).") from error
+
+    def fill(folder: Path) -> None:
+        (folder / WEIGHTS_FILE).write_bytes(data)
+        (folder / METADATA_FILE).write_text(text, encoding="utf-8")
+        (folder / CARD_FILE).write_text(card_markdown, encoding="utf-8")
+
+    replace_bundle_folder(path, fill)
+    return read_bundle(path.resolve())
+
+
+def replace_bundle_folder(path: Path, fill: Callable[[Path], None]) -> None:
+    """Calls fill(folder) on a temporary folder beside `path`, then puts it in the place of `path`.
+
+    On failure what was at `path` is there as before. Raises BundleError when `path` is taken by something that is
+    not a bundle, or the disk refuses.
+    """
+    if path.exists() and not (path / METADATA_FILE).is_file() and (path.is_file() or any(path.iterdir())):
+        raise BundleError(f"{path} exists and is not a bundle: choose another place.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    except OSError as error:
+        raise BundleError(f"The bundle {path} cannot be written ({error.strerror}): choose another place.") from error
+    try:
+        (temporary / "new").mkdir()
+        fill(temporary / "new")
+        if path.exists():
+            os.replace(path, temporary / "old")
+        try:
+            os.replace(temporary / "new", path)
+        except OSError:
+            if (temporary / "old").exists():
+                os.replace(temporary / "old", path)
+            raise
+    except OSError as error:
+        raise BundleError(f"The bundle {path} cannot be written ({error.strerror}): choose another place.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _as_fp16(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    import torch
+
+    stored = {}
+    for name, tensor in state_dict.items():
+        half = tensor.detach().cpu().to(torch.float16) if tensor.is_floating_point() else tensor.detach().cpu()
+        if not bool(torch.isfinite(half).all()):
+            raise BundleError(f"The weight {name} has values that fp16 cannot hold: the bundle was not written.")
+        stored[name] = half.contiguous().clone()  # safetensors refuses tensors that share memory
+    return stored
+
+
+def _package_versions() -> dict[str, Any]:
+    def of(package: str) -> str:
+        try:
+            return package_version(package)
+        except PackageNotFoundError:
+            return "unknown"
+
+    return {"monai_version": of("monai"), "pytorch_version": of("torch"), "numpy_version": of("numpy"),
+            "required_packages_version": {name: of(name) for name in ("safetensors", "SimpleITK", "scikit-learn")}}
+
+
+def _pickled_files(path: Path) -> list[Path]:
+    # Two levels are enough to recognise a foreign bundle, and cheap on any folder a user may name by mistake.
+    return sorted(file for pattern in ("*", "*/*") for file in path.glob(pattern)
+                  if file.suffix.lower() in PICKLE_SUFFIXES)
+
+
+def pickle_refusal(file: str | Path) -> str:
+    return (f"{file} is a pickled file, which can run code when it is opened, so it is never read: "
+            "ask its author for a bundle with safetensors weights.")
+
+
+def _unreadable(file: Path, data: bytes) -> str:
+    if data[:2] == b"PK" or data[:1] == b"\x80":
+        return pickle_refusal(file)
+    return f"{file} is not a complete safetensors file: get the bundle again."

@@ -1,0 +1,103 @@
+"""The `medvae` command: its subcommands, and the one place where failures become a sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from .. import __version__
+from ..errors import DeviceMemoryError, MedVAEError
+from .bundles import app as bundles_app
+from .detect import detect
+from .train import train
+
+app = typer.Typer(
+    name="medvae",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("detect")(detect)
+app.command("train")(train)
+app.add_typer(bundles_app, name="bundles")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"medvae {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def medvae(
+    version: Annotated[bool, typer.Option(
+        "--version", help="Print the version and exit.", callback=_print_version, is_eager=True)] = False,
+) -> None:
+    """See where a brain scan departs from healthy anatomy. For research use only.
+
+    Try it on the sample that comes with MedVAE:
+
+        medvae detect --sample --output demo_output
+    """
+
+
+@app.command("evaluate", add_help_option=False,
+             context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def evaluate(context: typer.Context) -> int:
+    """Score a folder of cases with expert masks, the simple baseline beside every figure.
+
+    Example:  medvae evaluate anomaly CASES_DIR --output DIR
+    """
+    from .evaluate import app as evaluate_app  # scikit-learn, matplotlib: only when asked for
+
+    return evaluate_app(args=context.args or ["--help"], prog_name="medvae evaluate", standalone_mode=False)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs the command and returns its exit code; prints a failure as one sentence on standard error.
+
+    With `--debug` among the arguments the traceback is printed before the sentence.
+    """
+    try:
+        code = app(args=list(arguments), prog_name="medvae", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        code, sentence = explain(error)
+        if sentence:
+            print(f"medvae: {' '.join(sentence.split())}", file=sys.stderr)
+        return code
+
+
+def explain(error: Exception) -> tuple[int, str]:
+    """The exit code and the sentence for a failure of any kind."""
+    if isinstance(error, MedVAEError):
+        return error.exit_code, str(error)
+    if hasattr(error, "format_message"):  # a usage error of the command-line parser
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())
+            return 2, ""
+        return 2, f"{error.format_message()} (See 'medvae --help'.)"
+    if isinstance(error, typer.Abort):
+        return 130, "Cancelled."
+    if _is_out_of_memory(error):
+        return DeviceMemoryError.exit_code, (
+            "There is not enough memory for this scan: close other programs, or use --samples 1 or --device cpu.")
+    reason = " ".join(str(error).split())[:200]
+    return 1, (f"Something unexpected went wrong ({type(error).__name__}: {reason}): "
+               "run the same command with --debug added and report what it prints.")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text
+                                                or "failed to allocate memory" in text)

@@ -1,0 +1,31 @@
+"""Options that several commands share, so that they read and behave the same everywhere."""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+
+class ProgressKind(str, Enum):
+    """How progress is shown."""
+
+    bar = "bar"
+    json = "json"
+    none = "none"
+
+
+def _checked_device(value: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise typer.BadParameter(f"{value!r} is not a device: use auto, cpu, cuda or cuda:1.")
+    return value
+
+
+DeviceOption = Annotated[str, typer.Option(
+    "--device", metavar="auto|cpu|cuda[:i]", callback=_checked_device,
+    help="Where to compute. 'auto' takes a GPU when there is one that works.")]
+ProgressOption = Annotated[ProgressKind, typer.Option(
+    "--progress", help="A bar on the terminal, or one JSON object per line on standard output, or nothing.")]
+DebugOption = Annotated[bool, typer.Option("--debug", help="On failure, print the traceback as well.")]

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+
+from MedVAELib import __version__
+from MedVAELib.cli.app import explain, run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def medvae(*arguments, code="", **environment):
+    """The command in a process of its own, with `code` run before it."""
+    program = f"{code}\nimport sys; from MedVAELib.__main__ import main; sys.argv[1:] = {list(arguments)!r}; main()"
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), **environment})
+
+
+def test_version_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "MedVAELib", "--version"], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"medvae {__version__}\n", "")
+
+
+def test_help_imports_nothing_heavy():
+    watch = ("import atexit, sys\n"
+             "atexit.register(lambda: print('HEAVY', sorted({'torch', 'monai', 'SimpleITK', 'vtk', 'sklearn', 'scipy',"
+             " 'matplotlib', 'numpy'} & set(sys.modules))))")
+    done = medvae("--help", code=watch)
+    assert done.returncode == 0 and "Usage" in done.stdout
+    assert "HEAVY []" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["detect", "--help"], ["train", "-h"], ["bundles", "--help"],
+                                       ["bundles", "import", "--help"]])
+def test_every_command_has_help(arguments, capsys):
+    assert run(arguments) == 0
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_no_arguments_show_the_help_and_count_as_wrong_usage(capsys):
+    assert run([]) == 2
+    assert "Usage" in capsys.readouterr().out
+
+
+def test_without_the_extra_packages_the_command_says_what_to_install():
+    done = medvae("--help", code="import sys; sys.modules['typer'] = None")
+    assert done.returncode == 1 and done.stdout == ""
+    assert "pip install 'medvae[cli]'" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments, seen", [
+    (["anomaly", "cases", "--output", "o", "--debug"], "cases o"), (["--help"], "Usage"), ([], "Usage"),
+])
+def test_evaluate_is_handed_to_its_own_command(monkeypatch, capsys, arguments, seen):
+    app = typer.Typer()
+
+    @app.callback()
+    def evaluate() -> None:
+        """Scores."""
+
+    @app.command("anomaly")
+    def anomaly(cases: str, output: str = "", debug: bool = False) -> None:
+        print(cases, output)
+
+    module = ModuleType("MedVAELib.cli.evaluate")
+    module.app = app
+    monkeypatch.setitem(sys.modules, "MedVAELib.cli.evaluate", module)
+    assert run(["evaluate", *arguments]) == 0
+    assert seen in capsys.readouterr().out
+
+
+def test_wrong_usage_inside_evaluate_is_one_sentence_too(monkeypatch, capsys):
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    app.command("anomaly")(lambda: None)
+    module = ModuleType("MedVAELib.cli.evaluate")
+    module.app = app
+    monkeypatch.setitem(sys.modules, "MedVAELib.cli.evaluate", module)
+    assert run(["evaluate", "nonsense"]) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_a_failure_without_words_still_makes_a_sentence():
+    code, sentence = explain(KeyError())
+    assert code == 1 and "KeyError" in sentence and sentence.endswith(".")

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+import sys
+from types import ModuleType
+
+import pytest
+
+from MedVAELib.cli.app import run
+from MedVAELib.errors import Cancelled
+
+
+@pytest.fixture
+def trainer(monkeypatch):
+    module = ModuleType("MedVAELib.training.run")
+    module.calls, module.error = [], None
+
+    def train_from_config(config, *, output, resume, device, progress, cancel):
+        module.calls.append((config.name, output and output.name, resume, device))
+        progress("train", 0.25, "step 5 of 20")
+        if module.error is not None:
+            raise module.error
+
+    module.train_from_config = train_from_config
+    monkeypatch.setitem(sys.modules, "MedVAELib.training.run", module)
+    return module
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "brains.yaml"
+    path.write_text("model: healthy_anatomy\n")
+    return str(path)
+
+
+def test_everything_reaches_the_trainer(trainer, config, capsys):
+    assert run(["train", config, "--resume", "--output", "runs/a", "--device", "cuda:1", "--progress", "json"]) == 0
+    assert run(["train", config]) == 0
+    assert trainer.calls == [("brains.yaml", "a", True, "cuda:1"), ("brains.yaml", None, False, "auto")]
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1] == {"stage": "train", "fraction": 0.25, "message": "step 5 of 20"}
+
+
+def test_cancelling_is_130(trainer, config, capsys):
+    trainer.error = Cancelled()
+    assert run(["train", config]) == 130
+    assert capsys.readouterr().err == "medvae: Cancelled.\n"

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import csv
+import errno
+import gzip
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MedVAELib import gzip_blocks, outputs
+from MedVAELib.anomaly.result import FINDING_COLUMNS
+from MedVAELib.errors import Cancelled, UsageError
+from MedVAELib.outputs import DETECTION_FILES, atomic_output, check_writable, write_detection
+from MedVAELib.progress import CancelToken
+from Testing.detection_standin import standin_detection
+
+
+@pytest.fixture
+def detection():
+    return standin_detection()
+
+
+@pytest.fixture
+def quick_report(monkeypatch):
+    """Pictures are tested elsewhere; here two small files stand for them."""
+
+    def write_report(result, directory):
+        (directory / "report.html").write_text("<html></html>")
+        (directory / "overlay.png").write_bytes(b"png")
+
+    monkeypatch.setattr("MedVAELib.report.write_report", write_report)
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_writes_every_file_of_the_contract_with_the_real_report(detection, tmp_path):
+    seen = []
+    files = write_detection(detection, tmp_path / "new" / "out", lambda *report: seen.append(report))
+    assert sorted(files) == sorted(DETECTION_FILES)
+    assert {path.name for path in (tmp_path / "new" / "out").iterdir()} == set(DETECTION_FILES)
+    assert all(path.stat().st_size > 0 for path in files.values())
+    fractions = [fraction for _, fraction, _ in seen]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+
+
+@pytest.mark.parametrize("name, pixel", [
+    ("anomaly", sitk.sitkFloat32), ("residual", sitk.sitkFloat32), ("reconstruction", sitk.sitkFloat32),
+    ("std", sitk.sitkFloat32), ("mask", sitk.sitkUInt8), ("brain", sitk.sitkUInt8),
+])
+def test_volumes_come_back_bit_for_bit_on_the_scans_grid(detection, quick_report, tmp_path, name, pixel):
+    files = write_detection(detection, tmp_path)
+    read, image = sitk.ReadImage(str(files[f"{name}.nii.gz"])), detection.scan.image
+    assert read.GetPixelID() == pixel
+    assert read.GetSize() == image.GetSize()
+    np.testing.assert_allclose(read.GetSpacing(), image.GetSpacing(), rtol=1e-6)
+    np.testing.assert_allclose(read.GetOrigin(), image.GetOrigin(), rtol=1e-6)
+    np.testing.assert_allclose(read.GetDirection(), image.GetDirection(), atol=1e-6)  # NIfTI holds float32
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read), sitk.GetArrayFromImage(getattr(detection, name)))
+
+
+def test_header_states_the_unit_and_nothing_of_the_scans_own_tags(detection, quick_report, tmp_path):
+    detection.anomaly.SetMetaData("0010|0010", "Someone^Private")
+    files = write_detection(detection, tmp_path)
+    assert sitk.ReadImage(str(files["anomaly.nii.gz"])).GetMetaData("descrip") == \
+        "MedVAE anomaly score, standard deviations"
+    assert b"Private" not in gzip.decompress(files["anomaly.nii.gz"].read_bytes())
+
+
+def test_description_too_long_for_the_header_is_cut(detection, quick_report, tmp_path):
+    detection.unit = "µ" * 200
+    files = write_detection(detection, tmp_path)
+    assert len(sitk.ReadImage(str(files["anomaly.nii.gz"])).GetMetaData("descrip")) == 79
+
+
+def test_findings_table(detection, quick_report, tmp_path):
+    with write_detection(detection, tmp_path)["findings.csv"].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == FINDING_COLUMNS and len(rows) == 1
+    assert rows[0]["location"] == "left white matter" and rows[0]["bbox_size_k"] == "4"
+    assert float(rows[0]["volume_ml"]) == pytest.approx(detection.findings[0].volume_ml, abs=1e-4)
+
+
+def test_no_findings_leave_the_header_alone(detection, quick_report, tmp_path):
+    detection.findings = []
+    assert write_detection(detection, tmp_path)["findings.csv"].read_text() == ",".join(FINDING_COLUMNS) + "\n"
+
+
+def test_provenance_is_strict_json_with_what_is_needed_to_read_the_maps(detection, quick_report, tmp_path):
+    text = write_detection(detection, tmp_path)["provenance.json"].read_text()
+    record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert record["unit"] == "standard deviations" and record["threshold"] == 3.0 and record["fpr"] == 0.01
+    assert record["seed"] == 3 and record["worst"] is None
+    assert record["warnings"] == ["The scan is a stand-in."]
+    assert record["files"] == sorted(DETECTION_FILES)
+    assert set(record["timings_s"]) == {"network", "write_volumes", "write_report"}
+
+
+def test_a_second_run_replaces_the_first(detection, quick_report, tmp_path):
+    write_detection(detection, tmp_path)
+    detection.fpr = 0.05
+    write_detection(detection, tmp_path)
+    assert json.loads((tmp_path / "provenance.json").read_text())["fpr"] == 0.05
+    assert {path.name for path in tmp_path.iterdir()} == set(DETECTION_FILES)
+
+
+@pytest.mark.parametrize("name", ["mask.nii.gz", "brain.nii.gz", "report.html"])
+def test_someone_elses_file_of_the_same_name_is_never_overwritten(detection, quick_report, tmp_path, name):
+    (tmp_path / name).write_bytes(b"an expert's work")
+    with pytest.raises(UsageError, match=name):
+        check_writable(tmp_path)
+    with pytest.raises(UsageError, match=name):
+        write_detection(detection, tmp_path)
+    assert contents(tmp_path) == {name: b"an expert's work"}
+
+
+@pytest.mark.parametrize("stage", range(8))
+def test_cancelling_at_any_step_leaves_the_earlier_result_as_it_was(detection, quick_report, tmp_path, stage):
+    write_detection(detection, tmp_path)
+    before = contents(tmp_path)
+    token, calls = CancelToken(), []
+
+    def cancel_at(*report):
+        calls.append(report)
+        if len(calls) == stage + 1:
+            token.cancel()
+
+    if stage == 7:  # the step after the last one: everything is in place
+        write_detection(detection, tmp_path, cancel_at, token)
+        assert len(calls) == 8
+        return
+    detection.fpr = 0.2
+    with pytest.raises(Cancelled):
+        write_detection(detection, tmp_path, cancel_at, token)
+    assert contents(tmp_path) == before
+
+
+def test_cancelling_a_first_run_leaves_no_folder(detection, quick_report, tmp_path):
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        write_detection(detection, tmp_path / "a" / "b", cancel=token)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_while_writing_volumes(detection, quick_report, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_detection(detection, tmp_path)
+    before = contents(tmp_path)
+    monkeypatch.setattr(outputs, "gzip_file", full)
+    with pytest.raises(UsageError, match="No space left") as failure:
+        write_detection(detection, tmp_path)
+    assert str(tmp_path) in str(failure.value) and "\n" not in str(failure.value)
+    assert contents(tmp_path) == before
+
+
+def test_full_disk_that_itk_does_not_notice(detection, quick_report, tmp_path, monkeypatch):
+    def short(image, path, **options):
+        with open(path, "wb") as file:
+            file.write(bytes(400))
+
+    monkeypatch.setattr(sitk, "WriteImage", short)
+    with pytest.raises(UsageError, match="No space left"):
+        write_detection(detection, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failure_between_two_moves_puts_the_earlier_files_back(detection, quick_report, tmp_path, monkeypatch):
+    write_detection(detection, tmp_path)
+    before = contents(tmp_path)
+    replace, count = os.replace, [0]
+
+    def failing(source, target):
+        count[0] += 1
+        if count[0] == 9:
+            raise OSError(errno.EIO, "Input/output error", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(outputs.os, "replace", failing)
+    detection.fpr = 0.3
+    with pytest.raises(UsageError, match="Input/output error"):
+        write_detection(detection, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_a_file_in_the_place_of_the_folder(detection, tmp_path):
+    place = tmp_path / "results"
+    place.write_text("precious")
+    for target in (place, place / "below"):
+        with pytest.raises(UsageError, match="choose another --output"):
+            check_writable(target)
+        with pytest.raises(UsageError, match="choose another --output"):
+            write_detection(detection, target)
+    assert place.read_text() == "precious"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(UsageError, match="Permission denied"):
+        check_writable(tmp_path / "out")
+
+
+def test_refused_folder_whoever_asks(tmp_path, monkeypatch):
+    def refused(*args, **options):
+        raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "out"))
+
+    monkeypatch.setattr(outputs.tempfile, "mkdtemp", refused)
+    with pytest.raises(UsageError, match="Permission denied"):
+        check_writable(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checking_leaves_nothing_behind(tmp_path):
+    check_writable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_about_another_file_is_not_blamed_on_the_output(tmp_path):
+    with pytest.raises(FileNotFoundError), atomic_output(tmp_path / "out"):
+        open("/nonexistent/template.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_run_left_is_removed_when_it_is_old(tmp_path):
+    old, fresh = tmp_path / f"{outputs.PARTIAL_PREFIX}old", tmp_path / f"{outputs.PARTIAL_PREFIX}fresh"
+    for folder in (old, fresh):
+        folder.mkdir()
+        (folder / "anomaly.nii.gz").write_bytes(b"half")
+    os.utime(old, (time.time() - 2 * 86400,) * 2)
+    check_writable(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [fresh.name]
+
+
+@pytest.mark.parametrize("size", [0, 1, gzip_blocks.BLOCK_BYTES, 5 * gzip_blocks.BLOCK_BYTES + 17])
+@pytest.mark.parametrize("kind", ["zeros", "noise", "both"])
+def test_gzip_blocks_are_one_ordinary_gzip_stream(tmp_path, size, kind):
+    data = np.zeros(size, np.uint8)
+    if kind != "zeros":
+        data[size // 2 if kind == "both" else 0:] = 7
+        data[::3] = np.random.default_rng(0).integers(0, 255, len(data[::3])) if kind == "noise" else 0
+    (tmp_path / "plain").write_bytes(data.tobytes())
+    gzip_blocks.gzip_file(tmp_path / "plain", tmp_path / "packed.gz")
+    with gzip.open(tmp_path / "packed.gz") as packed:
+        assert packed.read() == data.tobytes()
+
+
+def test_equal_results_are_equal_files(detection, quick_report, tmp_path):
+    first, second = write_detection(detection, tmp_path / "a"), write_detection(detection, tmp_path / "b")
+    assert first["anomaly.nii.gz"].read_bytes() == second["anomaly.nii.gz"].read_bytes()
