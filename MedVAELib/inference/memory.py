@@ -1,0 +1,67 @@
+"""What to do when memory runs out: recognise it, and the ladder of ever more modest ways to compute the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+MAX_BATCH = 16
+"""Posterior samples decoded at once at most: beyond that, devices gain nothing."""
+
+_PHRASES = (
+    "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
+    "std::bad_alloc", "status_alloc_failed", "failed to allocate",
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that memory ran out, on a device or in the host."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _PHRASES)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to compute: device, number format, and how many posterior samples are decoded at once (0: not yet
+    decided)."""
+
+    device: torch.device
+    precision: torch.dtype
+    batch: int
+
+    def __str__(self) -> str:
+        precision = str(self.precision).removeprefix("torch.")
+        samples = f", {self.batch} sample{'s' if self.batch > 1 else ''} at once" if self.batch else ""
+        return f"{self.device} in {precision}{samples}"
+
+
+def next_rung(rung: Rung, half_precision: torch.dtype | None, batched: bool = True) -> Rung | None:
+    """The next more modest way, or None at the end: half the batch (down to 1), half precision, then the CPU.
+
+    half_precision: the device's fast half format, or None. batched: whether a smaller batch would help (it does
+    not while encoding). Tiles are not a step: the network's global latent, and zero padding at each tile's border,
+    would make a tiled scan give other numbers than a whole one.
+    """
+    if batched and rung.batch > 1:
+        return replace(rung, batch=rung.batch // 2)
+    if rung.device.type != "cpu":
+        if rung.precision is torch.float32 and half_precision is not None:
+            return replace(rung, precision=half_precision)
+        return Rung(torch.device("cpu"), torch.float32, 0)
+    return None
+
+
+def samples_at_once(device: torch.device, classes: int, voxels: int) -> int:
+    """How many posterior samples to decode together: what keeps the device busy without needing much memory.
+
+    On the CPU the feature maps of one 80×96×80 sample already exceed the caches, and one at a time is fastest
+    (it also lets a cancellation through within a second); smaller grids gain from a few more. On a GPU up to 16,
+    within a quarter of the memory that is free.
+    """
+    if device.type == "cpu":
+        return max(1, min(MAX_BATCH, 600_000 // max(voxels, 1)))
+    per_sample = 12 * classes * voxels * 4  # logits, probabilities and feature maps, rounded up
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 4 << 30
+    return max(1, min(MAX_BATCH, free // 4 // max(per_sample, 1)))
