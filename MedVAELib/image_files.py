@@ -1,18 +1,20 @@
 """What an image file claims against what it holds: the damage that image readers pass over in silence.
 
-SimpleITK reads a truncated NIfTI file without an error, replaces a zero voxel size by 1 mm and prefers one of two
-contradicting orientations; others of its errors are a page long. Everything here raises `InputError` with one
-sentence that names the file and says what to do.
+SimpleITK reads a truncated NIfTI file without an error, replaces NaN and Inf in NIfTI data by 0 and a zero voxel size
+by 1 mm, and prefers one of two contradicting orientations; others of its errors are a page long. Everything here
+raises `InputError` with one sentence that names the file and says what to do.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import math
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,7 +25,11 @@ from .errors import InputError
 MAX_SHEAR = 1e-2
 """Largest |cosine| between two index axes (and deviation of an axis' length from 1) taken for rounding."""
 
+MAX_NONFINITE_FRACTION = 1e-4
+"""Up to this share of voxels that are NaN or infinite is replaced by 0 with a warning; more is refused."""
+
 _CHUNK = 1 << 20
+_NIFTI_FLOATS = {16: "f4", 64: "f8"}
 _NRRD_BYTES = {"char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2, "int": 4,
                "uint": 4, "int32": 4, "uint32": 4, "float": 4, "int64": 8, "uint64": 8, "double": 8}
 _META_BYTES = {"MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4,
@@ -77,27 +83,37 @@ def _is_gzip(path: Path) -> bool:
         return file.read(2) == b"\x1f\x8b"
 
 
-def _count_gzip(path: Path, file: BinaryIO) -> int:
-    """Bytes of data in the gzip stream that starts at the file's position; its checksum is verified."""
-    count = 0
+@contextlib.contextmanager
+def _gzip_errors(path: Path) -> Iterator[None]:
+    """Says in one sentence what is wrong with compressed data that is read inside."""
     try:
-        with gzip.GzipFile(fileobj=file) as stream:
-            while chunk := stream.read(_CHUNK):
-                count += len(chunk)
+        yield
     except EOFError:
         raise InputError(f"{path} is truncated, its compressed data ends early: copy or export it again.") from None
     except (gzip.BadGzipFile, zlib.error):
         raise InputError(f"{path} is damaged, its compressed data does not match its checksum: "
                          "copy or export it again.") from None
+
+
+def _count_gzip(path: Path, file: BinaryIO) -> int:
+    """Bytes of data in the gzip stream that starts at the file's position; its checksum is verified."""
+    count = 0
+    with _gzip_errors(path), gzip.GzipFile(fileobj=file) as stream:
+        while chunk := stream.read(_CHUNK):
+            count += len(chunk)
     return count
 
 
-def _data_size(path: Path) -> int:
-    """Bytes in a whole file, decompressed if it is gzip."""
-    if not _is_gzip(path):
-        return path.stat().st_size
-    with path.open("rb") as file:
-        return _count_gzip(path, file)
+def judge_nonfinite(name: str, nan: int, infinite: int, total: int) -> tuple[str, ...]:
+    """A warning about voxels that are no finite numbers, () without any; raises InputError if they are many."""
+    bad = nan + infinite
+    if bad == 0:
+        return ()
+    if bad > MAX_NONFINITE_FRACTION * total:
+        kind = "not numbers (NaN)" if nan >= infinite else "infinite"
+        raise InputError(f"{name} has {100 * bad / total:.2g} % of its voxels {kind}: replace them, outside the brain "
+                         "by 0, or export the scan again.")
+    return (f"{name} has {bad} voxels that are not finite numbers: they were set to 0.",)
 
 
 # --- NIfTI ---------------------------------------------------------------------------------------------------------
@@ -105,8 +121,10 @@ def _data_size(path: Path) -> int:
 
 @dataclass(frozen=True)
 class _NiftiHeader:
+    order: str  # byte order, "<" or ">"
     magic: bytes
     dim: tuple[int, ...]
+    datatype: int
     bitpix: int
     pixdim: tuple[float, ...]
     vox_offset: float
@@ -117,25 +135,20 @@ class _NiftiHeader:
 
 
 def _parse_nifti(path: Path, header: bytes) -> _NiftiHeader:
-    """Fields of a NIfTI-1, NIfTI-2 or Analyze 7.5 header, in either byte order."""
+    """Fields of a NIfTI-1 or Analyze 7.5 header, in either byte order."""
     for order in "<>":
         size = struct.unpack_from(f"{order}i", header)[0] if len(header) >= 4 else 0
+        if size == 540:
+            raise InputError(f"{path} is in the NIfTI-2 format, which cannot be read: convert it to NIfTI-1.")
         if size == 348 and len(header) >= 348:
-            qform, sform = struct.unpack_from(f"{order}2h", header, 252)
-            return _NiftiHeader(header[344:348], struct.unpack_from(f"{order}8h", header, 40),
-                                struct.unpack_from(f"{order}h", header, 72)[0],
-                                struct.unpack_from(f"{order}8f", header, 76),
-                                struct.unpack_from(f"{order}f", header, 108)[0], qform, sform,
-                                np.array(struct.unpack_from(f"{order}12f", header, 280)).reshape(3, 4),
-                                struct.unpack_from(f"{order}h", header, 68)[0])
-        if size == 540 and len(header) >= 540:
-            qform, sform = struct.unpack_from(f"{order}2i", header, 344)
-            return _NiftiHeader(header[4:8], struct.unpack_from(f"{order}8q", header, 16),
-                                struct.unpack_from(f"{order}h", header, 14)[0],
-                                struct.unpack_from(f"{order}8d", header, 104),
-                                float(struct.unpack_from(f"{order}q", header, 168)[0]), qform, sform,
-                                np.array(struct.unpack_from(f"{order}12d", header, 400)).reshape(3, 4),
-                                struct.unpack_from(f"{order}i", header, 504)[0])
+            def field(form: str, offset: int, order: str = order) -> tuple:
+                return struct.unpack_from(order + form, header, offset)
+
+            return _NiftiHeader(
+                order=order, magic=header[344:348], dim=field("8h", 40), datatype=field("h", 70)[0],
+                bitpix=field("h", 72)[0], pixdim=field("8f", 76), vox_offset=field("f", 108)[0],
+                qform_code=field("h", 252)[0], sform_code=field("h", 254)[0],
+                sform=np.array(field("12f", 280)).reshape(3, 4), intent_code=field("h", 68)[0])
     raise InputError(f"{path} has no NIfTI header, its content is something else or damaged: "
                      "export the scan again as NIfTI.")
 
@@ -162,7 +175,7 @@ def _check_nifti(path: Path, start: bytes) -> FileNotes:
     opened = gzip.open if _is_gzip(header_file) else open
     try:
         with opened(header_file, "rb") as file:
-            header = _parse_nifti(path, file.read(540))
+            header = _parse_nifti(path, file.read(348))
     except (EOFError, gzip.BadGzipFile, zlib.error):
         raise InputError(f"{path} is truncated or damaged, its compressed header cannot be read: "
                          "copy or export it again.") from None
@@ -176,12 +189,39 @@ def _check_nifti(path: Path, start: bytes) -> FileNotes:
         if not (math.isfinite(length) and length > 0):  # the reader would take 1 mm without a word
             raise InputError(f"{path} has an impossible voxel size {_numbers(header.pixdim[1:4])}: "
                              "correct its header or export it again.")
+    warnings = _check_nifti_data(path, data_file, header)
+    orientation = _nifti_orientation(path, header)
+    return replace(orientation, warnings=orientation.warnings + warnings)
+
+
+def _check_nifti_data(path: Path, data_file: Path, header: _NiftiHeader) -> tuple[str, ...]:
+    """Reads the data once: its length, its checksum if compressed, and its values if they are floating-point."""
     offset = max(int(header.vox_offset), 0)
-    expected = offset + math.prod(header.dim[1 : axes + 1]) * header.bitpix // 8
-    found = _data_size(data_file)
+    voxels = math.prod(header.dim[1 : header.dim[0] + 1])
+    expected = offset + voxels * header.bitpix // 8
+    kind = _NIFTI_FLOATS.get(header.datatype)
+    if not _is_gzip(data_file):
+        found = data_file.stat().st_size
+        if found < expected:
+            raise _truncated(path, found, expected)
+        if kind is None:
+            return ()
+    nan = infinite = 0
+    with data_file.open("rb") as raw:
+        stream = gzip.GzipFile(fileobj=raw) if _is_gzip(data_file) else raw
+        with _gzip_errors(path):
+            found = len(stream.read(offset))
+            while chunk := stream.read(_CHUNK):
+                if kind is not None:
+                    values = np.frombuffer(chunk, header.order + kind, max(min(len(chunk), expected - found), 0)
+                                           // int(kind[1]))
+                    if not np.isfinite(values).all():
+                        nan += int(np.isnan(values).sum())
+                        infinite += int(np.isinf(values).sum())
+                found += len(chunk)
     if found < expected:
         raise _truncated(path, found, expected)
-    return _nifti_orientation(path, header)
+    return judge_nonfinite(str(path), nan, infinite, voxels)
 
 
 def _check_nifti_intent(path: Path, code: int) -> None:

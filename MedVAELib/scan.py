@@ -17,7 +17,7 @@ import SimpleITK as sitk
 
 from . import dicom
 from .errors import InputError, UsageError
-from .image_files import MAX_SHEAR, FileNotes, check_file
+from .image_files import MAX_SHEAR, FileNotes, check_file, judge_nonfinite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,7 +27,6 @@ MIN_VOXELS_PER_AXIS = 8
 MAX_VOXELS = 500_000_000
 SPACING_MM = (0.05, 15.0)
 FIELD_OF_VIEW_MM = (60.0, 600.0)
-MAX_NONFINITE_FRACTION = 1e-4
 
 _IMAGE_SUFFIX = re.compile(
     r"\.(nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|ima|mgh|mgz|vtk|tiff?|gipl|h5|hdf5?|mnc|png|jpe?g|bmp)(\.gz)?$", re.I)
@@ -284,16 +283,13 @@ def _validated(image: sitk.Image, source: str, modality: str, name: str, path: P
 def _finite(image: sitk.Image, source: str) -> tuple[sitk.Image, list[str]]:
     values = sitk.GetArrayViewFromImage(image)
     finite = np.isfinite(values)
-    bad = values.size - int(np.count_nonzero(finite))
-    if bad == 0:
+    if finite.all():
         return image, []
-    if bad > MAX_NONFINITE_FRACTION * values.size:
-        kind = "not numbers (NaN)" if np.isnan(values).sum() * 2 >= bad else "infinite"
-        raise InputError(f"{source} has {bad / values.size:.2%} of its voxels {kind}: replace them, "
-                         "outside the brain by 0, or export the scan again.")
+    nan = int(np.isnan(values).sum())
+    notes = judge_nonfinite(source, nan, int(values.size - finite.sum()) - nan, values.size)
     cleaned = sitk.GetImageFromArray(np.where(finite, values, np.float32(0)))
     cleaned.CopyInformation(image)
-    return cleaned, [f"{source} has {bad} voxels that are not finite numbers: they were set to 0."]
+    return cleaned, list(notes)
 
 
 def _check_content(image: sitk.Image, source: str) -> None:
