@@ -13,11 +13,18 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-TISSUES = (
-    "background", "white matter", "cortex", "deep grey", "ventricles", "outer CSF",
-    "brainstem and cerebellar white matter", "cerebellar cortex", "extracerebral",
-)  # fmt: skip
-BACKGROUND, WHITE, CORTEX, DEEP_GREY, VENTRICLES, OUTER_CSF, BRAINSTEM, CEREBELLUM, EXTRACEREBRAL = range(9)
+from ...tissues import (
+    BACKGROUND,
+    BRAINSTEM,
+    CEREBELLUM,
+    CORTEX,
+    DEEP_GREY,
+    EXTRACEREBRAL,
+    OUTER_CSF,
+    VENTRICLES,
+    WHITE,
+)
+
 EXTRACEREBRAL_LABELS = (502, 506, 507, 508, 509, 511, 512, 514, 515, 516, 530)
 
 # (name, FreeSurfer labels, tissue class). White-matter lesions and vessels (25, 57, 30, 62 …) are healthy white

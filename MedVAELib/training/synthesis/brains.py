@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .anatomy import GROUP_INDEX, GROUPS, TISSUE_OF_GROUP, TISSUES, VENTRICLES, WHITE, Anatomy, LesionMask
+from ...preprocessing.intensity import NETWORK_MAX, NETWORK_MEDIAN
+from ...tissues import TISSUES, VENTRICLES, WHITE
+from .anatomy import GROUP_INDEX, GROUPS, TISSUE_OF_GROUP, Anatomy, LesionMask
 from .lesions import MNI_BRAIN_CENTRE, MNI_BRAIN_SIZE, add_lesions
 from .random import Draw
 
@@ -29,8 +31,7 @@ DWI = {
     "ventricles": (0.2, 0.6), "outer csf": (0.2, 0.65),
 }  # fmt: skip
 LESION_BRIGHTNESS = {"flair": (1.15, 2.2), "dwi": (1.3, 3.0), "random": (0.1, 2.2)}
-NETWORK_MEDIAN = 0.5  # the brain's median in what the network sees
-NETWORK_MAX = 1.5
+
 
 
 @dataclass(frozen=True)

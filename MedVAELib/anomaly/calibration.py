@@ -1,0 +1,68 @@
+"""From raw scores to "how rare is this in healthy brains": the scale of the anomaly map, and thresholds on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+UNIT = "-log10 of the share of healthy brain voxels that score higher"
+_TAIL_SHARES = np.concatenate([np.linspace(0.98, 0.02, 49), np.logspace(-2, -5, 25)])
+
+
+@dataclass(frozen=True)
+class ScoreCalibration:
+    """Raw score at which a given share of healthy voxels lies above: `raw` rises as `share` falls."""
+
+    share: NDArray[np.float64]
+    raw: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if len(self.share) != len(self.raw) or len(self.share) < 2:
+            raise ValueError("a calibration needs as many raw scores as shares, two at least")
+        if (np.diff(self.raw) < 0).any() or (np.diff(self.share) >= 0).any():
+            raise ValueError("raw scores must rise while shares fall")
+
+    @classmethod
+    def from_healthy(cls, samples: list[ArrayLike]) -> ScoreCalibration:
+        """samples: raw scores of brain voxels, one array per healthy scan; every scan counts the same."""
+        weights = np.concatenate([np.full(len(s), 1 / len(s)) for s in map(np.asarray, samples)])
+        values = np.concatenate([np.asarray(s, float) for s in samples])
+        order = np.argsort(values)
+        above = 1 - np.cumsum(weights[order]) / weights.sum()
+        raw = np.interp(_TAIL_SHARES[::-1], above[::-1], values[order][::-1])[::-1]
+        return cls(_TAIL_SHARES, np.maximum.accumulate(raw))
+
+    def apply(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated score, float32. Strictly rising in `raw`, also beyond the rarest score seen in healthy brains,
+        where it goes on along the tail's last slope."""
+        log_share = -np.log10(self.share)
+        # Ties (many zeros) are spread by a hair so that ranks survive.
+        knots = self.raw + np.arange(len(self.raw)) * 1e-9
+        tail = slice(-12, None)
+        slope = max((log_share[-1] - log_share[tail][0]) / max(knots[-1] - knots[tail][0], 1e-6), 1e-3)
+        inside = np.interp(raw, knots, log_share)
+        below = log_share[0] * np.clip(raw / max(knots[0], 1e-6), 0, 1)
+        beyond = log_share[-1] + slope * (raw - knots[-1])
+        return np.where(raw > knots[-1], beyond, np.where(raw < knots[0], below, inside)).astype(np.float32)
+
+    def as_json(self) -> dict[str, list[float]]:
+        return {"share": [float(f"{v:.6g}") for v in self.share], "raw": [float(f"{v:.6g}") for v in self.raw]}
+
+    @classmethod
+    def from_json(cls, data: dict[str, list[float]]) -> ScoreCalibration:
+        return cls(np.asarray(data["share"], float), np.asarray(data["raw"], float))
+
+
+def threshold(fpr: float) -> float:
+    """The calibrated score above which a share `fpr` of healthy voxels lies."""
+    return -float(np.log10(fpr))
+
+
+def reference_histogram(highest: float) -> dict[str, list[float]]:
+    """Density of the calibrated score in healthy brains: exponential by construction, share above s = 10^-s."""
+    edges = np.linspace(0, max(highest, 6.0), 61)
+    above = 10.0**-edges
+    density = (above[:-1] - above[1:]) / np.diff(edges)
+    return {"edges": edges.tolist(), "density": density.tolist()}

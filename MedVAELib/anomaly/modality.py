@@ -1,0 +1,38 @@
+"""FLAIR, DWI or neither: decided from what the tissues look like, and from tags where there are any."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..scan import Scan
+from ..tissues import CORTEX, OUTER_CSF, VENTRICLES, WHITE
+
+
+def decide_modality(scan: Scan, mean: NDArray[np.float64]) -> tuple[str, str, list[str]]:
+    """("flair" | "dwi" | "other", reason, warnings) from the fitted tissue intensities (K,) of the scan.
+
+    FLAIR and DWI share bright cortex and dark CSF; on FLAIR the CSF is suppressed to near black, on DWI at
+    b ≈ 1000 s/mm² it keeps about a third of the white matter's signal.
+    """
+    white = max(mean[WHITE], 1e-6)
+    cortex, csf = mean[CORTEX] / white, min(mean[VENTRICLES], mean[OUTER_CSF]) / white
+    contrast = f"cortex {cortex:.2f} and CSF {csf:.2f} times the white matter"
+    plausible = cortex > 0.93 and csf < 0.7
+    if scan.modality in ("flair", "dwi"):
+        warnings = []
+        if not plausible:
+            warnings.append(f"The scan was called {scan.modality.upper()} but its contrast ({contrast}) is that of "
+                            "another sequence: the anomaly map may be meaningless.")  # fmt: skip
+        return scan.modality, "as requested", warnings
+    if scan.modality_hint in ("flair", "dwi") and plausible:
+        return scan.modality_hint, scan.modality_reason or "from its tags", []
+    if not plausible or scan.modality_hint == "other":
+        kind = "T1-weighted" if cortex < 0.93 and csf < 0.7 else "T2-weighted" if csf > 1 else "unknown"
+        reason = scan.modality_reason if plausible else f"contrast: {contrast}"
+        return "other", reason, [f"This looks like neither FLAIR nor DWI but {kind} ({reason}): the detector was not "
+                                 "made for it, and its map may be meaningless; use --modality to override."]  # fmt: skip
+    spacing = np.sort(np.array(scan.image.GetSpacing()))
+    if csf > 0.33 and cortex > 1.15 and spacing[1] > 1.3:
+        return "dwi", f"contrast: {contrast}", []
+    return "flair", f"contrast: {contrast}", []

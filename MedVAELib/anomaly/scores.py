@@ -1,0 +1,98 @@
+"""Anomaly scores, by name: each turns residual and healthy expectation into one number per voxel, bright side positive.
+
+All work on the scan's own voxels inside a box around the brain (zyx) in network units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.special import log_ndtr, logsumexp
+
+Volume = NDArray[np.float32]
+
+
+@dataclass
+class ScoreInputs:
+    """image: bias-corrected scan; expected, variance: of the healthy tissue mix, posterior variance included;
+    weight: how far brightness is abnormal in the tissue there (0…1); coarse_z: z-score smoothed over millimetres;
+    smoothing: Gaussian sigma in voxels per axis; probability (K, …), mean and spread (K,), kl_gradient: for the
+    scores that need them, else None."""
+
+    image: Volume
+    expected: Volume
+    variance: Volume
+    weight: Volume
+    coarse_z: Volume
+    smoothing: tuple[float, float, float]
+    mean: NDArray[np.float64]
+    spread: NDArray[np.float64]
+    probability: Volume | None = None
+    kl_gradient: Volume | None = None
+
+    @property
+    def residual(self) -> Volume:
+        return self.image - self.expected
+
+
+def zscore(inputs: ScoreInputs, sign: int = 1) -> Volume:
+    """Residual over the spread expected there, fine and coarse scale together, weighted by tissue.
+
+    The coarse term lets a large lesion count where the tissue itself is uncertain; the fine term keeps its edge.
+    """
+    fine = ndimage.gaussian_filter(inputs.residual, inputs.smoothing) / np.sqrt(inputs.variance)
+    return np.maximum(sign * fine, 0) * inputs.weight + np.maximum(sign * inputs.coarse_z, 0) * inputs.weight
+
+
+def absolute(inputs: ScoreInputs, sign: int = 1) -> Volume:
+    """|residual|, the classical score of autoencoders (Baur et al. 2021); both signs count."""
+    return ndimage.gaussian_filter(np.abs(inputs.residual), inputs.smoothing)
+
+
+def reconstruction_probability(inputs: ScoreInputs, sign: int = 1) -> Volume:
+    """-log E_z[p(x | z)] under the tissue mixture (An & Cho 2015): exact, since the mixture is linear in p(tissue | z).
+
+    Given a sign, the one-sided tail probability is used instead of the density, so that only that side is abnormal.
+    """
+    if inputs.probability is None:
+        raise ValueError("reconstruction_probability needs the tissue probabilities")
+    smooth = ndimage.gaussian_filter(inputs.image, inputs.smoothing)
+    tail = [
+        np.log(np.maximum(p, 1e-6)) + log_ndtr(-sign * (smooth - m) / s)
+        for p, m, s in zip(inputs.probability, inputs.mean, np.maximum(inputs.spread, 0.03), strict=True)
+        if m > 0
+    ]
+    return np.maximum(-logsumexp(tail, axis=0), 0).astype(np.float32)
+
+
+def kl_gradient(inputs: ScoreInputs, sign: int = 1) -> Volume:
+    """|∂KL/∂x| × residual of the given sign (Zimmerer et al. 2019)."""
+    if inputs.kl_gradient is None:
+        raise ValueError("kl_gradient needs the gradient of the KL divergence")
+    return inputs.kl_gradient * np.maximum(sign * ndimage.gaussian_filter(inputs.residual, inputs.smoothing), 0)
+
+
+def ssim(inputs: ScoreInputs, sign: int = 1) -> Volume:
+    """1 - structural similarity of scan and reconstruction (Bergmann et al. 2019), Gaussian window, sigma 1.5 voxels."""
+    x, y = inputs.image, inputs.expected
+
+    def blur(a: Volume) -> Volume:
+        return ndimage.gaussian_filter(a, 1.5)
+
+    mx, my = blur(x), blur(y)
+    vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
+    c1, c2 = 0.01**2, 0.03**2
+    return 1 - ((2 * mx * my + c1) * (2 * cov + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+
+
+SCORES: dict[str, Callable[[ScoreInputs, int], Volume]] = {
+    "zscore": zscore,
+    "absolute": absolute,
+    "reconstruction_probability": reconstruction_probability,
+    "kl_gradient": kl_gradient,
+    "ssim": ssim,
+}

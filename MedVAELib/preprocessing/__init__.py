@@ -1,0 +1,1 @@
+"""From a scan to the network's grid and exactly back."""

@@ -1,0 +1,45 @@
+"""Intensity convention of the anatomy network, shared by training and prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+NETWORK_MEDIAN = 0.5
+"""The brain's median in what the network sees."""
+NETWORK_MAX = 1.5
+"""Brighter voxels are clipped: three times the brain's median."""
+
+_CONSTANT_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Foreground:
+    """Where a scan holds data, and the intensity that counts as zero.
+
+    support: bool, the scan's own grid; stripped: the scan has a constant background around a bare brain or head;
+    offset: scan units, subtracted before scaling (not 0 for z-scored scans, whose air is not the darkest value).
+    """
+
+    support: NDArray[np.bool_]
+    constant_background: bool
+    offset: float
+
+
+def find_foreground(values: NDArray[np.float32]) -> Foreground:
+    """values: the scan's intensities in any unit.
+
+    A value shared exactly by a quarter of all voxels is a background that someone wrote there: skull-stripped or
+    masked scans, z-scored or not. Everything else is data.
+    """
+    sample = values.ravel()[:: max(1, values.size // 2_000_000)]
+    levels, counts = np.unique(sample, return_counts=True)
+    background, share = float(levels[counts.argmax()]), counts.max() / sample.size
+    if share < _CONSTANT_SHARE:
+        return Foreground(np.ones(values.shape, bool), False, min(0.0, float(np.quantile(sample, 0.001))))
+    support = values != background
+    inside = sample[sample != background]
+    darkest = float(np.quantile(inside, 0.001)) if inside.size else 0.0
+    return Foreground(support, True, min(background, darkest))
