@@ -1,0 +1,170 @@
+"""`medvae evaluate`: folders of cases with experts' masks in, tables with the baselines beside every figure out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import CohortError
+from ..outputs import PROVENANCE_FILE, atomic_output, check_writable
+from ..progress import CancelToken, Progress
+from .detect import ModalityChoice
+from .listeners import cancelled_by_signals, progress_listener
+from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+
+if TYPE_CHECKING:
+    from ..anomaly.result import Detection
+    from ..evaluation.anomaly import Detect
+    from ..scan import Scan
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Score a folder of cases with expert masks, the simple baseline beside every figure.",
+                  context_settings={"help_option_names": ["-h", "--help"]})
+
+CasesArgument = Annotated[Path, typer.Argument(
+    metavar="CASES_DIR", show_default=False,
+    help="Folder with one folder per case: flair.nii.gz or dwi.nii.gz, mask.nii.gz, optionally brainmask.nii.gz.")]
+OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", show_default=False,
+                                            help="Folder for the tables and pictures.")]
+BundleOption = Annotated[str | None, typer.Option(
+    metavar="NAME|DIR", show_default=False, help="Model to use; by default the one shipped with MedVAE.")]
+ModalityOption = Annotated[ModalityChoice, typer.Option(help="Kind of scan; 'auto' decides from each image.")]
+
+
+@app.command("anomaly")
+def anomaly(
+    cases_dir: CasesArgument,
+    output: OutputOption,
+    bundle: BundleOption = None,
+    score: Annotated[str, typer.Option(metavar="NAME", help="Anomaly score, as in 'medvae detect'.")] = "zscore",
+    modality: ModalityOption = ModalityChoice.auto,
+    leave_out: Annotated[list[str] | None, typer.Option(
+        "--not-in-mean", metavar="CASE", show_default=False,
+        help="A case to score and list but not to average, for example one whose mask is unreliable; repeatable.")
+    ] = None,
+    device: DeviceOption = "auto",
+    progress: ProgressOption = ProgressKind.bar,
+    debug: DebugOption = False,
+) -> None:
+    """AP, Dice, lesion-wise F1 and false positives of the detector and of plain intensity, with intervals.
+
+    Writes table.md, cases.csv, results.json and one picture per case into DIR.
+
+    Example:  medvae evaluate anomaly shared/data/brain/flair --output evaluation
+    """
+    from ..evaluation.anomaly import evaluate_cases
+    from ..evaluation.cases import find_cases
+    from ..evaluation.pictures import write_case_picture
+    from ..evaluation.tables import DEFINITIONS, anomaly_markdown, case_rows, means, to_csv, to_json
+
+    cases, left_out = find_cases(cases_dir), leave_out or []
+    unknown = sorted(set(left_out) - {case.name for case in cases})
+    if unknown:
+        raise typer.BadParameter(f"there is no case {', '.join(unknown)} in {cases_dir}.", param_hint="--not-in-mean")
+    settings = {"cases": str(cases_dir), "bundle": bundle or "default", "score": score, "modality": modality.value,
+                "device": device, "not_in_mean": left_out}
+    with _task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+        detect = _detector(bundle, device, score, cancel)
+        results = evaluate_cases(
+            cases, detect, modality.value, progress=listener, cancel=cancel,
+            look=lambda case, found, truth: write_case_picture(found, truth, case.name, partial / f"{case.name}.png"))
+        rows = case_rows(results)
+        text = anomaly_markdown(results, left_out, _notes(settings, [r.provenance for r in results]))
+        (partial / "table.md").write_text(text, encoding="utf-8")
+        (partial / "cases.csv").write_text(to_csv(rows), encoding="utf-8")
+        (partial / "results.json").write_text(to_json({
+            "settings": settings, "definitions": DEFINITIONS, "means": means(results, left_out), "cases": rows,
+            "provenance": {r.case.name: r.provenance for r in results}}), encoding="utf-8")
+        _write_provenance(partial, settings)
+    _finish(text, output, progress, [r.case.name for r in results if r.failure], len(results))
+
+
+@app.command("brain")
+def brain(
+    cases_dir: CasesArgument,
+    output: Annotated[Path | None, typer.Option(
+        "--output", "-o", metavar="DIR", show_default=False, help="Folder for the table, if it is to be kept.")] = None,
+    bundle: BundleOption = None,
+    modality: ModalityOption = ModalityChoice.auto,
+    device: DeviceOption = "auto",
+    progress: ProgressOption = ProgressKind.bar,
+    debug: DebugOption = False,
+) -> None:
+    """Dice of the detector's brain mask and of a template's carried over by registration, on cases with a head.
+
+    Example:  medvae evaluate brain shared/data/brain/flair
+    """
+    from ..evaluation.brain_mask import brain_markdown, evaluate_brains
+    from ..evaluation.cases import find_cases
+    from ..evaluation.classical import template_brain_mask
+    from ..evaluation.tables import to_csv, to_json
+
+    cases = find_cases(cases_dir)
+    settings = {"cases": str(cases_dir), "bundle": bundle or "default", "modality": modality.value, "device": device}
+    with _task(output, progress) as (listener, cancel):
+        detect = _detector(bundle, device, "zscore", cancel)
+        results = evaluate_brains(cases, detect, template_brain_mask, modality.value, listener, cancel)
+        text = brain_markdown(results, _notes(settings, []))
+        if output is not None:
+            rows = [{"case": r.case.name} | {k: v for k, v in asdict(r).items() if k != "case"} for r in results]
+            with atomic_output(output) as partial:
+                (partial / "brain.md").write_text(text, encoding="utf-8")
+                (partial / "brain.csv").write_text(to_csv(rows), encoding="utf-8")
+                (partial / "brain.json").write_text(to_json({"settings": settings, "cases": rows}), encoding="utf-8")
+                _write_provenance(partial, settings)
+    _finish(text, output, progress, [r.case.name for r in results if r.skipped.startswith("failed")], len(results))
+
+
+@contextmanager
+def _task(output: Path | None, kind: ProgressKind) -> Iterator[tuple[Progress, CancelToken]]:
+    """Signals and progress; an output folder that cannot be written is found before hours of work, not after."""
+    if output is not None:
+        check_writable(output, names=())
+    with cancelled_by_signals() as cancel, progress_listener(kind) as listener:
+        yield listener, cancel
+
+
+def _detector(bundle: str | None, device: str, score: str, cancel: CancelToken) -> Detect:
+    """The shipped (or named) detector, loaded once for all cases."""
+    from ..anomaly.detect import Detector, detect_anomalies
+
+    loaded = Detector.load(bundle, device)
+
+    def detect(scan: Scan, progress: Progress) -> Detection:
+        return detect_anomalies(scan, detector=loaded, score=score, progress=progress, cancel=cancel)
+
+    return detect
+
+
+def _notes(settings: Mapping[str, object], provenance: Sequence[Mapping[str, object]]) -> list[str]:
+    """What a table needs above it to be read later: how it was made."""
+    from .. import __version__
+
+    used = next((f"{p['bundle']} (SHA-256 {str(p.get('bundle_sha256', ''))[:12]}…)" for p in provenance
+                 if p.get("bundle")), settings["bundle"])
+    return [f"Cases: `{settings['cases']}`. Bundle: {used}. MedVAE {__version__}, "
+            + ", ".join(f"{key} {settings[key]}" for key in ("score", "modality", "device") if key in settings) + "."]
+
+
+def _write_provenance(folder: Path, settings: Mapping[str, object]) -> None:
+    """Lists what was written, so that a later run into the same folder may replace these files and no others."""
+    from .. import __version__
+
+    files = sorted([*(entry.name for entry in folder.iterdir()), PROVENANCE_FILE])
+    record = {"medvae": __version__, "settings": settings, "files": files}
+    (folder / PROVENANCE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _finish(text: str, output: Path | None, progress: ProgressKind, failed: Sequence[str], total: int) -> None:
+    print(text, file=sys.stderr if progress is ProgressKind.json else sys.stdout)
+    if output is not None and progress is not ProgressKind.json:
+        print(f"Tables and pictures: {output}")
+    if failed:
+        raise CohortError(f"{len(failed)} of {total} cases failed ({', '.join(failed)}): the table says why.")

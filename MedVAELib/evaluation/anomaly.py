@@ -1,0 +1,231 @@
+"""Scores a detector on a folder of cases, the intensity baselines beside it on exactly the same voxels.
+
+Evaluation region: the detector's own brain mask united with the expert's mask. Lesion voxels outside the brain mask
+therefore count as missed for the detector (they get its lowest score), while the baselines may still rank them: the
+comparison never favours us. Baselines flag as many voxels as the detector did (matched volume).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..anomaly.result import Detection
+from ..errors import Cancelled, DeviceMemoryError, MedVAEError
+from ..progress import CancelToken, Progress, no_progress, scaled
+from ..scan import Scan
+from . import metrics
+from .baselines import equalised_score, flag_brightest, intensity_score
+from .cases import Case, read_mask
+
+Detect = Callable[[Scan, Progress], Detection]
+"""Called as detect(scan, progress)."""
+
+OURS = "medvae"
+INTENSITY = "intensity"
+EQUALISED = "equalised intensity"
+METHODS = (OURS, INTENSITY, EQUALISED)
+NAN = float("nan")
+_NO_INTERVAL = (NAN, NAN)
+
+
+@dataclass
+class MethodScores:
+    """One method on one case. Intervals come from resampling 20 mm blocks of the region; NaN = not defined.
+
+    best_dice is an upper bound (threshold chosen with the truth). false_positive_fraction: flagged share of the
+    brain outside the lesions. ap_given_brain: within the given brain mask; ap_second_rater: against the other expert.
+    ap_gain, dice_gain: how much higher OURS is than this method, over the same resamples.
+    """
+
+    method: str
+    ap: float = NAN
+    ap_interval: tuple[float, float] = _NO_INTERVAL
+    best_dice: float = NAN
+    dice: float = NAN
+    dice_interval: tuple[float, float] = _NO_INTERVAL
+    sensitivity: float = NAN
+    lesion_f1: float = NAN
+    lesion_recall: float = NAN
+    lesion_precision: float = NAN
+    false_positive_ml: float = NAN
+    false_positive_fraction: float = NAN
+    ap_given_brain: float = NAN
+    ap_second_rater: float = NAN
+    ap_gain: float = NAN
+    ap_gain_interval: tuple[float, float] = _NO_INTERVAL
+    dice_gain: float = NAN
+    dice_gain_interval: tuple[float, float] = _NO_INTERVAL
+
+
+@dataclass
+class CaseScores:
+    """One case: what it is, how long detection took, and each method's scores (empty where it failed)."""
+
+    case: Case
+    methods: dict[str, MethodScores] = field(default_factory=dict)
+    seconds: float = NAN
+    modality: str = ""
+    threshold: float = NAN
+    lesion_ml: float = NAN
+    flagged_ml: float = NAN
+    brain_ml: float = NAN
+    brain_dice: float = NAN
+    lesion_outside_brain: float = NAN  # share of the lesion voxels that our brain mask misses
+    between_raters_dice: float = NAN
+    warnings: list[str] = field(default_factory=list)
+    provenance: dict[str, object] = field(default_factory=dict)
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class _Volumes:
+    """What scoring needs, arrays zyx: scores and masks of the detector, the expert's masks and the region."""
+
+    scan: np.ndarray
+    score: np.ndarray
+    mask: np.ndarray
+    brain: np.ndarray
+    truth: np.ndarray
+    region: np.ndarray
+    spacing_zyx_mm: tuple[float, float, float]
+    second: np.ndarray | None
+    given_brain: np.ndarray | None
+
+    @property
+    def voxel_ml(self) -> float:
+        return float(np.prod(self.spacing_zyx_mm)) / 1000
+
+
+Look = Callable[[Case, Detection, "np.ndarray | None"], None]
+"""Called as look(case, detection, truth or None) after each case: draws the picture."""
+
+
+def evaluate_cases(cases: Sequence[Case], detect: Detect, modality: str = "auto", look: Look | None = None,
+                   progress: Progress = no_progress, cancel: CancelToken | None = None) -> list[CaseScores]:
+    """Detects on every case and scores it. A case that fails says so in `failure` and does not stop the others.
+
+    Raises Cancelled, and DeviceMemoryError (it would hit every case).
+    """
+    cancel = cancel or CancelToken()
+    results = []
+    for number, case in enumerate(cases):
+        cancel.check()
+        part = scaled(progress, number / len(cases), (number + 1) / len(cases))
+        part("evaluate", 0.0, case.name)
+        try:
+            results.append(evaluate_case(case, detect, modality, look, scaled(part, 0.0, 0.9)))
+        except (Cancelled, DeviceMemoryError):
+            raise
+        except MedVAEError as error:
+            results.append(CaseScores(case, failure=str(error)))
+        part("evaluate", 1.0, case.name)
+    return results
+
+
+def evaluate_case(case: Case, detect: Detect, modality: str = "auto", look: Look | None = None,
+                  progress: Progress = no_progress) -> CaseScores:
+    """Detects on one case and scores it. Raises InputError when one of its files cannot be used."""
+    scan = Scan.read(case.scan, modality=modality)
+    truth = None if case.truth is None else read_mask(case.truth, scan.image)
+    second = None if case.second_rater is None else read_mask(case.second_rater, scan.image)
+    given_brain = None if case.brain is None else read_mask(case.brain, scan.image)
+    started = time.perf_counter()
+    detection = detect(scan, progress)
+    seconds = time.perf_counter() - started
+    if look is not None:
+        look(case, detection, truth)
+
+    volumes = _volumes(detection, truth, second, given_brain)
+    result = CaseScores(case, seconds=seconds, modality=detection.modality, threshold=detection.threshold,
+                        warnings=list(detection.warnings), provenance=dict(detection.provenance))
+    result.brain_ml = int(volumes.brain.sum()) * volumes.voxel_ml
+    result.flagged_ml = int(volumes.mask.sum()) * volumes.voxel_ml
+    if given_brain is not None:
+        result.brain_dice = metrics.dice(volumes.brain, given_brain)
+    if truth is not None and truth.any():
+        result.lesion_ml = int(truth.sum()) * volumes.voxel_ml
+        result.lesion_outside_brain = float((truth & ~volumes.brain).sum() / truth.sum())
+        if second is not None:
+            result.between_raters_dice = metrics.dice(truth, second)
+    if case.kind != "no truth":
+        result.methods = _score_methods(volumes)
+    return result
+
+
+def _volumes(detection: Detection, truth: np.ndarray | None, second: np.ndarray | None,
+             given_brain: np.ndarray | None) -> _Volumes:
+    brain = sitk.GetArrayFromImage(detection.brain) > 0
+    score = sitk.GetArrayFromImage(detection.anomaly).astype(np.float32)
+    truth = np.zeros(brain.shape, bool) if truth is None else truth
+    # 0 outside the brain is not the lowest score where scores are signed.
+    score[~brain] = min(0.0, float(score[brain].min())) if brain.any() else 0.0
+    return _Volumes(
+        scan=sitk.GetArrayFromImage(detection.scan.image), score=score,
+        mask=(sitk.GetArrayFromImage(detection.mask) > 0), brain=brain, truth=truth, region=brain | truth,
+        spacing_zyx_mm=tuple(detection.scan.image.GetSpacing()[::-1]), second=second, given_brain=given_brain)
+
+
+def _score_methods(volumes: _Volumes) -> dict[str, MethodScores]:
+    """Every method on the same region, with the same resamples."""
+    region = volumes.region
+    blocks = metrics.spatial_blocks(region, volumes.spacing_zyx_mm)
+    weights = metrics.block_weights(int(blocks.max()) + 1 if blocks.size else 0)
+    scored, draws = {}, {}
+    for method in METHODS:
+        score = _score_of(method, volumes, region)
+        mask = volumes.mask if method == OURS else flag_brightest(score, region, int(volumes.mask.sum()))
+        scores = scored[method] = _threshold_scores(method, volumes, mask)
+        if not volumes.truth.any():
+            continue
+        truth = volumes.truth[region]
+        ranked = metrics.ranking(truth, score[region])
+        scores.ap, scores.best_dice = ranked.ap, ranked.best_dice
+        draws[method] = (metrics.bootstrap_ap(truth, score[region], blocks, weights),
+                         metrics.bootstrap_dice(truth, mask[region], blocks, weights))
+        scores.ap_interval, scores.dice_interval = map(metrics.interval, draws[method])
+        _score_elsewhere(scores, method, volumes, score)
+    for method in draws:
+        other, ours = scored[method], scored[OURS]
+        if method != OURS:
+            other.ap_gain, other.dice_gain = ours.ap - other.ap, ours.dice - other.dice
+            other.ap_gain_interval, other.dice_gain_interval = (
+                metrics.interval(mine - theirs) for mine, theirs in zip(draws[OURS], draws[method], strict=True))
+    return scored
+
+
+def _score_of(method: str, volumes: _Volumes, region: np.ndarray) -> np.ndarray:
+    if method == OURS:
+        return volumes.score
+    return {INTENSITY: intensity_score, EQUALISED: equalised_score}[method](volumes.scan, region)
+
+
+def _threshold_scores(method: str, volumes: _Volumes, mask: np.ndarray) -> MethodScores:
+    """What depends on the mask alone: Dice, sensitivity, lesions, false positives."""
+    truth, wrong = volumes.truth, mask & ~volumes.truth
+    healthy_voxels = int((volumes.brain & ~truth).sum())
+    scores = MethodScores(method, false_positive_ml=int(wrong.sum()) * volumes.voxel_ml)
+    if healthy_voxels:
+        scores.false_positive_fraction = int(wrong.sum()) / healthy_voxels
+    if truth.any():
+        agreement = metrics.lesion_agreement(truth, mask, 1000 * volumes.voxel_ml)
+        scores.dice = metrics.dice(truth, mask)
+        scores.sensitivity = float((truth & mask).sum() / truth.sum())
+        scores.lesion_f1, scores.lesion_recall = agreement.f1, agreement.recall
+        scores.lesion_precision = agreement.precision
+    return scores
+
+
+def _score_elsewhere(scores: MethodScores, method: str, volumes: _Volumes, score: np.ndarray) -> None:
+    """The same score against the second rater, and within the given brain mask (united with the truth)."""
+    if volumes.second is not None and volumes.second.any():
+        region = volumes.brain | volumes.second
+        scores.ap_second_rater = metrics.ranking(
+            volumes.second[region], _score_of(method, volumes, region)[region]).ap
+    if volumes.given_brain is not None:
+        region = volumes.given_brain | volumes.truth
+        scores.ap_given_brain = metrics.ranking(volumes.truth[region], _score_of(method, volumes, region)[region]).ap

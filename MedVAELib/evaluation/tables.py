@@ -1,0 +1,201 @@
+"""Results as rows, and rows as CSV, JSON and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from .anomaly import METHODS, OURS, CaseScores
+from .metrics import (
+    BLOCK_MM,
+    CONFIDENCE,
+    MIN_LESION_MM3,
+    MIN_OVERLAP,
+    RESAMPLES,
+    mean_with_interval,
+)
+
+AVERAGED = ("ap", "dice", "best_dice", "sensitivity", "lesion_f1", "false_positive_ml", "false_positive_fraction",
+            "ap_given_brain", "ap_gain", "dice_gain")
+
+DEFINITIONS = (
+    "Voxels: the scan's own. Region: our brain mask united with the expert's mask, the same for every method; "
+    "lesion outside our brain mask is missed by us, not by the baselines.",
+    "AP: average precision over voxels. Best Dice is an **upper bound**: its threshold was chosen with the truth.",
+    "Dice, F1, sensitivity and false positives: ours at the bundle's threshold; the baselines flag as many voxels as "
+    "ours (matched volume).",
+    f"Lesion F1: 26-connected components of at least {MIN_LESION_MM3:g} mm³; found when ≥ {MIN_OVERLAP:.0%} of the "
+    f"lesion is flagged, right when ≥ {MIN_OVERLAP:.0%} of the component lies on lesion.",
+    f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap, {RESAMPLES} resamples; within a case of {BLOCK_MM:g} mm cubes "
+    "of the region, for means of the cases. Gain: ours − baseline over the same resamples.",
+    "Intensity: plain intensity in the region, smoothed by a Gaussian of 0.6 voxels. Equalised: histogram-equalised "
+    "intensity without smoothing (Meissen et al. 2021).",
+)
+
+
+def case_rows(results: Sequence[CaseScores]) -> list[dict[str, object]]:
+    """One flat row per case and method (one row without figures where there is no truth or the case failed)."""
+    rows = []
+    for result in results:
+        common = {
+            "case": result.case.name, "kind": "failed" if result.failure else result.case.kind,
+            "modality": result.modality, "lesion_ml": result.lesion_ml, "brain_ml": result.brain_ml,
+            "flagged_ml": result.flagged_ml, "threshold": result.threshold, "brain_dice": result.brain_dice,
+            "lesion_outside_brain": result.lesion_outside_brain,
+            "between_raters_dice": result.between_raters_dice, "seconds": result.seconds,
+        }
+        for method in METHODS if result.methods else ("",):
+            row = {**common, "method": method}
+            if method:
+                for key, value in asdict(result.methods[method]).items():
+                    if isinstance(value, tuple):
+                        row[f"{key[:-len('_interval')]}_low"], row[f"{key[:-len('_interval')]}_high"] = value
+                    else:
+                        row[key] = value
+            rows.append(row | {"failure": result.failure})
+    return rows
+
+
+def means(results: Sequence[CaseScores], left_out: Sequence[str] = ()) -> dict[str, object]:
+    """Mean and interval over the cases with lesions, per method: {"cases": names, method: {figure: [mean, low, high]}}.
+
+    Cases named in `left_out` do not enter.
+    """
+    chosen = [r for r in results if r.methods and r.case.kind == "lesions" and r.case.name not in left_out]
+    table: dict[str, object] = {"cases": [r.case.name for r in chosen]}
+    for method in METHODS:
+        table[method] = {figure: list(mean_with_interval(np.array([getattr(r.methods[method], figure)
+                                                                   for r in chosen]))) for figure in AVERAGED}
+    return table
+
+
+def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as CSV text; columns in the order in which they first appear, figures with five digits, NaN empty."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: _cell(value) for key, value in row.items()})
+    return text.getvalue()
+
+
+def to_json(value: object) -> str:
+    """Indented JSON; NaN becomes null."""
+    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: the first column left, the others right."""
+    lines = [list(header), ["---"] + ["---:"] * (len(header) - 1), *map(list, rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def anomaly_markdown(results: Sequence[CaseScores], left_out: Sequence[str], notes: Sequence[str]) -> str:
+    """The whole result as Markdown: ranking, thresholded, healthy, the rest, and how each figure is defined."""
+    lesions = [r for r in results if r.methods and r.case.kind == "lesions"]
+    healthy = [r for r in results if r.methods and r.case.kind == "healthy"]
+    parts = ["# Anomaly detection, measured\n", *(f"{note}  " for note in notes), ""]
+    if lesions:
+        average = means(results, left_out)
+        parts += ["## Ranking of voxels\n", _ranking_table(lesions, average, left_out),
+                  "## At the threshold\n", _threshold_table(lesions, average, left_out)]
+    if healthy:
+        parts += ["## Healthy cases\n", _healthy_table(healthy)]
+    for title, chosen in (("Without truth, looked at only", [r for r in results if not r.methods and not r.failure]),
+                          ("Failed", [r for r in results if r.failure])):
+        if chosen:
+            parts += [f"## {title}\n",
+                      *(f"- {r.case.name}: {r.failure or f'{r.flagged_ml:.1f} ml flagged, {r.seconds:.1f} s'}"
+                        for r in chosen), ""]
+    return "\n".join([*parts, "## Definitions\n", *(f"- {line}" for line in DEFINITIONS), ""])
+
+
+def _ranking_table(results: Sequence[CaseScores], average: Mapping, left_out: Sequence[str]) -> str:
+    others = METHODS[1:]
+    header = ["case", "lesion ml", "AP ours", *(f"AP {m}" for m in others), f"gain over {others[0]}",
+              "best Dice ours (upper bound)", f"best Dice {others[0]} (upper bound)",
+              "AP in given brain, ours", f"AP in given brain, {others[0]}"]
+    rows = []
+    for r in results:
+        ours, plain = r.methods[OURS], r.methods[others[0]]
+        rows.append([_name(r, left_out), f"{r.lesion_ml:.1f}",
+                     *(figure(r.methods[m].ap, r.methods[m].ap_interval) for m in METHODS),
+                     figure(plain.ap_gain, plain.ap_gain_interval), figure(ours.best_dice), figure(plain.best_dice),
+                     figure(ours.ap_given_brain), figure(plain.ap_given_brain)])
+    rows.append([f"**mean of {len(average['cases'])}**", "", *(_mean(average, m, "ap") for m in METHODS),
+                 _mean(average, others[0], "ap_gain"), *(_mean(average, m, "best_dice") for m in METHODS[:2]),
+                 *(_mean(average, m, "ap_given_brain") for m in METHODS[:2])])
+    return markdown_table(header, rows)
+
+
+def _threshold_table(results: Sequence[CaseScores], average: Mapping, left_out: Sequence[str]) -> str:
+    pair = METHODS[:2]
+    header = ["case", *(f"Dice {m}" for m in METHODS), *(f"lesion F1 {m}" for m in pair),
+              *(f"sensitivity {m}" for m in pair), *(f"false positive ml {m}" for m in pair),
+              "flagged share of healthy brain, ours", "brain mask Dice", "lesion outside our brain", "seconds"]
+    rows = []
+    for r in results:
+        rows.append([_name(r, left_out), *(figure(r.methods[m].dice, r.methods[m].dice_interval) for m in METHODS),
+                     *(figure(r.methods[m].lesion_f1) for m in pair),
+                     *(figure(r.methods[m].sensitivity) for m in pair),
+                     *(f"{r.methods[m].false_positive_ml:.1f}" for m in pair),
+                     percent(r.methods[OURS].false_positive_fraction), figure(r.brain_dice),
+                     percent(r.lesion_outside_brain), f"{r.seconds:.1f}"])
+    rows.append([f"**mean of {len(average['cases'])}**", *(_mean(average, m, "dice") for m in METHODS),
+                 *(_mean(average, m, "lesion_f1") for m in pair), *(_mean(average, m, "sensitivity") for m in pair),
+                 *(f"{average[m]['false_positive_ml'][0]:.1f}" for m in pair),
+                 percent(average[OURS]["false_positive_fraction"][0]), "", "", ""])
+    return markdown_table(header, rows)
+
+
+def _healthy_table(results: Sequence[CaseScores]) -> str:
+    header = ["case", "flagged share of the brain", "flagged ml", "brain ml", "seconds"]
+    rows = [[r.case.name, percent(r.methods[OURS].false_positive_fraction), f"{r.flagged_ml:.1f}", f"{r.brain_ml:.0f}",
+             f"{r.seconds:.1f}"] for r in results]
+    return markdown_table(header, rows)
+
+
+def figure(value: float, interval: Sequence[float] = ()) -> str:
+    """A figure with its interval, e.g. "0.52 [0.44, 0.61]"; "–" where it is not defined."""
+    if not math.isfinite(value):
+        return "–"
+    if not interval or not all(map(math.isfinite, interval)):
+        return f"{value:.3f}"
+    return f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
+
+
+def percent(value: float) -> str:
+    """A share in percent; "–" where it is not defined."""
+    return f"{value:.2%}" if math.isfinite(value) else "–"
+
+
+def _mean(average: Mapping, method: str, name: str) -> str:
+    value, low, high = average[method][name]
+    return figure(value, (low, high))
+
+
+def _name(result: CaseScores, left_out: Sequence[str]) -> str:
+    return f"{result.case.name} (not in the mean)" if result.case.name in left_out else result.case.name
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.5g}" if math.isfinite(value) else ""
+    return value
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value

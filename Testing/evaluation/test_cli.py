@@ -1,0 +1,72 @@
+"""`medvae evaluate` writes what it promises, also a second time, and says when a case failed."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from MedVAELib.cli import evaluate
+from MedVAELib.errors import CohortError, UsageError
+
+from .standin import brightness_detector
+from .test_anomaly import BRAIN, oracle, write_case
+
+
+@pytest.fixture
+def medvae_evaluate(monkeypatch):
+    monkeypatch.setattr(evaluate, "_detector", lambda *options: oracle)
+
+    def run(*arguments):
+        return CliRunner().invoke(evaluate.app, [str(a) for a in arguments])
+
+    return run
+
+
+def test_anomaly_writes_tables_and_pictures(medvae_evaluate, tmp_path):
+    write_case(tmp_path / "cases" / "ms_1")
+    write_case(tmp_path / "cases" / "healthy_1", truth=None, contrast=0.0)
+    for _ in range(2):  # the second run replaces the files of the first
+        result = medvae_evaluate("anomaly", tmp_path / "cases", "--output", tmp_path / "out", "--progress", "none")
+        assert result.exit_code == 0, result.exception
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "cases.csv", "healthy_1.png", "ms_1.png", "provenance.json", "results.json", "table.md"]
+    rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").open()))
+    assert {(row["case"], row["method"]) for row in rows} >= {("ms_1", "medvae"), ("ms_1", "intensity")}
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert record["means"]["cases"] == ["ms_1"] and record["means"]["medvae"]["ap"][0] == pytest.approx(1)
+    assert "| ms_1 |" in result.output and "healthy_1" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_failed_case_is_exit_code_5_and_the_others_are_written(medvae_evaluate, tmp_path):
+    write_case(tmp_path / "cases" / "a")
+    write_case(tmp_path / "cases" / "b")
+    (tmp_path / "cases" / "b" / "mask.nii.gz").write_bytes(b"damaged")
+    result = medvae_evaluate("anomaly", tmp_path / "cases", "--output", tmp_path / "out", "--progress", "none")
+    assert isinstance(result.exception, CohortError) and result.exception.exit_code == 5
+    assert "| a |" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_nothing_of_someone_else_is_overwritten(medvae_evaluate, tmp_path):
+    write_case(tmp_path / "cases" / "a")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "cases.csv").write_text("mine")
+    result = medvae_evaluate("anomaly", tmp_path / "cases", "--output", tmp_path / "out", "--progress", "none")
+    assert isinstance(result.exception, UsageError)
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["cases.csv"]
+
+
+def test_an_unknown_case_to_leave_out_is_wrong_usage(medvae_evaluate, tmp_path):
+    write_case(tmp_path / "cases" / "a")
+    result = medvae_evaluate("anomaly", tmp_path / "cases", "--output", tmp_path / "out", "--not-in-mean", "typo")
+    assert result.exit_code == 2 and not (tmp_path / "out").exists()
+
+
+def test_brain_prints_the_table(monkeypatch, tmp_path):
+    monkeypatch.setattr(evaluate, "_detector", lambda *options: brightness_detector(BRAIN))
+    write_case(tmp_path / "cases" / "a", brainmask=BRAIN)  # stripped: listed, not scored
+    result = CliRunner().invoke(evaluate.app, ["brain", str(tmp_path / "cases"), "--progress", "none"])
+    assert result.exit_code == 0, result.exception
+    assert "left out: a, the scan is already stripped" in result.output
