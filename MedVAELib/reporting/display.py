@@ -1,0 +1,188 @@
+"""A detection as arrays that a picture can be cut from, in the directions a radiologist expects.
+
+Nothing is resampled here: axes are permuted and flipped so that they lie closest to the patient's left, posterior and
+superior directions. An oblique scan is thus shown in its own planes, with the angle told.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..anomaly.result import Detection
+
+CROP_MARGIN_MM = 12.0
+OBLIQUE_FROM_DEG = 2.0
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One of the three viewing planes: where its slices lie in an array (zyx = superior, posterior, left).
+
+    Radiological convention: the patient's right is on the picture's left; in the sagittal plane anterior is.
+    """
+
+    name: str
+    cut: int  # array axis that the slice index runs along
+    rows: int  # array axes of the picture's rows and columns
+    columns: int
+    flip_rows: bool
+    letters: tuple[str, str, str, str]  # left, right, top, bottom edge of the picture
+    along: str  # the RAS coordinate that runs along the cut
+
+    def slice(self, array: np.ndarray, index: int) -> np.ndarray:
+        """The picture (rows x columns) at `index`, top row first."""
+        picture = array[(slice(None),) * self.cut + (index,)]  # a view; take() would copy
+        return picture[::-1] if self.flip_rows else picture
+
+
+AXIAL = Plane("axial", 0, 1, 2, False, ("R", "L", "A", "P"), "S")
+CORONAL = Plane("coronal", 1, 0, 2, True, ("R", "L", "S", "I"), "A")
+SAGITTAL = Plane("sagittal", 2, 0, 1, True, ("A", "P", "S", "I"), "R")
+PLANES = (AXIAL, CORONAL, SAGITTAL)
+
+
+@dataclass(frozen=True)
+class DisplayAxes:
+    """How a scan's voxel axes are permuted and flipped to lie closest to left, posterior, superior."""
+
+    image: sitk.Image
+    order: tuple[int, int, int]  # display axis a (x = left, y = posterior, z = superior) is scan axis order[a] …
+    flip: tuple[bool, bool, bool]  # … run backwards where flip[a]
+    spacing_zyx_mm: tuple[float, float, float]
+    tilt_deg: float  # angle between the scan's axes and the body's
+
+    @classmethod
+    def of(cls, image: sitk.Image) -> DisplayAxes:
+        """The display axes of a 3D image, read from its direction alone."""
+        stencil = sitk.Image([1, 1, 1], sitk.sitkUInt8)
+        stencil.SetDirection(image.GetDirection())
+        orient = sitk.DICOMOrientImageFilter()
+        orient.SetDesiredCoordinateOrientation("LPS")
+        shown = np.array(orient.Execute(stencil).GetDirection()).reshape(3, 3)
+        order = tuple(int(axis) for axis in orient.GetPermuteOrder())
+        flip = tuple(bool(flipped) for flipped in orient.GetFlipAxes())
+        spacing = image.GetSpacing()
+        cosine = min(max((np.trace(shown) - 1.0) / 2.0, -1.0), 1.0)
+        return cls(image, order, flip, tuple(float(spacing[order[axis]]) for axis in (2, 1, 0)),
+                   math.degrees(math.acos(cosine)))
+
+    def array(self, image: sitk.Image) -> np.ndarray:
+        """The voxels of an image on the scan's grid as a view, axes zyx = superior, posterior, left."""
+        voxels = sitk.GetArrayViewFromImage(image)
+        shown = voxels.transpose([2 - self.order[axis] for axis in (2, 1, 0)])
+        return shown[tuple(slice(None, None, -1 if self.flip[axis] else 1) for axis in (2, 1, 0))]
+
+    def index_zyx(self, position_ras_mm: tuple[float, float, float]) -> tuple[int, int, int]:
+        """Display index (zyx) of the voxel that holds a position, clipped to the image."""
+        r, a, s = position_ras_mm
+        ijk = self.image.TransformPhysicalPointToContinuousIndex((-float(r), -float(a), float(s)))
+        size = self.image.GetSize()
+        index = []
+        for axis in (2, 1, 0):
+            scan_axis = self.order[axis]
+            along = min(max(int(math.floor(ijk[scan_axis] + 0.5)), 0), size[scan_axis] - 1)
+            index.append(size[scan_axis] - 1 - along if self.flip[axis] else along)
+        return tuple(index)
+
+    def position_ras_mm(self, index_zyx: tuple[float, float, float]) -> tuple[float, float, float]:
+        """RAS position of a display index (zyx)."""
+        ijk = [0.0, 0.0, 0.0]
+        size = self.image.GetSize()
+        for axis, along in zip((2, 1, 0), index_zyx, strict=True):
+            scan_axis = self.order[axis]
+            ijk[scan_axis] = size[scan_axis] - 1 - along if self.flip[axis] else along
+        left, posterior, superior = self.image.TransformContinuousIndexToPhysicalPoint(ijk)
+        return (-left, -posterior, superior)
+
+    def extent_mm(self, bbox_size_ijk: tuple[int, int, int]) -> tuple[float, float, float]:
+        """Size of a bounding box along the display axes: right-left, anterior-posterior, superior-inferior."""
+        spacing = self.image.GetSpacing()
+        return tuple(bbox_size_ijk[self.order[axis]] * spacing[self.order[axis]] for axis in (0, 1, 2))
+
+
+class Display:
+    """The detection's volumes cropped to the brain (and a margin), axes zyx = superior, posterior, left.
+
+    scan, anomaly, residual, reconstruction, std: numbers; mask, brain: bool; components: labels. All are views, or
+    small, so that a 256³ scan costs no second copy.
+    """
+
+    def __init__(self, result: Detection):
+        self.axes = DisplayAxes.of(result.scan.image)
+        self.spacing_mm = self.axes.spacing_zyx_mm
+        brain = self.axes.array(result.brain) > 0
+        self.has_brain = bool(brain.any())
+        self.origin_zyx, self._box = _crop(brain, self.spacing_mm)
+        self.brain = brain[self._box]
+        self.scan = self._cropped(result.scan.image)
+        self.anomaly = self._cropped(result.anomaly)
+        self.residual = self._cropped(result.residual)
+        self.reconstruction = self._cropped(result.reconstruction)
+        self.std = self._cropped(result.std)
+        self.mask = self._cropped(result.mask) > 0
+        self.components = self._cropped(result.components)
+        self.window = self._window()
+
+    def _cropped(self, image: sitk.Image) -> np.ndarray:
+        return self.axes.array(image)[self._box]
+
+    def in_brain(self, array: np.ndarray, at_most: int | None = None) -> np.ndarray:
+        """The finite values of a cropped volume inside the brain (the whole crop if no brain was found).
+
+        `at_most` thins them out evenly, for percentiles.
+        """
+        step = 1
+        if at_most is not None:
+            step = max(1, int(math.ceil((array.size / at_most) ** (1 / 3))))
+        thin = (slice(None, None, step),) * 3
+        values = array[thin][self.brain[thin]] if self.has_brain else array[thin].ravel()
+        if values.size == 0 and step > 1:
+            return self.in_brain(array)
+        return values[np.isfinite(values)]
+
+    def index(self, position_ras_mm: tuple[float, float, float]) -> tuple[int, int, int]:
+        """Index (zyx) into the cropped volumes of the voxel nearest to a position."""
+        whole = self.axes.index_zyx(position_ras_mm)
+        return tuple(min(max(at - start, 0), size - 1)
+                     for at, start, size in zip(whole, self.origin_zyx, self.brain.shape, strict=True))
+
+    def centre(self) -> tuple[int, int, int]:
+        """Index of the brain's middle."""
+        return tuple(size // 2 for size in self.brain.shape)
+
+    def size_mm(self, plane: Plane) -> tuple[float, float]:
+        """Width and height of a plane's picture."""
+        return (self.brain.shape[plane.columns] * self.spacing_mm[plane.columns],
+                self.brain.shape[plane.rows] * self.spacing_mm[plane.rows])
+
+    def slice_position(self, plane: Plane, index: tuple[int, int, int]) -> str:
+        """Where the slice through a voxel lies, at that voxel (it matters in oblique scans), e.g. "R -34 mm"."""
+        whole = tuple(start + at for start, at in zip(self.origin_zyx, index, strict=True))
+        along = self.axes.position_ras_mm(whole)[2 - plane.cut]
+        return f"{plane.along} {along:.0f} mm"
+
+    def _window(self) -> tuple[float, float]:
+        """Robust grey window in scan units: what the brain spans, a little headroom above for bright lesions."""
+        values = self.in_brain(self.scan, at_most=400_000)
+        if values.size == 0:
+            return (0.0, 1.0)
+        low, high = (float(value) for value in np.percentile(values, (0.5, 99.8)))
+        return (low, high) if high > low else (low, low + 1.0)
+
+
+def _crop(brain: np.ndarray, spacing_mm: tuple[float, ...]) -> tuple[tuple[int, ...], tuple[slice, ...]]:
+    """Start and slices of the brain's bounding box with a margin; the whole volume if there is no brain."""
+    starts, box = [], []
+    for axis, step_mm in enumerate(spacing_mm):
+        others = tuple(other for other in range(3) if other != axis)
+        filled = np.flatnonzero(brain.any(axis=others))
+        margin = int(math.ceil(CROP_MARGIN_MM / step_mm))
+        start = max(int(filled[0]) - margin, 0) if filled.size else 0
+        stop = min(int(filled[-1]) + margin + 1, brain.shape[axis]) if filled.size else brain.shape[axis]
+        starts.append(start)
+        box.append(slice(start, stop))
+    return tuple(starts), tuple(box)

@@ -1,0 +1,143 @@
+"""The report's words and numbers: the summary sentence, the findings table, how to read the score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+from ..anomaly.result import Detection, Finding
+from .display import DisplayAxes
+
+MODALITIES = {"flair": "FLAIR", "dwi": "DWI", "other": "neither FLAIR nor DWI"}
+TABLE_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the findings table, as text."""
+
+    rank: int
+    pictured: bool
+    polarity: str
+    location: str
+    volume_ml: str
+    peak: str
+    mean: str
+    centroid_ras_mm: str
+    extent_mm: str
+
+
+def millilitres(volume_ml: float) -> str:
+    """A volume with as many digits as mean something: 123, 12.3, 1.23, 0.042."""
+    for least, digits in ((100, 0), (10, 1), (0.1, 2)):
+        if volume_ml >= least:
+            return f"{volume_ml:.{digits}f}"
+    return f"{volume_ml:.3f}" if volume_ml > 0 else "0"
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as percent, e.g. "1 %", "0.35 %"."""
+    value = 100 * share
+    if 0 < value < 0.01:
+        return "< 0.01 %"
+    text = f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+    return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"
+
+
+def position(ras_mm: tuple[float, float, float]) -> str:
+    """A position in the scan's RAS coordinates, e.g. "R -23, A 12, S 40 mm".
+
+    Signs, not letters: many files have their origin in a corner, where "L 23" would not mean the left side.
+    """
+    return ", ".join(f"{axis} {at:.0f}" for axis, at in zip("RAS", ras_mm, strict=True)) + " mm"
+
+
+def summary(findings: list[Finding]) -> str:
+    """What was found, in one or two plain sentences."""
+    if not findings:
+        return "Nothing above threshold: no finding in this scan."
+    largest = max(findings, key=lambda finding: finding.volume_ml)
+    if len(findings) == 1:
+        return f"One {largest.polarity} finding of {millilitres(largest.volume_ml)} ml{_where(largest)}."
+    counts = [(sum(f.polarity == polarity for f in findings), polarity) for polarity in ("bright", "dark")]
+    kinds = " and ".join(f"{count} {polarity}" for count, polarity in counts if count)
+    total = millilitres(sum(finding.volume_ml for finding in findings))
+    text = (f"{kinds} findings, {total} ml in all; the largest, {millilitres(largest.volume_ml)} ml, "
+            f"lies{_where(largest) or ' at ' + position(largest.centroid_ras_mm)}")
+    worst = findings[0]
+    if worst is largest:
+        return f"{text} and is ranked first."
+    return (f"{text} (no. {findings.index(largest) + 1}); ranked first is one of {millilitres(worst.volume_ml)} ml"
+            f"{_where(worst)}.")
+
+
+def _where(finding: Finding) -> str:
+    location = finding.location.strip()
+    if not location or location.lower() == "unknown":
+        return ""
+    return f" in the {location}"
+
+
+def table(findings: list[Finding], axes: DisplayAxes, pictured: int) -> list[Row]:
+    """The findings as text, worst first as they come, at most TABLE_ROWS of them."""
+    rows = []
+    for rank, finding in enumerate(findings[:TABLE_ROWS], start=1):
+        rows.append(Row(
+            rank, rank <= pictured, finding.polarity, finding.location or "–", millilitres(finding.volume_ml),
+            f"{finding.peak:.2f}", f"{finding.mean:.2f}",
+            ", ".join(f"{at:.1f}" for at in finding.centroid_ras_mm),
+            " × ".join(f"{extent:.0f}" for extent in axes.extent_mm(finding.bbox_size_ijk))))
+    return rows
+
+
+def reading(result: Detection) -> list[str]:
+    """How to read the score, one paragraph each."""
+    reference = percent(result.fpr)
+    return [
+        f"The anomaly score ({result.unit}) says for each voxel how far the scan lies from what a healthy brain of the "
+        "same anatomy would look like in this very scan, measured against the spread expected there. It is 0 outside "
+        "the brain; higher is more anomalous. It is no probability of disease.",
+        f"The threshold, {result.threshold:.3g}, is the score that {reference} of the voxels of healthy brains exceed. "
+        f"So about {reference} of a healthy brain is expected in colour; much more than that is worth a look.",
+        "Bright findings are brighter than the healthy reconstruction, dark ones darker. Colour shows every voxel "
+        "above the threshold; an outline shows what was kept as a finding and appears in the table.",
+        "Peak and mean are scores inside the finding; positions are millimetres towards the patient's right, anterior "
+        "and superior (RAS) in the scanner's coordinates; extent is right–left × anterior–posterior × "
+        "superior–inferior.",
+    ]
+
+
+def flatten(record: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Nested provenance as (name, text) rows; timings are left out, they have a picture of their own."""
+    rows: list[tuple[str, str]] = []
+    for key, value in record.items():
+        if is_timing(key, value):
+            continue
+        name = str(key).replace("_", " ")
+        if isinstance(value, Mapping):
+            inner = flatten(value)
+            short = all(len(text) <= 24 for _, text in inner)
+            if short:
+                rows.append((name, ", ".join(f"{inner_name} {text}" for inner_name, text in inner)))
+            else:
+                rows += [(f"{name}: {inner_name}", text) for inner_name, text in inner]
+        else:
+            rows.append((name, _plain(value)))
+    return rows
+
+
+def is_timing(key: object, value: object) -> bool:
+    """Whether a provenance entry holds seconds per stage."""
+    return (str(key).startswith("timing") and isinstance(value, Mapping)
+            and all(isinstance(seconds, Real) for seconds in value.values()))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        return f"{float(value):.6g}"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_plain(item) for item in value)
+    return "–" if value is None else str(value)
