@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,9 +49,10 @@ def detect(
         min=1, max=1024,
         help="Posterior samples drawn: more give a smoother standard deviation, and take longer.")] = 16,
     fpr: Annotated[float, typer.Option(
-        min=0.0001, max=0.5, help="Share of healthy brain voxels that the mask may flag by mistake.")] = 0.01,
+        min=0.00001, max=0.5, help="Share of healthy brain voxels that the mask may flag by mistake.")] = 0.01,
     score: Annotated[str, typer.Option(
-        metavar="NAME", help="Anomaly score: zscore, residual, probability, kl or ssim.")] = "zscore",
+        metavar="NAME",
+        help="Anomaly score: zscore, absolute, reconstruction_probability, kl_gradient or ssim.")] = "zscore",
     series: Annotated[str | None, typer.Option(
         metavar="NAME", show_default=False, help="Which series of a DICOM folder, when it holds several.")] = None,
     device: DeviceOption = "auto",
@@ -76,7 +77,7 @@ def detect(
     """
     if bool(scans) == sample:
         raise UsageError("Give one or more scans to detect on, or --sample, and not both.")
-    settings = {"samples": samples, "fpr": fpr, "score": score, "device": device, "seed": seed}
+    settings: dict[str, Any] = {"samples": samples, "fpr": fpr, "score": score, "device": device, "seed": seed}
     with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
         listener("start", 0.0, "Starting")
         from ..bundle import DEFAULT_ANOMALY_BUNDLE, load_bundle
@@ -95,10 +96,13 @@ def detect(
 
 
 def _detect_many(
-    scans: Sequence[Path], output: Path, modality: str, series: str | None, settings: dict[str, object],
+    scans: Sequence[Path], output: Path, modality: str, series: str | None, settings: dict[str, Any],
     listener: Progress, cancel: CancelToken, quiet: bool,
 ) -> None:
-    """Every scan in its own folder; an unusable one does not keep the others from being done."""
+    """Every scan in its own folder, with one detector; an unusable scan does not keep the others from being done."""
+    from ..anomaly.detect import Detector
+
+    settings = {**settings, "detector": Detector.load(settings["bundle"], settings["device"])}
     failed = 0
     for index, (scan, case) in enumerate(zip(scans, case_names(scans), strict=True)):
         part = scaled(listener, index / len(scans), (index + 1) / len(scans))
@@ -117,7 +121,7 @@ def _detect_many(
 
 
 def _detect_one(
-    path: Path, directory: Path, modality: str, series: str | None, settings: dict[str, object],
+    path: Path, directory: Path, modality: str, series: str | None, settings: dict[str, Any],
     listener: Progress, cancel: CancelToken,
 ) -> Detection:
     from ..outputs import check_writable, write_detection

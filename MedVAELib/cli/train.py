@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import UsageError
+from ..errors import Cancelled, UsageError
 from .listeners import cancelled_by_signals, progress_listener
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -18,7 +18,8 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")] = False,
     output: Annotated[Path | None, typer.Option(
         "--output", "-o", metavar="DIR", show_default=False,
-        help="Folder for checkpoints, loss curves, pictures and the bundle; by default as the config says.")] = None,
+        help="Folder for checkpoints, loss curves, pictures and the bundle; by default runs/ and the config's name."),
+    ] = None,
     device: DeviceOption = "auto",
     progress: ProgressOption = ProgressKind.bar,
     debug: DebugOption = False,
@@ -36,8 +37,16 @@ def train(
     if not config.is_file():
         raise UsageError(f"The configuration {config} does not exist: give a YAML file, "
                          "such as one of those in Resources/configs.")
+    output = output or Path("runs") / config.stem
     with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
         listener("start", 0.0, "Starting")
         from ..training.run import train_from_config
 
-        train_from_config(config, output=output, resume=resume, device=device, progress=listener, cancel=cancel)
+        try:
+            bundle = train_from_config(config, output=output, resume=resume, device=device, progress=listener,
+                                       cancel=cancel)
+        except Cancelled as error:
+            raise Cancelled(f"Cancelled: the same command with --resume goes on from the checkpoint in {output}.") \
+                from error
+    if progress is not ProgressKind.json:
+        print(f"Bundle: {bundle}")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,6 +50,7 @@ def detector(monkeypatch):
         def __init__(self):
             super().__init__("MedVAELib.anomaly.detect")
             self.calls = []
+            self.Detector = SimpleNamespace(load=lambda bundle, device: f"{bundle.name} on {device}")
 
         def detect_anomalies(self, scan, *, progress, cancel, **settings):
             self.calls.append({"scan": scan, "cancel": cancel, **settings})
@@ -123,7 +124,8 @@ def test_several_scans_in_folders_of_their_own(detector, scan, tmp_path):
     other = tmp_path / "b" / "patient.nii.gz"
     other.parent.mkdir()
     sitk.WriteImage(standin_image(1), str(other))
-    assert run(["detect", str(scan), str(other), "--output", "out"]) == 0
+    assert run(["detect", str(scan), str(other), "--output", "out", "--device", "cpu"]) == 0
+    assert [call["detector"] for call in detector.calls] == ["healthy-anatomy on cpu"] * 2
     assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{tmp_path.name}_patient", "b_patient"}
     assert all({file.name for file in case.iterdir()} == set(DETECTION_FILES) for case in (tmp_path / "out").iterdir())
 
@@ -258,7 +260,7 @@ def test_a_signal_cancels_with_130_and_leaves_nothing(detector, scan, tmp_path, 
 
 SLOW = """
 import sys, time
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 fake = ModuleType("MedVAELib.anomaly.detect")
 def detect_anomalies(scan, *, progress, cancel, **settings):
     progress("network", 0.5, "Halfway")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -16,10 +17,11 @@ def trainer(monkeypatch):
     module.calls, module.error = [], None
 
     def train_from_config(config, *, output, resume, device, progress, cancel):
-        module.calls.append((config.name, output and output.name, resume, device))
+        module.calls.append((config.name, output, resume, device))
         progress("train", 0.25, "step 5 of 20")
         if module.error is not None:
             raise module.error
+        return output / "bundle"
 
     module.train_from_config = train_from_config
     monkeypatch.setitem(sys.modules, "MedVAELib.training.run", module)
@@ -35,13 +37,16 @@ def config(tmp_path):
 
 def test_everything_reaches_the_trainer(trainer, config, capsys):
     assert run(["train", config, "--resume", "--output", "runs/a", "--device", "cuda:1", "--progress", "json"]) == 0
-    assert run(["train", config]) == 0
-    assert trainer.calls == [("brains.yaml", "a", True, "cuda:1"), ("brains.yaml", None, False, "auto")]
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert run(["train", config]) == 0
+    assert capsys.readouterr().out == f"Bundle: {Path('runs') / 'brains' / 'bundle'}\n"
+    assert trainer.calls == [("brains.yaml", Path("runs/a"), True, "cuda:1"),
+                             ("brains.yaml", Path("runs/brains"), False, "auto")]
     assert lines[-1] == {"stage": "train", "fraction": 0.25, "message": "step 5 of 20"}
 
 
-def test_cancelling_is_130(trainer, config, capsys):
+def test_cancelling_is_130_and_says_how_to_go_on(trainer, config, capsys):
     trainer.error = Cancelled()
     assert run(["train", config]) == 130
-    assert capsys.readouterr().err == "medvae: Cancelled.\n"
+    err = capsys.readouterr().err
+    assert "--resume" in err and str(Path("runs") / "brains") in err and len(err.splitlines()) == 1
