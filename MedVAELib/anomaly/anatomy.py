@@ -15,12 +15,13 @@ from ..preprocessing.geometry import ijk_to_ras_mm, ras_grid, to_grid
 from ..preprocessing.intensity import NETWORK_MAX, NETWORK_MEDIAN, Foreground
 from ..progress import CancelToken
 from ..scan import Scan
-from ..tissues import BRAIN, OUTER_CSF, PARENCHYMA
+from ..tissues import BRAIN, OUTER_CSF, PARENCHYMA, VENTRICLES
 
 MAX_PASSES = 4
 _SETTLED_MM = 4.0
 _SETTLED_SCALE = 0.07
 _MIN_BRAIN_ML = 250.0
+_CLOSING = 3  # voxels: sulci up to 12 mm wide at 2 mm belong to the brain
 _TOP_TO_CENTRE_MM = 78.0  # from the top of the scalp to the middle of the brain of an adult
 
 
@@ -92,13 +93,17 @@ def read_anatomy(
 
 
 def brain_mask(anatomy: Anatomy) -> NDArray[np.float32]:
-    """Smooth brain map (D, H, W), > 0.5 inside: the largest component, holes filled, and its immediate surround."""
-    brain = anatomy.brain * anatomy.support
-    core = ndimage.binary_opening(brain > 0.5, iterations=1)
-    core = ndimage.binary_fill_holes(_largest(core))
-    near = ndimage.binary_dilation(core, iterations=2)
-    filled = np.where(core & (brain <= 0.5), 1.0, brain)
-    return (filled * near).astype(np.float32)
+    """Smooth brain map (D, H, W), > 0.5 inside: brain tissue and ventricles, sulci closed, holes filled.
+
+    The rim of CSF under the skull stays outside, as in the masks that readers draw.
+    """
+    tissue = (parenchyma(anatomy) + anatomy.probability[VENTRICLES]) * anatomy.support
+    core = _largest(ndimage.binary_opening(tissue > 0.5))
+    closed = ndimage.binary_closing(np.pad(core, _CLOSING + 1), iterations=_CLOSING)
+    closed = ndimage.binary_fill_holes(closed)[(slice(_CLOSING + 1, -_CLOSING - 1),) * 3]
+    near = ndimage.binary_dilation(core)
+    smooth = ndimage.gaussian_filter(closed.astype(np.float32), 0.7)
+    return np.maximum(tissue * near, smooth).astype(np.float32) * anatomy.support
 
 
 def parenchyma(anatomy: Anatomy) -> NDArray[np.float32]:

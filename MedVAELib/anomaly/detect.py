@@ -6,6 +6,7 @@ import platform
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from ..errors import BundleError, UsageError
 from ..inference import Engine
 from ..models import build_model
 from ..preprocessing.geometry import channels_from_grid, from_grid
-from ..preprocessing.intensity import find_foreground
+from ..preprocessing.intensity import Foreground, find_foreground
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
 from .anatomy import Anatomy, brain_mask, parenchyma, read_anatomy
@@ -55,7 +56,7 @@ class Detector:
         try:
             model.load_state_dict(bundle.state_dict())
         except RuntimeError as error:
-            raise BundleError(f"Bundle '{bundle.name}': its weights do not fit its config ({str(error)[:80]}…).") from error
+            raise BundleError(f"Bundle '{bundle.name}': its weights do not fit its config.") from error
         return cls(bundle, Engine(device).load(model), tuple(grid["shape_zyx"]), float(grid["spacing_mm"]))
 
 
@@ -93,28 +94,11 @@ def detect_anomalies(
     with timer.stage("load"):
         detector = detector or Detector.load(bundle, device)
     cancel.check()
-    progress("prepare", 0.05, "Reading the healthy anatomy")
-    with timer.stage("anatomy"):
-        values = scan.array_zyx()
-        foreground = find_foreground(values)
-        values = np.where(foreground.support, values, np.float32(foreground.offset))
-        anatomy = read_anatomy(scan, values, foreground, detector.engine, detector.shape, detector.spacing_mm, cancel)
-    progress("fit", 0.4, "Fitting healthy intensities")
-    with timer.stage("fit"):
-        inside = (brain_mask(anatomy) > 0.5) & anatomy.support
-        fit = fit_tissues(anatomy.image, anatomy.probability, inside, detector.spacing_mm)
-        modality, reason, warnings = decide_modality(scan, fit.mean)
-    cancel.check()
-    with timer.stage("sampling"):
-        moments = detector.engine.moments(
-            anatomy.encoded, samples, fit.mean, seed,
-            lambda stage, fraction, message="": progress(stage, 0.45 + 0.25 * fraction, message), cancel,
-        )  # fmt: skip
-        anatomy.probability = moments.probability
-    progress("score", 0.7, "Scoring")
-    cancel.check()
-    with timer.stage("restore and score"):
-        maps = _Maps(scan, values, foreground.constant_background, anatomy, fit, moments.std, detector, score)
+    maps = score_inputs(detector, scan, samples, seed, progress, cancel, timer)
+    anatomy, fit = maps.anatomy, maps.fit
+    modality, reason, warnings = decide_modality(scan, fit.mean)
+    progress("score", 0.75, "Scoring")
+    with timer.stage("score"):
         bright = maps.calibrated(score, modality, +1)
         dark = maps.calibrated(score, modality, -1) if modality == "flair" and score == "zscore" else None
     cancel.check()
@@ -122,7 +106,7 @@ def detect_anomalies(
     with timer.stage("findings"):
         limit = threshold(fpr)
         mask, components, findings = _findings(scan, maps, bright, dark, limit, anatomy)
-    warnings = [*scan.warnings, *warnings, *_anatomy_warnings(anatomy, maps.brain, scan)]
+    warnings = [*scan.warnings, *warnings, *_anatomy_warnings(anatomy, maps.brain_box, scan)]
     provenance = {
         "medvae_version": _version(), "python": platform.python_version(), "torch": torch.__version__,
         "simpleitk": sitk.Version_VersionString(), "numpy": np.__version__,
@@ -150,6 +134,38 @@ def detect_anomalies(
     )  # fmt: skip
 
 
+def score_inputs(
+    detector: Detector, scan: Scan, samples: int = 1, seed: int = 0, progress: Progress = no_progress,
+    cancel: CancelToken | None = None, timer: Timer | None = None,
+) -> ScoreMaps:  # fmt: skip
+    """Everything a score needs, on the scan's own voxels: anatomy, healthy intensities, posterior moments.
+
+    Arguments and errors as in `detect_anomalies`.
+    """
+    cancel, timer = cancel or CancelToken(), timer or Timer()
+    progress("anatomy", 0.05, "Reading the healthy anatomy")
+    with timer.stage("anatomy"):
+        values = scan.array_zyx()
+        foreground = find_foreground(values)
+        values = np.where(foreground.support, values, np.float32(foreground.offset))
+        anatomy = read_anatomy(scan, values, foreground, detector.engine, detector.shape, detector.spacing_mm, cancel)
+    progress("fit", 0.4, "Fitting healthy intensities")
+    with timer.stage("fit"):
+        inside = (brain_mask(anatomy) > 0.5) & anatomy.support
+        fit = fit_tissues(anatomy.image, anatomy.probability, inside, detector.spacing_mm)
+    cancel.check()
+    with timer.stage("sampling"):
+        moments = detector.engine.moments(
+            anatomy.encoded, samples, fit.mean, seed,
+            lambda stage, fraction, message="": progress(stage, 0.45 + 0.2 * fraction, message), cancel,
+        )  # fmt: skip
+        if samples > 1:
+            anatomy.probability = moments.probability
+    progress("restore", 0.65, "Back onto the scan's grid")
+    with timer.stage("restore"):
+        return ScoreMaps(scan, values, foreground, anatomy, fit, moments.std, detector)
+
+
 def _check_arguments(samples: int, fpr: float, score: str) -> None:
     if samples < 1 or samples > 10_000:
         raise UsageError(f"samples must lie between 1 and 10000, not {samples}.")
@@ -159,12 +175,12 @@ def _check_arguments(samples: int, fpr: float, score: str) -> None:
         raise UsageError(f"Unknown score '{score}': choose one of {', '.join(SCORES)}.")
 
 
-class _Maps:
+class ScoreMaps:
     """Everything on the scan's own voxels, inside a box around the brain to save time; `image` puts it back."""
 
     def __init__(
-        self, scan: Scan, values: NDArray[np.float32], constant_background: bool, anatomy: Anatomy, fit: TissueFit,
-        recon_std: NDArray[np.float32], detector: Detector, score: str,
+        self, scan: Scan, values: NDArray[np.float32], foreground: Foreground, anatomy: Anatomy, fit: TissueFit,
+        recon_std: NDArray[np.float32], detector: Detector,
     ):  # fmt: skip
         self.scan, self.anatomy, self.fit, self.detector = scan, anatomy, fit, detector
         expected, variance = fit.expected(anatomy.probability)
@@ -182,15 +198,14 @@ class _Maps:
         self.crop, self.box = crop, box
         self.expected, self.variance, self.bias, self.weight, self.coarse_z, self.recon_std, brain = on_scan
         self.values = values[box]
-        self.stripped, self.brain_box = self._brain(brain > 0.5, constant_background)
-        needs = score in ("reconstruction_probability", "kl_gradient")
-        self._extra = self._score_extras(score) if needs else {}
+        self.stripped, self.brain_box = self._brain(brain > 0.5, foreground)
 
     def _box(self, shape, brain) -> tuple[sitk.Image, tuple[slice, ...]]:
         """An empty image and slices (zyx) of the part of the scan that can be brain."""
         grid_brain = sitk.GetImageFromArray((brain > 0).astype(np.float32))
         grid_brain.CopyInformation(self.anatomy.grid)
-        inside = sitk.GetArrayViewFromImage(from_grid(grid_brain, self.scan.image)) > 0
+        # A copy: SimpleITK's array views do not keep a temporary image alive.
+        inside = sitk.GetArrayFromImage(from_grid(grid_brain, self.scan.image)) > 0
         box = []
         for axis in range(3):
             used = np.flatnonzero(inside.any(tuple(a for a in range(3) if a != axis)))
@@ -199,34 +214,40 @@ class _Maps:
         z, y, x = box
         return self.scan.image[x, y, z], tuple(box)
 
-    def _brain(self, predicted: NDArray[np.bool_], constant_background: bool) -> tuple[bool, NDArray[np.bool_]]:
-        """A skull-stripped scan brings its own brain mask: what it shows, holes filled. Others get ours."""
-        support = self.values != self.anatomy.offset
-        shown = float((self.scan.array_zyx() != self.values.min()).sum()) if constant_background else np.inf
-        stripped = constant_background and (support & predicted).sum() > 0.75 * shown
-        if not stripped:
-            return False, predicted & support if constant_background else predicted
-        near = ndimage.binary_dilation(predicted, iterations=2)
-        return True, ndimage.binary_fill_holes(support) & near
+    def _brain(self, predicted: NDArray[np.bool_], foreground: Foreground) -> tuple[bool, NDArray[np.bool_]]:
+        """Whether the scan is skull-stripped, and its brain: a stripped scan brings its own mask, others get ours."""
+        if not foreground.constant_background:
+            return False, predicted
+        shown = foreground.support[self.box]
+        if (shown & predicted).sum() < 0.75 * foreground.support.sum():
+            return False, predicted & shown
+        return True, ndimage.binary_fill_holes(shown) & ndimage.binary_dilation(predicted, iterations=2)
 
-    def _score_extras(self, score: str) -> dict[str, NDArray[np.float32]]:
-        anatomy = self.anatomy
-        if score == "kl_gradient":
-            gradient = np.abs(self.detector.engine.kl_gradient(anatomy.image))[None].astype(np.float32)
-            return {"kl_gradient": channels_from_grid(gradient, anatomy.grid, self.crop, [0])[0]}
-        return {"probability": channels_from_grid(anatomy.probability, anatomy.grid, self.crop,
-                                                  [1] + [0] * (len(anatomy.probability) - 1))}  # fmt: skip
+    @cached_property
+    def _probability(self) -> NDArray[np.float32]:
+        outside = [1] + [0] * (len(self.anatomy.probability) - 1)
+        return channels_from_grid(self.anatomy.probability, self.anatomy.grid, self.crop, outside)
 
-    def raw(self, score: str, sign: int) -> NDArray[np.float32]:
-        """The raw score inside the brain, 0 outside."""
+    @cached_property
+    def _kl_gradient(self) -> NDArray[np.float32]:
+        gradient = np.abs(self.detector.engine.kl_gradient(self.anatomy.image))[None].astype(np.float32)
+        return channels_from_grid(gradient, self.anatomy.grid, self.crop, [0])[0]
+
+    def inputs(self, score: str) -> ScoreInputs:
+        """What the named score reads; the costly extras only for the scores that need them."""
         image = (self.values - self.anatomy.offset) / self.anatomy.scale / self.bias
         spacing_zyx = self.scan.image.GetSpacing()[::-1]
         smoothing_mm = self.detector.bundle.calibration["fine_sigma_mm"]
-        inputs = ScoreInputs(
+        return ScoreInputs(
             image, self.expected, self.variance, self.weight, self.coarse_z,
-            tuple(smoothing_mm / s for s in spacing_zyx), self.fit.mean, self.fit.spread, **self._extra,
+            tuple(smoothing_mm / s for s in spacing_zyx), self.fit.mean, self.fit.spread,
+            self._probability if score == "reconstruction_probability" else None,
+            self._kl_gradient if score == "kl_gradient" else None,
         )  # fmt: skip
-        return SCORES[score](inputs, sign) * self.brain_box
+
+    def raw(self, score: str, sign: int) -> NDArray[np.float32]:
+        """The raw score inside the brain, 0 outside."""
+        return SCORES[score](self.inputs(score), sign) * self.brain_box
 
     def calibrated(self, score: str, modality: str, sign: int) -> NDArray[np.float32]:
         tables = self.detector.bundle.calibration["score"]
@@ -247,10 +268,6 @@ class _Maps:
         """Standard deviation of the reconstruction over posterior samples, scan units."""
         return self.recon_std * self.bias * self.anatomy.scale * self.brain_box
 
-    @property
-    def brain(self) -> NDArray[np.bool_]:
-        return self.brain_box
-
     def image(self, values: NDArray) -> sitk.Image:
         """The box put back into a volume with exactly the scan's grid."""
         whole = np.zeros(self.scan.image.GetSize()[::-1], values.dtype)
@@ -261,7 +278,7 @@ class _Maps:
 
 
 def _findings(
-    scan: Scan, maps: _Maps, bright: NDArray[np.float32], dark: NDArray[np.float32] | None, limit: float,
+    scan: Scan, maps: ScoreMaps, bright: NDArray[np.float32], dark: NDArray[np.float32] | None, limit: float,
     anatomy: Anatomy,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], list[Finding]]:  # fmt: skip
     """Mask (1 bright, 2 dark), component labels and findings, worst first; labels are ranks."""

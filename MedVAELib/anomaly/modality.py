@@ -30,8 +30,11 @@ def decide_modality(scan: Scan, mean: NDArray[np.float64]) -> tuple[str, str, li
     if not plausible or scan.modality_hint == "other":
         kind = "T1-weighted" if cortex < 0.93 and csf < 0.7 else "T2-weighted" if csf > 1 else "unknown"
         reason = scan.modality_reason if plausible else f"contrast: {contrast}"
-        return "other", reason, [f"This looks like neither FLAIR nor DWI but {kind} ({reason}): the detector was not "
-                                 "made for it, and its map may be meaningless; use --modality to override."]  # fmt: skip
+        warning = (
+            f"This looks like neither FLAIR nor DWI but {kind} ({reason}): the detector was not made for it, and its "
+            "map may be meaningless; use --modality to override."
+        )
+        return "other", reason, [warning]
     spacing = np.sort(np.array(scan.image.GetSpacing()))
     if csf > 0.33 and cortex > 1.15 and spacing[1] > 1.3:
         return "dwi", f"contrast: {contrast}", []

@@ -77,7 +77,7 @@ def kl_gradient(inputs: ScoreInputs, sign: int = 1) -> Volume:
 
 
 def ssim(inputs: ScoreInputs, sign: int = 1) -> Volume:
-    """1 - structural similarity of scan and reconstruction (Bergmann et al. 2019), Gaussian window, sigma 1.5 voxels."""
+    """1 - structural similarity of scan and reconstruction (Bergmann et al. 2019), sigma 1.5 voxels."""
     x, y = inputs.image, inputs.expected
 
     def blur(a: Volume) -> Volume:

@@ -35,8 +35,9 @@ class SyntheticBatches(IterableDataset):
         self.arguments, self.batch, self.start, self.seed = arguments, batch, start, seed
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        torch.set_num_threads(1)
         info = get_worker_info()
+        if info:
+            torch.set_num_threads(1)  # the training beside it needs the cores
         first, stride = (info.id, info.num_workers) if info else (0, 1)
         synthesise = load_synthesiser(*self.arguments)
         number = self.start + first

@@ -33,7 +33,6 @@ DWI = {
 LESION_BRIGHTNESS = {"flair": (1.15, 2.2), "dwi": (1.3, 3.0), "random": (0.1, 2.2)}
 
 
-
 @dataclass(frozen=True)
 class SynthesisConfig:
     """What is synthesised. Sizes in voxels of `spacing_mm`; probabilities are per scan."""
@@ -44,7 +43,11 @@ class SynthesisConfig:
     flair: float = 0.45
     dwi: float = 0.15
     lesions: float = 0.75
-    tumour: float = 0.15
+    tumour: float = 0.15  # of the scans with lesions
+    bright: float = 0.78  # of the lesions; the rest are darker than white matter
+    real_masks: float = 0.6  # of the scans with lesions, where there are masks
+    blobs: float = 0.7
+    coarse_noise: float = 0.3
     truncated: float = 0.25
     thick_slices: float = 0.45
 
@@ -84,7 +87,8 @@ class BrainSynthesiser:
         draw = Draw(seed, self.device)
         anatomy = self.anatomies[draw.integer(0, len(self.anatomies))]
         centre = torch.tensor(anatomy.brain_centre, device=self.device)
-        tumour = self._tumour(draw)
+        tumour = self._tumour(draw) if draw.chance(self.config.lesions) else None
+        with_lesions = tumour is not None or draw.chance(self.config.lesions)
         coords, linear = self._deform(draw, tumour)
         groups = self._sample(draw, anatomy, coords + centre, linear)  # (S, N) subsamples
         shape = self.config.shape
@@ -97,12 +101,12 @@ class BrainSynthesiser:
         image = self._normal_variation(draw, image, target, contrast)
         lesions = torch.zeros_like(image)
         brain = target[[1, 2, 3, 6, 7]].sum(0)
-        if draw.chance(self.config.lesions):
+        if with_lesions:
             size = torch.tensor(anatomy.brain_size, device=self.device)
             mni = coords * (torch.tensor(MNI_BRAIN_SIZE, device=self.device) / size)
             mni = mni + torch.tensor(MNI_BRAIN_CENTRE, device=self.device)
             image, lesions = add_lesions(
-                draw, image, brain, mni, self.masks, LESION_BRIGHTNESS[contrast], tumour
+                draw, image, brain, mni, self.masks, LESION_BRIGHTNESS[contrast], tumour, self.config
             )
         image = image + spreads[groups[0]].view(shape) * draw.normal(*shape)
         return SyntheticScan(*self._acquire(draw, image, target, brain), lesions, contrast)
@@ -155,7 +159,8 @@ class BrainSynthesiser:
     def _contrast(self, draw: Draw) -> tuple[str, Tensor, Tensor]:
         """Name, mean and spread of each group, white matter near 1."""
         kind = draw.number(0, 1)
-        contrast = "flair" if kind < self.config.flair else "dwi" if kind < self.config.flair + self.config.dwi else "random"
+        flair, dwi = self.config.flair, self.config.flair + self.config.dwi
+        contrast = "flair" if kind < flair else "dwi" if kind < dwi else "random"
         means = draw.uniform(0.1, 1.6, len(GROUPS))
         means[0] = 0.0
         table = {"flair": FLAIR, "dwi": DWI, "random": {}}[contrast]
@@ -185,12 +190,12 @@ class BrainSynthesiser:
     def _acquire(self, draw: Draw, image: Tensor, target: Tensor, brain: Tensor) -> tuple[Tensor, Tensor]:
         """Blur, slices, bias field, noise, stripping, field of view and scaling → image (1, …), target."""
         shape = self.config.shape
-        if draw.chance(0.3):  # coarse noise: structures the decoder must learn to ignore (Kascenas et al. 2022)
+        if draw.chance(self.config.coarse_noise):  # structures the decoder must learn to ignore (Kascenas et al. 2022)
             image = image + draw.field(shape, draw.integer(5, 20))[0] * draw.number(0.05, 0.35) * (brain > 0.5)
         image = _blur(image, draw.number(0.25, 1.0))
         if draw.chance(self.config.thick_slices):
             axis = 0 if draw.chance(0.7) else draw.integer(1, 3)
-            image = _thick_slices(image, axis, draw.integer(2, 4))
+            image = _thick_slices(image, axis, round(2.0 * draw.integer(2, 4) / self.config.spacing_mm))
         image = image.clamp(min=0) * torch.exp(draw.field(shape, 3)[0] * draw.number(0, 0.3))
         noise = draw.number(0, 0.08)
         image = (image + noise * draw.normal(*shape)).square().add(0.3 * (noise * draw.normal(*shape)).square()).sqrt()

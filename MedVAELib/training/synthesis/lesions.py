@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,6 +15,16 @@ from .random import Draw
 # label maps; maps a head's own brain box onto the space in which the lesion masks were drawn.
 MNI_BRAIN_CENTRE = (5.0, -17.0, 0.0)
 MNI_BRAIN_SIZE = (148.0, 178.0, 140.0)
+
+
+class LesionConfig(Protocol):
+    """What `add_lesions` reads of a synthesis config: shares of bright lesions, of scans with a real mask, of scans
+    with blobs, and the voxel size."""
+
+    bright: float
+    real_masks: float
+    blobs: float
+    spacing_mm: float
 
 
 def real_lesion(mask: LesionMask, mni_mm: Tensor) -> Tensor:
@@ -37,7 +49,7 @@ def blob(draw: Draw, centre: Tensor, radius: float, shape: tuple[int, int, int])
 
 def add_lesions(
     draw: Draw, image: Tensor, brain: Tensor, mni_mm: Tensor, masks: list[LesionMask], brightness: tuple[float, float],
-    tumour: tuple[Tensor, float] | None,
+    tumour: tuple[Tensor, float] | None, config: LesionConfig,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Pastes lesions into an image (D, H, W) with white matter at 1.
 
@@ -50,13 +62,13 @@ def add_lesions(
     where = torch.nonzero(brain > 0.5)
 
     def paste(image: Tensor, alpha: Tensor) -> Tensor:
-        bright = draw.chance(0.78)
+        bright = draw.chance(config.bright)
         value = draw.number(*brightness) if bright else draw.number(0.05, 0.85)
         texture = value * (1 + draw.number(0, 0.2) * draw.field(shape, draw.integer(8, 24))[0])
         total.copy_(torch.maximum(total, alpha))
         return image * (1 - alpha) + alpha * texture
 
-    if masks and draw.chance(0.6):
+    if masks and draw.chance(config.real_masks):
         mask = masks[draw.integer(0, len(masks))]
         image = paste(image, real_lesion(mask, mni_mm) * brain * draw.number(0.6, 1.0))
     if tumour is not None:
@@ -64,9 +76,9 @@ def add_lesions(
         image = paste(image, blob(draw, centre, radius, shape) * brain)
         if draw.chance(0.5):
             image = paste(image, blob(draw, centre, radius * draw.number(0.3, 0.6), shape) * brain)
-    if len(where) and draw.chance(0.7):
+    if len(where) and draw.chance(config.blobs):
         for _ in range(draw.integer(1, 9)):
             centre = where[draw.integer(0, len(where))].float()
-            radius = 0.6 + 6.0 * draw.number(0, 1) ** 3
+            radius = (1.2 + 12.0 * draw.number(0, 1) ** 3) / config.spacing_mm
             image = paste(image, blob(draw, centre, radius, shape) * brain * draw.number(0.6, 1.0))
     return image, total

@@ -1,0 +1,146 @@
+"""`medvae train`: from a config to a calibrated bundle, with curves and pictures on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
+
+from ..anomaly.detect import Detector
+from ..bundle import Bundle, load_bundle, save_bundle
+from ..inference import select_device
+from ..models import build_model
+from ..progress import CancelToken, Progress, no_progress, scaled
+from ..scan import Scan
+from ..tissues import TISSUES
+from .brains import FRACTION_STEPS, load_synthesiser, make_batch, stream
+from .calibrate import calibrate
+from .card import model_card, model_metadata
+from .config import RunConfig, data_path, read_config
+from .pictures import draw_curves, draw_reconstructions
+from .trainer import Batches, Trainer
+
+VALIDATION_SEED = 99
+
+
+def train_from_config(
+    path: Path, output: Path, resume: bool = False, device: str = "auto", progress: Progress = no_progress,
+    cancel: CancelToken | None = None,
+) -> Path:  # fmt: skip
+    """Trains, calibrates and writes `output`/bundle. Returns the bundle's folder.
+
+    Besides: checkpoint.pt (resumable to the step), log.jsonl, curves.png, reconstructions.png and TensorBoard
+    events. Raises InputError for a bad config or missing data, Cancelled (the checkpoint stays).
+    """
+    config = read_config(path)
+    cancel, output = cancel or CancelToken(), Path(output)
+    target = select_device(device).device
+    settings = {key: value for key, value in config.model.items() if key != "name"}
+    model = build_model(str(config.model["name"]), settings)
+    if config.initial_weights:
+        model.load_state_dict(load_bundle(config.initial_weights).state_dict())
+    torch.manual_seed(config.trainer.seed)
+    trainer = Trainer(model, config.trainer, output, target)
+    if resume:
+        trainer.resume()
+    progress("data", 0.0, "Reading label maps")
+    validate = _validation(config, settings, output, target)
+    trainer.run(_batches(config, target), validate, scaled(progress, 0.0, 0.9), cancel)
+    return write_bundle(config, settings, trainer, output, scaled(progress, 0.9, 1.0), cancel)
+
+
+def write_bundle(
+    config: RunConfig, settings: dict[str, object], trainer: Trainer, output: Path, progress: Progress,
+    cancel: CancelToken,
+) -> Path:  # fmt: skip
+    """The averaged weights as a bundle: written once uncalibrated, calibrated by detecting with it, written again."""
+    folder = output / "bundle" / config.bundle.name
+    blank = {
+        "tissue_weight": [0.0] + [1.0] * (len(TISSUES) - 2) + [0.0], "score": {},
+        "coarse_sigma_mm": config.calibration.coarse_sigma_mm, "fine_sigma_mm": config.calibration.fine_sigma_mm,
+    }  # fmt: skip
+    metadata = model_metadata(config, settings, blank, trainer.step, trainer.seconds)
+    bundle = save_bundle(folder, metadata, trainer.averaged, model_card(metadata))
+    calibrated = calibrate_bundle(config, bundle, progress, cancel)
+    metadata = model_metadata(config, settings, calibrated, trainer.step, trainer.seconds)
+    return save_bundle(folder, metadata, trainer.averaged, model_card(metadata)).path
+
+
+def calibrate_bundle(config: RunConfig, bundle: Bundle, progress: Progress, cancel: CancelToken) -> dict[str, object]:
+    """Calibration of a bundle on synthetic scans of the training label maps and the config's real healthy tissue."""
+    masks = {"flair": config.data.flair_lesion_masks, "dwi": config.data.dwi_lesion_masks}
+    real = [
+        (Scan.read(data_path(entry["scan"]), "flair"),
+         sitk.ReadImage(str(data_path(entry["without"]))) if entry.get("without") else None)
+        for entry in config.data.calibration_scans
+    ]  # fmt: skip
+    return calibrate(
+        Detector.load(bundle, "auto"), data_path(config.data.label_maps),
+        {modality: data_path(folder) for modality, folder in masks.items() if folder},
+        config.data.train, config.calibration.scans, real, config.trainer.seed + 10_000, progress, cancel,
+    )  # fmt: skip
+
+
+def _batches(config: RunConfig, device: torch.device) -> Batches:
+    """On a GPU scans are synthesised there; on a CPU one background process makes them."""
+    masks = data_path(config.data.lesion_masks) if config.data.lesion_masks else None
+    arguments = (data_path(config.data.label_maps), masks, config.synthesis, str(device), config.data.train)
+    seed, batch = config.trainer.seed, config.trainer.batch
+    return lambda start: stream(arguments, batch, seed, start, workers=1 if device.type == "cpu" else 0)
+
+
+def _validation(
+    config: RunConfig, settings: dict[str, object], output: Path, device: torch.device
+) -> Callable[[dict[str, Tensor]], dict[str, float]]:
+    """Cross-entropy and soft Dice per tissue on held-back label maps; draws curves and reconstructions."""
+    masks = data_path(config.data.lesion_masks) if config.data.lesion_masks else None
+    synthesise = load_synthesiser(
+        data_path(config.data.label_maps), masks, config.synthesis, "cpu", config.data.validation
+    )
+    batches = [make_batch(synthesise, VALIDATION_SEED, number, 1) for number in range(8)]
+    model = build_model(str(config.model["name"]), settings).to(device).eval()
+
+    @torch.inference_mode()
+    def validate(state: dict[str, Tensor]) -> dict[str, float]:
+        model.load_state_dict(state)
+        overlap, total, entropy, shown = torch.zeros(len(TISSUES)), torch.zeros(len(TISSUES)), 0.0, []
+        for image, counts in batches:
+            target = counts.float() / FRACTION_STEPS
+            posterior = model.encode(image.float().to(device))
+            logits = model.decode(posterior.mean, posterior.skips).float().cpu()
+            known = target.sum(1, keepdim=True)
+            probability = logits.softmax(1) * known
+            entropy += float(-(target * logits.log_softmax(1)).sum() / known.sum()) / len(batches)
+            overlap += 2 * torch.minimum(probability, target).sum((0, 2, 3, 4))
+            total += (probability + target).sum((0, 2, 3, 4))
+            shown.append((image[0, 0].float().numpy(), target[0].numpy(), probability[0].numpy()))
+        draw_reconstructions(shown[:4], output / "reconstructions.png")
+        dice = overlap / total.clamp(min=1)
+        line = {"cross_entropy": round(entropy, 5)}
+        line |= {f"dice {name}": round(float(d), 4) for name, d in zip(TISSUES, dice, strict=True)}
+        _tensorboard(output, line)
+        draw_curves(output / "log.jsonl", output / "curves.png")
+        return line
+
+    return validate
+
+
+def _tensorboard(output: Path, values: dict[str, float]) -> None:
+    """Adds a validation line to the TensorBoard events, where TensorBoard is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    lines = (output / "log.jsonl").read_text(encoding="utf-8").splitlines() if (output / "log.jsonl").exists() else []
+    last = json.loads(lines[-1]) if lines else {"step": 0}
+    with SummaryWriter(str(output / "tensorboard")) as writer:
+        for name, value in values.items():
+            writer.add_scalar(f"validation/{name}", value, last["step"])
+        for name in ("loss", "cross_entropy", "kl"):
+            if np.isfinite(last.get(name, np.nan)):
+                writer.add_scalar(f"training/{name}", last[name], last["step"])

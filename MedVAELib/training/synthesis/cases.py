@@ -1,0 +1,54 @@
+"""Synthetic scans as images in space with their truth: for calibration, evaluation and the bundled sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import SimpleITK as sitk
+
+from ...preprocessing.geometry import ras_grid
+from ...scan import Scan
+from ...tissues import BRAIN
+from .brains import BrainSynthesiser, SynthesisConfig
+
+LESION_FRACTION = 0.5
+"""A voxel belongs to the truth mask when at least half of it is lesion."""
+
+
+@dataclass(frozen=True)
+class SyntheticCase:
+    """scan: float32, arbitrary units; lesions, brain: uint8 masks on its grid (brain without the lesions' effect)."""
+
+    scan: Scan
+    lesions: sitk.Image
+    brain: sitk.Image
+
+
+def case_config(modality: str, healthy: bool, spacing_mm: float = 1.0) -> SynthesisConfig:
+    """Realistic scans of one modality at `spacing_mm`: whole field of view, no coarse noise, bright lesions or none."""
+    shape = tuple(int(16 * np.ceil(n / spacing_mm / 16)) for n in (176, 208, 176))
+    base = SynthesisConfig(
+        shape=shape, spacing_mm=spacing_mm, flair=float(modality == "flair"), dwi=float(modality == "dwi"),
+        lesions=0.0 if healthy else 1.0, tumour=0.0, bright=1.0, real_masks=1.0, blobs=0.5, coarse_noise=0.0,
+        truncated=0.0, thick_slices=0.3,
+    )  # fmt: skip
+    return replace(base, blobs=0.0, head=0.5) if modality == "dwi" else base
+
+
+def synthetic_case(synthesise: BrainSynthesiser, seed: int, modality: str) -> SyntheticCase:
+    """Scan number `seed` of a synthesiser as a case; `modality` is given to the scan as requested by the user."""
+    made = synthesise(seed)
+    grid = ras_grid((0.0, 0.0, 0.0), made.image.shape[1:], synthesise.config.spacing_mm)
+
+    def volume(array: np.ndarray) -> sitk.Image:
+        image = sitk.GetImageFromArray(array)
+        image.CopyInformation(grid)
+        return image
+
+    image = volume(made.image[0].numpy().astype(np.float32) * 1000)
+    brain = made.target[list(BRAIN)].sum(0).numpy() > 0.5
+    return SyntheticCase(
+        Scan.from_image(image, modality, f"synthetic_{modality}_{seed:03d}"),
+        volume((made.lesions.numpy() >= LESION_FRACTION).astype(np.uint8)), volume(brain.astype(np.uint8)),
+    )  # fmt: skip
