@@ -6,7 +6,7 @@ import contextlib
 import copy
 import gc
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import DeviceMemoryError
+from ..networks.healthy_anatomy import HealthyAnatomyNet
 from ..progress import CancelToken, Progress, no_progress
 from .device import select_device
 from .fusion import fuse_for_inference
 from .graphs import GraphedDecoder, Tree, shape_key
 from .memory import MAX_BATCH, Rung, is_out_of_memory, next_rung, samples_at_once
-from .moments import LogitLayout, Moments, RunningMoments, posterior_noise
+from .moments import LogitLayout, Moments, RunningMoments, assemble, posterior_noise
+from .region import SlabDecoder, slabs_of
 
 T = TypeVar("T")
 
@@ -57,6 +59,7 @@ class Encoded:
     mean: Tensor
     logvar: Tensor
     skips: list[Tensor]
+    _mean_probability: np.ndarray | None = field(default=None, repr=False)
     _context: tuple[torch.device, torch.dtype, Tree] | None = field(default=None, repr=False)
 
     @property
@@ -167,7 +170,8 @@ class Engine:
         return self._attempt(work, batched=False)
 
     def decode_mean(self, encoded: Encoded) -> np.ndarray:
-        """Class probabilities at z = posterior mean, float32 (K, D, H, W)."""
+        """Class probabilities at z = posterior mean, float32 (K, D, H, W); kept with `encoded`, so leave them as
+        they are."""
 
         def work() -> np.ndarray:
             decode, layout = self._decoder()
@@ -175,7 +179,9 @@ class Engine:
             probabilities = torch.softmax(layout.positions(logits), 2, dtype=torch.float32)[0].cpu()
             return layout.volume(probabilities, tuple(logits.shape[2:])).numpy()
 
-        return self._attempt(work, batched=False)
+        if encoded._mean_probability is None:
+            encoded._mean_probability = self._attempt(work, batched=False)
+        return encoded._mean_probability
 
     def moments(
         self,
@@ -185,53 +191,83 @@ class Engine:
         seed: int = 0,
         progress: Progress = no_progress,
         cancel: CancelToken | None = None,
+        region: np.ndarray | None = None,
     ) -> Moments:
         """Moments over `samples` draws of z ~ q(z|x) of the probabilities and of Σₖ weightsₖ pₖ.
 
         weights: intensity of each class (K,), or several such rows (R, K). The draws depend on the seed and the
-        sample's index only, so batch size and device do not change them. Raises Cancelled between two batches,
-        DeviceMemoryError when no step of the ladder fits, ValueError for samples < 1 or weights of the wrong size.
+        sample's index only, so batch size and device do not change them. region: where the moments are wanted,
+        (D, H, W), for example the brain; elsewhere the result is that of the posterior mean, with std 0, and a CPU
+        saves the work. Raises Cancelled between two batches, DeviceMemoryError when no step of the ladder fits,
+        ValueError for samples < 1, weights of the wrong size or a region that is empty or not on the grid.
         """
         if samples < 1:
             raise ValueError(f"samples must be at least 1, not {samples}")
         rows = torch.as_tensor(weights, dtype=torch.float32).cpu()
         if rows.ndim not in (1, 2):
             raise ValueError(f"weights must be (K,) or (R, K), not of shape {tuple(rows.shape)}")
-        cancel, progress = cancel or CancelToken(), _never_back(progress)
+        outside = None if region is None else self.decode_mean(encoded)
+        region = np.ones(encoded.grid, bool) if region is None else np.asarray(region, bool)
+        if region.shape != encoded.grid or not region.any():
+            raise ValueError(f"the region must be on the grid {encoded.grid} and not empty")
+        cancel, progress, table = cancel or CancelToken(), _never_back(progress), torch.atleast_2d(rows)
 
-        def work() -> Moments:
-            return self._all_samples(encoded, samples, torch.atleast_2d(rows), rows.ndim == 1, seed, progress, cancel)
+        def work() -> list[tuple[tuple[slice, ...], Moments]]:
+            return self._all_samples(encoded, samples, table, seed, progress, cancel, region)
 
-        return self._attempt(work, batched=True)
+        whole = assemble(self._attempt(work, batched=True), region, table.numpy(), outside)
+        if rows.ndim == 2:
+            return whole
+        return replace(whole, reconstruction=whole.reconstruction[0], std=whole.std[0])
 
     def _all_samples(
-        self, encoded: Encoded, samples: int, weights: Tensor, single: bool, seed: int,
-        progress: Progress, cancel: CancelToken,
-    ) -> Moments:
-        decode, layout = self._decoder()
-        context = self._context(encoded)
-        std = (0.5 * encoded.logvar).exp()
-        shape = tuple(encoded.mean.shape[1:])
+        self, encoded: Encoded, samples: int, weights: Tensor, seed: int, progress: Progress, cancel: CancelToken,
+        region: np.ndarray,
+    ) -> list[tuple[tuple[slice, ...], Moments]]:  # fmt: skip
+        """The moments of every piece of the region, each with its place on the grid."""
         wanted = self._batch or samples_at_once(self.device, weights.shape[1], int(np.prod(encoded.grid)))
         batch = min(wanted, self._batch_limit, samples)
         self._rung = replace(self._rung, batch=batch)
-        running, graph, done = None, None, 0
+        std, shape = (0.5 * encoded.logvar).exp(), tuple(encoded.mean.shape[1:])
+        decode, layout, places = self._piecewise_decoder(encoded, batch, region)
+        running: list[RunningMoments] = []
+        grids: list[tuple[int, ...]] = []
+        done = 0
         while done < samples:
             cancel.check()
             size = min(batch, samples - done)
             noise = torch.stack([posterior_noise(shape, seed, done + i) for i in range(size)])
             z = self._on_device(encoded.mean + std * noise)
-            if size == batch and graph is None:
-                graph = self._graphed(decode, z, context)
-            logits = graph(z) if graph is not None and size == batch else decode(z, context)
-            if running is None:
-                grid = tuple(logits.shape[2:])
-                _check_classes(logits.shape[1] // layout.fold, weights)
-                running = RunningMoments(int(np.prod(grid)), weights, layout.fold, logits.device)
-            running.update(layout.positions(logits))
+            for i, logits in enumerate(decode(z)):
+                if i == len(running):
+                    _check_classes(logits.shape[1] // layout.fold, weights)
+                    grids.append(tuple(logits.shape[2:]))
+                    running.append(RunningMoments(int(np.prod(grids[i])), weights, layout.fold, logits.device))
+                running[i].update(layout.positions(logits))
             done += size
             progress("sampling", done / samples, f"{done} of {samples} posterior samples")
-        return running.result(layout, grid, single)
+        parts = zip(running, grids, strict=True)
+        return [(place, r.result(layout, g)) for place, (r, g) in zip(places, parts, strict=True)]
+
+    def _piecewise_decoder(
+        self, encoded: Encoded, batch: int, region: np.ndarray
+    ) -> tuple[Callable[[Tensor], Iterable[Tensor]], LogitLayout, list[tuple[slice, ...]]]:
+        """How to decode z: into the logits of one piece after the other, their layout, and the pieces' places."""
+        context = self._context(encoded)
+        if self.device.type == "cpu" and isinstance(self._model, HealthyAnatomyNet):
+            boxes = slabs_of(region)
+            slabs = SlabDecoder(self._model, boxes)
+            return lambda z: slabs(z, context), LogitLayout(folded=True), [box.slices(scale=2) for box in boxes]
+        decode, layout = self._decoder()
+        graph: GraphedDecoder | None = None
+
+        def decode_whole(z: Tensor) -> Iterable[Tensor]:
+            nonlocal graph
+            if len(z) == batch and graph is None:
+                graph = self._graphed(decode, z, context)
+            return [graph(z) if graph is not None and len(z) == batch else decode(z, context)]
+
+        return decode_whole, layout, [tuple(slice(0, n) for n in encoded.grid)]
 
     def _decoder(self) -> tuple[Callable[[Tensor, Tree], Tensor], LogitLayout]:
         """The fastest of the model's ways to decode, and how it lays out its logits."""

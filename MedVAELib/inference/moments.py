@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -102,10 +103,32 @@ class RunningMoments:
                 self.m2[part].add_(spread)
         self.count = total
 
-    def result(self, layout: LogitLayout, grid: tuple[int, int, int], single: bool) -> Moments:
-        """The moments as volumes. grid: of the logits (d, h, w); single: whether to drop the axis R."""
+    def result(self, layout: LogitLayout, grid: tuple[int, int, int]) -> Moments:
+        """The moments as volumes, with the axis R. grid: of the logits (d, h, w)."""
         std = (self.m2.cpu() / max(self.count - 1, 1)).sqrt_()
-        volumes = [layout.volume(t.cpu(), grid).numpy() for t in (self.probability, self.mean, std)]
-        if single:
-            volumes[1:] = [v[0] for v in volumes[1:]]
+        volumes = (layout.volume(t.cpu(), grid).numpy() for t in (self.probability, self.mean, std))
         return Moments(*volumes, samples=self.count)
+
+
+def assemble(
+    pieces: Iterable[tuple[tuple[slice, ...], Moments]],
+    region: np.ndarray,
+    weights: np.ndarray,
+    outside: np.ndarray | None,
+) -> Moments:
+    """One whole from pieces that cover the region. Each piece: its zyx place and its moments, with the axis R.
+
+    region: (D, H, W), bool. weights: (R, K). outside: class probabilities (K, D, H, W) that hold where the region
+    does not, with a standard deviation of 0; not needed when the region is everything.
+    """
+    if outside is None:
+        outside = np.zeros((weights.shape[1], *region.shape), np.float32)
+    probability = outside.copy()
+    reconstruction = np.tensordot(weights, outside, 1).astype(np.float32)
+    std, samples = np.zeros_like(reconstruction), 0
+    for place, part in pieces:
+        inside, samples = region[place], part.samples
+        np.copyto(probability[(..., *place)], part.probability, where=inside)
+        np.copyto(reconstruction[(..., *place)], part.reconstruction, where=inside)
+        np.copyto(std[(..., *place)], part.std, where=inside)
+    return Moments(probability, reconstruction, std, samples)
