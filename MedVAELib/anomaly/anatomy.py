@@ -1,4 +1,4 @@
-"""Finding the brain in a scan and reading its healthy anatomy: the network's window, placed and scaled by its own output."""
+"""Finding the brain in a scan and reading its healthy anatomy; the network's window follows its own output."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def train(
     output = output or Path("runs") / config.stem
     with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
         listener("start", 0.0, "Starting")
-        from ..training.run import train_from_config
+        from ..anomaly.train import train_from_config
 
         try:
             bundle = train_from_config(config, output=output, resume=resume, device=device, progress=listener,

@@ -30,9 +30,11 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class CalibrationConfig:
-    """scans: synthetic scans per modality, with and without lesions; sigmas: smoothing of the two scales, mm."""
+    """scans: synthetic scans per modality, with and without lesions, of voxel size spacing_mm; sigmas: smoothing of the
+    two scales, mm."""
 
     scans: int = 10
+    spacing_mm: float = 1.0
     coarse_sigma_mm: float = 2.0
     fine_sigma_mm: float = 0.6
 

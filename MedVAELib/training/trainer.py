@@ -50,7 +50,7 @@ Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 
 
 class Trainer:
-    """Trains a model that has `loss(image, target) -> {"loss": …}`.
+    """Trains a model that has `loss(image, target, generator) -> {"loss": …}`.
 
     Writes into `directory`: checkpoint.pt (everything needed to go on exactly where it stopped), log.jsonl (one
     line per validation or ten steps) and whatever `on_validation` adds.
@@ -130,8 +130,10 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate(self.step)
         image = image.contiguous(memory_format=torch.channels_last_3d)
+        # The noise of a step depends on its number alone, so a resumed run draws what the unbroken one would have.
+        noise = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            terms = self.model.loss(image, target)
+            terms = self.model.loss(image, target, noise)
         self.optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)

@@ -13,7 +13,7 @@ from MedVAELib.errors import Cancelled
 
 @pytest.fixture
 def trainer(monkeypatch):
-    module = ModuleType("MedVAELib.training.run")
+    module = ModuleType("MedVAELib.anomaly.train")
     module.calls, module.error = [], None
 
     def train_from_config(config, *, output, resume, device, progress, cancel):
@@ -24,7 +24,7 @@ def trainer(monkeypatch):
         return output / "bundle"
 
     module.train_from_config = train_from_config
-    monkeypatch.setitem(sys.modules, "MedVAELib.training.run", module)
+    monkeypatch.setitem(sys.modules, "MedVAELib.anomaly.train", module)
     return module
 
 

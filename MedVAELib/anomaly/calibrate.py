@@ -14,15 +14,15 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from ..anomaly.calibration import ScoreCalibration
-from ..anomaly.detect import Detector, score_inputs
-from ..anomaly.scores import SCORES, zscore
 from ..progress import CancelToken, Progress, scaled
 from ..scan import Scan
 from ..tissues import BACKGROUND, EXTRACEREBRAL, TISSUES, WHITE
-from .brains import load_synthesiser
-from .synthesis.brains import BrainSynthesiser
-from .synthesis.cases import SyntheticCase, case_config, synthetic_case
+from ..training.brains import load_synthesiser
+from ..training.synthesis.brains import BrainSynthesiser
+from ..training.synthesis.cases import SyntheticCase, case_config, synthetic_case
+from .calibration import ScoreCalibration
+from .detect import Detector, score_inputs
+from .scores import SCORES, zscore
 
 MODALITIES = ("flair", "dwi")
 _VOXELS_PER_SCAN = 200_000
@@ -30,18 +30,18 @@ _VOXELS_PER_SCAN = 200_000
 
 def calibrate(
     detector: Detector, label_maps: Path, lesion_masks: dict[str, Path], names: list[str] | None, scans: int,
-    healthy_scans: list[tuple[Scan, sitk.Image | None]], seed: int, progress: Progress, cancel: CancelToken,
+    spacing_mm: float, healthy_scans: list[tuple[Scan, sitk.Image | None]], seed: int, progress: Progress, cancel: CancelToken,
 ) -> dict[str, object]:  # fmt: skip
     """The bundle's `calibration` entry.
 
     lesion_masks: folder of real masks per modality; names: label maps to use (None: all); scans: synthetic scans per
-    modality with lesions, and as many without; healthy_scans: real FLAIR scans, each with a mask of voxels to leave
+    modality with lesions, and as many without, of `spacing_mm`; healthy_scans: real FLAIR scans, each with a mask of voxels to leave
     out (its lesions) or None, pooled with the synthetic ones. Changes the detector's tissue weights as it goes.
     """
     settings = detector.bundle.calibration
     weights_report = scaled(progress, 0.0, 0.4)
     rows = []
-    for number, case in enumerate(_cases("flair", False, label_maps, lesion_masks, names, scans, seed)):
+    for number, case in enumerate(_cases("flair", False, label_maps, lesion_masks, names, scans, spacing_mm, seed)):
         cancel.check()
         rows.append(_regression_rows(detector, case))
         weights_report("tissue weights", (number + 1) / scans, case.scan.name)
@@ -50,7 +50,7 @@ def calibrate(
     for index, modality in enumerate(MODALITIES):
         report = scaled(progress, 0.4 + 0.3 * index, 0.7 + 0.3 * index)
         raw: dict[tuple[str, str], list[NDArray]] = {}
-        healthy = [(case.scan, None) for case in _cases(modality, True, label_maps, {}, names, scans, seed + 500)]
+        healthy = [(case.scan, None) for case in _cases(modality, True, label_maps, {}, names, scans, spacing_mm, seed + 500)]
         healthy += healthy_scans if modality == "flair" else []
         for number, (scan, excluded) in enumerate(healthy):
             cancel.check()
@@ -71,6 +71,8 @@ def tissue_weights(z: NDArray, probability: NDArray, lesion: NDArray) -> list[fl
 
     z: (N,) positive scores; probability: (N, K); lesion: (N,) bool.
     """
+    if lesion.all() or not lesion.any():  # nothing to learn from
+        return [0.0 if k in (BACKGROUND, EXTRACEREBRAL) else 1.0 for k in range(len(TISSUES))]
     inner = [k for k in range(len(TISSUES)) if k not in (BACKGROUND, EXTRACEREBRAL)]
     features = np.column_stack([np.log(z + 0.1), probability[:, inner]])
     model = LogisticRegression(C=1.0, max_iter=500).fit(features, lesion)
@@ -83,10 +85,10 @@ def tissue_weights(z: NDArray, probability: NDArray, lesion: NDArray) -> list[fl
 
 def _cases(
     modality: str, healthy: bool, label_maps: Path, lesion_masks: dict[str, Path], names: list[str] | None, scans: int,
-    seed: int,
+    spacing_mm: float, seed: int,
 ):  # fmt: skip
     synthesise: BrainSynthesiser = load_synthesiser(
-        label_maps, lesion_masks.get(modality), case_config(modality, healthy), "cpu", names
+        label_maps, lesion_masks.get(modality), case_config(modality, healthy, spacing_mm), "cpu", names
     )
     for number in range(scans):
         yield synthetic_case(synthesise, seed + number, modality)
@@ -98,7 +100,7 @@ def _regression_rows(detector: Detector, case: SyntheticCase) -> tuple[NDArray, 
     inputs = replace(maps.inputs("reconstruction_probability"), weight=np.ones_like(maps.expected))
     z, lesion = zscore(inputs), sitk.GetArrayFromImage(case.lesions)[maps.box] > 0
     chosen = _some(maps.brain_box, np.random.default_rng(0))
-    return z[chosen], inputs.probability[:, chosen].T, lesion[chosen]
+    return z[chosen], inputs.probability[(slice(None), *chosen)].T, lesion[chosen]
 
 
 def _raw_scores(detector: Detector, scan: Scan, excluded: sitk.Image | None) -> dict[tuple[str, str], NDArray]:

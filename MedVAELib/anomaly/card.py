@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..bundle import Bundle, load_bundle, save_bundle
-from .config import RunConfig
+from ..training.config import RunConfig
 
 TRAINING_DATA = [
     {

@@ -11,19 +11,19 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from ..anomaly.detect import Detector
 from ..bundle import Bundle, load_bundle, save_bundle
 from ..inference import select_device
 from ..models import build_model
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import Scan
 from ..tissues import TISSUES
-from .brains import FRACTION_STEPS, load_synthesiser, make_batch, stream
+from ..training.brains import FRACTION_STEPS, load_synthesiser, make_batch, stream
+from ..training.config import RunConfig, data_path, read_config
+from ..training.pictures import draw_curves, draw_reconstructions
+from ..training.trainer import Batches, Trainer
 from .calibrate import calibrate
 from .card import model_card, model_metadata
-from .config import RunConfig, data_path, read_config
-from .pictures import draw_curves, draw_reconstructions
-from .trainer import Batches, Trainer
+from .detect import Detector
 
 VALIDATION_SEED = 99
 
@@ -82,7 +82,7 @@ def calibrate_bundle(config: RunConfig, bundle: Bundle, progress: Progress, canc
     return calibrate(
         Detector.load(bundle, "auto"), data_path(config.data.label_maps),
         {modality: data_path(folder) for modality, folder in masks.items() if folder},
-        config.data.train, config.calibration.scans, real, config.trainer.seed + 10_000, progress, cancel,
+        config.data.train, config.calibration.scans, config.calibration.spacing_mm, real, config.trainer.seed + 10_000, progress, cancel,
     )  # fmt: skip
 
 
