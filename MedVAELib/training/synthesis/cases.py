@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from ...preprocessing.geometry import ras_grid
+from ...progress import Progress, no_progress
 from ...scan import Scan
 from ...tissues import BRAIN
+from ..brains import load_synthesiser
 from .brains import BrainSynthesiser, SynthesisConfig
 
 LESION_FRACTION = 0.5
@@ -52,3 +55,27 @@ def synthetic_case(synthesise: BrainSynthesiser, seed: int, modality: str) -> Sy
         Scan.from_image(image, modality, f"synthetic_{modality}_{seed:03d}"),
         volume((made.lesions.numpy() >= LESION_FRACTION).astype(np.uint8)), volume(brain.astype(np.uint8)),
     )  # fmt: skip
+
+
+def write_cases(
+    label_maps: Path, output: Path, modality: str, scans: int, lesion_masks: Path | None = None,
+    names: list[str] | None = None, spacing_mm: float = 1.0, seed: int = 0, progress: Progress = no_progress,
+) -> list[Path]:  # fmt: skip
+    """Writes `scans` cases in the layout that `medvae evaluate` reads; healthy ones where there are no lesion masks.
+
+    A case: flair.nii.gz or dwi.nii.gz, brainmask.nii.gz and, with lesions, mask.nii.gz. names: label maps to use.
+    """
+    healthy = lesion_masks is None
+    synthesise = load_synthesiser(label_maps, lesion_masks, case_config(modality, healthy, spacing_mm), "cpu", names)
+    folders = []
+    for number in range(scans):
+        case = synthetic_case(synthesise, seed + number, modality)
+        folder = Path(output) / f"{'healthy' if healthy else 'lesions'}_{modality}_{seed + number:04d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(case.scan.image, str(folder / f"{modality}.nii.gz"), True, 1)
+        sitk.WriteImage(case.brain, str(folder / "brainmask.nii.gz"), True, 1)
+        if not healthy:
+            sitk.WriteImage(case.lesions, str(folder / "mask.nii.gz"), True, 1)
+        folders.append(folder)
+        progress("cases", (number + 1) / scans, folder.name)
+    return folders

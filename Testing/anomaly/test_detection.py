@@ -1,0 +1,143 @@
+"""The whole detector, with the shipped bundle, on the bundled sample and on real scans."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score
+
+from MedVAELib.anomaly.detect import Detector, detect_anomalies
+from MedVAELib.anomaly.scores import SCORES
+from MedVAELib.errors import Cancelled, InputError, UsageError
+from MedVAELib.preprocessing.geometry import from_grid, ras_grid, to_grid
+from MedVAELib.progress import CancelToken
+from MedVAELib.resources import resource_dir
+from MedVAELib.scan import Scan
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return Detector.load(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sample():
+    """The bundled sample on a coarser grid: seconds instead of tens of seconds, the same pipeline."""
+    folder = resource_dir() / "sample"
+    grid = ras_grid((0, 0, 0), (80, 96, 80), 2.2)
+    return to_grid(sitk.ReadImage(str(folder / "flair.nii.gz"), sitk.sitkFloat32), grid)
+
+
+@pytest.fixture(scope="module")
+def detection(detector, sample):
+    return detect_anomalies(Scan.from_image(sample), detector=detector, samples=2)
+
+
+def test_every_volume_lies_on_the_scans_grid(detection, sample):
+    for name in ("anomaly", "residual", "reconstruction", "std", "mask", "brain", "components"):
+        image = getattr(detection, name)
+        assert image.GetSize() == sample.GetSize() and image.GetSpacing() == sample.GetSpacing(), name
+        assert image.GetOrigin() == sample.GetOrigin() and image.GetDirection() == sample.GetDirection(), name
+
+
+def test_volumes_agree_with_each_other(detection, sample):
+    arrays = {n: sitk.GetArrayFromImage(getattr(detection, n))
+              for n in ("anomaly", "residual", "reconstruction", "std", "mask", "brain", "components")}  # fmt: skip
+    brain = arrays["brain"] > 0
+    assert 900 < brain.sum() * np.prod(sample.GetSpacing()) / 1000 < 2000
+    scan = sitk.GetArrayFromImage(sample)
+    assert np.allclose((arrays["residual"] + arrays["reconstruction"])[brain], scan[brain], atol=0.1)
+    for name in ("anomaly", "residual", "std"):
+        assert (arrays[name][~brain] == 0).all() and np.isfinite(arrays[name]).all()
+    assert ((arrays["mask"] == 1) == (arrays["anomaly"] > detection.threshold)).all()
+    assert (arrays["std"][brain] >= 0).all() and arrays["std"].std() > 0
+    assert sorted(set(np.unique(arrays["components"])) - {0}) == [f.label for f in detection.findings]
+    burdens = [f.mean * f.volume_ml for f in detection.findings]
+    assert burdens == sorted(burdens, reverse=True)
+
+
+def test_modality_is_decided_and_recorded(detection):
+    assert detection.modality == "flair"
+    assert {"bundle_sha256", "device", "seed", "timings_s", "preprocessing"} <= set(detection.provenance)
+
+
+# What a storage order must not change. Flips and permutations keep every sample; only rounding differs. An oblique
+# grid is other samples of the same head, so there the maps agree as interpolation allows.
+FLIP_TOLERANCE, OBLIQUE_CORRELATION = 1e-2, 0.9
+
+
+@given(order=st.permutations(range(3)), flips=st.tuples(*[st.booleans()] * 3))
+@settings(max_examples=3, deadline=None, suppress_health_check=list(HealthCheck))
+def test_flips_and_permutations_change_nothing(detector, sample, detection, order, flips):
+    stored = sitk.Flip(sitk.PermuteAxes(sample, list(order)), list(flips), False)
+    found = detect_anomalies(Scan.from_image(stored), detector=detector, samples=2)
+    back = sitk.Resample(found.anomaly, sample, sitk.Transform(), sitk.sitkNearestNeighbor)
+    difference = np.abs(sitk.GetArrayFromImage(back) - sitk.GetArrayFromImage(detection.anomaly))
+    assert np.quantile(difference, 0.999) < FLIP_TOLERANCE
+
+
+@given(angles=st.tuples(*[st.floats(-0.5, 0.5)] * 3))
+@settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
+def test_an_oblique_grid_gives_the_same_map_in_space(detector, sample, detection, angles):
+    turn = sitk.Euler3DTransform((0, 0, 0), *angles)
+    matrix = np.array(turn.GetMatrix()).reshape(3, 3)
+    oblique = sitk.Image([110, 110, 110], sitk.sitkFloat32)
+    oblique.SetSpacing((2.0, 2.0, 2.0))
+    oblique.SetDirection(matrix.ravel().tolist())
+    oblique.SetOrigin((matrix @ np.full(3, -109.0)).tolist())
+    scan = sitk.Resample(sample, oblique, sitk.Transform(), sitk.sitkLinear)
+    found = detect_anomalies(Scan.from_image(scan), detector=detector, samples=2)
+    back = sitk.GetArrayFromImage(from_grid(found.anomaly, sample))
+    brain = sitk.GetArrayFromImage(detection.brain) > 0
+    assert np.corrcoef(back[brain], sitk.GetArrayFromImage(detection.anomaly)[brain])[0, 1] > OBLIQUE_CORRELATION
+
+
+@pytest.mark.parametrize("name", [name for name in SCORES if name != "zscore"])
+def test_every_score_gives_a_calibrated_map(detector, sample, name):
+    found = detect_anomalies(Scan.from_image(sample), detector=detector, samples=1, score=name)
+    flagged = sitk.GetArrayFromImage(found.mask)[sitk.GetArrayFromImage(found.brain) > 0].mean()
+    assert flagged < 0.2 and sitk.GetArrayFromImage(found.anomaly).max() > 2
+
+
+def test_noise_is_no_brain(detector):
+    noise = np.random.default_rng(0).normal(100, 20, (60, 80, 70)).astype(np.float32)
+    image = sitk.GetImageFromArray(noise)
+    image.SetSpacing((2.5, 2.5, 2.5))
+    with pytest.raises(InputError, match="no brain was found"):
+        detect_anomalies(Scan.from_image(image, name="noise"), detector=detector, samples=1)
+
+
+def test_cancelling_stops_before_the_next_stage(detector, sample):
+    cancel = CancelToken()
+    stages = []
+
+    def listener(stage, fraction, message=""):
+        stages.append(stage)
+        if stage == "anatomy":
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        detect_anomalies(Scan.from_image(sample), detector=detector, progress=listener, cancel=cancel)
+    assert "score" not in stages
+
+
+@pytest.mark.parametrize("wrong", [{"samples": 0}, {"fpr": 0.9}, {"score": "magic"}])
+def test_wrong_arguments_are_one_sentence(detector, sample, wrong):
+    with pytest.raises(UsageError) as error:
+        detect_anomalies(Scan.from_image(sample), detector=detector, **wrong)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("case", "least"), [("ms_isbi_02", 0.7), ("ms_ljubljana_19", 0.8)])
+def test_real_ms_scans_are_well_above_plain_intensity(detector, medvae_data, case, least):
+    folder = medvae_data / "brain" / "flair" / case
+    truth = next(folder / name for name in ("mask1.nii.gz", "mask.nii.gz") if (folder / name).exists())
+    found = detect_anomalies(Scan.read(folder / "flair.nii.gz"), detector=detector, samples=1)
+    lesion = sitk.GetArrayFromImage(sitk.ReadImage(str(truth))) > 0
+    region = (sitk.GetArrayFromImage(found.brain) > 0) | lesion
+    ours = average_precision_score(lesion[region], sitk.GetArrayFromImage(found.anomaly)[region])
+    plain = average_precision_score(lesion[region], found.scan.array_zyx()[region])
+    assert ours > least and ours > plain

@@ -1,0 +1,153 @@
+"""The detector's parts on data whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from MedVAELib.anomaly.calibrate import tissue_weights
+from MedVAELib.anomaly.calibration import ScoreCalibration, reference_histogram, threshold
+from MedVAELib.anomaly.findings import describe, find_components
+from MedVAELib.anomaly.modality import decide_modality
+from MedVAELib.anomaly.scores import SCORES, ScoreInputs
+from MedVAELib.anomaly.tissue_fit import fit_tissues
+from MedVAELib.preprocessing.geometry import ijk_to_ras_mm, ras_grid
+from MedVAELib.preprocessing.intensity import find_foreground
+from MedVAELib.scan import Scan
+from MedVAELib.tissues import BACKGROUND, CORTEX, TISSUES, VENTRICLES, WHITE
+
+SHAPE = (32, 40, 32)
+
+
+@pytest.fixture
+def ball():
+    """Concentric brain: ventricle, white matter, cortex; probabilities slightly soft. (probability, inside)"""
+    z, y, x = np.ogrid[:32, :40, :32]
+    radius = np.sqrt((z - 15.5) ** 2 + (y - 19.5) ** 2 + (x - 15.5) ** 2)
+    hard = np.zeros((len(TISSUES), *SHAPE), np.float32)
+    for k, low, high in ((VENTRICLES, 0, 4), (WHITE, 4, 10), (CORTEX, 10, 14), (BACKGROUND, 14, 99)):
+        hard[k] = (radius >= low) & (radius < high)
+    soft = np.stack([ndimage.gaussian_filter(h, 0.6) for h in hard])
+    return soft / soft.sum(0), radius < 14
+
+
+def test_fit_finds_means_and_bias_despite_a_lesion(ball):
+    probability, inside = ball
+    rng = np.random.default_rng(0)
+    ramp = np.exp(0.25 * (np.arange(40) - 19.5) / 20)[None, :, None].astype(np.float32)
+    truth = 0.1 * probability[VENTRICLES] + 0.5 * probability[WHITE] + 0.62 * probability[CORTEX]
+    image = (truth * ramp + 0.01 * rng.normal(size=SHAPE)).astype(np.float32)
+    image[14:18, 26:30, 14:18] = 1.2
+    fit = fit_tissues(image, probability, inside, spacing_mm=6.0)
+    assert fit.mean[CORTEX] / fit.mean[WHITE] == pytest.approx(0.62 / 0.5, rel=0.06)
+    flat = fit.bias / ramp
+    assert flat[inside].std() / flat[inside].mean() < 0.04
+    expected, variance = fit.expected(probability)
+    residual = image / fit.bias - expected
+    assert np.median(np.abs(residual[inside])) < 0.03 and residual[15, 28, 15] > 0.4
+    edge = (probability[WHITE] > 0.4) & (probability[CORTEX] > 0.4)
+    assert variance[edge].mean() > variance[probability[WHITE] > 0.99].mean()
+
+
+def _inputs(residual: float, **extra) -> ScoreInputs:
+    image = np.full(SHAPE, 0.5, np.float32)
+    image[16, 20, 16] += residual
+    flat = np.ones(SHAPE, np.float32)
+    probability = np.zeros((len(TISSUES), *SHAPE), np.float32)
+    probability[WHITE] = 1
+    mean, spread = np.zeros(len(TISSUES)), np.full(len(TISSUES), 0.05)
+    mean[WHITE] = 0.5
+    return ScoreInputs(image, 0.5 * flat, 0.0025 * flat, flat, 0 * flat, (0.6, 0.6, 0.6), mean, spread,
+                       probability, flat)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_every_score_is_highest_at_the_anomaly(name):
+    score = SCORES[name](_inputs(0.6), 1)
+    assert score.shape == SHAPE and np.isfinite(score).all()
+    peak = np.unravel_index(score.argmax(), SHAPE)
+    assert max(abs(a - b) for a, b in zip(peak, (16, 20, 16), strict=True)) <= 1
+    assert score[16, 20, 16] > score[4, 4, 4]
+
+
+@pytest.mark.parametrize("name", ["zscore", "reconstruction_probability", "kl_gradient"])
+def test_one_sided_scores_look_at_one_side(name):
+    bright, dark = SCORES[name](_inputs(-0.4), 1), SCORES[name](_inputs(-0.4), -1)
+    assert dark[16, 20, 16] > bright[16, 20, 16]
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=25, deadline=None)
+def test_calibrated_score_keeps_ranks_and_means_what_it_says(seed):
+    rng = np.random.default_rng(seed)
+    healthy = [np.maximum(rng.normal(size=20_000), 0) for _ in range(3)]
+    table = ScoreCalibration.from_json(ScoreCalibration.from_healthy(healthy).as_json())
+    fresh = np.maximum(rng.normal(size=50_000), 0)
+    assert (table.apply(fresh) > threshold(0.01)).mean() == pytest.approx(0.01, abs=0.004)
+    raw = np.sort(rng.uniform(0.05, 30, 200))
+    assert (np.diff(table.apply(raw)) > 0).all()
+
+
+def test_reference_histogram_is_a_density():
+    histogram = reference_histogram(7.0)
+    area = np.sum(np.diff(histogram["edges"]) * histogram["density"])
+    assert area == pytest.approx(1.0, abs=1e-3)
+
+
+def test_tissue_weights_learn_where_brightness_is_abnormal():
+    rng = np.random.default_rng(0)
+    tissue = rng.choice([WHITE, CORTEX], 20_000)
+    lesion = rng.random(20_000) < 0.1
+    # In the cortex healthy voxels reach higher scores, so the same score says less there.
+    z = np.where(lesion, rng.gamma(4, 1.5, 20_000), rng.gamma(1, np.where(tissue == CORTEX, 2.0, 0.7)))
+    weights = tissue_weights(z, np.eye(len(TISSUES))[tissue], lesion)
+    assert weights[WHITE] == 1.0 and 0.02 <= weights[CORTEX] < 0.8 and weights[BACKGROUND] == 0
+
+
+def test_findings_have_true_volume_place_and_box(ball):
+    probability, _ = ball
+    grid = ras_grid((0, 0, 0), SHAPE, 2.0)
+    image = sitk.Image([20, 24, 18], sitk.sitkFloat32)
+    image.SetSpacing((3.0, 3.0, 4.0))
+    image.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, 1))
+    image.SetOrigin((-28.0, -34.0, -34.0))
+    mask = np.zeros((18, 24, 20), bool)
+    mask[8:10, 10:13, 3:6] = True  # small x index in an LPS-stored image is the patient's right
+    mask[2, 2, 2] = True
+    score = np.where(mask, 3.0, 0.0).astype(np.float32)
+    score[9, 11, 4] = 5.0
+    labels = find_components(mask, 0.036)
+    (_, first), *rest = describe(labels, score, image, "bright", probability, grid, (100, 200, 300))
+    assert first.volume_ml == pytest.approx(18 * 0.036) and first.peak == 5.0
+    assert first.bbox_ijk == (103, 210, 308) and first.bbox_size_ijk == (3, 3, 2)
+    assert first.peak_ras_mm == pytest.approx(tuple(ijk_to_ras_mm(image, (4, 11, 9))))
+    assert first.location.startswith("right") and first.centroid_ras_mm[0] > 5
+    assert len(rest) == 1  # 0.036 ml is just large enough
+
+
+def test_foreground_of_stripped_zscored_and_plain_scans():
+    rng = np.random.default_rng(0)
+    plain = np.abs(rng.normal(100, 20, SHAPE)).astype(np.float32)
+    stripped, zscored = plain.copy(), ((plain - 100) / 20).astype(np.float32)
+    stripped[:16] = 0
+    zscored[:16] = 0
+    assert find_foreground(plain).support.all() and not find_foreground(plain).constant_background
+    assert not find_foreground(stripped).support[:16].any() and find_foreground(stripped).offset == 0
+    found = find_foreground(zscored)
+    assert not found.support[:16].any() and found.offset < -2
+
+
+@pytest.mark.parametrize(("cortex", "csf", "spacing", "wanted"), [
+    (1.25, 0.1, 1.0, "flair"), (1.35, 0.4, 2.0, "dwi"), (0.7, 0.3, 1.0, "other"), (1.3, 2.5, 1.0, "other"),
+])  # fmt: skip
+def test_modality_from_contrast(cortex, csf, spacing, wanted):
+    image = sitk.GetImageFromArray(np.random.default_rng(0).random((70, 70, 70), np.float32))
+    image.SetSpacing((spacing,) * 3)
+    mean = np.full(len(TISSUES), csf)
+    mean[WHITE], mean[CORTEX] = 1.0, cortex
+    modality, reason, warnings = decide_modality(Scan.from_image(image), mean)
+    assert modality == wanted and reason and bool(warnings) == (wanted == "other")
