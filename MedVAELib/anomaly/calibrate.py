@@ -6,7 +6,8 @@ on scans with lesions pasted in, and the share of healthy voxels above each scor
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,6 @@ from ..progress import CancelToken, Progress, scaled
 from ..scan import Scan
 from ..tissues import BACKGROUND, EXTRACEREBRAL, TISSUES, WHITE
 from ..training.brains import load_synthesiser
-from ..training.synthesis.brains import BrainSynthesiser
 from ..training.synthesis.cases import SyntheticCase, case_config, synthetic_case
 from .calibration import ScoreCalibration
 from .detect import Detector, score_inputs
@@ -28,30 +28,47 @@ MODALITIES = ("flair", "dwi")
 _VOXELS_PER_SCAN = 200_000
 
 
-def calibrate(
-    detector: Detector, label_maps: Path, lesion_masks: dict[str, Path], names: list[str] | None, scans: int,
-    spacing_mm: float, healthy_scans: list[tuple[Scan, sitk.Image | None]], seed: int, progress: Progress, cancel: CancelToken,
-) -> dict[str, object]:  # fmt: skip
-    """The bundle's `calibration` entry.
+@dataclass(frozen=True)
+class CalibrationData:
+    """label_maps: folder, names: those to use (None: all); lesion_masks: folder of real masks per modality; scans:
+    synthetic scans per modality with lesions, and as many without, of voxel size `spacing_mm`; healthy_scans: real
+    FLAIR scans to pool with the healthy synthetic ones, each with a mask of voxels to leave out (lesions) or None."""
 
-    lesion_masks: folder of real masks per modality; names: label maps to use (None: all); scans: synthetic scans per
-    modality with lesions, and as many without, of `spacing_mm`; healthy_scans: real FLAIR scans, each with a mask of voxels to leave
-    out (its lesions) or None, pooled with the synthetic ones. Changes the detector's tissue weights as it goes.
-    """
+    label_maps: Path
+    names: list[str] | None
+    lesion_masks: dict[str, Path]
+    scans: int
+    spacing_mm: float
+    healthy_scans: list[tuple[Scan, sitk.Image | None]]
+    seed: int = 0
+
+    def cases(self, modality: str, healthy: bool) -> Iterator[SyntheticCase]:
+        synthesise = load_synthesiser(
+            self.label_maps, None if healthy else self.lesion_masks.get(modality),
+            case_config(modality, healthy, self.spacing_mm), "cpu", self.names,
+        )  # fmt: skip
+        for number in range(self.scans):
+            yield synthetic_case(synthesise, self.seed + number + (500 if healthy else 0), modality)
+
+
+def calibrate(
+    detector: Detector, data: CalibrationData, progress: Progress, cancel: CancelToken
+) -> dict[str, object]:
+    """The bundle's `calibration` entry; the detector's own calibration is brought up to date as it goes."""
     settings = detector.bundle.calibration
     weights_report = scaled(progress, 0.0, 0.4)
     rows = []
-    for number, case in enumerate(_cases("flair", False, label_maps, lesion_masks, names, scans, spacing_mm, seed)):
+    for number, case in enumerate(data.cases("flair", healthy=False)):
         cancel.check()
         rows.append(_regression_rows(detector, case))
-        weights_report("tissue weights", (number + 1) / scans, case.scan.name)
+        weights_report("tissue weights", (number + 1) / data.scans, case.scan.name)
     settings["tissue_weight"] = tissue_weights(*(np.concatenate(column) for column in zip(*rows, strict=True)))
     tables: dict[str, dict[str, dict[str, object]]] = {name: {} for name in SCORES}
     for index, modality in enumerate(MODALITIES):
         report = scaled(progress, 0.4 + 0.3 * index, 0.7 + 0.3 * index)
         raw: dict[tuple[str, str], list[NDArray]] = {}
-        healthy = [(case.scan, None) for case in _cases(modality, True, label_maps, {}, names, scans, spacing_mm, seed + 500)]
-        healthy += healthy_scans if modality == "flair" else []
+        healthy = [(case.scan, None) for case in data.cases(modality, healthy=True)]
+        healthy += data.healthy_scans if modality == "flair" else []
         for number, (scan, excluded) in enumerate(healthy):
             cancel.check()
             for key, values in _raw_scores(detector, scan, excluded).items():
@@ -81,17 +98,6 @@ def tissue_weights(z: NDArray, probability: NDArray, lesion: NDArray) -> list[fl
     weights = np.zeros(len(TISSUES))
     weights[inner] = np.clip(relative, 0.02, 1.5)
     return [round(float(w), 3) for w in weights]
-
-
-def _cases(
-    modality: str, healthy: bool, label_maps: Path, lesion_masks: dict[str, Path], names: list[str] | None, scans: int,
-    spacing_mm: float, seed: int,
-):  # fmt: skip
-    synthesise: BrainSynthesiser = load_synthesiser(
-        label_maps, lesion_masks.get(modality), case_config(modality, healthy, spacing_mm), "cpu", names
-    )
-    for number in range(scans):
-        yield synthetic_case(synthesise, seed + number, modality)
 
 
 def _regression_rows(detector: Detector, case: SyntheticCase) -> tuple[NDArray, NDArray, NDArray]:

@@ -21,7 +21,7 @@ from ..training.brains import FRACTION_STEPS, load_synthesiser, make_batch, stre
 from ..training.config import RunConfig, data_path, read_config
 from ..training.pictures import draw_curves, draw_reconstructions
 from ..training.trainer import Batches, Trainer
-from .calibrate import calibrate
+from .calibrate import CalibrationData, calibrate
 from .card import model_card, model_metadata
 from .detect import Detector
 
@@ -79,11 +79,12 @@ def calibrate_bundle(config: RunConfig, bundle: Bundle, progress: Progress, canc
          sitk.ReadImage(str(data_path(entry["without"]))) if entry.get("without") else None)
         for entry in config.data.calibration_scans
     ]  # fmt: skip
-    return calibrate(
-        Detector.load(bundle, "auto"), data_path(config.data.label_maps),
+    data = CalibrationData(
+        data_path(config.data.label_maps), config.data.train,
         {modality: data_path(folder) for modality, folder in masks.items() if folder},
-        config.data.train, config.calibration.scans, config.calibration.spacing_mm, real, config.trainer.seed + 10_000, progress, cancel,
+        config.calibration.scans, config.calibration.spacing_mm, real, config.trainer.seed + 10_000,
     )  # fmt: skip
+    return calibrate(Detector.load(bundle, "auto"), data, progress, cancel)
 
 
 def _batches(config: RunConfig, device: torch.device) -> Batches:

@@ -122,6 +122,34 @@ def brain(
     _finish(text, output, progress, [r.case.name for r in results if r.skipped.startswith("failed")], len(results))
 
 
+@app.command("make-cases")
+def make_cases(
+    label_maps: Annotated[Path, typer.Argument(metavar="LABEL_MAPS", show_default=False,
+                                               help="Folder of FreeSurfer-numbered label maps of whole heads.")],
+    output: OutputOption,
+    modality: Annotated[ModalityChoice, typer.Option(help="flair or dwi.")] = ModalityChoice.flair,
+    lesions: Annotated[Path | None, typer.Option(
+        metavar="DIR", show_default=False, help="Folder of real lesion masks in MNI space; without it, healthy scans.")
+    ] = None,
+    names: Annotated[list[str] | None, typer.Option("--name", metavar="LABEL_MAP", show_default=False,
+                                                    help="A label map to use; repeatable, by default all.")] = None,
+    scans: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    seed: Annotated[int, typer.Option(help="Number of the first scan; the same number makes the same scan.")] = 0,
+    progress: ProgressOption = ProgressKind.bar,
+    debug: DebugOption = False,
+) -> None:
+    """Make synthetic cases with known lesions (or none), for 'medvae evaluate anomaly'.
+
+    Example:  medvae evaluate make-cases label_maps --lesions stroke_masks --modality dwi --output cases
+    """
+    from ..training.synthesis.cases import write_cases
+
+    if modality is ModalityChoice.auto:
+        raise typer.BadParameter("choose flair or dwi.", param_hint="--modality")
+    with progress_listener(progress) as listener:
+        write_cases(label_maps, output, modality.value, scans, lesions, names, seed=seed, progress=listener)
+
+
 @contextmanager
 def _task(output: Path | None, kind: ProgressKind) -> Iterator[tuple[Progress, CancelToken]]:
     """Signals and progress; an output folder that cannot be written is found before hours of work, not after."""
