@@ -54,30 +54,20 @@ def sample_scan() -> Path:
 def compare_with_truth(result: Detection) -> Outcome:
     """Which of the sample's lesions the detection's mask touches (by at least one voxel).
 
-    `truth.nii.gz` marks the lesions on the sample's grid and `truth.json` lists them (name, volume_ml,
-    centroid_ras_mm); each one listed is the connected component whose centroid is nearest.
+    `truth.nii.gz` labels them 1, 2 ... on the sample's grid, in the order in which `truth.json` lists them (name,
+    volume_ml, centroid_ras_mm).
     """
     import numpy as np
     import SimpleITK as sitk
 
     listed = json.loads((_sample_dir() / "truth.json").read_text(encoding="utf-8"))
-    truth = sitk.ReadImage(str(_sample_dir() / "truth.nii.gz")) > 0
-    components = sitk.ConnectedComponent(truth, True)
-    shapes = sitk.LabelShapeStatisticsImageFilter()
-    shapes.Execute(components)
-    labels = list(shapes.GetLabels())
-    centroids_ras_mm = np.array([shapes.GetCentroid(label) for label in labels]) * (-1, -1, 1)  # ITK's are LPS
-    components_zyx = sitk.GetArrayViewFromImage(components)
+    truth_zyx = sitk.GetArrayFromImage(sitk.ReadImage(str(_sample_dir() / "truth.nii.gz")))
     mask_zyx = sitk.GetArrayViewFromImage(result.mask) > 0
-
-    lesions = []
-    for entry in listed:
-        distance_mm = np.linalg.norm(centroids_ras_mm - entry["centroid_ras_mm"], axis=1)
-        lesion_zyx = components_zyx == labels[int(distance_mm.argmin())]
-        lesions.append(PutIn(str(entry["name"]), float(entry["volume_ml"]), float(mask_zyx[lesion_zyx].mean())))
-    findings_zyx = sitk.GetArrayViewFromImage(result.components)
-    touched = set(np.unique(findings_zyx[components_zyx > 0]).tolist())
-    return Outcome(tuple(lesions), tuple(f.label for f in result.findings if f.label not in touched))
+    lesions = tuple(
+        PutIn(str(entry["name"]), float(entry["volume_ml"]), float(mask_zyx[truth_zyx == label].mean()))
+        for label, entry in enumerate(listed, start=1))
+    touched = set(np.unique(sitk.GetArrayViewFromImage(result.components)[truth_zyx > 0]).tolist())
+    return Outcome(lesions, tuple(finding.label for finding in result.findings if finding.label not in touched))
 
 
 def outcome_table(outcome: Outcome) -> Table:

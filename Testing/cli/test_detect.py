@@ -15,6 +15,7 @@ import SimpleITK as sitk
 
 from MedVAELib.cli.app import run
 from MedVAELib.cli.detect import case_names
+from MedVAELib.cli.sample import compare_with_truth
 from MedVAELib.errors import DeviceMemoryError
 from MedVAELib.outputs import DETECTION_FILES
 from MedVAELib.resources import resource_dir
@@ -306,7 +307,7 @@ def sample(tmp_path):
     image = standin_image()
     sitk.WriteImage(image, str(folder / "flair.nii.gz"))
     truth_zyx = np.zeros(image.GetSize()[::-1], np.uint8)
-    truth_zyx[14:18, 15:18, 14:16] = 1  # half of it is under the stand-in's mask
+    truth_zyx[14:18, 15:18, 14:16] = 2  # half of it is under the stand-in's mask
     truth_zyx[6:8, 10:12, 10:12] = 1
     truth = sitk.GetImageFromArray(truth_zyx)
     truth.CopyInformation(image)
@@ -344,6 +345,26 @@ def test_findings_that_touch_no_lesion_are_counted(detector, sample, capsys):
 def test_an_installation_without_the_sample(detector, capsys):
     assert run(["detect", "--sample", "--output", "out"]) == 2
     failed(capsys, 2, "sample")
+
+
+def test_the_shipped_sample_agrees_with_itself(monkeypatch):
+    """Its list and its mask describe the same lesions: a perfect mask finds them all and nothing else."""
+    monkeypatch.delenv("MEDVAE_RESOURCES")
+    if not (resource_dir() / "sample" / "truth.json").is_file():
+        pytest.skip("the sample is not in Resources/sample yet")
+    labels = sitk.ReadImage(str(resource_dir() / "sample" / "truth.nii.gz"))
+    present = sorted(set(sitk.GetArrayViewFromImage(labels).ravel().tolist()) - {0})
+    outcome = compare_with_truth(SimpleNamespace(
+        mask=labels > 0, components=labels, findings=[SimpleNamespace(label=label) for label in present]))
+    assert len(outcome.lesions) == len(present) > 0 and all(lesion.covered == 1 for lesion in outcome.lesions)
+    assert outcome.false_findings == ()
+    listed = json.loads((resource_dir() / "sample" / "truth.json").read_text())
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    shapes.Execute(labels)
+    for label, lesion in zip(present, listed, strict=True):
+        assert lesion["volume_ml"] == pytest.approx(shapes.GetPhysicalSize(label) / 1000, abs=0.01)
+        x, y, z = shapes.GetCentroid(label)  # LPS
+        assert lesion["centroid_ras_mm"] == pytest.approx((-x, -y, z), abs=0.1)
 
 
 @pytest.mark.skipif(not (ROOT / "Resources" / "bundles" / "healthy-anatomy").is_dir(),
