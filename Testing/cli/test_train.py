@@ -1,9 +1,9 @@
 from __future__ import annotations
 
+import inspect
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,19 +13,20 @@ from MedVAELib.errors import Cancelled
 
 @pytest.fixture
 def trainer(monkeypatch):
-    module = ModuleType("MedVAELib.anomaly.train")
-    module.calls, module.error = [], None
+    from MedVAELib.anomaly import train
+
+    made, signature = SimpleNamespace(calls=[], error=None), inspect.signature(train.train_from_config)
 
     def train_from_config(config, *, output, resume, device, progress, cancel):
-        module.calls.append((config.name, output, resume, device))
+        signature.bind(config, output=output, resume=resume, device=device, progress=progress, cancel=cancel)
+        made.calls.append((config.name, output, resume, device))
         progress("train", 0.25, "step 5 of 20")
-        if module.error is not None:
-            raise module.error
+        if made.error is not None:
+            raise made.error
         return output / "bundle"
 
-    module.train_from_config = train_from_config
-    monkeypatch.setitem(sys.modules, "MedVAELib.anomaly.train", module)
-    return module
+    monkeypatch.setattr(train, "train_from_config", train_from_config)
+    return made
 
 
 @pytest.fixture
