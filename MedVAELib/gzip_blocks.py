@@ -1,7 +1,8 @@
 """Gzip in parallel blocks: one ordinary gzip stream, compressed by several threads.
 
 Medical maps are mostly exact zeros around the brain, so a block of zeros is compressed once and reused. zlib
-releases the interpreter's lock, and blocks that end in a full flush can simply be joined (RFC 1951, 1952).
+releases the interpreter's lock, and blocks that end in a full flush can simply be joined (RFC 1951, 1952). Unlike
+ITK's own writer, which leaves a truncated file on a full disk without a word, it raises what the disk says.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ DETECTION_FILES = ("anomaly.nii.gz", "brain.nii.gz", "findings.csv", "mask.nii.g
                    "reconstruction.nii.gz", "report.html", "residual.nii.gz", "std.nii.gz")
 _ABANDONED_AFTER_S = 24 * 3600  # a partial folder that old belongs to a run that was killed
 _NIFTI_DESCRIPTION_BYTES = 79
+_NIFTI_HEADER_BYTES = 352
 
 
 def write_detection(
@@ -208,8 +209,8 @@ def write_nifti_gz(
         sitk.WriteImage(image, str(plain), useCompression=False)
     except RuntimeError as error:
         raise OSError(errno.EIO, f"{path.name} could not be written") from error
-    voxel_bytes = image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
-    if plain.stat().st_size < voxel_bytes:  # ITK does not notice a full disk
+    complete_bytes = _NIFTI_HEADER_BYTES + image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+    if plain.stat().st_size < complete_bytes:  # ITK does not notice a full disk
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     gzip_file(plain, path, cancel)
     plain.unlink()
