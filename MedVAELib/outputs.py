@@ -205,13 +205,16 @@ def write_nifti_gz(
     text = description.encode("ascii", "replace")[:_NIFTI_DESCRIPTION_BYTES].decode("ascii")
     image.SetMetaData("ITK_FileNotes", text)  # ITK's name for the NIfTI field `descrip`
     plain = path.with_name(path.name.removesuffix(".gz"))
+    complete_bytes = _NIFTI_HEADER_BYTES + image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if shutil.disk_usage(path.parent).free < complete_bytes:  # asked first: the NIfTI library would print to stderr
+        raise full
     try:
         sitk.WriteImage(image, str(plain), useCompression=False)
     except RuntimeError as error:
         raise OSError(errno.EIO, f"{path.name} could not be written") from error
-    complete_bytes = _NIFTI_HEADER_BYTES + image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
     if plain.stat().st_size < complete_bytes:  # ITK does not notice a full disk
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise full
     gzip_file(plain, path, cancel)
     plain.unlink()
 
