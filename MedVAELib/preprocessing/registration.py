@@ -45,7 +45,8 @@ def register_affine(fixed: sitk.Image, moving: sitk.Image, recipe: AffineRecipe,
     """The affine transform that takes points of `fixed` (mm) to points of `moving` (mm).
 
     Mutual information after Mattes et al. 2003 with 32 bins, gradient descent with steps that shrink, started from
-    `initial` or from the images' centres of mass. Deterministic: samples lie on a regular pattern.
+    `initial` or from the images' centres of mass. Samples lie on a regular pattern: repeatable up to the order in which
+    threads add up.
     Raises RuntimeError (from SimpleITK) when the images do not overlap.
     """
     fixed, moving = sitk.Cast(fixed, sitk.sitkFloat32), sitk.Cast(moving, sitk.sitkFloat32)
