@@ -63,9 +63,17 @@ def calibrate(
         rows.append(_regression_rows(detector, case))
         weights_report("tissue weights", (number + 1) / data.scans, case.scan.name)
     settings["tissue_weight"] = tissue_weights(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+    settings["score"] = score_tables(detector, data, scaled(progress, 0.4, 1.0), cancel)
+    return settings
+
+
+def score_tables(
+    detector: Detector, data: CalibrationData, progress: Progress, cancel: CancelToken
+) -> dict[str, dict[str, dict[str, object]]]:
+    """How rare every raw score is in healthy brains, by score, modality and side."""
     tables: dict[str, dict[str, dict[str, object]]] = {name: {} for name in SCORES}
     for index, modality in enumerate(MODALITIES):
-        report = scaled(progress, 0.4 + 0.3 * index, 0.7 + 0.3 * index)
+        report = scaled(progress, 0.5 * index, 0.5 + 0.5 * index)
         raw: dict[tuple[str, str], list[NDArray]] = {}
         healthy = [(case.scan, None) for case in data.cases(modality, healthy=True)]
         healthy += data.healthy_scans if modality == "flair" else []
@@ -78,13 +86,12 @@ def calibrate(
             tables[name][modality] = {
                 side: ScoreCalibration.from_healthy(raw[name, side]).as_json() for side in ("bright", "dark")
             }
-    settings["score"] = tables
-    return settings
+    return tables
 
 
 def tissue_weights(z: NDArray, probability: NDArray, lesion: NDArray) -> list[float]:
-    """Weight per tissue (K,), white matter 1, so that weight × z ranks voxels as a logistic regression on log z and
-    tissue would: exp of the tissue's offset over the slope of log z.
+    """Weight per tissue (K,), white matter 1. The squared weight × z ranks voxels as a logistic regression on log z
+    and tissue would: exp of the tissue's offset over the slope of log z.
 
     z: (N,) positive scores; probability: (N, K); lesion: (N,) bool.
     """
@@ -96,7 +103,8 @@ def tissue_weights(z: NDArray, probability: NDArray, lesion: NDArray) -> list[fl
     slope, offsets = model.coef_[0][0], model.coef_[0][1:]
     relative = np.exp((offsets - offsets[inner.index(WHITE)]) / slope)
     weights = np.zeros(len(TISSUES))
-    weights[inner] = np.clip(relative, 0.02, 1.5)
+    # The square root: synthetic tissue borders are better known than real ones, so the regression overstates.
+    weights[inner] = np.sqrt(np.clip(relative, 0.0025, 1.0))
     return [round(float(w), 3) for w in weights]
 
 

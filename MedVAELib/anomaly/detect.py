@@ -23,6 +23,7 @@ from ..preprocessing.geometry import channels_from_grid, from_grid
 from ..preprocessing.intensity import Foreground, find_foreground
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
+from ..tissues import TISSUES
 from .anatomy import Anatomy, brain_mask, parenchyma, read_anatomy
 from .calibration import UNIT, ScoreCalibration, reference_histogram, threshold
 from .findings import describe, find_components
@@ -49,15 +50,22 @@ class Detector:
     def load(cls, bundle: Bundle | str | Path | None = None, device: str = "auto") -> Detector:
         """Raises BundleError for a bundle that is missing, damaged or made for another task."""
         bundle = load_bundle(bundle or DEFAULT_ANOMALY_BUNDLE)
-        grid = bundle.metadata["medvae"]["grid"]
-        if "score" not in bundle.calibration:
-            raise BundleError(f"Bundle '{bundle.name}' is not an anomaly detector: it holds no score calibration.")
-        model = build_model(bundle.model, bundle.config)
         try:
-            model.load_state_dict(bundle.state_dict())
-        except RuntimeError as error:
-            raise BundleError(f"Bundle '{bundle.name}': its weights do not fit its config.") from error
-        return cls(bundle, Engine(device).load(model), tuple(grid["shape_zyx"]), float(grid["spacing_mm"]))
+            grid = bundle.metadata["medvae"]["grid"]
+            shape, spacing_mm = tuple(int(n) for n in grid["shape_zyx"]), float(grid["spacing_mm"])
+            settings = bundle.calibration
+            usable = len(shape) == 3 and all(n > 0 and n % 16 == 0 for n in shape) and spacing_mm > 0
+            usable = usable and len(settings["tissue_weight"]) == len(TISSUES) and isinstance(settings["score"], dict)
+            usable = usable and settings["fine_sigma_mm"] >= 0 and settings["coarse_sigma_mm"] >= 0
+        except (KeyError, TypeError, ValueError):
+            usable = False
+        if not usable:
+            raise BundleError(f"Bundle '{bundle.name}' is no anomaly detector: its grid or calibration is incomplete.")
+        model = build_model(bundle.model, bundle.config)
+        state = bundle.state_dict()
+        bundle.require_fit(state, model.state_dict())
+        model.load_state_dict(state)
+        return cls(bundle, Engine(device).load(model), shape, spacing_mm)
 
 
 @dataclass

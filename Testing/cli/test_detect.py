@@ -375,8 +375,6 @@ def test_the_shipped_sample_agrees_with_itself(monkeypatch):
         assert lesion["centroid_ras_mm"] == pytest.approx((-x, -y, z), abs=0.1)
 
 
-@pytest.mark.skipif(not (ROOT / "Resources" / "bundles" / "healthy-anatomy").is_dir(),
-                    reason="the bundle healthy-anatomy is not in Resources/bundles yet")
 def test_the_real_sample_end_to_end(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("MEDVAE_RESOURCES")
     monkeypatch.undo()  # the real report as well
