@@ -154,13 +154,16 @@ def _words(result: Detection, painter: Painter, scores: np.ndarray) -> dict[str,
     above = float((scores > result.threshold).mean()) if scores.size else 0.0
     found_ml = sum(finding.volume_ml for finding in result.findings)
     largest = max((finding.volume_ml for finding in result.findings), default=0.0)
-    facts = [("findings", str(len(result.findings))), ("found in all", f"{words.millilitres(found_ml)} ml")]
+    facts = [("findings", str(len(result.findings)))]
+    if result.findings:
+        facts.append(("found in all", f"{words.millilitres(found_ml)} ml"))
     for polarity in ("bright", "dark"):
         volume = sum(finding.volume_ml for finding in result.findings if finding.polarity == polarity)
         if 0 < volume < found_ml:
             facts.append((polarity, f"{words.millilitres(volume)} ml"))
-    facts += [("largest", f"{words.millilitres(largest)} ml"),
-              ("brain", f"{brain_ml:.0f} ml" if painter.display.has_brain else "not found"),
+    if len(result.findings) > 1:
+        facts.append(("largest", f"{words.millilitres(largest)} ml"))
+    facts += [("brain", f"{brain_ml:.0f} ml" if painter.display.has_brain else "not found"),
               (f"of the brain above threshold ({words.percent(result.fpr)} expected if healthy)", words.percent(above))]
     size, spacing = scan.image.GetSize(), scan.image.GetSpacing()
     acquisition = {"acquisition": scan.tags} if scan.tags else {}

@@ -367,7 +367,7 @@ def test_volumes_have_sensible_digits(value, text):
 
 
 def test_numbers_have_no_needless_digits():
-    assert [number(value) for value in (0, 0.5, 12.34, 250, 1e-6, -3.0)] == ["0", "0.5", "12.3", "250", "1e-06", "-3"]
+    assert [number(value) for value in (0, 0.5, 12.34, 150000, 1e-6)] == ["0", "0.5", "12.3", "150000", "1e-06"]
     assert [percent(share) for share in (0.01, 0.0035, 0.123, 1e-6, 0)] == ["1 %", "0.35 %", "12 %", "< 0.01 %", "0 %"]
 
 
@@ -404,11 +404,11 @@ def browse(path: Path, profile: Path, *options: str) -> subprocess.CompletedProc
     return subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--enable-logging=stderr",
-         *options, path.as_uri()], capture_output=True, text=True, timeout=120)
+         *options, path.as_uri()], capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed: the page is not rendered")
-@pytest.mark.parametrize("width", [1200, 820, 500])
+@pytest.mark.parametrize("width", [1200, 500])
 def test_a_browser_shows_the_page_whole(page, page_directory, tmp_path, width):
     probed = tmp_path / "probed.html"
     probed.write_text(page.replace("style-src", "script-src 'unsafe-inline'; style-src").replace("</body>", PROBE))

@@ -100,7 +100,7 @@ def number(value: float) -> str:
     """Three significant digits without exponents where that stays short."""
     if value == 0 or not np.isfinite(value):
         return "0" if value == 0 else "–"
-    if 1e-3 <= abs(value) < 1e5:
+    if 1e-3 <= abs(value) < 1e7:
         digits = max(0, 2 - int(np.floor(np.log10(abs(value)))))
         text = f"{value:.{digits}f}"
         return text.rstrip("0").rstrip(".") if "." in text else text

@@ -48,8 +48,9 @@ class Painter:
     def polarities(self) -> list[str]:
         """Which of "bright" and "dark" the overlay shows: those of findings, or of any voxel above the threshold."""
         above = (self.display.anomaly > self.scale.threshold) & ~self.display.mask
-        dark = bool(self._dark_labels.size) or bool((self.display.residual[above] < 0).any())
-        bright = any(polarity != "dark" for polarity in self._kinds) or not dark
+        below_healthy = self.display.residual[above] < 0
+        dark = bool(self._dark_labels.size) or bool(below_healthy.any())
+        bright = any(polarity != "dark" for polarity in self._kinds) or not below_healthy.all() or not dark
         return ["bright"] * bright + ["dark"] * dark
 
     def scan_panel(self, plane: Plane, index: int, px_per_mm: float) -> Image.Image:
