@@ -10,7 +10,8 @@ import SimpleITK as sitk
 from ..preprocessing.atlas import Atlas, load_atlas
 from ..preprocessing.registration import FULL, quick, register_affine
 
-# The usual stereotaxic grid at 1 mm, which classical pipelines register to.
+# The usual template grid at 1 mm. A smaller one, close around the brain, was slower: the registration then needs
+# several times as many iterations.
 TEMPLATE_SIZE_XYZ = (182, 218, 182)
 TEMPLATE_FIRST_VOXEL_RAS_MM = (-90.5, -126.0, -72.0)
 VAE_SIZE_ZYX = (40, 48, 40)

@@ -14,7 +14,8 @@ import SimpleITK as sitk
 class AffineRecipe:
     """How thoroughly to register. `shrink_factors` count voxels of the fixed image; smoothing is in mm.
 
-    sampling: fraction of the fixed image's voxels used by the metric, in (0, 1].
+    sampling: fraction of the fixed image's voxels used by the metric, in (0, 1]. min_step: the optimiser stops when its
+    steps get shorter than this (about mm).
     Raises ValueError where the levels do not match or the fraction is outside its range.
     """
 
@@ -22,6 +23,7 @@ class AffineRecipe:
     smoothing_mm: tuple[float, ...]
     sampling: float = 1.0
     iterations: int = 100
+    min_step: float = 1e-3
 
     def __post_init__(self) -> None:
         if len(self.shrink_factors) != len(self.smoothing_mm) or not self.shrink_factors:
@@ -30,7 +32,7 @@ class AffineRecipe:
             raise ValueError(f"sampling is a fraction in (0, 1], not {self.sampling}.")
 
 
-FULL = AffineRecipe((8, 4, 2, 1), (4.0, 2.0, 1.0, 0.0))
+FULL = AffineRecipe((8, 4, 2, 1), (4.0, 2.0, 1.0, 0.0), min_step=1e-2)
 """Four levels down to the fixed image's own resolution with every voxel: what a classical pipeline runs."""
 
 
@@ -59,7 +61,7 @@ def register_affine(fixed: sitk.Image, moving: sitk.Image, recipe: AffineRecipe,
         method.SetMetricSamplingStrategy(method.REGULAR)
         method.SetMetricSamplingPercentage(recipe.sampling)
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(1.0, 1e-3, recipe.iterations)
+    method.SetOptimizerAsRegularStepGradientDescent(1.0, recipe.min_step, recipe.iterations)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetShrinkFactorsPerLevel(list(recipe.shrink_factors))
     method.SetSmoothingSigmasPerLevel(list(recipe.smoothing_mm))
