@@ -51,6 +51,12 @@ class Anatomy:
         """Probability of brain, outer CSF included, (D, H, W)."""
         return self.probability[list(BRAIN)].sum(0)
 
+    @property
+    def confidence(self) -> float:
+        """Mean probability of the likeliest tissue over the brain tissue."""
+        tissue = parenchyma(self) > 0.5
+        return float(self.probability.max(0)[tissue].mean()) if tissue.any() else 0.0
+
 
 def read_anatomy(
     scan: Scan, values: NDArray[np.float32], foreground: Foreground, engine: Engine, shape: tuple[int, int, int],

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..tissues import BACKGROUND, EXTRACEREBRAL, OUTER_CSF, PARENCHYMA, VENTRICLES
+from ..tissues import BACKGROUND, CORTEX, EXTRACEREBRAL, OUTER_CSF, PARENCHYMA, VENTRICLES, WHITE
 
 _SPREAD_FLOOR = 0.02  # network units; noise that no scan is free of
 _BIAS_SIGMA_MM = 24.0
@@ -24,6 +24,12 @@ class TissueFit:
     mean: NDArray[np.float64]
     spread: NDArray[np.float64]
     bias: NDArray[np.float32]
+
+    @property
+    def tissue_contrast(self) -> float:
+        """Largest difference between white matter, cortex and CSF, in spreads of the white matter."""
+        means = self.mean[[WHITE, CORTEX, VENTRICLES, OUTER_CSF]]
+        return float((means.max() - means.min()) / self.spread[WHITE])
 
     def expected(self, probability: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Mean and variance, (D, H, W), of the intensity that the healthy tissue mix has at each voxel.
@@ -80,7 +86,6 @@ def _statistics(
     for k in (VENTRICLES, OUTER_CSF):  # a scan without visible ventricles still has CSF
         if mean[k] == 0:
             mean[k] = mean[OUTER_CSF] or mean[VENTRICLES] or 0.1
-    # Where the brain meets skull or air in the network's eyes, expect what the scan shows there: dark.
     return mean, np.maximum(spread, 0.01)
 
 
