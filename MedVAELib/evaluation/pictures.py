@@ -41,7 +41,7 @@ def write_case_picture(detection: Detection, truth: np.ndarray | None, title: st
     panels = figure.subplots(len(chosen), 3, squeeze=False)
     aspect = axes.spacing_zyx_mm[1] / axes.spacing_zyx_mm[2]
     names = ("scan", "expert (green), ours (red)" if truth is not None else "ours (red)",
-             f"score, 0 … {top:.3g} {detection.unit}; threshold {detection.threshold:.3g}")
+             f"score, 0 … {top:.3g}; threshold {detection.threshold:.3g}")
     for row, index in zip(panels, chosen, strict=True):
         shown = [AXIAL.slice(volume, index)[box] for volume in (scan, score, lesion, mask)]
         row[0].imshow(shown[0], cmap="gray", vmin=grey[0], vmax=grey[1], aspect=aspect)
