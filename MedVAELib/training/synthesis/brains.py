@@ -44,6 +44,7 @@ class SynthesisConfig:
     dwi: float = 0.15
     lesions: float = 0.75
     tumour: float = 0.15  # of the scans with lesions
+    lesion_brightness: tuple[float, float] | None = None  # of bright lesions against white matter; None: by contrast
     bright: float = 0.78  # of the lesions; the rest are darker than white matter
     real_masks: float = 0.6  # of the scans with lesions, where there are masks
     blobs: float = 0.7
@@ -106,7 +107,8 @@ class BrainSynthesiser:
             mni = coords * (torch.tensor(MNI_BRAIN_SIZE, device=self.device) / size)
             mni = mni + torch.tensor(MNI_BRAIN_CENTRE, device=self.device)
             image, lesions = add_lesions(
-                draw, image, brain, mni, self.masks, LESION_BRIGHTNESS[contrast], tumour, self.config
+                draw, image, brain, mni, self.masks, self.config.lesion_brightness or LESION_BRIGHTNESS[contrast], tumour,
+                self.config,
             )
         image = image + spreads[groups[0]].view(shape) * draw.normal(*shape)
         return SyntheticScan(*self._acquire(draw, image, target, brain), lesions, contrast)
