@@ -106,10 +106,8 @@ class BrainSynthesiser:
             size = torch.tensor(anatomy.brain_size, device=self.device)
             mni = coords * (torch.tensor(MNI_BRAIN_SIZE, device=self.device) / size)
             mni = mni + torch.tensor(MNI_BRAIN_CENTRE, device=self.device)
-            image, lesions = add_lesions(
-                draw, image, brain, mni, self.masks, self.config.lesion_brightness or LESION_BRIGHTNESS[contrast], tumour,
-                self.config,
-            )
+            brightness = self.config.lesion_brightness or LESION_BRIGHTNESS[contrast]
+            image, lesions = add_lesions(draw, image, brain, mni, self.masks, brightness, tumour, self.config)
         image = image + spreads[groups[0]].view(shape) * draw.normal(*shape)
         return SyntheticScan(*self._acquire(draw, image, target, brain), lesions, contrast)
 
