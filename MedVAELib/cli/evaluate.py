@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..bundle import DEFAULT_ANOMALY_BUNDLE
 from ..errors import CohortError
 from ..outputs import PROVENANCE_FILE, atomic_output, check_writable
 from ..progress import CancelToken, Progress
@@ -68,8 +69,8 @@ def anomaly(
     unknown = sorted(set(left_out) - {case.name for case in cases})
     if unknown:
         raise typer.BadParameter(f"there is no case {', '.join(unknown)} in {cases_dir}.", param_hint="--not-in-mean")
-    settings = {"cases": str(cases_dir), "bundle": bundle or "default", "score": score, "modality": modality.value,
-                "device": device, "not_in_mean": left_out}
+    settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE, "score": score,
+                "modality": modality.value, "device": device, "not_in_mean": left_out}
     with _task(output, progress) as (listener, cancel), atomic_output(output) as partial:
         detect = _detector(bundle, device, score, cancel)
         results = evaluate_cases(
@@ -107,7 +108,8 @@ def brain(
     from ..evaluation.tables import to_csv, to_json
 
     cases = find_cases(cases_dir)
-    settings = {"cases": str(cases_dir), "bundle": bundle or "default", "modality": modality.value, "device": device}
+    settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE,
+                "modality": modality.value, "device": device}
     with _task(output, progress) as (listener, cancel):
         detect = _detector(bundle, device, "zscore", cancel)
         results = evaluate_brains(cases, detect, template_brain_mask, modality.value, listener, cancel)

@@ -56,7 +56,7 @@ def write_case_picture(detection: Detection, truth: np.ndarray | None, title: st
         row[0].text(2, 2, f"slice {index}", color="white", fontsize=7, va="top")
     for panel, name in zip(panels[0], names, strict=True):
         panel.set_title(name, color="white", fontsize=9)
-    figure.suptitle(f"{title}   (patient's right on the left)", color="white", fontsize=10)
+    figure.suptitle(f"{title}   (patient's right on the left)\nscore: {detection.unit}", color="white", fontsize=9)
     figure.savefig(path, dpi=110)
 
 
