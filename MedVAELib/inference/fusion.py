@@ -17,6 +17,37 @@ _NORMS = (nn.BatchNorm3d, nn.BatchNorm2d, nn.BatchNorm1d)
 _TRANSPOSED = (nn.ConvTranspose3d, nn.ConvTranspose2d, nn.ConvTranspose1d)
 
 
+class OneDnnConv3d(nn.Conv3d):
+    """A 3D convolution that uses oneDNN for every size.
+
+    For one small scan or slab (batch × channels × planes × rows ≤ 20480) torch falls back on its own convolution on
+    a CPU, which was measured 2 to 3 times slower; deep levels, the stem and slabs of the head all are that small.
+    """
+
+    def __init__(self, conv: nn.Conv3d):
+        super().__init__(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
+            conv.groups, conv.bias is not None,
+        )  # fmt: skip
+        self.load_state_dict(conv.state_dict())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return convolve(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] = (1, 1, 1),
+    padding: tuple[int, ...] = (0, 0, 0), dilation: tuple[int, ...] = (1, 1, 1), groups: int = 1,
+) -> Tensor:  # fmt: skip
+    """`functional.conv3d`, on a CPU by oneDNN where torch has it."""
+    if x.device.type == "cpu" and x.dtype is torch.float32 and _HAS_ONEDNN:
+        return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
+    return functional.conv3d(x, weight, bias, stride, padding, dilation, groups)
+
+
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
+
+
 class PointwiseConv3d(nn.Linear):
     """A 1×1×1 convolution as one matrix product over the channels.
 
@@ -47,8 +78,9 @@ class FusedMerge(nn.Module):
         bias = merge.skip.bias if merge.skip.bias is not None else torch.zeros(norm.num_features)
         statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
         weight, bias = fuse_conv_bn_weights(merge.skip.weight, bias, *statistics)
-        self.skip = nn.Conv3d(weight.shape[1], weight.shape[0], 3, padding=1)
-        self.skip.weight.data, self.skip.bias.data = weight.detach(), bias.detach()
+        skip = nn.Conv3d(weight.shape[1], weight.shape[0], 3, padding=1)
+        skip.weight.data, skip.bias.data = weight.detach(), bias.detach()
+        self.skip = OneDnnConv3d(skip)
         # The shift of the norm is already in the skip half: here only its scale.
         scaled, _ = fuse_conv_bn_weights(merge.coarse.weight, None, *statistics)
         self.kernel = nn.Parameter(upsampling_kernel(scaled.detach()))
@@ -100,9 +132,14 @@ def _fold_norms(module: nn.Module) -> None:
                     module[i], module[i + 1] = fuse_conv_bn_eval(layer, norm, transpose=True), nn.Identity()
 
 
-def _pointwise(conv: nn.Conv3d) -> nn.Module:
-    unit = conv.kernel_size == (1, 1, 1) and conv.stride == (1, 1, 1) and conv.groups == 1
-    return PointwiseConv3d(conv) if unit and conv.padding in ((0, 0, 0), "valid", "same") else conv
+def _faster_convolution(conv: nn.Conv3d) -> nn.Module:
+    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
+        return conv
+    if conv.kernel_size == conv.stride == (1, 1, 1) and conv.padding == (0, 0, 0) and conv.groups == 1:
+        return PointwiseConv3d(conv)
+    return OneDnnConv3d(conv)
 
 
-_FASTER_FORMS: dict[type[nn.Module], Callable[..., nn.Module]] = {nn.Conv3d: _pointwise, Merge: FusedMerge}
+_FASTER_FORMS: dict[type[nn.Module], Callable[..., nn.Module]] = {
+    nn.Conv3d: _faster_convolution, Merge: FusedMerge,
+}  # fmt: skip

@@ -16,6 +16,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from ..networks.healthy_anatomy import HealthyAnatomyNet
+from .fusion import convolve
 
 _SLAB_PLANES = 4
 """Thickness of a slab on the half grid: its 64-channel features then take 1 to 2 MB."""
@@ -65,7 +66,7 @@ class SlabDecoder:
         convolution = self.net.head[0][0]  # its norm is folded into it
         for box in self.boxes:
             part = features[(..., *box.slices(grow=1, origin=origin))]
-            hidden = functional.conv3d(part, convolution.weight, convolution.bias)
+            hidden = convolve(part, convolution.weight, convolution.bias)
             yield self.net.head[1](functional.silu(hidden, inplace=True))
 
     def _features(self, z: Tensor, context: list[Tensor]) -> tuple[Tensor, tuple[int, int, int]]:
