@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...preprocessing.intensity import NETWORK_MAX, NETWORK_MEDIAN
-from ...tissues import TISSUES, VENTRICLES, WHITE
+from ...tissues import TISSUES, VENTRICLES
 from .anatomy import GROUP_INDEX, GROUPS, TISSUE_OF_GROUP, Anatomy, LesionMask
 from .lesions import MNI_BRAIN_CENTRE, MNI_BRAIN_SIZE, add_lesions
+from .normal_brightness import brighten
 from .random import Draw
 
 # Brightness against white matter = 1, (low, high) per group; measured on real scans and widened.
@@ -99,13 +100,15 @@ class BrainSynthesiser:
 
         contrast, means, spreads = self._contrast(draw)
         image = means[groups].mean(0).view(shape)
-        image = self._normal_variation(draw, image, target, contrast)
+        image = image * (1 + draw.number(0, 0.06) * draw.field(shape, 20)[0])
+        size = torch.tensor(anatomy.brain_size, device=self.device)
+        mni = coords * (torch.tensor(MNI_BRAIN_SIZE, device=self.device) / size)
+        mni = mni + torch.tensor(MNI_BRAIN_CENTRE, device=self.device)
+        if contrast != "random":
+            image = brighten(draw, image, target, mni, self.config.spacing_mm)
         lesions = torch.zeros_like(image)
         brain = target[[1, 2, 3, 6, 7]].sum(0)
         if with_lesions:
-            size = torch.tensor(anatomy.brain_size, device=self.device)
-            mni = coords * (torch.tensor(MNI_BRAIN_SIZE, device=self.device) / size)
-            mni = mni + torch.tensor(MNI_BRAIN_CENTRE, device=self.device)
             brightness = self.config.lesion_brightness or LESION_BRIGHTNESS[contrast]
             image, lesions = add_lesions(draw, image, brain, mni, self.masks, brightness, tumour, self.config)
         image = image + spreads[groups[0]].view(shape) * draw.normal(*shape)
@@ -172,18 +175,6 @@ class BrainSynthesiser:
         means[head] = means[head] * (draw.number(0.1, 1.0) if contrast == "dwi" else draw.number(0.3, 1.3))
         spreads = draw.uniform(0, 0.09, len(GROUPS)) * means
         return contrast, means, spreads
-
-    def _normal_variation(self, draw: Draw, image: Tensor, target: Tensor, contrast: str) -> Tensor:
-        """Texture inside tissues, and the bright rim and caps that healthy ventricles have on FLAIR."""
-        shape = self.config.shape
-        image = image * (1 + draw.number(0, 0.06) * draw.field(shape, 20)[0])
-        if contrast != "random" and draw.chance(0.7):
-            rim = target[VENTRICLES][None, None]
-            for _ in range(draw.integer(1, 3)):
-                rim = F.avg_pool3d(rim, 3, 1, 1)
-            strength = draw.number(0, 0.8) * (0.6 + 0.8 * draw.field(shape, 6)[0]).clamp(0, 2)
-            image = image * (1 + strength * rim[0, 0] * target[WHITE])
-        return image
 
     # ---- acquisition ----
 
