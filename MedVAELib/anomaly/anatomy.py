@@ -25,7 +25,7 @@ _CLOSING = 3  # voxels: sulci up to 12 mm wide at 2 mm belong to the brain
 _TOP_TO_CENTRE_MM = 78.0  # from the top of the scalp to the middle of the brain of an adult
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class Anatomy:
     """A scan in the network's window, and the tissue probabilities read from it.
 

@@ -12,7 +12,42 @@ from .result import Finding
 
 MIN_VOLUME_ML = 0.03
 """Smaller components are not reported: about three voxels of a 2 mm scan, thirty of a 1 mm scan."""
+DARK_STRICTNESS = 10.0
+"""Dark findings on FLAIR need a score that is this many times rarer than the false-positive rate asked for."""
 _MIDLINE_MM = 4.0
+
+
+def rank_findings(
+    bright: NDArray[np.float32], dark: NDArray[np.float32] | None, limit: float, image: sitk.Image,
+    first_ijk: tuple[int, int, int], probability: NDArray[np.float32], grid: sitk.Image,
+) -> tuple[NDArray[np.uint8], NDArray[np.uint16], list[Finding]]:  # fmt: skip
+    """Mask (1 bright, 2 dark), component labels and findings, worst first; labels are ranks.
+
+    bright, dark: calibrated scores of either side, zyx on the grid of `image`, dark None where it does not count;
+    limit: the threshold; the rest as in `describe`.
+    """
+    voxel_ml = float(np.prod(image.GetSpacing())) / 1000
+    mask = (bright > limit).astype(np.uint8)
+    components = find_components(mask > 0, voxel_ml)
+    ranked = [(b, f, components, f.label) for b, f in
+              describe(components, bright, image, "bright", probability, grid, first_ijk)]  # fmt: skip
+    if dark is not None:
+        hypo = find_components((dark > limit + np.log10(DARK_STRICTNESS)) & (mask == 0), voxel_ml)
+        mask[hypo > 0] = 2
+        ranked += [(b, f, hypo, f.label) for b, f in
+                   describe(hypo, dark, image, "dark", probability, grid, first_ijk)]  # fmt: skip
+    ranked.sort(key=lambda row: -row[0])
+    tables = {id(components): np.zeros(int(components.max()) + 1, np.uint16)}
+    if dark is not None:
+        tables[id(hypo)] = np.zeros(int(hypo.max()) + 1, np.uint16)
+    findings = []
+    for rank, (_, finding, source, old) in enumerate(ranked, 1):
+        tables[id(source)][old] = rank
+        findings.append(Finding(**{**finding.__dict__, "label": rank}))
+    labels = tables[id(components)][components]
+    if dark is not None:
+        labels = labels + tables[id(hypo)][hypo]
+    return mask, labels, findings
 
 
 def find_components(mask: NDArray[np.bool_], voxel_ml: float) -> NDArray[np.uint16]:

@@ -1,0 +1,86 @@
+"""The part of a detection that depends on scan and bundle alone, kept so that another detection need not repeat it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..preprocessing.intensity import Foreground, find_foreground
+from ..progress import CancelToken, Progress, no_progress
+from ..scan import Scan
+from ..timing import Timer
+from .anatomy import Anatomy, brain_mask, read_anatomy
+from .detector import Detector
+from .tissue_fit import TissueFit, fit_tissues
+
+MIN_TISSUE_CONTRAST = 1.0
+MIN_CONFIDENCE = 0.5
+"""A network asked for a brain sees one in anything. Real scans measured 0.65–0.70 mean tissue probability and a
+contrast of 2.5 spreads or more, noise 0.39 and 0.9–1.8."""
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedScan:
+    """A scan read by a detector: nothing here depends on posterior samples, threshold or score.
+
+    values: (z, y, x), the scan's intensities with everything outside `foreground.support` set to its offset. The
+    arrays are read-only, so that detections that share them cannot change each other. The maps last computed from it
+    are kept with it, by posterior samples and seed.
+    """
+
+    scan: Scan
+    detector: Detector
+    values: NDArray[np.float32]
+    foreground: Foreground
+    anatomy: Anatomy
+    fit: TissueFit
+    _maps: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        anatomy = self.anatomy
+        for array in (self.values, anatomy.image, anatomy.support, anatomy.probability, self.fit.bias):
+            array.flags.writeable = False
+
+    def is_of(self, scan: Scan) -> bool:
+        """Whether `scan` has the same voxels in the same place; its name and the modality asked for may differ."""
+        mine, other = self.scan.image, scan.image
+        return mine is other or (
+            mine.GetSize() == other.GetSize() and mine.GetSpacing() == other.GetSpacing()
+            and mine.GetOrigin() == other.GetOrigin() and mine.GetDirection() == other.GetDirection()
+            and np.array_equal(self.scan.array_zyx(), scan.array_zyx())
+        )  # fmt: skip
+
+
+def prepare_scan(
+    detector: Detector, scan: Scan, progress: Progress = no_progress, cancel: CancelToken | None = None,
+    timer: Timer | None = None,
+) -> PreparedScan:  # fmt: skip
+    """Reads the healthy anatomy behind the scan and fits its tissue intensities.
+
+    Raises InputError for a scan without a brain, DeviceMemoryError, Cancelled.
+    """
+    cancel, timer = cancel or CancelToken(), timer or Timer()
+    progress("anatomy", 0.05, "Reading the healthy anatomy")
+    with timer.stage("anatomy"):
+        values = scan.array_zyx()
+        foreground = find_foreground(values)
+        values = np.where(foreground.support, values, np.float32(foreground.offset))
+        cancel.check()
+        anatomy = read_anatomy(scan, values, foreground, detector.engine, detector.shape, detector.spacing_mm, cancel)
+    cancel.check()
+    progress("fit", 0.4, "Fitting healthy intensities")
+    with timer.stage("fit"):
+        inside = (brain_mask(anatomy) > 0.5) & anatomy.support
+        cancel.check()
+        fit = fit_tissues(anatomy.image, anatomy.probability, inside, detector.spacing_mm)
+        if anatomy.confidence < MIN_CONFIDENCE or fit.tissue_contrast < MIN_TISSUE_CONTRAST:
+            raise InputError(
+                f"{scan.path or scan.name}: no brain was found in it (nothing in it looks like brain tissue); choose a "
+                "brain scan whose header gives its true orientation and voxel size."
+            )
+    cancel.check()
+    return PreparedScan(scan, detector, values, foreground, anatomy, fit)

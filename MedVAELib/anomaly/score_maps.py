@@ -1,0 +1,154 @@
+"""What the scores are computed from and on: maps on the scan's own voxels, around the brain."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ..errors import BundleError
+from ..preprocessing.geometry import channels_from_grid, from_grid
+from ..preprocessing.intensity import Foreground
+from ..progress import CancelToken, Progress, no_progress
+from ..timing import Timer
+from .anatomy import Anatomy, brain_mask
+from .calibration import ScoreCalibration
+from .prepare import PreparedScan
+from .scores import SCORES, ScoreInputs
+
+_MARGIN_VOXELS = 3
+
+
+def sample_maps(
+    prepared: PreparedScan, samples: int = 1, seed: int = 0, progress: Progress = no_progress,
+    cancel: CancelToken | None = None, timer: Timer | None = None,
+) -> ScoreMaps:  # fmt: skip
+    """Posterior moments of a prepared scan, and everything a score needs of them on the scan's own voxels.
+
+    Maps of the same samples and seed that were computed just before are returned again. Raises DeviceMemoryError,
+    Cancelled.
+    """
+    cancel, timer = cancel or CancelToken(), timer or Timer()
+    if (samples, seed) in prepared._maps:
+        return prepared._maps[samples, seed]
+    anatomy = prepared.anatomy
+    with timer.stage("sampling"):
+        moments = prepared.detector.engine.moments(
+            anatomy.encoded, samples, prepared.fit.mean, seed,
+            lambda stage, fraction, message="": progress(stage, 0.45 + 0.2 * fraction, message), cancel,
+        )  # fmt: skip
+        if samples > 1:
+            anatomy = replace(anatomy, probability=moments.probability)
+    cancel.check()
+    progress("restore", 0.65, "Back onto the scan's grid")
+    with timer.stage("restore"):
+        maps = ScoreMaps(prepared, anatomy, moments.std)
+    prepared._maps.clear()  # one at a time: they are as large as the scan, several times over
+    prepared._maps[samples, seed] = maps
+    return maps
+
+
+class ScoreMaps:
+    """Everything on the scan's own voxels, inside a box around the brain to save time; `image` puts it back."""
+
+    def __init__(self, prepared: PreparedScan, anatomy: Anatomy, recon_std: NDArray[np.float32]):
+        """anatomy: the prepared scan's own, or with the mean probability over posterior samples; recon_std: standard
+        deviation over them, (D, H, W)."""
+        self.scan, self.fit, self.detector = prepared.scan, prepared.fit, prepared.detector
+        self.anatomy, fit, detector = anatomy, prepared.fit, prepared.detector
+        expected, variance = fit.expected(anatomy.probability)
+        variance = variance + recon_std**2
+        z = (anatomy.image / fit.bias - expected) / np.sqrt(variance) * anatomy.support
+        weights = detector.bundle.calibration["tissue_weight"]
+        sigma = detector.bundle.calibration["coarse_sigma_mm"] / detector.spacing_mm
+        weight = np.tensordot(np.asarray(weights, np.float32), anatomy.probability, 1)
+        brain = brain_mask(anatomy)
+        channels = np.stack(
+            [expected, variance, fit.bias, weight, ndimage.gaussian_filter(z, sigma), recon_std, brain]
+        ).astype(np.float32)
+        crop, box = self._box(prepared.values.shape, brain)
+        on_scan = channels_from_grid(channels, anatomy.grid, crop, [0, 1, 1, 0, 0, 0, 0])
+        self.crop, self.box = crop, box
+        self.expected, self.variance, self.bias, self.weight, self.coarse_z, self.recon_std, brain = on_scan
+        self.values = prepared.values[box]
+        self.stripped, self.brain_box = self._brain(brain > 0.5, prepared.foreground)
+
+    def _box(self, shape, brain) -> tuple[sitk.Image, tuple[slice, ...]]:
+        """An empty image and slices (zyx) of the part of the scan that can be brain."""
+        grid_brain = sitk.GetImageFromArray((brain > 0).astype(np.float32))
+        grid_brain.CopyInformation(self.anatomy.grid)
+        # A copy: SimpleITK's array views do not keep a temporary image alive.
+        inside = sitk.GetArrayFromImage(from_grid(grid_brain, self.scan.image)) > 0
+        box = []
+        for axis in range(3):
+            used = np.flatnonzero(inside.any(tuple(a for a in range(3) if a != axis)))
+            low, high = (used.min(), used.max()) if used.size else (0, shape[axis] - 1)
+            box.append(slice(max(0, int(low) - _MARGIN_VOXELS), min(shape[axis], int(high) + 1 + _MARGIN_VOXELS)))
+        z, y, x = box
+        return self.scan.image[x, y, z], tuple(box)
+
+    def _brain(self, predicted: NDArray[np.bool_], foreground: Foreground) -> tuple[bool, NDArray[np.bool_]]:
+        """Whether the scan is skull-stripped, and its brain: a stripped scan brings its own mask, others get ours."""
+        if not foreground.constant_background:
+            return False, predicted
+        shown = foreground.support[self.box]
+        if (shown & predicted).sum() < 0.75 * foreground.support.sum():
+            return False, predicted & shown
+        return True, ndimage.binary_fill_holes(shown) & ndimage.binary_dilation(predicted, iterations=2)
+
+    @cached_property
+    def _probability(self) -> NDArray[np.float32]:
+        outside = [1] + [0] * (len(self.anatomy.probability) - 1)
+        return channels_from_grid(self.anatomy.probability, self.anatomy.grid, self.crop, outside)
+
+    @cached_property
+    def _kl_gradient(self) -> NDArray[np.float32]:
+        gradient = np.abs(self.detector.engine.kl_gradient(self.anatomy.image.copy()))[None].astype(np.float32)
+        return channels_from_grid(gradient, self.anatomy.grid, self.crop, [0])[0]
+
+    def inputs(self, score: str) -> ScoreInputs:
+        """What the named score reads; the costly extras only for the scores that need them."""
+        image = (self.values - self.anatomy.offset) / self.anatomy.scale / self.bias
+        spacing_zyx = self.scan.image.GetSpacing()[::-1]
+        smoothing_mm = self.detector.bundle.calibration["fine_sigma_mm"]
+        return ScoreInputs(
+            image, self.expected, self.variance, self.weight, self.coarse_z,
+            tuple(smoothing_mm / s for s in spacing_zyx), self.fit.mean, self.fit.spread,
+            self._probability if score == "reconstruction_probability" else None,
+            self._kl_gradient if score == "kl_gradient" else None,
+        )  # fmt: skip
+
+    def raw(self, score: str, sign: int) -> NDArray[np.float32]:
+        """The raw score inside the brain, 0 outside."""
+        return SCORES[score](self.inputs(score), sign) * self.brain_box
+
+    def calibrated(self, score: str, modality: str, sign: int) -> NDArray[np.float32]:
+        tables = self.detector.bundle.calibration["score"]
+        table = tables.get(score, {}).get("flair" if modality == "other" else modality)
+        if table is None:
+            raise BundleError(f"Bundle '{self.detector.bundle.name}' is not calibrated for '{score}' on {modality}.")
+        side = table["bright" if sign > 0 else "dark"]
+        return ScoreCalibration.from_json(side).apply(self.raw(score, sign)) * self.brain_box
+
+    def reconstruction(self) -> NDArray[np.float32]:
+        """Healthy brain in scan units, 0 outside the brain."""
+        return (self.expected * self.bias * self.anatomy.scale + self.anatomy.offset) * self.brain_box
+
+    def residual(self) -> NDArray[np.float32]:
+        return (self.values - self.reconstruction()) * self.brain_box
+
+    def std(self) -> NDArray[np.float32]:
+        """Standard deviation of the reconstruction over posterior samples, scan units."""
+        return self.recon_std * self.bias * self.anatomy.scale * self.brain_box
+
+    def image(self, values: NDArray) -> sitk.Image:
+        """The box put back into a volume with exactly the scan's grid."""
+        whole = np.zeros(self.scan.image.GetSize()[::-1], values.dtype)
+        whole[self.box] = values
+        image = sitk.GetImageFromArray(whole)
+        image.CopyInformation(self.scan.image)
+        return image
