@@ -97,6 +97,10 @@ class Bundle:
     def _medvae(self) -> dict[str, Any]:
         return self.metadata["medvae"]
 
+    def check_sum(self) -> None:
+        """Raises BundleError unless the weights file is there and the one released; needs no torch."""
+        self._checked_weights()
+
     def verify(self) -> None:
         """Raises BundleError unless the weights are there, intact, and every one of them a finite number."""
         self.state_dict()

@@ -76,7 +76,7 @@ def provenance_json(result: Detection, files: list[str]) -> str:
         **result.provenance, "modality": result.modality, "unit": result.unit, "threshold": result.threshold,
         "fpr": result.fpr, "warnings": list(result.warnings), "files": sorted(files),
     }
-    return json.dumps(_plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def check_writable(directory: str | Path, names: Iterable[str] = DETECTION_FILES) -> None:
@@ -225,7 +225,7 @@ def _write_findings(result: Detection, path: Path) -> None:
         table.writeheader()
         for finding in result.findings:
             table.writerow({key: f"{value:.4f}" if isinstance(value, float) else value
-                            for key, value in _plain(finding.row()).items()})
+                            for key, value in plain(finding.row()).items()})
 
 
 def _record_time(result: Detection, stage: str, started: float) -> None:
@@ -234,16 +234,16 @@ def _record_time(result: Detection, stage: str, started: float) -> None:
         timings[stage] = round(time.perf_counter() - started, 3)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """`value` in JSON's own types; numbers that are none (NaN, infinity) become null."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):

@@ -86,10 +86,10 @@ class Scan:
 
     @classmethod
     def from_image(cls, image: sitk.Image, modality: str = "auto", name: str = "scan") -> Scan:
-        """A scan from an image in memory, validated like a file. Raises as `read` does, naming `name`."""
+        """A scan from an image in memory, validated like a file of that name. Raises as `read` does, naming `name`."""
         _check_modality(modality)
         _check_header(name, _Header.of_image(image))
-        return _validated(image, name, modality, _safe_name(name), None, {}, [], None, "")
+        return _validated(image, name, modality, _safe_name(name), None, {}, [], *hint_modality({}, name))
 
     def array_zyx(self) -> NDArray[np.float32]:
         """A copy of the intensities, (D, H, W) in the scan's own storage order."""

@@ -35,20 +35,22 @@ def detect_anomalies(
     scan: Scan, *, bundle: Bundle | str | Path | None = None, device: str = "auto", samples: int = 16,
     fpr: float = 0.01, score: str = "zscore", seed: int = 0, progress: Progress = no_progress,
     cancel: CancelToken | None = None, detector: Detector | None = None, prepared: PreparedScan | None = None,
+    timer: Timer | None = None,
 ) -> Detection:  # fmt: skip
     """Finds where a scan departs from the healthy brain behind it.
 
     bundle: name, folder or loaded Bundle; detector: one already loaded, instead of bundle and device; prepared: the
     same scan as `prepare_scan` left it, instead of all three: what it holds is not computed again, and the result is
-    the same. samples: posterior samples for the moments; fpr: share of healthy brain voxels that may be flagged;
-    score: a name in `SCORES`. Raises UsageError for an argument out of range, InputError for a scan without a brain,
-    BundleError, DeviceMemoryError, Cancelled; ValueError if `prepared` is another scan.
+    the same; timer: one that holds stages done before. samples: posterior samples for the moments; fpr: share of
+    healthy brain voxels that may be flagged; score: a name in `SCORES`. Raises UsageError for an argument out of
+    range, InputError for a scan without a brain, BundleError, DeviceMemoryError, Cancelled; ValueError if `prepared`
+    is another scan.
     """
-    _check_arguments(samples, fpr, score)
+    check_arguments(samples, fpr, score)
     if prepared is not None and not prepared.is_of(scan):
         raise ValueError(f"the prepared scan {prepared.scan.name} is not the scan {scan.name}")
     cancel = cancel or CancelToken()
-    timer = Timer()
+    timer = timer or Timer()
     if prepared is None:
         progress("load", 0.0, "Loading the model")
         with timer.stage("load"):
@@ -102,7 +104,8 @@ def score_inputs(
     return sample_maps(prepared, samples, seed, progress, cancel, timer)
 
 
-def _check_arguments(samples: int, fpr: float, score: str) -> None:
+def check_arguments(samples: int, fpr: float, score: str) -> None:
+    """Raises UsageError for a value out of range; `detect_anomalies` does it first."""
     if samples < 1 or samples > 10_000:
         raise UsageError(f"samples must lie between 1 and 10000, not {samples}.")
     if not 1e-5 <= fpr <= 0.5:

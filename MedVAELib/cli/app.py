@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from ..errors import DeviceMemoryError, MedVAEError
+from ..failures import Failure
 from .bundles import app as bundles_app
 from .detect import detect
 from .train import train
@@ -78,8 +78,6 @@ def run(arguments: Sequence[str]) -> int:
 
 def explain(error: Exception) -> tuple[int, str]:
     """The exit code and the sentence for a failure of any kind."""
-    if isinstance(error, MedVAEError):
-        return error.exit_code, str(error)
     if hasattr(error, "format_message"):  # a usage error of the command-line parser
         if type(error).__name__ == "NoArgsIsHelpError":
             print(error.format_message())
@@ -87,17 +85,6 @@ def explain(error: Exception) -> tuple[int, str]:
         return 2, f"{error.format_message()} (See 'medvae --help'.)"
     if isinstance(error, typer.Abort):
         return 130, "Cancelled."
-    if _is_out_of_memory(error):
-        return DeviceMemoryError.exit_code, (
-            "There is not enough memory for this scan: close other programs, or use --samples 1 or --device cpu.")
-    reason = " ".join(str(error).split())[:200]
-    return 1, (f"Something unexpected went wrong ({type(error).__name__}: {reason}): "
-               "run the same command with --debug added and report what it prints.")
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    text = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text
-                                                or "failed to allocate memory" in text)
+    failure = Failure.of(error)
+    hint = " Run the same command with --debug added and report what it prints." if failure.unexpected else ""
+    return failure.exit_code, failure.message + hint

@@ -1,0 +1,127 @@
+"""Quick looks that need no network: this machine, the bundles, and whether a scan can be used."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..errors import BundleError, InputError
+from .volumes import given_scan
+
+if TYPE_CHECKING:
+    from ..bundle import Bundle
+    from ..scan import Scan
+
+_PACKAGES = {"torch": "torch", "monai": "monai", "SimpleITK": "SimpleITK", "numpy": "numpy", "sklearn": "scikit-learn",
+             "scipy": "scipy", "vtk": "vtk", "safetensors": "safetensors"}  # fmt: skip
+"""What predicting needs: the module's name and the package's."""
+_LARGEST_BRAIN_ML = 2200.0
+EXPECTED_TIME = "a few seconds on a GPU, 5 to 30 seconds on a CPU; less for the same scan again"
+
+
+def info() -> Mapping[str, Any]:
+    """Versions, missing packages, and the devices with their free memory; works without torch."""
+    missing = [package for module, package in _PACKAGES.items() if find_spec(module) is None]
+    versions = {"medvae": __version__, "python": platform.python_version()}
+    for module, package in _PACKAGES.items():
+        if package not in missing:
+            versions[package] = _version(module, package)
+    answer: dict[str, Any] = {"versions": versions, "missing": missing, "platform": platform.platform(), "devices": [],
+                              "default_device": None, "reasons": []}  # fmt: skip
+    if "torch" in missing:
+        return {**answer, "reasons": ["PyTorch is not installed."]}
+    return {**answer, **_devices()}
+
+
+def _version(module: str, package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:  # Slicer's own VTK and SimpleITK come without package metadata
+        try:
+            found = __import__(module)
+        except Exception as error:
+            return f"broken ({type(error).__name__})"
+        own = getattr(found, "__version__", None)
+        return str(own or getattr(getattr(found, "vtkVersion", None), "GetVTKVersion", lambda: "unknown")())
+
+
+def _devices() -> Mapping[str, Any]:
+    import torch
+
+    from ..inference.device import cpu_threads, cuda_problem, mps_problem, select_device
+
+    devices: list[dict[str, Any]] = []
+    if not cuda_problem():
+        for index in range(torch.cuda.device_count()):
+            entry: dict[str, Any] = {"name": f"cuda:{index}", "label": torch.cuda.get_device_name(index)}
+            try:
+                free, total = torch.cuda.mem_get_info(index)
+                entry |= {"free_gib": round(free / 2**30, 1), "total_gib": round(total / 2**30, 1)}
+            except RuntimeError as error:  # a GPU whose memory is taken to the last byte
+                entry["problem"] = str(error).splitlines()[0][:160]
+            devices.append(entry)
+    if platform.system() == "Darwin" and not mps_problem():
+        devices.append({"name": "mps", "label": "Apple GPU"})
+    threads = cpu_threads()
+    devices.append({"name": "cpu", "label": f"CPU, {threads} thread{'s' if threads > 1 else ''}"})
+    choice = select_device("auto")
+    return {"devices": devices, "default_device": str(choice.device), "reasons": list(choice.reasons),
+            "cuda_built_for": torch.version.cuda}  # fmt: skip
+
+
+def bundles() -> Mapping[str, Any]:
+    """Every bundle that can be chosen by name, damaged ones with the reason."""
+    from ..bundle import DEFAULT_ANOMALY_BUNDLE, bundle_paths, read_bundle, user_bundle_dir
+
+    found = []
+    for name, path in bundle_paths().items():
+        entry: dict[str, Any] = {"name": name, "path": str(path), "valid": True, "problem": ""}
+        try:
+            bundle = read_bundle(path)
+            entry |= _about(bundle)
+            bundle.check_sum()
+        except BundleError as error:
+            entry |= {"valid": False, "problem": str(error)}
+        found.append(entry)
+    return {"bundles": found, "default": DEFAULT_ANOMALY_BUNDLE, "user_folder": str(user_bundle_dir())}
+
+
+def _about(bundle: Bundle) -> dict[str, Any]:
+    medvae = bundle.metadata["medvae"]
+    return {
+        "version": bundle.version, "task": bundle.metadata["task"], "description": bundle.metadata["description"],
+        "licence": bundle.metadata["copyright"], "modality": bundle.modality, "training_data": medvae["training_data"],
+        "results": medvae["results"], "grid": medvae["grid"], "sha256": bundle.sha256, "expected_time": EXPECTED_TIME,
+    }  # fmt: skip
+
+
+def describe(given: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Whether the scan can be used, and what it looks like; what only the network can tell is left to the detection."""
+    try:
+        scan = given_scan(given)
+    except InputError as error:
+        return {"usable": False, "message": str(error)}
+    from ..preprocessing.geometry import orientation_code
+
+    image = scan.image
+    return {
+        "usable": True, "message": "", "name": scan.name, "modality": scan.modality_hint,
+        "modality_reason": scan.modality_reason or "decided from the image during the detection",
+        "size": list(image.GetSize()), "spacing_mm": [round(step, 4) for step in image.GetSpacing()],
+        "orientation": orientation_code(image), "content": _content(scan), "warnings": list(scan.warnings),
+    }  # fmt: skip
+
+
+def _content(scan: Scan) -> str:
+    """"stripped": no more than a brain stands on a constant background; "head" otherwise."""
+    import numpy as np
+
+    from ..preprocessing.intensity import find_foreground
+
+    foreground = find_foreground(scan.array_zyx())
+    volume_ml = float(foreground.support.sum()) * float(np.prod(scan.image.GetSpacing())) / 1000
+    return "stripped" if foreground.constant_background and volume_ml <= _LARGEST_BRAIN_ML else "head"

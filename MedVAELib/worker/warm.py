@@ -1,0 +1,82 @@
+"""What stays in memory between two requests: one detector, and the scans it prepared last."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..progress import CancelToken, Progress
+from ..scan import Scan
+from ..timing import Timer
+
+if TYPE_CHECKING:
+    from ..anomaly.detector import Detector
+    from ..anomaly.prepare import PreparedScan
+
+MAX_SCANS = 2
+
+
+class WarmDetector:
+    """Loads a detector and prepares scans, unless it still has them."""
+
+    def __init__(self) -> None:
+        self._key: Any = None
+        self._detector: Detector | None = None
+        self._scans: OrderedDict[bytes, PreparedScan] = OrderedDict()
+
+    def detector(self, bundle: Bundle, device: str) -> Detector:
+        """Raises what `Detector.load` raises. Files that changed on disk are read again."""
+        files = (bundle.path / "metadata.json", bundle.weights_path)
+        key = (bundle.path, device, bundle.sha256, *(_stamp(file) for file in files))
+        if key != self._key or self._detector is None:
+            from ..anomaly.detector import Detector
+
+            self.forget()
+            self._detector, self._key = Detector.load(bundle, device), key
+        return self._detector
+
+    def prepared(
+        self, detector: Detector, scan: Scan, progress: Progress, cancel: CancelToken, timer: Timer
+    ) -> PreparedScan:
+        """The scan as the detector prepares it. Raises what `prepare_scan` raises."""
+        key = content_key(scan)
+        found = self._scans.get(key)
+        if found is None:
+            from ..anomaly.prepare import prepare_scan
+
+            while len(self._scans) >= MAX_SCANS:  # before, so that there is room for it
+                self._scans.popitem(last=False)
+            found = prepare_scan(detector, scan, progress, cancel, timer)
+            self._scans[key] = found
+        self._scans.move_to_end(key)
+        return found
+
+    def forget_if_degraded(self) -> None:
+        """After running out of memory, the next detection starts on the device that was asked for again."""
+        if self._detector is not None and self._detector.engine.steps:
+            self.forget()
+
+    def forget(self) -> None:
+        self._key = self._detector = None
+        self._scans.clear()
+
+
+def content_key(scan: Scan) -> bytes:
+    """The same for scans with the same voxels in the same place; name and modality do not matter."""
+    image = scan.image
+    geometry = np.array([*image.GetSize(), *image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()])
+    digest = hashlib.blake2b(geometry.tobytes(), digest_size=16)
+    digest.update(scan.array_zyx().data)
+    return digest.digest()
+
+
+def _stamp(file: Any) -> tuple[int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
