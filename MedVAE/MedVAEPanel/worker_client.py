@@ -1,0 +1,274 @@
+"""Talking to the worker process: requests out, replies in, without ever waiting for it.
+
+The worker is started with the first request and kept warm. Whatever happens to it (crash, kill, no memory, not
+installed), every request ends with exactly one call of `on_result` or `on_error`, and the next one starts it anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import qt
+
+CANCEL_GRACE_MS = 800
+START_LIMIT_MS = 60_000
+_TAIL_LINES = 12
+
+
+@dataclass
+class Job:
+    """One request on its way. The callbacks are called from the event loop."""
+
+    id: int
+    task: str
+    on_result: Callable[[Mapping[str, Any]], None]
+    on_error: Callable[[Mapping[str, Any]], None]
+    on_progress: Callable[[Mapping[str, Any]], None] | None = None
+    line: bytes = field(default=b"", repr=False)
+    cancelled: bool = False
+
+
+def make_process():
+    """The real thing; tests hand in their own."""
+    return qt.QProcess()
+
+
+class WorkerClient:
+    """`command`: program and arguments; `library`: folder of MedVAELib, put on the worker's PYTHONPATH."""
+
+    def __init__(
+        self, command: list[str], library: str | Path, log: Callable[[str], None] = lambda line: None,
+        process_factory: Callable[[], Any] = make_process, temporary: str | Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ):  # fmt: skip
+        self.command, self.library = list(command), str(library)
+        self.environment = dict(environment or {})
+        self.on_state: list[Callable[[str], None]] = []
+        self._log, self._make_process, self._temporary = log, process_factory, temporary
+        self._process: Any = None
+        self._pid: int | None = None  # of the worker itself: the process may be a launcher
+        self._ready = False
+        self._jobs: dict[int, Job] = {}
+        self._last_id = 0
+        self._buffer, self._errors = b"", b""
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._folder: Path | None = None
+
+    # --- For the panel -----------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        """"stopped", "starting", "idle" or "busy"."""
+        if self._process is None:
+            return "stopped"
+        if not self._ready:
+            return "starting"
+        return "busy" if self._jobs else "idle"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running worker, once it is ready."""
+        return self._pid
+
+    def folder(self, name: str) -> Path:
+        """A new folder for one job's files, readable by this user only. Raises OSError when it cannot be made."""
+        if self._folder is None or not self._folder.is_dir():
+            self._folder = Path(tempfile.mkdtemp(prefix="medvae-", dir=self._temporary))
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._folder))
+
+    def request(
+        self, task: str, fields: Mapping[str, Any], on_result: Callable[[Mapping[str, Any]], None],
+        on_error: Callable[[Mapping[str, Any]], None],
+        on_progress: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> Job:  # fmt: skip
+        """Sends a request, starting the worker if need be. Returns at once."""
+        self._last_id += 1
+        line = json.dumps({"id": self._last_id, "task": task, **fields}).encode("ascii") + b"\n"
+        job = Job(self._last_id, task, on_result, on_error, on_progress, line)
+        self._jobs[job.id] = job
+        if self._process is None:
+            self._start()
+        elif self._ready:
+            self._send(line)
+        self._tell_state()
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Asks the worker to stop; if it has not within 0.8 s, it is killed. `on_error` follows, kind "Cancelled"."""
+        if self._jobs.get(job.id) is not job or job.cancelled:
+            return
+        job.cancelled = True
+        if self._ready:
+            self._send(json.dumps({"cancel": job.id}).encode("ascii") + b"\n")
+        qt.QTimer.singleShot(CANCEL_GRACE_MS if self._ready else 0, lambda: self._kill_if_open(job))
+
+    def shutdown(self) -> None:
+        """Ends the worker now and removes the temporary folder. Open requests end as cancelled."""
+        for job in self._jobs.values():
+            job.cancelled = True
+        self._kill("MedVAE was closed.")
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    # --- The process -------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        process = self._process = self._make_process()
+        self._ready, self._pid, self._buffer, self._errors = False, None, b"", b""
+        self._tail.clear()
+        environment = qt.QProcessEnvironment.systemEnvironment()
+        inherited = environment.value("PYTHONPATH", "")
+        environment.insert("PYTHONPATH", self.library + (os.pathsep + inherited if inherited else ""))
+        environment.insert("PYTHONUNBUFFERED", "1")
+        for name, value in self.environment.items():
+            environment.insert(name, value)
+        process.setProcessEnvironment(environment)
+        process.connect("readyReadStandardOutput()", lambda: self._read(process))
+        process.connect("readyReadStandardError()", lambda: self._read_errors(process))
+        process.connect("finished(int,QProcess::ExitStatus)", lambda *_: self._finished(process))
+        process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._failed(process, error))
+        process.start(self.command[0], [*self.command[1:], "-m", "MedVAELib.worker"])
+        qt.QTimer.singleShot(START_LIMIT_MS, lambda: self._give_up(process))
+
+    def _give_up(self, process) -> None:
+        if self._process is process and not self._ready:
+            self._kill("It did not start within a minute.")
+
+    def _send(self, line: bytes) -> None:
+        self._process.write(line)
+
+    def _read(self, process) -> None:
+        if process is not self._process:
+            return
+        self._buffer += _bytes(process.readAllStandardOutput())
+        *lines, self._buffer = self._buffer.split(b"\n")
+        for line in lines:
+            if process is self._process:  # a callback can have ended it
+                self._receive(line)
+
+    def _read_errors(self, process) -> None:
+        if process is not self._process:
+            return
+        self._errors += _bytes(process.readAllStandardError())
+        *lines, self._errors = self._errors.split(b"\n")
+        for line in lines:
+            text = line.decode("utf-8", "replace").rstrip()
+            if text:
+                self._tail.append(text)
+                self._log(f"worker: {text}")
+
+    def _receive(self, line: bytes) -> None:
+        try:
+            message = json.loads(line)
+            event = message["event"]
+        except (ValueError, KeyError, TypeError):
+            self._log(f"worker: {line.decode('utf-8', 'replace').rstrip()}")
+            return
+        if event == "ready":
+            self._ready, self._pid = True, message.get("pid")
+            self._log(f"The worker is ready (MedVAE {message.get('version', '?')}).")
+            for job in list(self._jobs.values()):
+                self._send(job.line)
+            self._tell_state()
+            return
+        job = self._jobs.get(message.get("id"))
+        if job is None:
+            self._log(f"worker: {message.get('message', event)}")
+        elif event == "progress":
+            if job.on_progress is not None and not job.cancelled:
+                job.on_progress(message)
+        elif event == "result" and not job.cancelled:
+            self._close(job, job.on_result, message)
+        else:
+            self._close(job, job.on_error, _CANCELLED if job.cancelled else message)
+
+    def _close(self, job: Job, callback: Callable[[Mapping[str, Any]], None], message: Mapping[str, Any]) -> None:
+        del self._jobs[job.id]
+        self._tell_state()
+        callback(message)
+
+    def _failed(self, process, error) -> None:
+        """Other errors than a failed start are followed by `finished`."""
+        if process is self._process and error == qt.QProcess.FailedToStart:
+            self._process = None
+            self._ended(process, f"{self.command[0]} cannot be started.")
+
+    def _finished(self, process) -> None:
+        if process is not self._process:
+            return
+        self._read(process)
+        self._read_errors(process)
+        if process is self._process:
+            self._process = None
+            crashed = process.exitStatus() == qt.QProcess.CrashExit
+            self._ended(process, "It crashed or was killed, perhaps because memory ran out." if crashed
+                        else f"Its exit code was {process.exitCode()}.")  # fmt: skip
+
+    def _kill_if_open(self, job: Job) -> None:
+        if self._jobs.get(job.id) is job:
+            self._log("The worker did not stop in time and was ended.")
+            self._kill("It was ended to cancel.")
+
+    def _kill(self, reason: str) -> None:
+        process, pid = self._process, self._pid
+        if process is None:
+            return
+        self._process = None  # what it still says does not matter
+        if pid:
+            with contextlib.suppress(OSError):
+                os.kill(pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+        process.closeWriteChannel()  # a worker behind a launcher ends with its standard input
+        process.kill()
+        process.waitForFinished(1000)
+        self._ended(process, reason)
+
+    def _ended(self, process, reason: str) -> None:
+        """Every open request ends here; the next one starts a new worker."""
+        self._ready, self._pid = False, None
+        jobs, self._jobs = list(self._jobs.values()), {}
+        process.deleteLater()
+        if not all(job.cancelled for job in jobs):
+            self._log(f"The worker has ended. {reason}")
+        self._tell_state()
+        message = {"kind": "WorkerError", "exit_code": 1, "message": f"The worker has ended. {reason}",
+                   "log": list(self._tail)}  # fmt: skip
+        for job in jobs:
+            job.on_error(_CANCELLED if job.cancelled else message)
+
+    def _tell_state(self) -> None:
+        for listener in list(self.on_state):
+            listener(self.state)
+
+
+_CANCELLED = {"kind": "Cancelled", "exit_code": 130, "message": "Cancelled."}
+
+
+def _bytes(data) -> bytes:
+    """What a QByteArray holds; PythonQt and PySide hand it over differently."""
+    data = data.data()
+    return data.encode("utf-8", "surrogateescape") if isinstance(data, str) else bytes(data)
+
+
+def python_command() -> list[str]:
+    """The Python that Slicer runs; outside of Slicer, this one."""
+    import sys
+
+    import slicer
+
+    name = "PythonSlicer.exe" if os.name == "nt" else "PythonSlicer"
+    beside = Path(slicer.app.slicerHome) / "bin" / name
+    if beside.is_file():
+        return [str(beside)]
+    found = shutil.which("PythonSlicer")
+    return [found or sys.executable]
