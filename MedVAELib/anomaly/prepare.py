@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..preprocessing.geometry import rounded_geometry
 from ..preprocessing.intensity import Foreground, find_foreground
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
@@ -27,13 +29,15 @@ contrast of 2.5 spreads or more, noise 0.39 and 0.9–1.8."""
 class PreparedScan:
     """A scan read by a detector: nothing here depends on posterior samples, threshold or score.
 
-    values: (z, y, x), the scan's intensities with everything outside `foreground.support` set to its offset. The
-    arrays are read-only, so that detections that share them cannot change each other. The maps last computed from it
-    are kept with it, by posterior samples and seed.
+    space: the scan's image with its geometry rounded, on which everything is computed. values: (z, y, x), the scan's
+    intensities with everything outside `foreground.support` set to its offset. The arrays are read-only, so that
+    detections that share them cannot change each other. The maps last computed from it are kept with it, by posterior
+    samples and seed.
     """
 
     scan: Scan
     detector: Detector
+    space: sitk.Image
     values: NDArray[np.float32]
     foreground: Foreground
     anatomy: Anatomy
@@ -66,11 +70,14 @@ def prepare_scan(
     cancel, timer = cancel or CancelToken(), timer or Timer()
     progress("anatomy", 0.05, "Reading the healthy anatomy")
     with timer.stage("anatomy"):
+        space = rounded_geometry(scan.image)
         values = scan.array_zyx()
         foreground = find_foreground(values)
         values = np.where(foreground.support, values, np.float32(foreground.offset))
         cancel.check()
-        anatomy = read_anatomy(scan, values, foreground, detector.engine, detector.shape, detector.spacing_mm, cancel)
+        anatomy = read_anatomy(
+            replace(scan, image=space), values, foreground, detector.engine, detector.shape, detector.spacing_mm, cancel
+        )
     cancel.check()
     progress("fit", 0.4, "Fitting healthy intensities")
     with timer.stage("fit"):
@@ -83,4 +90,4 @@ def prepare_scan(
                 "brain scan whose header gives its true orientation and voxel size."
             )
     cancel.check()
-    return PreparedScan(scan, detector, values, foreground, anatomy, fit)
+    return PreparedScan(scan, detector, space, values, foreground, anatomy, fit)

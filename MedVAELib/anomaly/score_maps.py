@@ -58,7 +58,8 @@ class ScoreMaps:
     def __init__(self, prepared: PreparedScan, anatomy: Anatomy, recon_std: NDArray[np.float32]):
         """anatomy: the prepared scan's own, or with the mean probability over posterior samples; recon_std: standard
         deviation over them, (D, H, W)."""
-        self.scan, self.fit, self.detector = prepared.scan, prepared.fit, prepared.detector
+        self.scan, self.space = prepared.scan, prepared.space
+        self.fit, self.detector = prepared.fit, prepared.detector
         self.anatomy, fit, detector = anatomy, prepared.fit, prepared.detector
         expected, variance = fit.expected(anatomy.probability)
         variance = variance + recon_std**2
@@ -82,14 +83,14 @@ class ScoreMaps:
         grid_brain = sitk.GetImageFromArray((brain > 0).astype(np.float32))
         grid_brain.CopyInformation(self.anatomy.grid)
         # A copy: SimpleITK's array views do not keep a temporary image alive.
-        inside = sitk.GetArrayFromImage(from_grid(grid_brain, self.scan.image)) > 0
+        inside = sitk.GetArrayFromImage(from_grid(grid_brain, self.space)) > 0
         box = []
         for axis in range(3):
             used = np.flatnonzero(inside.any(tuple(a for a in range(3) if a != axis)))
             low, high = (used.min(), used.max()) if used.size else (0, shape[axis] - 1)
             box.append(slice(max(0, int(low) - _MARGIN_VOXELS), min(shape[axis], int(high) + 1 + _MARGIN_VOXELS)))
         z, y, x = box
-        return self.scan.image[x, y, z], tuple(box)
+        return self.space[x, y, z], tuple(box)
 
     def _brain(self, predicted: NDArray[np.bool_], foreground: Foreground) -> tuple[bool, NDArray[np.bool_]]:
         """Whether the scan is skull-stripped, and its brain: a stripped scan brings its own mask, others get ours."""
@@ -113,7 +114,7 @@ class ScoreMaps:
     def inputs(self, score: str) -> ScoreInputs:
         """What the named score reads; the costly extras only for the scores that need them."""
         image = (self.values - self.anatomy.offset) / self.anatomy.scale / self.bias
-        spacing_zyx = self.scan.image.GetSpacing()[::-1]
+        spacing_zyx = self.space.GetSpacing()[::-1]
         smoothing_mm = self.detector.bundle.calibration["fine_sigma_mm"]
         return ScoreInputs(
             image, self.expected, self.variance, self.weight, self.coarse_z,

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 _LPS_RAS = np.array([-1.0, -1.0, 1.0])
 _EDGE = 1e-5  # in voxels: a point this close to the edge of the field of view counts as inside
 _PARALLEL = 1e-3  # in voxels: drift along a whole axis below which axes count as parallel
+_DECIMALS = 9  # of mm and of direction cosines: far below what a voxel can show, far above rounding
 _LETTERS = ("LR", "PA", "IS")
 SMOOTHING = 0.35
 """Gaussian sigma before downsampling, as a fraction of sqrt(grid² - scan²) of the spacings."""
@@ -40,6 +41,19 @@ def ras_grid(center_ras_mm: Sequence[float], size_zyx: Sequence[int],
     first_ras = np.asarray(center_ras_mm, float) - spacing_xyz * (size_xyz - 1) / 2
     grid.SetOrigin((first_ras * _LPS_RAS).tolist())
     return grid
+
+
+def rounded_geometry(image: sitk.Image) -> sitk.Image:
+    """A copy whose spacing, origin and direction are rounded to nine decimals.
+
+    Programs that keep a scan's place as one matrix give spacing and directions back with other last bits; what is
+    computed on the rounded place is the same for all of them.
+    """
+    copy = sitk.Image(image)
+    copy.SetSpacing([round(value, _DECIMALS) for value in image.GetSpacing()])
+    copy.SetOrigin([round(value, _DECIMALS) + 0.0 for value in image.GetOrigin()])  # + 0.0: no negative zero
+    copy.SetDirection([round(value, _DECIMALS) + 0.0 for value in image.GetDirection()])
+    return copy
 
 
 def ras_affine_mm(image: sitk.Image) -> NDArray[np.float64]:

@@ -72,3 +72,20 @@ def test_another_scan_is_refused(detector, scan):
             detect_anomalies(Scan.from_image(image), prepared=prepared)
     named = Scan.from_image(scan.image, modality="flair", name="another name")
     assert np.isfinite(detect_anomalies(named, prepared=prepared, samples=1).threshold)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.2])
+def test_the_last_bits_of_the_geometry_do_not_matter(detector, scan, tilt):
+    """A program that keeps the place of a scan as one matrix gives back other last bits, and must get the same maps."""
+    turn = np.array(sitk.Euler3DTransform((0, 0, 0), tilt, tilt / 3, -tilt).GetMatrix()).reshape(3, 3)
+    image = sitk.Image(scan.image)
+    image.SetSpacing((2.2000000476837158, 2.2000000476837158, 2.2999999523162842))
+    image.SetDirection((turn @ np.array(image.GetDirection()).reshape(3, 3)).ravel().tolist())
+    other = sitk.Image(image)
+    other.SetSpacing([np.nextafter(value, 9) for value in image.GetSpacing()])
+    other.SetOrigin([np.nextafter(value, 1e9) for value in image.GetOrigin()])
+    other.SetDirection([np.nextafter(value, 9) for value in image.GetDirection()])
+    assert other.GetSpacing() != image.GetSpacing() and other.GetDirection() != image.GetDirection()
+    first, second = (detect_anomalies(Scan.from_image(i), detector=detector, samples=2) for i in (image, other))
+    assert volumes(first) == volumes(second) and first.findings == second.findings
+    assert second.anomaly.GetDirection() == other.GetDirection() and second.anomaly.GetOrigin() == other.GetOrigin()
