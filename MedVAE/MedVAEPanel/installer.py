@@ -1,0 +1,175 @@
+"""Carrying out an installation plan with what Slicer offers: the PyTorch extension, slicer.packaging, slicer.util."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import slicer
+
+from . import dependencies
+from .dependencies import Plan
+
+MIN_FREE_GB = 4
+"""PyTorch with its GPU libraries, while it is being unpacked."""
+
+_REASONS = (
+    (r"No space left|There is not enough space", "The disk is full: make room and try again."),
+    (r"Permission denied|Access is denied|WinError (5|32)\b|being used by another",
+     "A file is in use or may not be replaced: restart Slicer and try again before anything else."),
+    (r"ResolutionImpossible|conflicting dependencies|user requested \(constraint\)",
+     "A package would have to replace one that comes with this Slicer, which is not done: use a newer Slicer."),
+    (r"name resolution|getaddrinfo|NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError|Network is unreachable",
+     "There is no connection to the package server: connect, or use \"Install from folder…\"."),
+    (r"THESE PACKAGES DO NOT MATCH THE HASHES|has an invalid wheel|BadZipFile|is not a zip file|Wheel .* is invalid",
+     "A downloaded package is damaged: get it again."),
+)  # fmt: skip
+
+
+class InstallError(Exception):
+    """One sentence for the user."""
+
+
+def has_pytorch_extension() -> bool:
+    return importlib.util.find_spec("PyTorchUtils") is not None
+
+
+def install(
+    plan: Plan, log: Callable[[str], None] = print, paths: Sequence[str] | None = None, site: str | None = None
+) -> None:
+    """Does what the plan says, keeping the interface alive as Slicer's own installers do.
+
+    paths, site: where packages are looked for and put (default: this Python). Raises InstallError.
+    """
+    site = site or sysconfig.get_path("purelib")
+    _check(plan, site)
+    try:
+        dependencies.remove(plan.remove)
+    except OSError as error:
+        raise InstallError(
+            f"What an interrupted installation left cannot be removed ({error.strerror}): restart Slicer and try "
+            "again before anything else."
+        ) from error
+    with _pip_settings(paths) as (constraints, pip_log):
+        try:
+            if plan.torch is not None:
+                log("Installing PyTorch with the PyTorch extension, for this machine's GPU if it has one.")
+                _install_torch(plan.torch)
+            if plan.pip:
+                log(f"Installing {', '.join(dependencies._requirement(each).name for each in plan.pip)}.")
+                _install_with_pip(plan, constraints)
+        except Exception as error:  # whatever the installers raise, the user gets one sentence
+            lines = _read(pip_log)
+            for line in _errors(lines)[-6:]:
+                log(line)
+            raise InstallError(_sentence(lines, error)) from error
+    importlib.invalidate_caches()
+    left = [state for state in dependencies.inspect(paths) if state.installable]
+    if left:
+        raise InstallError(f"{left[0].package.name} is still {left[0].text}: {left[0].detail or 'try again.'}")
+    log("Everything that MedVAE needs is installed.")
+
+
+def _check(plan: Plan, site: str) -> None:
+    """What would fail later and less clearly."""
+    if not os.access(site, os.W_OK):
+        raise InstallError(f"{site} may not be written: install Slicer in a folder of your own, or start it as an "
+                           "administrator once.")  # fmt: skip
+    if plan.wheels is not None:
+        if not any(plan.wheels.glob("*.whl")):
+            raise InstallError(f"{plan.wheels} holds no wheels (.whl): choose the folder that they were downloaded to.")
+        lacking = dependencies.lacking_wheels(plan.wheels, plan.pip)
+        if lacking:
+            raise InstallError(
+                f"{plan.wheels} holds no wheel of {' and '.join(lacking)} that fits Python "
+                f"{sys.version_info.major}.{sys.version_info.minor} on {sysconfig.get_platform()}: download it there, "
+                "see README.md."
+            )
+    elif "torch" in plan.names:
+        free_gb = shutil.disk_usage(site).free / 1e9
+        if free_gb < MIN_FREE_GB:
+            raise InstallError(f"Only {free_gb:.1f} GB are free where Slicer is installed, and PyTorch needs about "
+                               f"{MIN_FREE_GB}: make room and try again.")  # fmt: skip
+
+
+def _install_torch(version: str) -> None:
+    import PyTorchUtils
+
+    torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=False, torchVersionRequirement=version)
+    if torch is None:
+        raise RuntimeError("The PyTorch extension did not install PyTorch.")
+
+
+def _install_with_pip(plan: Plan, constraints: Path) -> None:
+    packaging = _slicer_packaging()
+    if plan.wheels is not None:
+        arguments = ["--no-index", "--find-links", str(plan.wheels), *plan.pip]
+        if packaging is not None:
+            packaging.pip_install(arguments, constraints=constraints, requester="MedVAE")
+        else:
+            slicer.util.pip_install([*arguments, "-c", str(constraints)])
+    elif packaging is not None:
+        packaging.pip_ensure(list(plan.pip), constraints=constraints, prompt_install=False, requester="MedVAE")
+    else:
+        slicer.util.pip_install([*plan.pip, "-c", str(constraints)])
+
+
+def _slicer_packaging():
+    """slicer.packaging, which came with Slicer 5.12; None before."""
+    try:
+        return importlib.import_module("slicer.packaging")
+    except ImportError:
+        return None
+
+
+@contextlib.contextmanager
+def _pip_settings(paths: Sequence[str] | None) -> Iterator[tuple[Path, Path]]:
+    """Constraints file and log for every pip that is started meanwhile, also by other extensions' installers."""
+    with tempfile.TemporaryDirectory(prefix="medvae-install-", ignore_cleanup_errors=True) as folder:
+        constraints, log = Path(folder) / "constraints.txt", Path(folder) / "pip.log"
+        constraints.write_text(dependencies.constraints(paths), encoding="utf-8")
+        settings = {"PIP_CONSTRAINT": str(constraints), "PIP_LOG": str(log), "PIP_NO_INPUT": "1",
+                    "PIP_DISABLE_PIP_VERSION_CHECK": "1"}  # fmt: skip
+        before = {name: os.environ.get(name) for name in settings}
+        os.environ.update(settings)
+        try:
+            yield constraints, log
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def _read(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _errors(lines: Sequence[str]) -> list[str]:
+    return [line[line.index("ERROR:"):] for line in lines if "ERROR:" in line]
+
+
+def _sentence(lines: Sequence[str], error: Exception) -> str:
+    text = "\n".join([*lines, str(error)])
+    for pattern, sentence in _REASONS:
+        if re.search(pattern, text):
+            return sentence
+    missing = re.search(r"No matching distribution found for (\S+)", text)
+    if missing:
+        return f"There is no package {missing.group(1)} that fits this Slicer's Python where it was looked for."
+    last = _errors(lines)
+    reason = last[-1].removeprefix("ERROR:").strip() if last else str(error)
+    return f"The installation failed ({reason[:200]})."
