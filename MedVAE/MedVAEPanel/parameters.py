@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Annotated
 
 from slicer import vtkMRMLScalarVolumeNode
-from slicer.parameterNodeWrapper import Choice, WithinRange, parameterNodeWrapper
+from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
-MODALITIES = ("auto", "flair", "dwi")
-MAPS = ("anomaly", "residual", "reconstruction", "std")
+
+class Modality(Enum):
+    """The value is the worker's word, the label the user's."""
+
+    AUTO = "auto"
+    FLAIR = "flair"
+    DWI = "dwi"
+
+    def label(self) -> str:
+        return {"auto": "Automatic", "flair": "FLAIR", "dwi": "Diffusion (b ≈ 1000)"}[self.value]
+
+
+class Map(Enum):
+    """The maps of a result; the value is the role of its volume."""
+
+    ANOMALY = "anomaly"
+    RESIDUAL = "residual"
+    RECONSTRUCTION = "reconstruction"
+    STD = "std"
+
+    def label(self) -> str:
+        return {"anomaly": "Anomaly score", "residual": "Difference from healthy (signed)",
+                "reconstruction": "Healthy reconstruction", "std": "Uncertainty (standard deviation)"}[self.value]
 
 
 @parameterNodeWrapper
@@ -20,12 +42,10 @@ class AnomalyParameters:
 
     scan: vtkMRMLScalarVolumeNode
     result: vtkMRMLScalarVolumeNode
-    modality: Annotated[str, Choice(list(MODALITIES))] = "auto"
+    modality: Modality = Modality.AUTO
     bundle: str = ""
     device: str = "auto"
     samples: Annotated[int, WithinRange(1, 256)] = 16
     falsePositivePercent: Annotated[float, WithinRange(0.001, 50)] = 1.0
-    shownMap: Annotated[str, Choice(list(MAPS))] = "anomaly"
+    shownMap: Map = Map.ANOMALY
     opacity: Annotated[float, WithinRange(0, 1)] = 0.8
-    sideBySide: bool = False
-    surfaces: bool = False

@@ -1,0 +1,175 @@
+"""MedVAE for 3D Slicer: module, widget, logic and self-test, as Slicer looks for them. The work is in MedVAEPanel."""
+
+import sys
+from pathlib import Path
+
+import slicer
+from MedVAEPanel import anomaly_results, library, scan_node
+from MedVAEPanel.log import PanelLog
+from MedVAEPanel.tabs import make_tabs
+from MedVAEPanel.worker_client import WorkerClient, python_command
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+
+class MedVAE(ScriptedLoadableModule):
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        parent.title = _("MedVAE")
+        parent.categories = [translate("qSlicerAbstractCoreModule", "Neuroimaging")]
+        parent.dependencies = []
+        parent.contributors = ["MedVAE contributors"]
+        parent.helpText = _(
+            "Shows where a brain scan (FLAIR or diffusion MRI) departs from the healthy brain behind it, as a coloured "
+            "map with a ranked list of findings. Choose a scan and click <b>Detect anomalies</b>.<br>"
+            "Research use only: not for diagnosis."
+        )
+        parent.acknowledgementText = _(
+            "If MedVAE helps your research, please cite it by name, version and the bundle that was used; both are "
+            "kept with every result. MedVAE builds on PyTorch, MONAI and SimpleITK."
+        )
+        slicer.app.connect("startupCompleted()", register_sample_data)
+
+
+def register_sample_data() -> None:
+    from MedVAEPanel.sample_data import register_sample_data as register
+
+    register()
+
+
+class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The panel: tabs above, Setup below. Tabs see `logic`, `worker`, `log` and `resourcePath`."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.log = PanelLog()
+        self.worker = None
+        self.tabs = []
+        self.setup_section = None
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        self.logic = MedVAELogic()
+        folder = library.ensure_library_on_path()
+        self.worker = WorkerClient(python_command(), folder, self.log.add, temporary=slicer.app.temporaryPath)
+        self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/MedVAE.ui"))
+        self.layout.addWidget(self.uiWidget)
+        self.ui = slicer.util.childWidgetVariables(self.uiWidget)
+        self.uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.tabs = make_tabs(self)
+        for tab in self.tabs:
+            page = slicer.util.loadUI(self.resourcePath(f"UI/{tab.page}.ui"))
+            page.setMRMLScene(slicer.mrmlScene)
+            self.ui.tabWidget.addTab(page, tab.title)
+            tab.setup(page)
+        self._set_up_setup()
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.EndImportEvent, self.onSceneImported)
+        slicer.app.connect("aboutToQuit()", self.worker.shutdown)
+        self.initializeParameterNode()
+
+    def _set_up_setup(self) -> None:
+        from MedVAEPanel.setup_section import SetupSection
+
+        self.setup_section = SetupSection(self)
+        self.setup_section.setup(self.ui.setupSection)
+
+    def show_setup(self) -> None:
+        """Opens the section where missing packages are installed."""
+        self.ui.setupSection.collapsed = False
+
+    def cleanup(self):
+        self.removeObservers()
+        for tab in self.tabs:
+            tab.set_parameter_node(None)
+            tab.cleanup()
+        if self.worker is not None:
+            slicer.app.disconnect("aboutToQuit()", self.worker.shutdown)
+            self.worker.shutdown()
+
+    def enter(self):
+        self.initializeParameterNode()
+        for tab in self.tabs:
+            tab.enter()
+
+    def exit(self):
+        for tab in self.tabs:
+            tab.exit()
+
+    def onReload(self):
+        """Slicer reloads MedVAE.py alone; its parts have to be forgotten first."""
+        for name in [name for name in sys.modules if name.split(".")[0] == "MedVAEPanel"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
+    def initializeParameterNode(self):
+        node = self.logic.getParameterNode()
+        for tab in self.tabs:
+            if tab.Parameters is not None and (tab.parameters is None or tab.parameters.parameterNode is not node):
+                tab.set_parameter_node(tab.Parameters(node))
+
+    def onSceneStartClose(self, caller, event):
+        for tab in self.tabs:
+            tab.on_scene_about_to_close()
+            tab.set_parameter_node(None)
+
+    def onSceneEndClose(self, caller, event):
+        for tab in self.tabs:
+            tab.on_scene_closed()
+        self.initializeParameterNode()
+
+    def onSceneImported(self, caller, event):
+        """A loaded scene brings its own choices."""
+        for tab in self.tabs:
+            tab.set_parameter_node(None)
+        self.initializeParameterNode()
+
+
+class MedVAELogic(ScriptedLoadableModuleLogic):
+    """What the panel does to the scene, usable from scripts: no widgets here."""
+
+    def request(self, scan, folder: str | Path) -> dict:
+        """Writes the scan into `folder` and returns the "scan" of a worker's request. Raises ValueError, OSError."""
+        reason = scan_node.problem(scan)
+        if reason:
+            raise ValueError(reason)
+        return scan_node.write_scan(scan, folder)
+
+    def addResult(self, scan, reply, ijkToRAS=None, settings=None):
+        """A worker's reply to "detect" as nodes beneath the scan; see `anomaly_results.add_result`."""
+        matrix = scan_node.placement(scan).ijk_to_ras if ijkToRAS is None else ijkToRAS
+        return anomaly_results.add_result(scan, reply, matrix, settings or {})
+
+    def removeLastResult(self) -> bool:
+        """Takes away all that the last detection added; False if there is none."""
+        last = anomaly_results.Result.last()
+        if last is not None:
+            anomaly_results.remove(last)
+        return last is not None
+
+
+class MedVAETest(ScriptedLoadableModuleTest):
+    """Runs a real detection on the sample inside Slicer."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        self.setUp()
+        self.test_detection_on_the_sample()
+
+    def test_detection_on_the_sample(self):
+        from MedVAEPanel.self_test import run
+
+        run(self)

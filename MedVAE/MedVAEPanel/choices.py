@@ -1,0 +1,126 @@
+"""What the worker offers, as entries of combo boxes and as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+
+@dataclass(frozen=True)
+class Entry:
+    """refusal: why it cannot be used."""
+
+    value: str
+    text: str
+    tip: str = ""
+    refusal: str = ""
+
+
+class Offer(list[Entry]):
+    """Entries, with the value that stands for "no choice made"."""
+
+    default = ""
+
+
+class ComboChoice:
+    """A combo box over values that are known only at run time. `on_chosen(value)` is told what the user picks."""
+
+    def __init__(self, combo, on_chosen: Callable[[str], None]):
+        self.combo, self.default = combo, ""
+        self._values: list[str] = []
+        self._final = False
+        self._refusals: dict[str, str] = {}
+        combo.connect("activated(int)", lambda index: on_chosen(self._values[index]))
+
+    def offer(self, entries: Offer, chosen: str, final: bool = True) -> None:
+        """Fills the box. final: whether these are all there are, so that another choice cannot be used."""
+        self.default, self._final = entries.default, final
+        self._values = [entry.value for entry in entries]
+        self._refusals = {entry.value: entry.refusal for entry in entries if entry.refusal}
+        blocked = self.combo.blockSignals(True)
+        self.combo.clear()
+        for index, entry in enumerate(entries):
+            self.combo.addItem(entry.text)
+            self.combo.setItemData(index, entry.tip, qt.Qt.ToolTipRole)
+        self.combo.blockSignals(blocked)
+        self.choose(chosen)
+
+    def choose(self, value: str) -> None:
+        """Shows a value without telling anyone. One that is not offered is shown by its name."""
+        value = value or self.default
+        if value not in self._values:
+            self._values.append(value)
+            self.combo.addItem(value)
+            if self._final:
+                self._refusals[value] = _("{name} is not there any more: choose another.").format(name=value)
+        index = self._values.index(value)
+        if self.combo.currentIndex != index:
+            blocked = self.combo.blockSignals(True)
+            self.combo.setCurrentIndex(index)
+            self.combo.blockSignals(blocked)
+        self.combo.toolTip = self.combo.itemData(index, qt.Qt.ToolTipRole) or ""
+
+    def refusal(self) -> str:
+        """Why the value shown cannot be used, or ""."""
+        index = self.combo.currentIndex
+        return self._refusals.get(self._values[index], "") if 0 <= index < len(self._values) else ""
+
+
+def devices(info: Mapping[str, Any]) -> Offer:
+    """Entries for the devices that the worker found."""
+    found = info.get("devices", [])
+    labels = {device["name"]: device["label"] for device in found}
+    chosen = labels.get(info.get("default_device"), "")
+    reasons = "\n".join(info.get("reasons", []))
+    automatic = _("Automatic ({device})").format(device=chosen) if chosen else _("Automatic")
+    offer = Offer([Entry("auto", automatic, reasons)])
+    for device in found:
+        text = device["label"]
+        if "free_gib" in device:
+            text = _("{name}, {free:.1f} of {total:.0f} GiB free").format(
+                name=text, free=device["free_gib"], total=device["total_gib"])  # fmt: skip
+        offer.append(Entry(device["name"], text, device.get("problem", "")))
+    return offer
+
+
+def bundles(reply: Mapping[str, Any]) -> Offer:
+    """Entries for the bundles that are installed; the tooltip is the model card in short."""
+    offer = Offer()
+    offer.default = reply.get("default", "")
+    for bundle in reply.get("bundles", []):
+        if not bundle["valid"]:
+            text = _("{name} (damaged)").format(name=bundle["name"])
+            offer.append(Entry(bundle["name"], text, bundle["problem"], bundle["problem"]))
+            continue
+        lines = [bundle.get("description", ""), _("Trained on: ") + _in_words(bundle.get("training_data")),
+                 _("Licence: ") + str(bundle.get("licence", "")), _("Results: ") + _in_words(bundle.get("results")),
+                 _("Time: ") + str(bundle.get("expected_time", ""))]  # fmt: skip
+        text = f"{bundle['name']} {bundle.get('version', '')}".strip()
+        offer.append(Entry(bundle["name"], text, "\n".join(line for line in lines if line)))
+    return offer
+
+
+def _in_words(value: Any, depth: int = 0) -> str:
+    """Lists and tables of a bundle's metadata as a short text."""
+    if isinstance(value, Mapping):
+        named = value.get("name") or value.get("description") if depth else None
+        if named:
+            return str(named)
+        return "; ".join(f"{key.replace('_', ' ')} {_in_words(each, depth + 1)}" for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_in_words(each, depth + 1) for each in value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value or "")
+
+
+def outcome(reply: Mapping[str, Any], seconds: float) -> str:
+    """What a detection came to, for the line below the button."""
+    kind = {"flair": "FLAIR", "dwi": _("diffusion")}.get(reply.get("modality"), _("another kind of scan"))
+    provenance = reply.get("provenance", {})
+    device = str(provenance.get("device", ""))
+    device = "CPU" if device == "cpu" else _("GPU ({name})").format(name=device) if device else _("this machine")
+    text = _("Done in {seconds:.0f} s on {device}, read as {kind}.").format(seconds=seconds, device=device, kind=kind)
+    return "\n".join([text, *reply.get("warnings", [])])

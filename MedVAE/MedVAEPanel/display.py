@@ -1,0 +1,205 @@
+"""How results look in the views: colours, transparency below a threshold, legend, which map lies over the scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import slicer
+
+from . import colours
+from .scan_node import ROLE
+
+LEGEND_TITLES = {
+    "anomaly": "Anomaly score\n-log10(share of\nhealthy voxels)", "residual": "Scan - healthy\n(scan's units)",
+    "std": "Std. deviation\n(scan's units)",
+}  # fmt: skip
+"""Role: what the legend says. The reconstruction is a picture like the scan and has none."""
+_WINDOW = "MedVAE.Range"
+_RESIDUAL_THRESHOLD = "MedVAE.ResidualThreshold"
+_GREY = "vtkMRMLColorTableNodeGrey"
+_FAR = 1e30
+
+
+def prepare(volume, role: str, inside: np.ndarray, limit: float, scan, register: Callable) -> None:
+    """Display of a new result volume. inside: its values in the brain; limit: the detection's threshold.
+
+    register(node, role, ending) names and marks a node as part of the run.
+    """
+    volume.CreateDefaultDisplayNodes()
+    shown = volume.GetDisplayNode()
+    shown.SetAutoWindowLevel(False)
+    shown.SetAutoThreshold(False)
+    shown.SetInterpolate(False)  # a voxel's colour is its score
+    if role == "reconstruction":
+        _prepare_reconstruction(shown, scan, inside)
+        return
+    colour = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode")
+    register(colour, f"{role} colours", {"anomaly": "anomaly colours", "residual": "difference colours",
+                                         "std": "uncertainty colours"}[role])  # fmt: skip
+    colour.SetTypeToUser()
+    colour.SetNumberOfColors(colours.STEPS)
+    shown.SetAndObserveColorNodeID(colour.GetID())
+    if role == "residual":
+        top = _top(np.abs(inside), 99.7)
+        _set_window(shown, -top, top)
+        set_threshold(volume, 0.25 * top)
+    else:
+        top = max(_top(inside, 99.9), 2.5 * limit) if role == "anomaly" else _top(inside, 99.7)
+        _set_window(shown, 0.0, top)
+        _set_table(colour, colours.sequential())
+        set_threshold(volume, limit if role == "anomaly" else 0.25 * top)
+    _add_legend(volume, role)
+
+
+def _prepare_reconstruction(shown, scan, inside: np.ndarray) -> None:
+    """As the scan is shown, so that both can be compared; nothing outside of the brain."""
+    shown.SetAndObserveColorNodeID(_GREY)
+    own = scan.GetScalarVolumeDisplayNode()
+    if own is not None:
+        shown.SetWindowLevel(own.GetWindow(), own.GetLevel())
+    low = float(inside.min()) if inside.size else 0.0
+    shown.SetThreshold(low if low > 0 else np.finfo(np.float32).tiny, _FAR)
+    shown.SetApplyThreshold(True)
+
+
+def _top(values: np.ndarray, percentile: float) -> float:
+    top = float(np.percentile(values, percentile)) if values.size else 1.0
+    return top if np.isfinite(top) and top > 0 else 1.0
+
+
+def _set_window(shown, low: float, high: float) -> None:
+    shown.SetWindowLevelMinMax(low, high)
+    shown.SetAttribute(_WINDOW, repr(high))
+
+
+def _set_table(colour, rgba: np.ndarray) -> None:
+    changing = colour.StartModify()
+    for index, (red, green, blue, alpha) in enumerate(rgba):
+        colour.SetColor(index, f"{index}", float(red), float(green), float(blue), float(alpha))
+    colour.EndModify(changing)
+
+
+def _add_legend(volume, role: str) -> None:
+    logic = getattr(slicer.modules, "colors", None)
+    if logic is None:
+        return
+    legend = logic.logic().AddDefaultColorLegendDisplayNode(volume)
+    legend.SetTitleText(LEGEND_TITLES[role])
+    legend.SetLabelFormat("%.1f" if role == "anomaly" else "%.3g")
+    legend.SetNumberOfLabels(5)
+    legend.SetSize(0.12, 0.45)
+    for tag in ("Red", COMPARED_VIEWS[1]):  # in one view of each layout is enough
+        legend.AddViewNodeID(f"vtkMRMLSliceNode{tag}")
+
+
+def set_legend_visible(volume, on: bool) -> None:
+    for index in range(volume.GetNumberOfDisplayNodes()):
+        shown = volume.GetNthDisplayNode(index)
+        if shown is not None and shown.IsA("vtkMRMLColorLegendDisplayNode"):
+            shown.SetVisibility(on)
+
+
+# --- Threshold -------------------------------------------------------------------------------------------------------
+
+
+def threshold_range(volume) -> float | None:
+    """The highest useful threshold; None if the map has none."""
+    shown = volume.GetScalarVolumeDisplayNode()
+    text = shown.GetAttribute(_WINDOW) if shown is not None else None
+    return float(text) if text else None
+
+
+def threshold(volume) -> float:
+    """Below it (for the signed residual: nearer to zero) the map is transparent."""
+    shown = volume.GetScalarVolumeDisplayNode()
+    text = shown.GetAttribute(_RESIDUAL_THRESHOLD)
+    return float(text) if text else float(shown.GetLowerThreshold())
+
+
+def set_threshold(volume, value: float) -> None:
+    shown = volume.GetScalarVolumeDisplayNode()
+    if volume.GetAttribute(ROLE) == "residual":
+        _set_table(shown.GetColorNode(), colours.diverging(value / max(threshold_range(volume) or 1.0, 1e-12)))
+        shown.SetAttribute(_RESIDUAL_THRESHOLD, repr(float(value)))
+        return
+    # Never quite zero: outside of the brain every map is zero, and the scan shall stay visible there.
+    shown.SetThreshold(max(value, 1e-6 * (threshold_range(volume) or 1.0)), _FAR)
+    shown.SetApplyThreshold(True)
+
+
+# --- Views -----------------------------------------------------------------------------------------------------------
+
+COMPARED_VIEWS = ("MedVAEScan", "MedVAEMap")
+COMPARE_LAYOUT = 27451
+_COMPARE_XML = (
+    '<layout type="horizontal">'
+    + "".join(
+        f'<item><view class="vtkMRMLSliceNode" singletontag="{tag}"><property name="orientation" action="default">Axial'
+        f'</property><property name="viewlabel" action="default">{label}</property><property name="viewcolor" '
+        f'action="default">{colour}</property><property name="viewgroup" action="default">27</property></view></item>'
+        for tag, label, colour in zip(COMPARED_VIEWS, ("Scan", "Map"), ("#8C8C8C", "#E8762D"), strict=True)
+    )
+    + "</layout>"
+)  # fmt: skip
+
+
+def show(scan, volume, opacity: float) -> None:
+    """The map over the scan in all slice views; the view is fitted only where another scan was shown before."""
+    manager = slicer.app.layoutManager()
+    for composite in _composites():
+        alone = composite.GetLayoutName() == COMPARED_VIEWS[0]
+        new = scan is not None and composite.GetBackgroundVolumeID() != scan.GetID()
+        if scan is not None:
+            composite.SetBackgroundVolumeID(scan.GetID())
+        composite.SetForegroundVolumeID(None if alone or volume is None else volume.GetID())
+        composite.SetForegroundOpacity(opacity)
+        widget = manager.sliceWidget(composite.GetLayoutName()) if new and manager is not None else None
+        if widget is not None:
+            widget.sliceLogic().FitSliceToBackground()
+
+
+def set_opacity(volume, opacity: float) -> None:
+    """In the views that show this map, and in no other."""
+    for composite in _composites():
+        if volume is not None and composite.GetForegroundVolumeID() == volume.GetID():
+            composite.SetForegroundOpacity(opacity)
+
+
+def _composites() -> list:
+    scene = slicer.mrmlScene
+    count = scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")
+    return [scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode") for index in range(count)]
+
+
+def comparing() -> bool:
+    manager = slicer.app.layoutManager()
+    return manager is not None and manager.layout == COMPARE_LAYOUT
+
+
+def compare(on: bool, before: int | None = None) -> int | None:
+    """Scan and scan with map side by side, linked; or back to the layout `before`. Returns the layout left."""
+    manager = slicer.app.layoutManager()
+    if manager is None or on == comparing():
+        return before
+    left = manager.layout
+    if not on:
+        manager.setLayout(before or slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+        return left
+    node = manager.layoutLogic().GetLayoutNode()
+    if not node.IsLayoutDescription(COMPARE_LAYOUT):
+        node.AddLayoutDescription(COMPARE_LAYOUT, _COMPARE_XML)
+    manager.setLayout(COMPARE_LAYOUT)
+    for composite in _composites():
+        if composite.GetLayoutName() in COMPARED_VIEWS:
+            composite.SetLinkedControl(True)
+            composite.SetHotLinkedControl(True)
+    return left
+
+
+def jump(ras) -> None:
+    """All slice views go to the point (world RAS, mm)."""
+    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *ras)
+    crosshair = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+    if crosshair is not None:
+        crosshair.SetCrosshairRAS(list(ras))

@@ -1,0 +1,83 @@
+"""The list of findings in the panel, worst first: a row chosen is a place shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import qt
+from slicer.i18n import tr as _
+
+from . import display, segments
+from .anomaly_results import Result
+from .findings_node import position_now, rows
+
+_SIDES = (("R", "L"), ("A", "P"), ("S", "I"))
+
+
+class FindingsTable:
+    """Fills a QTableWidget from a result; `on_chosen(rank)` is told of every choice."""
+
+    def __init__(self, table, summary, on_chosen: Callable[[int], None] = lambda rank: None):
+        self.table, self.summary, self.on_chosen = table, summary, on_chosen
+        self.result: Result | None = None
+        headers = [_("Where"), _("ml"), _("Peak"), _("Mean"), _("Position (mm)")]
+        tips = [_("Side and tissue; the rows are ordered by volume × mean score, worst first."), _("Volume"),
+                _("Highest anomaly score"), _("Mean anomaly score"), _("Where the score is highest, in the world")]
+        table.setColumnCount(len(headers))
+        table.setHorizontalHeaderLabels(headers)
+        for column, tip in enumerate(tips):
+            table.horizontalHeaderItem(column).setToolTip(tip)
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        table.connect("itemSelectionChanged()", self._choose)
+        table.connect("cellClicked(int,int)", lambda row, column: self._choose())
+
+    def show(self, result: Result | None) -> None:
+        """The findings of a result, or none."""
+        self.result = result
+        node = result.node("findings") if result is not None else None
+        self._rows = rows(node) if node is not None else []
+        blocked = self.table.blockSignals(True)
+        self.table.clearSelection()
+        self.table.setRowCount(len(self._rows))
+        for index, row in enumerate(self._rows):
+            place = tuple(row[f"peak_{axis}_mm"] for axis in "ras")
+            dark = _(" (dark)") if row["polarity"] == "dark" else ""
+            texts = (row["location"] + dark, f"{row['volume_ml']:.2f}", f"{row['peak']:.1f}", f"{row['mean']:.1f}",
+                     in_words(place))  # fmt: skip
+            for column, text in enumerate(texts):
+                item = qt.QTableWidgetItem(text)
+                if column:
+                    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+                self.table.setItem(index, column, item)
+        self.table.blockSignals(blocked)
+        self.summary.text = self._summary(node)
+
+    def _summary(self, node) -> str:
+        if node is None:
+            return ""
+        if not self._rows:
+            return _("Nothing stands out at this false-positive rate. That is no proof that the brain is healthy.")
+        total = sum(row["volume_ml"] for row in self._rows)
+        one = len(self._rows) == 1
+        return (_("One finding, {volume:.1f} ml. Click it to go there.") if one else
+                _("{count} findings, {volume:.1f} ml in all, worst first. Click one to go there.")).format(
+                    count=len(self._rows), volume=total)  # fmt: skip
+
+    def _choose(self) -> None:
+        chosen = self.table.selectionModel().selectedRows()
+        if not chosen or self.result is None:
+            return
+        index = chosen[0].row()
+        table, segmentation = self.result.node("findings"), self.result.node("segmentation")
+        if table is not None:
+            display.jump(position_now(table, self.result.scan, self._rows[index]))
+        if segmentation is not None:
+            segments.highlight(segmentation, index + 1)
+        self.on_chosen(index + 1)
+
+
+def in_words(ras) -> str:
+    """A position as radiologists read it, e.g. "L 23  A 4  S 41"."""
+    return "  ".join(f"{sides[value < 0]} {abs(round(value))}" for value, sides in zip(ras, _SIDES, strict=True))

@@ -1,0 +1,129 @@
+"""The part of the tab that shows a result: which map, how strongly, from which threshold; views, surfaces, findings."""
+
+from __future__ import annotations
+
+import slicer
+from slicer.i18n import tr as _
+
+from . import anomaly_results, display, segments
+from .anomaly_results import Result
+from .findings_table import FindingsTable
+from .parameters import Map
+from .scan_node import ROLE
+
+
+class ResultSection:
+    """Keeps widgets, parameter node and views in step. `tab` gives the parameters."""
+
+    def __init__(self, tab, ui):
+        self.tab, self.ui = tab, ui
+        self.findings = FindingsTable(ui.findingsTable, ui.summaryLabel)
+        self._shown: tuple | None = None
+        self._opacity: float | None = None
+        self._layout_before: int | None = None
+        ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", ROLE, "anomaly")
+        ui.thresholdSlider.connect("valueChanged(double)", self._on_threshold)
+        ui.compareButton.connect("toggled(bool)", self._on_compare)
+        ui.surfaceButton.connect("toggled(bool)", self._on_surfaces)
+        ui.removeButton.connect("clicked(bool)", lambda *a: self.remove_last())
+
+    @property
+    def result(self) -> Result | None:
+        parameters = self.tab.parameters
+        return Result.of(parameters.result) if parameters is not None else None
+
+    @property
+    def volume(self):
+        """The map that is shown now, None if there is no result or the user deleted it."""
+        result = self.result
+        return result.node(self.tab.parameters.shownMap.value) if result is not None else None
+
+    def show_new(self, result: Result) -> None:
+        """A result that was just made comes into the views, as its anomaly map."""
+        parameters = self.tab.parameters
+        self._shown = None
+        parameters.shownMap = Map.ANOMALY
+        parameters.result = result.node("anomaly")
+        self.update(parameters)
+
+    def update(self, parameters) -> None:
+        """Called whenever the parameters may have changed."""
+        result = Result.of(parameters.result) if parameters is not None else None
+        volume = self.volume if result is not None else None
+        ui = self.ui
+        for widget in (ui.mapCombo, ui.opacitySlider, ui.compareButton, ui.surfaceButton, ui.findingsTable):
+            widget.enabled = result is not None
+        ui.removeButton.enabled = Result.last() is not None
+        shown = (result.run, parameters.shownMap, volume.GetID() if volume else None) if result is not None else None
+        if shown != self._shown:
+            self._show(result, volume, parameters, self._shown[0] if self._shown else None)
+            self._shown = shown
+        elif parameters is not None and parameters.opacity != self._opacity:
+            display.set_opacity(volume, parameters.opacity)
+        self._opacity = parameters.opacity if parameters is not None else None
+
+    def _show(self, result: Result | None, volume, parameters, run_before: str | None) -> None:
+        run = result.run if result is not None else None
+        if run != run_before:
+            self._change_result(result, Result(run_before) if run_before else None)
+        if result is not None and volume is not None:
+            display.show(result.scan, volume, parameters.opacity)
+        self._offer_threshold(volume)
+
+    def _change_result(self, result: Result | None, before: Result | None) -> None:
+        ui = self.ui
+        for each, visible in ((before, False), (result, True)):
+            segmentation = each.node("segmentation") if each is not None else None
+            if segmentation is not None and segmentation.GetDisplayNode() is not None:
+                segmentation.GetDisplayNode().SetVisibility(visible)
+        self.findings.show(result)
+        segmentation = result.node("segmentation") if result is not None else None
+        self._set_checked(ui.surfaceButton, segmentation is not None and segments.surfaces_shown(segmentation))
+        self._set_checked(ui.compareButton, display.comparing())
+
+    def _offer_threshold(self, volume) -> None:
+        slider = self.ui.thresholdSlider
+        top = display.threshold_range(volume) if volume is not None else None
+        slider.enabled = top is not None
+        blocked = slider.blockSignals(True)
+        if top is not None:
+            step = 10.0 ** int(f"{top / 50:e}".split("e")[1])
+            slider.singleStep, slider.pageStep = step, 10 * step
+            slider.decimals = max(0, min(6, -int(f"{step:e}".split("e")[1])))
+            slider.minimum, slider.maximum = 0.0, top
+            slider.value = display.threshold(volume)
+        slider.blockSignals(blocked)
+
+    def _on_threshold(self, value: float) -> None:
+        if self.volume is not None:
+            display.set_threshold(self.volume, value)
+
+    def _on_compare(self, on: bool) -> None:
+        self._layout_before = display.compare(on, self._layout_before)
+        if self.result is not None and self.volume is not None:
+            display.show(self.result.scan, self.volume, self.tab.parameters.opacity)
+
+    def _on_surfaces(self, on: bool) -> None:
+        segmentation = self.result.node("segmentation") if self.result is not None else None
+        if segmentation is not None:
+            with slicer.util.WaitCursor():
+                segments.show_surfaces(segmentation, on)
+
+    def remove_last(self) -> None:
+        """Takes away all that the last detection added, and shows the one before it, if any."""
+        last = Result.last()
+        if last is None:
+            return
+        scan = last.scan
+        anomaly_results.remove(last)
+        parameters = self.tab.parameters
+        earlier = anomaly_results.results_of(scan) if scan is not None else []
+        parameters.result = earlier[-1].node("anomaly") if earlier else None
+        self.update(parameters)
+        self.tab.ui.messageLabel.text = _("The last result was removed.")
+
+    @staticmethod
+    def _set_checked(button, on: bool) -> None:
+        blocked = button.blockSignals(True)
+        button.checked = bool(on)
+        button.blockSignals(blocked)
