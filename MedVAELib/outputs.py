@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ PARTIAL_PREFIX = ".medvae-partial-"
 PROVENANCE_FILE = "provenance.json"
 DETECTION_FILES = ("anomaly.nii.gz", "brain.nii.gz", "findings.csv", "mask.nii.gz", "overlay.png", PROVENANCE_FILE,
                    "reconstruction.nii.gz", "report.html", "residual.nii.gz", "std.nii.gz")
+_REPORT_PACKAGES = ("jinja2", "matplotlib")
 _ABANDONED_AFTER_S = 24 * 3600  # a partial folder that old belongs to a run that was killed
 _NIFTI_DESCRIPTION_BYTES = 79
 _NIFTI_HEADER_BYTES = 352
@@ -43,6 +45,7 @@ def write_detection(
 ) -> dict[str, Path]:
     """Writes every file of the contract into `directory` (made if need be) and returns their paths by file name.
 
+    Without the packages that draw it there is no report, and the provenance says so.
     Volumes lie on the scan's grid: anomaly, residual, reconstruction, std as float32, mask and brain as uint8.
     Raises UsageError when the folder cannot be written or holds files of these names that MedVAE did not write,
     Cancelled when `cancel` is set; in both cases the folder is as it was before.
@@ -55,19 +58,33 @@ def write_detection(
         cancel.check()
         _record_time(result, "write_volumes", started)
 
-        started = time.perf_counter()
-        progress("write", 0.8, "Writing the report")
-        from .report import write_report  # matplotlib and jinja2: only where a report is written
-
-        write_report(result, partial)
+        problem = report_problem()
+        if problem:
+            result.provenance["report"] = problem
+        else:
+            _write_report(result, partial, progress)
         cancel.check()
-        _record_time(result, "write_report", started)
 
         names = sorted(file.name for file in partial.iterdir()) + [PROVENANCE_FILE]
         (partial / PROVENANCE_FILE).write_text(provenance_json(result, names), encoding="utf-8")
         cancel.check()
     progress("write", 1.0, f"Results are in {directory}")
     return {name: Path(directory) / name for name in names}
+
+
+def report_problem() -> str:
+    """Why no report can be written here, or an empty string: predicting does without the packages that draw it."""
+    missing = [name for name in _REPORT_PACKAGES if find_spec(name) is None]
+    return f"not written: the Python packages {' and '.join(missing)} are not installed" if missing else ""
+
+
+def _write_report(result: Detection, partial: Path, progress: Progress) -> None:
+    started = time.perf_counter()
+    progress("write", 0.8, "Writing the report")
+    from .report import write_report  # matplotlib and jinja2: only where a report is written
+
+    write_report(result, partial)
+    _record_time(result, "write_report", started)
 
 
 def provenance_json(result: Detection, files: list[str]) -> str:

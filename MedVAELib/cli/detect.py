@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import Cancelled, CohortError, DeviceMemoryError, MedVAEError, UsageError
-from ..progress import CancelToken, Progress, scaled
+from ..errors import CohortError, UsageError
+from ..progress import CancelToken, Progress
 from .listeners import cancelled_by_signals, progress_listener
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
     from ..anomaly.result import Detection
+    from ..cohort import Case, CaseRow, Settings
     from .sample import Outcome
 
-_SHARE_OF_WRITING = 0.15  # of a scan's progress, the rest being the detection
 _ROWS_SHOWN = 10
 
 
@@ -40,6 +41,14 @@ def detect(
         help="FLAIR or DWI brain scans: files (NIfTI, NRRD, MetaImage, ...) or DICOM folders.")] = None,
     sample: Annotated[bool, typer.Option(
         "--sample", help="Use the sample scan that comes with MedVAE, and compare with what was put into it.")] = False,
+    cohort: Annotated[Path | None, typer.Option(
+        "--cohort", metavar="FILE", show_default=False,
+        help="CSV file with the columns case and scan, and if wanted modality and series: one scan per line.")] = None,
+    resume: Annotated[bool, typer.Option(
+        "--resume", help="With several scans: do only what is missing, failed, or was made in another way.")] = False,
+    scheduler: Annotated[str | None, typer.Option(
+        "--scheduler", metavar="ADDRESS", show_default=False,
+        help="With several scans: compute on the Dask cluster of this scheduler (host:port).")] = None,
     modality: Annotated[ModalityChoice, typer.Option(
         help="Kind of scan; 'auto' decides from the image and says so.")] = ModalityChoice.auto,
     bundle: Annotated[str | None, typer.Option(
@@ -74,91 +83,65 @@ def detect(
         medvae detect dicom_folder --series "AX FLAIR" --fpr 0.005 --output results
 
         medvae detect a.nii.gz b.nii.gz --device cuda:1 --output results
+
+        medvae detect --cohort cases.csv --output results --resume
     """
-    if bool(scans) == sample:
-        raise UsageError("Give one or more scans to detect on, or --sample, and not both.")
-    settings: dict[str, Any] = {"samples": samples, "fpr": fpr, "score": score, "device": device, "seed": seed}
+    if (bool(scans), sample, cohort is not None).count(True) != 1:
+        raise UsageError("Give one or more scans to detect on, or --cohort, or --sample, and not several of them.")
+    many = cohort is not None or len(scans or []) > 1
+    if (resume or scheduler) and not many:
+        raise UsageError("--resume and --scheduler are for several scans or a --cohort.")
     with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
         listener("start", 0.0, "Starting")
         from ..bundle import DEFAULT_ANOMALY_BUNDLE, load_bundle
+        from ..cohort import Case, Settings, cases_of_paths, read_cases
+        from ..cohort.run import detect_case
         from .sample import compare_with_truth, sample_scan
 
-        settings["bundle"] = load_bundle(bundle or DEFAULT_ANOMALY_BUNDLE)
+        settings = Settings(bundle or DEFAULT_ANOMALY_BUNDLE, device, samples, fpr, score, seed, modality.value, series)
         quiet = progress is ProgressKind.json
-        if sample:
-            result = _detect_one(sample_scan(), output, "auto", None, settings, listener, cancel)
+        if many:
+            cases = read_cases(cohort) if cohort is not None else cases_of_paths(scans)
+            _detect_many(cases, output, settings, scheduler, listener, cancel, quiet, resume=resume, debug=debug)
+        elif sample:
+            case = Case("sample", sample_scan(), "auto")
+            settings = replace(settings, series=None)
+            result = detect_case(case, output, settings, load_bundle(settings.bundle), None, listener, cancel)
             _say(result, output, quiet, compare_with_truth(result))
-        elif len(scans) == 1:
-            result = _detect_one(scans[0], output, modality.value, series, settings, listener, cancel)
-            _say(result, output, quiet)
         else:
-            _detect_many(scans, output, modality.value, series, settings, listener, cancel, quiet)
+            case = cases_of_paths(scans)[0]
+            result = detect_case(case, output, settings, load_bundle(settings.bundle), None, listener, cancel)
+            _say(result, output, quiet)
 
 
 def _detect_many(
-    scans: Sequence[Path], output: Path, modality: str, series: str | None, settings: dict[str, Any],
-    listener: Progress, cancel: CancelToken, quiet: bool,
-) -> None:
+    cases: Sequence[Case], output: Path, settings: Settings, scheduler: str | None, listener: Progress,
+    cancel: CancelToken, quiet: bool, *, resume: bool, debug: bool,
+) -> None:  # fmt: skip
     """Every scan in its own folder, with one detector; an unusable scan does not keep the others from being done."""
-    from ..anomaly.detect import Detector
+    from ..cohort import SUMMARY_FILE, run_cohort
 
-    settings = {**settings, "detector": Detector.load(settings["bundle"], settings["device"])}
-    failed = 0
-    for index, (scan, case) in enumerate(zip(scans, case_names(scans), strict=True)):
-        part = scaled(listener, index / len(scans), (index + 1) / len(scans))
-        try:
-            result = _detect_one(scan, output / case, modality, series, settings, part, cancel)
-        except (Cancelled, DeviceMemoryError):
-            raise
-        except MedVAEError as error:
-            failed += 1
-            print(f"medvae: {case}: {error}", file=sys.stderr)
-        else:
-            _say(result, output / case, quiet)
+    def told(row: CaseRow, result: Detection | None) -> None:
+        if row.status == "failed":
+            print(f"medvae: {row.case}: {row.message}", file=sys.stderr)
+        elif result is not None:
+            _say(result, output / row.case, quiet)
+        elif not quiet:
+            print(f"{row.case}: {row.findings} findings, {row.volume_ml:g} ml in all")
+
+    options: dict[str, Any] = {"resume": resume, "progress": listener, "cancel": cancel, "told": told}
+    if scheduler:
+        from ..cohort.cluster import run_on_cluster
+
+        rows = run_on_cluster(cases, output, settings, scheduler, **options)
+    else:
+        rows = run_cohort(cases, output, settings, debug=debug, **options)
+    failed = sum(row.status == "failed" for row in rows)
     if failed:
-        raise CohortError(f"{failed} of {len(scans)} scans failed, for the reasons above; "
-                          f"the results of the others are in {output}.")
-
-
-def _detect_one(
-    path: Path, directory: Path, modality: str, series: str | None, settings: dict[str, Any],
-    listener: Progress, cancel: CancelToken,
-) -> Detection:
-    from ..outputs import check_writable, write_detection
-
-    check_writable(directory)
-    listener("read", 0.0, f"Reading {path.name}")
-    from ..anomaly.detect import detect_anomalies
-    from ..scan import Scan
-
-    cancel.check()
-    scan = Scan.read(path, modality=modality, series=series)
-    cancel.check()
-    result = detect_anomalies(scan, progress=scaled(listener, 0.0, 1.0 - _SHARE_OF_WRITING), cancel=cancel, **settings)
-    write_detection(result, directory, progress=scaled(listener, 1.0 - _SHARE_OF_WRITING, 1.0), cancel=cancel)
-    return result
-
-
-def case_names(scans: Sequence[Path]) -> list[str]:
-    """A folder name for each scan, from its file name; where that is not unique, with its folder's name before it."""
-    names = [_stem(scan) for scan in scans]
-    names = [f"{scan.resolve().parent.name}_{name}" if names.count(name) > 1 else name
-             for scan, name in zip(scans, names, strict=True)]
-    unique: list[str] = []
-    for name in names:
-        candidate, number = name, 2
-        while candidate in unique:
-            candidate, number = f"{name}_{number}", number + 1
-        unique.append(candidate)
-    return unique
-
-
-def _stem(scan: Path) -> str:
-    name = scan.name or scan.resolve().name
-    for suffix in (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".img.gz", ".hdr", ".dcm"):
-        if name.lower().endswith(suffix) and len(name) > len(suffix):
-            return name[:-len(suffix)]
-    return name
+        raise CohortError(f"{failed} of {len(rows)} scans failed, for the reasons above; "
+                          f"the results of the others and {SUMMARY_FILE} are in {output}.")
+    if not quiet:
+        print(f"Summary of {len(rows)} scans: {output / SUMMARY_FILE}")
 
 
 def _say(result: Detection, directory: Path, quiet: bool, outcome: Outcome | None = None) -> None:

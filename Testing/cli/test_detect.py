@@ -15,8 +15,8 @@ import pytest
 import SimpleITK as sitk
 
 from MedVAELib.cli.app import run
-from MedVAELib.cli.detect import case_names
 from MedVAELib.cli.sample import compare_with_truth
+from MedVAELib.cohort.cases import case_names
 from MedVAELib.errors import DeviceMemoryError
 from MedVAELib.outputs import DETECTION_FILES
 from MedVAELib.resources import resource_dir
@@ -135,8 +135,9 @@ def test_several_scans_in_folders_of_their_own(detector, scan, tmp_path):
     sitk.WriteImage(standin_image(1), str(other))
     assert run(["detect", str(scan), str(other), "--output", "out", "--device", "cpu"]) == 0
     assert [call["detector"] for call in detector.calls] == ["healthy-anatomy on cpu"] * 2
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"{tmp_path.name}_patient", "b_patient"}
-    assert all({file.name for file in case.iterdir()} == set(DETECTION_FILES) for case in (tmp_path / "out").iterdir())
+    folders = {f"{tmp_path.name}_patient", "b_patient"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*folders, "summary.csv"}
+    assert all({file.name for file in (tmp_path / "out" / case).iterdir()} == set(DETECTION_FILES) for case in folders)
 
 
 def test_an_unusable_scan_does_not_stop_the_others(detector, scan, tmp_path, capsys):
@@ -144,7 +145,7 @@ def test_an_unusable_scan_does_not_stop_the_others(detector, scan, tmp_path, cap
     assert run(["detect", "broken.nii.gz", str(scan), "absent.nii.gz", "--output", "out"]) == 5
     lines = capsys.readouterr().err.strip().splitlines()
     assert "broken" in lines[0] and "absent" in lines[-2] and "2 of 3 scans failed" in lines[-1]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["patient"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"patient", "summary.csv"}
 
 
 @pytest.mark.parametrize("names, cases", [
@@ -162,7 +163,10 @@ def test_case_names_are_unique(names, cases):
 
 @pytest.mark.parametrize("arguments, part", [
     (["detect"], "--output"), (["detect", "-o", "out"], "--sample"),
-    (["detect", "a.nii", "--sample", "-o", "o"], "both"),
+    (["detect", "a.nii", "--sample", "-o", "o"], "not several"),
+    (["detect", "a.nii", "--cohort", "c.csv", "-o", "o"], "not several"),
+    (["detect", "a.nii", "--resume", "-o", "o"], "--resume"),
+    (["detect", "--sample", "--scheduler", "host:1", "-o", "o"], "--scheduler"),
     (["detect", "a.nii", "-o", "o", "--fpr", "0"], "--fpr"), (["detect", "a.nii", "-o", "o", "--fpr", "nan"], "fpr"),
     (["detect", "a.nii", "-o", "o", "--samples", "0"], "--samples"),
     (["detect", "a.nii", "-o", "o", "--modality", "ct"], "--modality"),

@@ -1,0 +1,90 @@
+"""A cohort on a Dask cluster: one task per case, the same results and the same summary as on one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..bundle import load_bundle
+from ..errors import UsageError
+from ..failures import Failure
+from ..progress import CancelToken, Progress, no_progress
+from .cases import Case
+from .run import Settings, Told, run_case, start
+from .summary import CaseRow, write_summary
+
+if TYPE_CHECKING:
+    from ..anomaly.detector import Detector
+
+_CONNECT_S, _LOOK_S = 15, 0.5
+
+
+def run_on_cluster(
+    cases: Sequence[Case], output: Path, settings: Settings, scheduler: str, *, resume: bool = False,
+    progress: Progress = no_progress, cancel: CancelToken | None = None, told: Told = lambda row, result: None,
+) -> list[CaseRow]:  # fmt: skip
+    """As `run_cohort`, on the workers of the scheduler at `scheduler` (host:port).
+
+    Scans, bundle and output must lie where every worker sees them under the same paths. Raises UsageError when
+    there is no such scheduler or the package `distributed` is missing, else as `run_cohort`.
+    """
+    try:
+        from distributed import Client, wait
+    except ImportError:
+        raise UsageError("--scheduler needs the package distributed: run  pip install 'medvae[cluster]'.") from None
+    from ..anomaly.detect import check_arguments
+
+    check_arguments(settings.samples, settings.fpr, settings.score)
+    cancel = cancel or CancelToken()
+    bundle = load_bundle(settings.bundle)
+    settings, output = replace(settings, bundle=str(bundle.path)), output.resolve()
+    cases = [replace(case, scan=case.scan.resolve()) for case in cases]
+    try:
+        client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise UsageError(f"There is no Dask scheduler at {scheduler} ({Failure.of(error).message}): start one, or "
+                         "leave out --scheduler.") from None  # fmt: skip
+    with client:
+        rows, waiting = start(cases, output, settings, bundle, resume, told)
+        futures = {client.submit(_case_on_worker, cases[i], output, settings, pure=False): i for i in waiting}
+        pending = set(futures)
+        try:
+            while pending:
+                cancel.check()
+                try:
+                    done, pending = wait(pending, timeout=_LOOK_S, return_when="FIRST_COMPLETED")
+                except TimeoutError:
+                    continue
+                for future in done:
+                    index = futures[future]
+                    rows[index] = _row(cases[index], future)
+                    told(rows[index], None)
+                write_summary(rows, output)
+                finished = len(futures) - len(pending)
+                progress("cohort", finished / len(futures), f"{finished} of {len(futures)} cases")
+        finally:
+            client.cancel(list(pending), force=True)
+    return rows
+
+
+def _row(case: Case, future: Any) -> CaseRow:
+    """What the worker returned; a worker that died, or a task that never ran, is a failure of that case."""
+    error = future.exception()
+    return CaseRow.of_failure(case, Failure.of(error), 0.0) if error is not None else future.result()
+
+
+def _case_on_worker(case: Case, output: Path, settings: Settings) -> CaseRow:
+    bundle = load_bundle(settings.bundle)
+    detector = _detector(settings.bundle, bundle.sha256, settings.device)
+    return run_case(case, output, settings, bundle, detector, no_progress, CancelToken())[0]
+
+
+@lru_cache(maxsize=1)
+def _detector(bundle: str, sha256: str, device: str) -> Detector:
+    """Loaded once per worker process."""
+    from ..anomaly.detect import Detector
+
+    return Detector.load(bundle, device)

@@ -1,0 +1,163 @@
+"""Runs the cases of a cohort one after the other, with one detector; keeps the summary true after each."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle, load_bundle
+from ..errors import Cancelled
+from ..failures import Failure
+from ..outputs import check_writable, write_detection
+from ..progress import CancelToken, Progress, no_progress, scaled
+from .cases import Case
+from .summary import DONE, CaseRow, read_provenance, write_summary
+
+if TYPE_CHECKING:
+    from ..anomaly.detector import Detector
+    from ..anomaly.result import Detection
+
+Told = Callable[[CaseRow, "Detection | None"], None]
+"""Called after every case with its row, and its detection where there is one at hand."""
+_SHARE_OF_WRITING = 0.15  # of a scan's progress, the rest being the detection
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How every case is to be detected; as in `detect_anomalies`. bundle: name or folder."""
+
+    bundle: str = DEFAULT_ANOMALY_BUNDLE
+    device: str = "auto"
+    samples: int = 16
+    fpr: float = 0.01
+    score: str = "zscore"
+    seed: int = 0
+    modality: str = "auto"
+    series: str | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        return {"samples": self.samples, "fpr": self.fpr, "score": self.score, "seed": self.seed}
+
+    def request(self, case: Case, bundle: Bundle) -> dict[str, Any]:
+        """All that decides a case's result: a result made with the same need not be made again. Not the device: what
+        one computes, another may complete."""
+        return {
+            "medvae_version": __version__, "bundle_sha256": bundle.sha256, **self.arguments(),
+            "modality": case.modality or self.modality, "series": case.series or self.series,
+            "scan": _fingerprint(case.scan),
+        }  # fmt: skip
+
+
+def run_cohort(
+    cases: Sequence[Case], output: Path, settings: Settings, *, resume: bool = False, progress: Progress = no_progress,
+    cancel: CancelToken | None = None, told: Told = lambda row, result: None, debug: bool = False,
+) -> list[CaseRow]:  # fmt: skip
+    """Detects on every case, into `output/<case>/`, and keeps `output/summary.csv`.
+
+    resume: leave alone what is there, complete, and made from the same scan with the same settings. Returns a row
+    per case. Raises UsageError for wrong settings or an output that cannot be written, BundleError, and Cancelled or
+    KeyboardInterrupt with the summary as far as the run came; what goes wrong with one case is in its row.
+    """
+    from ..anomaly.detect import Detector, check_arguments
+
+    check_arguments(settings.samples, settings.fpr, settings.score)
+    cancel = cancel or CancelToken()
+    bundle = load_bundle(settings.bundle)
+    rows, waiting = start(cases, output, settings, bundle, resume, told)
+    detector: Detector | None = None
+    for number, index in enumerate(waiting):
+        cancel.check()
+        detector = detector or Detector.load(bundle, settings.device)
+        part = scaled(progress, number / len(waiting), (number + 1) / len(waiting))
+        rows[index], result = run_case(cases[index], output, settings, bundle, detector, part, cancel, debug)
+        write_summary(rows, output)
+        told(rows[index], result)
+    return rows
+
+
+def start(
+    cases: Sequence[Case], output: Path, settings: Settings, bundle: Bundle, resume: bool, told: Told
+) -> tuple[list[CaseRow], list[int]]:
+    """The rows before anything is computed, written, and the indices of the cases that are still to be done."""
+    rows = [CaseRow(case.name, str(case.scan)) for case in cases]
+    if resume:
+        for index, case in enumerate(cases):
+            rows[index] = earlier_row(case, output / case.name, settings.request(case, bundle)) or rows[index]
+    write_summary(rows, output)
+    for row in rows:
+        if row.status == DONE:
+            told(row, None)
+    return rows, [index for index, row in enumerate(rows) if row.status != DONE]
+
+
+def run_case(
+    case: Case, output: Path, settings: Settings, bundle: Bundle, detector: Detector, progress: Progress,
+    cancel: CancelToken, debug: bool = False,
+) -> tuple[CaseRow, Detection | None]:  # fmt: skip
+    """One case, whatever happens: only Cancelled and KeyboardInterrupt get out."""
+    started = time.perf_counter()
+    try:
+        result = detect_case(case, output / case.name, settings, bundle, detector, progress, cancel)
+    except Cancelled:
+        raise
+    except Exception as error:
+        failure = Failure.of(error)
+        if debug:
+            traceback.print_exc()
+        row = CaseRow.of_failure(case, failure, time.perf_counter() - started)
+        if read_provenance(output / case.name) is not None:
+            failure = Failure(failure.kind, failure.exit_code, f"{failure.message} Its folder holds an earlier result.")
+            row = CaseRow.of_failure(case, failure, time.perf_counter() - started)
+        return row, None
+    return CaseRow.of_result(case, result, time.perf_counter() - started), result
+
+
+def detect_case(
+    case: Case, directory: Path, settings: Settings, bundle: Bundle, detector: Detector | None = None,
+    progress: Progress = no_progress, cancel: CancelToken | None = None,
+) -> Detection:  # fmt: skip
+    """Reads the scan, detects and writes every file of the contract into `directory`; raises what these raise."""
+    started, cancel = time.perf_counter(), cancel or CancelToken()
+    check_writable(directory)
+    progress("read", 0.0, f"Reading {case.scan.name}")
+    from ..anomaly.detect import detect_anomalies
+    from ..scan import Scan
+
+    cancel.check()
+    modality, series = case.modality or settings.modality, case.series or settings.series
+    scan = Scan.read(case.scan, modality=modality, series=series)
+    request = settings.request(case, bundle)
+    cancel.check()
+    where = {"bundle": bundle, "device": settings.device} if detector is None else {"detector": detector}
+    result = detect_anomalies(
+        scan, progress=scaled(progress, 0.0, 1.0 - _SHARE_OF_WRITING), cancel=cancel, **settings.arguments(), **where
+    )
+    result.provenance["request"] = {**request, "seconds": round(time.perf_counter() - started, 2)}
+    write_detection(result, directory, progress=scaled(progress, 1.0 - _SHARE_OF_WRITING, 1.0), cancel=cancel)
+    return result
+
+
+def earlier_row(case: Case, folder: Path, request: dict[str, Any]) -> CaseRow | None:
+    """The row of a complete result of this very request; None when there is none."""
+    provenance = read_provenance(folder)
+    if provenance is None or {key: provenance["request"].get(key) for key in request} != request:
+        return None
+    try:
+        return CaseRow.of_folder(case, folder, provenance)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _fingerprint(scan: Path) -> list[int] | None:
+    """Files, bytes and last change of a scan: different when it was exchanged. None when it is not there."""
+    try:
+        files = [scan] if not scan.is_dir() else [file for file in sorted(scan.rglob("*")) if file.is_file()]
+        stats = [file.stat() for file in files]
+    except OSError:
+        return None
+    return [len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]

@@ -1,0 +1,100 @@
+"""`summary.csv`: one line per case, true at every moment of a run."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..failures import Failure
+from ..outputs import PROVENANCE_FILE
+from .cases import Case
+
+if TYPE_CHECKING:
+    from ..anomaly.result import Detection
+
+SUMMARY_FILE = "summary.csv"
+DONE, FAILED, NOT_RUN = "done", "failed", "not run"
+
+
+@dataclass(frozen=True)
+class CaseRow:
+    """A line of the table. status: done, failed or not run; findings: how many, with the volume of all, the largest
+    and the highest peak; message: warnings of a result, or why there is none."""
+
+    case: str
+    scan: str
+    status: str = NOT_RUN
+    modality: str = ""
+    findings: int | None = None
+    volume_ml: float | None = None
+    largest_ml: float | None = None
+    peak: float | None = None
+    seconds: float | None = None
+    exit_code: int | None = None
+    message: str = ""
+
+    @classmethod
+    def of_result(cls, case: Case, result: Detection, seconds: float) -> CaseRow:
+        findings = [(finding.volume_ml, finding.peak) for finding in result.findings]
+        return cls._done(case, result.modality, findings, seconds, result.warnings)
+
+    @classmethod
+    def of_failure(cls, case: Case, failure: Failure, seconds: float) -> CaseRow:
+        return cls(case.name, str(case.scan), FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
+                   message=failure.message)  # fmt: skip
+
+    @classmethod
+    def of_folder(cls, case: Case, folder: Path, provenance: dict[str, Any]) -> CaseRow:
+        """The line of a result that an earlier run left. Raises OSError, ValueError or KeyError if it is damaged."""
+        with (folder / "findings.csv").open(newline="", encoding="utf-8") as file:
+            findings = [(float(row["volume_ml"]), float(row["peak"])) for row in csv.DictReader(file)]
+        seconds = float(provenance["request"].get("seconds", 0.0))
+        return cls._done(case, provenance["modality"], findings, seconds, provenance["warnings"])
+
+    @classmethod
+    def _done(cls, case: Case, modality: str, findings: list[tuple[float, float]], seconds: float,
+              warnings: Iterable[str]) -> CaseRow:  # fmt: skip
+        volumes = [round(volume, 4) for volume, _ in findings]
+        return cls(
+            case.name, str(case.scan), DONE, modality, len(findings), round(sum(volumes), 4), max(volumes, default=0.0),
+            round(max((peak for _, peak in findings), default=0.0), 4), round(seconds, 2), 0, " ".join(warnings),
+        )  # fmt: skip
+
+
+def write_summary(rows: Iterable[CaseRow], output: Path) -> Path:
+    """Writes the table in one step. Raises UsageError when the folder cannot be written."""
+    path = output / SUMMARY_FILE
+    temporary = path.with_name(f".{SUMMARY_FILE}.{os.getpid()}.tmp")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            table = csv.DictWriter(file, [field.name for field in fields(CaseRow)], lineterminator="\n")
+            table.writeheader()
+            for row in rows:
+                table.writerow({key: "" if value is None else value for key, value in asdict(row).items()})
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written ({error.strerror or error}): choose another --output or make room "
+                         "there.") from error  # fmt: skip
+    finally:
+        temporary.unlink(missing_ok=True) if output.is_dir() else None
+    return path
+
+
+def read_provenance(folder: Path) -> dict[str, Any] | None:
+    """What an earlier result says of itself; None without a complete one."""
+    try:
+        provenance = json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8"))
+        complete = all((folder / name).is_file() for name in provenance["files"])
+        return provenance if complete and isinstance(provenance["request"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
