@@ -14,8 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import slicer
-
 from . import dependencies
 from .dependencies import Plan
 
@@ -26,7 +24,7 @@ _REASONS = (
     (r"No space left|There is not enough space", "The disk is full: make room and try again."),
     (r"Permission denied|Access is denied|WinError (5|32)\b|being used by another",
      "A file is in use or may not be replaced: restart Slicer and try again before anything else."),
-    (r"ResolutionImpossible|conflicting dependencies|user requested \(constraint\)",
+    (r"user requested \(constraint\)",
      "A package would have to replace one that comes with this Slicer, which is not done: use a newer Slicer."),
     (r"name resolution|getaddrinfo|NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError|Network is unreachable",
      "There is no connection to the package server: connect, or use \"Install from folder…\"."),
@@ -110,6 +108,8 @@ def _install_torch(version: str) -> None:
 
 
 def _install_with_pip(plan: Plan, constraints: Path) -> None:
+    import slicer
+
     packaging = _slicer_packaging()
     if plan.wheels is not None:
         arguments = ["--no-index", "--find-links", str(plan.wheels), *plan.pip]
@@ -159,7 +159,9 @@ def _read(file: Path) -> list[str]:
 
 
 def _errors(lines: Sequence[str]) -> list[str]:
-    return [line[line.index("ERROR:"):] for line in lines if "ERROR:" in line]
+    """What a reader needs of pip's long log, without its time stamps."""
+    telling = (re.search(r"ERROR: .*|\S+ \S+ depends on .*|The user requested .*", line) for line in lines)
+    return [found.group() for found in telling if found]
 
 
 def _sentence(lines: Sequence[str], error: Exception) -> str:
@@ -170,6 +172,6 @@ def _sentence(lines: Sequence[str], error: Exception) -> str:
     missing = re.search(r"No matching distribution found for (\S+)", text)
     if missing:
         return f"There is no package {missing.group(1)} that fits this Slicer's Python where it was looked for."
-    last = _errors(lines)
+    last = [line for line in _errors(lines) if line.startswith("ERROR:")]
     reason = last[-1].removeprefix("ERROR:").strip() if last else str(error)
     return f"The installation failed ({reason[:200]})."
