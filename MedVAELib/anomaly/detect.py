@@ -64,7 +64,9 @@ def detect_anomalies(
     with timer.stage("score"):
         bright = maps.calibrated(score, modality, +1)
         cancel.check()
-        dark = maps.calibrated(score, modality, -1) if modality == "flair" and score == "zscore" else None
+        dark = None
+        if modality == "flair" and score == "zscore":
+            dark = maps.calibrated(score, modality, -1) * maps.like_fluid()
     cancel.check()
     progress("findings", 0.9, "Describing findings")
     with timer.stage("findings"):

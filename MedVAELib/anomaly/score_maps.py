@@ -15,6 +15,7 @@ from ..preprocessing.geometry import channels_from_grid, from_grid
 from ..preprocessing.intensity import Foreground
 from ..progress import CancelToken, Progress, no_progress
 from ..timing import Timer
+from ..tissues import WHITE
 from .anatomy import Anatomy, brain_mask
 from .calibration import ScoreCalibration
 from .prepare import PreparedScan
@@ -134,6 +135,15 @@ class ScoreMaps:
             raise BundleError(f"Bundle '{self.detector.bundle.name}' is not calibrated for '{score}' on {modality}.")
         side = table["bright" if sign > 0 else "dark"]
         return ScoreCalibration.from_json(side).apply(self.raw(score, sign)) * self.brain_box
+
+    def like_fluid(self) -> NDArray[np.bool_]:
+        """True where the scan is less than half as bright as white matter, as in a cavity, a cyst or an old infarct.
+
+        Healthy tissue hardly ever is: iron darkens the pallidum on FLAIR to 0.6 to 0.7 × white matter, frontal white
+        matter lies at 0.75 to 0.85, CSF near 0.1.
+        """
+        inputs = self.inputs("zscore")
+        return ndimage.gaussian_filter(inputs.image, inputs.smoothing) < 0.5 * self.fit.mean[WHITE]
 
     def reconstruction(self) -> NDArray[np.float32]:
         """Healthy brain in scan units, 0 outside the brain."""
