@@ -111,12 +111,20 @@ def _add(scan, reply, arrays, ijk_to_ras, settings, run: str) -> None:
     segments.fill(segmentation, scan, arrays["components"], brain, reply["findings"])
     table = register(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode"), "findings", "findings")
     add_findings_table(table, reply["findings"], ijk_to_ras)
-    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-    parent = hierarchy.GetItemByDataNode(scan)
     for node in made:
-        item = hierarchy.GetItemByDataNode(node)
-        if item and parent:
-            hierarchy.SetItemParent(item, parent)
+        if node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode"):
+            _put_beneath(scan, node)
+
+
+def _put_beneath(scan, node) -> None:
+    """In the subject hierarchy; Slicer usually made the items already."""
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    parent = hierarchy.GetItemByDataNode(scan) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), scan)
+    item = hierarchy.GetItemByDataNode(node)
+    if item:
+        hierarchy.SetItemParent(item, parent)
+    else:
+        hierarchy.CreateItem(parent, node)
 
 
 def _fill(volume, array_zyx: np.ndarray, scan) -> None:
@@ -166,7 +174,11 @@ def _all_nodes() -> list:
 def remove(result: Result) -> None:
     """Takes away every node of the run, with what hangs on them: displays, storage, colours."""
     scene = slicer.mrmlScene
+    hierarchy = scene.GetSubjectHierarchyNode()
     for node in nodes_of(result.run):
+        item = hierarchy.GetItemByDataNode(node)
+        if item:
+            hierarchy.RemoveItem(item, False, True)
         hanging = []
         if node.IsA("vtkMRMLDisplayableNode"):
             hanging += [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]

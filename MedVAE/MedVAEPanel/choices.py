@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -97,11 +98,25 @@ def bundles(reply: Mapping[str, Any]) -> Offer:
             offer.append(Entry(bundle["name"], text, bundle["problem"], bundle["problem"]))
             continue
         lines = [bundle.get("description", ""), _("Trained on: ") + _in_words(bundle.get("training_data")),
-                 _("Licence: ") + str(bundle.get("licence", "")), _("Results: ") + _in_words(bundle.get("results")),
-                 _("Time: ") + str(bundle.get("expected_time", ""))]  # fmt: skip
+                 _("Licence: ") + str(bundle.get("licence", "")), _("Time: ") + str(bundle.get("expected_time", "")),
+                 *_results(bundle.get("results") or {})]  # fmt: skip
         text = f"{bundle['name']} {bundle.get('version', '')}".strip()
         offer.append(Entry(bundle["name"], text, "\n".join(line for line in lines if line)))
     return offer
+
+
+def _results(results: Mapping[str, Any]) -> list[str]:
+    """The measured tables (markdown) as lines of a tooltip, the baseline beside the figures as in the model card."""
+    lines = []
+    for title, text in results.items():
+        if not isinstance(text, str):
+            continue
+        lines.append(f"{title}:")
+        for row in text.splitlines():
+            cells = [cell.strip() for cell in row.strip().strip("|").split("|")]
+            if any(cell.strip("-: ") for cell in cells):
+                lines += textwrap.wrap(";  ".join(cells), 100, initial_indent="    ", subsequent_indent="    ")
+    return lines
 
 
 def _in_words(value: Any, depth: int = 0) -> str:

@@ -93,13 +93,6 @@ def _add_legend(volume, role: str) -> None:
         legend.AddViewNodeID(f"vtkMRMLSliceNode{tag}")
 
 
-def set_legend_visible(volume, on: bool) -> None:
-    for index in range(volume.GetNumberOfDisplayNodes()):
-        shown = volume.GetNthDisplayNode(index)
-        if shown is not None and shown.IsA("vtkMRMLColorLegendDisplayNode"):
-            shown.SetVisibility(on)
-
-
 # --- Threshold -------------------------------------------------------------------------------------------------------
 
 
@@ -194,7 +187,18 @@ def compare(on: bool, before: int | None = None) -> int | None:
         if composite.GetLayoutName() in COMPARED_VIEWS:
             composite.SetLinkedControl(True)
             composite.SetHotLinkedControl(True)
+    _go_where_axial_view_is()
     return left
+
+
+def _go_where_axial_view_is() -> None:
+    scene = slicer.mrmlScene
+    axial = scene.GetNodeByID("vtkMRMLSliceNodeRed")
+    for tag in COMPARED_VIEWS:
+        view = scene.GetNodeByID(f"vtkMRMLSliceNode{tag}")
+        if axial is not None and view is not None:
+            centre = [axial.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
+            view.JumpSliceByOffsetting(*centre)
 
 
 def jump(ras) -> None:

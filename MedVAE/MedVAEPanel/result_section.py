@@ -68,7 +68,14 @@ class ResultSection:
             self._change_result(result, Result(run_before) if run_before else None)
         if result is not None and volume is not None:
             display.show(result.scan, volume, parameters.opacity)
+            self._keep_scan_alone()
         self._offer_threshold(volume)
+
+    def _keep_scan_alone(self) -> None:
+        """Side by side, the left view shows the scan without outlines."""
+        segmentation = self.result.node("segmentation")
+        if segmentation is not None:
+            segments.hide_in(segmentation, display.COMPARED_VIEWS[0] if display.comparing() else None)
 
     def _change_result(self, result: Result | None, before: Result | None) -> None:
         ui = self.ui
@@ -102,6 +109,7 @@ class ResultSection:
         self._layout_before = display.compare(on, self._layout_before)
         if self.result is not None and self.volume is not None:
             display.show(self.result.scan, self.volume, self.tab.parameters.opacity)
+            self._keep_scan_alone()
 
     def _on_surfaces(self, on: bool) -> None:
         segmentation = self.result.node("segmentation") if self.result is not None else None

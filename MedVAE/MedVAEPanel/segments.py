@@ -76,7 +76,7 @@ def _set_up_display(segmentation) -> None:
     shown.SetVisibility2DFill(False)
     shown.SetVisibility2DOutline(True)
     shown.SetVisibility3D(False)
-    shown.SetSliceIntersectionThickness(2)
+    shown.SetSliceIntersectionThickness(1)
     brain = _segment_of(segmentation, 0)
     if brain:
         shown.SetSegmentVisibility2DOutline(brain, False)
@@ -100,6 +100,18 @@ def highlight(segmentation, rank: int | None) -> None:
             shown.SetSegmentOverrideColor(segment_id, *_CHOSEN)
         else:
             shown.UnsetSegmentOverrideColor(segment_id)
+    shown.EndModify(changing)
+
+
+def hide_in(segmentation, view_tag: str | None) -> None:
+    """Shows the outlines in all views but this one; None: in all."""
+    shown = segmentation.GetDisplayNode()
+    changing = shown.StartModify()
+    shown.RemoveAllViewNodeIDs()
+    if view_tag is not None:
+        for view in slicer.util.getNodesByClass("vtkMRMLAbstractViewNode"):
+            if view.GetSingletonTag() != view_tag and not view.IsA("vtkMRMLTableViewNode"):
+                shown.AddViewNodeID(view.GetID())
     shown.EndModify(changing)
 
 
