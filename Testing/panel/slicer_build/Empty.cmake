@@ -1,0 +1,1 @@
+# Nothing is needed of what Slicer sets up here.

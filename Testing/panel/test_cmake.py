@@ -1,0 +1,152 @@
+"""The extension's CMake files: every file is listed, and what they install is complete and works."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from Testing import cmake_lists
+
+ROOT = cmake_lists.ROOT
+SLICER_BUILD = Path(__file__).with_name("slicer_build")
+RAW = "https://raw.githubusercontent.com/MedVAE/MedVAE/main/"
+
+
+@pytest.mark.parametrize("cmake_file", cmake_lists.expected(), ids=lambda file: file.parent.name)
+def test_every_file_is_listed_and_every_listed_file_is_there(cmake_file):
+    listed, there = cmake_lists.written(cmake_file), cmake_lists.expected()[cmake_file]
+    for name, files in there.items():
+        assert listed.pop(name) == files, "run: python -m Testing.cmake_lists"
+    assert not listed, "lists that nothing is compared with"
+
+
+def test_a_new_file_is_noticed(tmp_path):
+    """The comparison above sees what somebody adds, takes away or leaves lying around."""
+    for name in ("MedVAE", "MedVAELib", "Resources"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
+    before = cmake_lists.expected(tmp_path)
+    for new in ("MedVAE/MedVAEPanel/skull.py", "MedVAE/Resources/UI/Skull.ui", "MedVAELib/skull/__init__.py",
+                "Resources/bundles/skull/metadata.json"):  # fmt: skip
+        (tmp_path / new).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / new).write_text("")
+    (tmp_path / "MedVAE" / "__pycache__").mkdir(exist_ok=True)
+    (tmp_path / "MedVAE" / "__pycache__" / "MedVAE.cpython-312.pyc").write_text("")
+    (tmp_path / "MedVAE" / "MedVAEPanel" / "tabs.py").unlink()
+    after = cmake_lists.expected(tmp_path)
+
+    def all_of(lists):
+        return {f"{file.parent.name}/{name}" for file, each in lists.items() for name in sum(each.values(), [])}
+
+    assert all_of(after) - all_of(before) == {"MedVAE/MedVAEPanel/skull.py", "MedVAE/Resources/UI/Skull.ui",
+                                              "MedVAELib/skull/__init__.py",
+                                              "Resources/bundles/skull/metadata.json"}  # fmt: skip
+    assert all_of(before) - all_of(after) == {"MedVAE/MedVAEPanel/tabs.py"}
+
+
+def test_writing_the_lists_anew_gives_what_is_there(tmp_path):
+    for cmake_file, lists in cmake_lists.expected().items():
+        copy = tmp_path / "CMakeLists.txt"
+        shutil.copy(cmake_file, copy)
+        cmake_lists.write(copy, {name: ["nothing.py"] for name in lists})
+        assert cmake_lists.written(copy) == {name: ["nothing.py"] for name in lists}
+        cmake_lists.write(copy, lists)
+        assert copy.read_text(encoding="utf-8") == cmake_file.read_text(encoding="utf-8")
+
+
+def test_catalogue_entry_agrees_with_cmake():
+    entry = json.loads((ROOT / "Resources" / "MedVAE.json").read_text(encoding="utf-8"))
+    cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert re.fullmatch(r"https://raw\.githubusercontent\.com/Slicer/Slicer/main/Schemas/"
+                        r"slicer-extension-catalog-entry-schema-v1\.0\.\d\.json#", entry.pop("$schema"))  # fmt: skip
+    homepage = re.search(r'EXTENSION_HOMEPAGE "(.*)"', cmake).group(1)
+    assert entry == {"build_dependencies": ["PyTorch"], "build_subdirectory": ".", "category": "Neuroimaging",
+                     "scm_revision": "main", "scm_type": "git", "scm_url": f"{homepage}.git", "tier": 3}  # fmt: skip
+    assert re.search(r'EXTENSION_DEPENDS "PyTorch"', cmake)
+    assert '"Neuroimaging"' in (ROOT / "MedVAE" / "MedVAE.py").read_text(encoding="utf-8")
+
+
+def test_pictures_of_the_catalogue_are_in_the_repository():
+    cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    addresses = " ".join(re.findall(r'EXTENSION_(?:ICONURL|SCREENSHOTURLS) "(.*)"', cmake)).split()
+    assert len(addresses) >= 4
+    for address in addresses:
+        assert address.startswith(RAW)
+        assert (ROOT / address.removeprefix(RAW)).is_file(), address
+
+
+def test_icons():
+    sizes = {}
+    for icon in (ROOT / "MedVAE" / "Resources" / "Icons").glob("*.png"):
+        data = icon.read_bytes()
+        assert data[:8] == b"\x89PNG\r\n\x1a\n"
+        sizes[icon.name] = struct.unpack(">II", data[16:24])
+        assert len(data) < 100_000
+    assert sizes["MedVAE.png"] == (128, 128)
+    assert sizes["MedVAESample.png"] == (260, 280), "as the Sample Data module wants it"
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory) -> Path:
+    """The extension configured and installed by cmake; the folder of its scripted modules."""
+    cmake = shutil.which("cmake")
+    if cmake is None:
+        pytest.skip("cmake is not installed")
+    folder = tmp_path_factory.mktemp("extension")
+    source = folder / "source"
+    for name in ("MedVAE", "MedVAELib", "Resources"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (source / "MedVAELib" / "not_listed.py").write_text("")
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert text.startswith("cmake_minimum_required(VERSION 3.28")
+    # Slicer asks for 3.28; these files need no more than any cmake that the tester has.
+    (source / "CMakeLists.txt").write_text(re.sub(r"VERSION \S+", "VERSION 3.13", text, count=1), encoding="utf-8")
+    build = folder / "build"
+    for command in ([cmake, "-S", source, "-B", build, f"-DSlicer_DIR={SLICER_BUILD}"],
+                    [cmake, "--install", build, "--prefix", folder / "installed", "--component", "RuntimeLibraries"]):
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert (build / "tests.txt").read_text().splitlines() == ["generic MedVAE", "unittest MedVAE.py"]
+    metadata = dict(line.split("=", 1) for line in (build / "metadata.txt").read_text().splitlines())
+    assert metadata["DEPENDS"] == "PyTorch" and metadata["DESCRIPTION"].endswith("Research use only.")
+    return folder / "installed" / "lib" / "Slicer-5.12" / "qt-scripted-modules"
+
+
+def test_the_built_extension_holds_what_the_clone_holds(installed):
+    there = {file.relative_to(installed).as_posix() for file in installed.rglob("*") if file.is_file()}
+    wanted = set()
+    for cmake_file, lists in cmake_lists.expected().items():
+        folder = "" if cmake_file.parent.name == "MedVAE" else f"{cmake_file.parent.name}/"
+        wanted |= {folder + name for files in lists.values() for name in files}
+    assert there == wanted
+
+
+def test_the_built_extension_finds_its_library_and_resources(installed):
+    code = """
+import json, sys
+from MedVAEPanel import library, dependencies
+library.ensure_library_on_path()
+import MedVAELib
+from MedVAELib.bundle import list_bundles
+from MedVAELib.resources import resource_dir
+for bundle in list_bundles():
+    bundle.check_sum()
+print(json.dumps([MedVAELib.__file__, str(resource_dir()), [bundle.name for bundle in list_bundles()],
+                  str(library.resource("sample/flair.nii.gz")), sorted(dependencies.requirements())]))
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDVAE_")}
+    environment |= {"PYTHONPATH": str(installed), "HOME": str(installed)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=installed, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    package, resources, bundles, sample, requirements = json.loads(done.stdout)
+    assert Path(package).parent == installed / "MedVAELib"
+    assert Path(resources) == installed / "Resources" and Path(sample).is_relative_to(resources)
+    assert "healthy-anatomy" in bundles
+    assert requirements == ["monai", "safetensors", "scikit-learn", "torch"]
