@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CohortError, UsageError
+from ..listening import cancelled_by_signals
 from ..progress import CancelToken, Progress
-from .listeners import cancelled_by_signals, progress_listener
+from .listeners import progress_listener
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:

@@ -14,10 +14,11 @@ import typer
 
 from ..bundle import DEFAULT_ANOMALY_BUNDLE
 from ..errors import CohortError
+from ..listening import cancelled_by_signals
 from ..outputs import PROVENANCE_FILE, atomic_output, check_writable
 from ..progress import CancelToken, Progress
 from .detect import ModalityChoice
-from .listeners import cancelled_by_signals, progress_listener
+from .listeners import progress_listener
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from ..errors import Cancelled, UsageError
-from .listeners import cancelled_by_signals, progress_listener
+from ..listening import cancelled_by_signals
+from .listeners import progress_listener
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 

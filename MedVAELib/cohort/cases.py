@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..outputs import PROVENANCE_FILE
 from ..scan import MODALITIES
 
 REQUIRED_COLUMNS = ("case", "scan")
@@ -56,7 +57,7 @@ def read_cases(table: Path) -> list[Case]:
     cases = [_case(table, line, row) for line, row in rows if any((v or "").strip() for v in _texts(row))]
     if not cases:
         raise InputError(f"{table} lists no cases: add a line for each scan below the columns' names.")
-    _refuse_double_names(table, cases)
+    refuse_double_names(cases, table)
     return cases
 
 
@@ -79,9 +80,29 @@ def case_names(scans: Sequence[Path]) -> list[str]:
     return unique
 
 
-def is_scan_file(path: Path) -> bool:
-    """Whether the name is that of an image format that holds scans."""
-    return path.is_file() and path.name.lower().endswith(_SUFFIXES)
+def scans_in(folder: Path, pattern: str = "*") -> list[Path]:
+    """The scan files in a folder and below, whose names match the pattern; MedVAE's own results are passed over.
+
+    A folder without any that holds files is one DICOM scan. Raises InputError for a folder without either.
+    """
+    files = sorted(file for file in folder.rglob(pattern) if file.name.lower().endswith(_SUFFIXES[:-1]))
+    found = [file for file in files if file.is_file() and not file.name.startswith(".")
+             and not (file.parent / PROVENANCE_FILE).exists()]  # fmt: skip
+    if found:
+        return found
+    if files or pattern != "*" or not any(file.is_file() for file in folder.iterdir()):
+        raise InputError(f"{folder} holds no scans whose names match '{pattern}': give a folder of NIfTI, NRRD or "
+                         "MetaImage files, or of DICOM slices.")  # fmt: skip
+    return [folder]
+
+
+def refuse_double_names(cases: Sequence[Case], source: object) -> None:
+    """Raises InputError if two cases would share a folder; upper and lower case are one on many disks."""
+    seen: set[str] = set()
+    for case in cases:
+        if case.name.lower() in seen:
+            raise InputError(f"{source} names the case '{case.name}' more than once: give each case a name of its own.")
+        seen.add(case.name.lower())
 
 
 def stem(scan: Path) -> str:
@@ -130,12 +151,3 @@ def _case(table: Path, line: int, row: dict) -> Case:
         raise InputError(f"{table}, line {line}: there is no modality '{modality}'; use one of "
                          f"{', '.join(MODALITIES)}, or leave it empty.")  # fmt: skip
     return Case(name, table.parent / Path(scan).expanduser(), modality, value("series"))
-
-
-def _refuse_double_names(table: Path, cases: list[Case]) -> None:
-    """Upper and lower case are one on many disks."""
-    seen: set[str] = set()
-    for case in cases:
-        if case.name.lower() in seen:
-            raise InputError(f"{table} names the case '{case.name}' more than once: give each case a name of its own.")
-        seen.add(case.name.lower())

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..anomaly.result import FINDING_COLUMNS
 from ..errors import UsageError
 from ..failures import Failure
 from ..outputs import PROVENANCE_FILE
@@ -54,14 +55,17 @@ class CaseRow:
     def of_folder(cls, case: Case, folder: Path, provenance: dict[str, Any]) -> CaseRow:
         """The line of a result that an earlier run left. Raises OSError, ValueError or KeyError if it is damaged."""
         with (folder / "findings.csv").open(newline="", encoding="utf-8") as file:
-            findings = [(float(row["volume_ml"]), float(row["peak"])) for row in csv.DictReader(file)]
+            table = csv.DictReader(file)
+            if tuple(table.fieldnames or ()) != FINDING_COLUMNS:
+                raise ValueError(f"{file.name} is not a table of findings")
+            findings = [(float(row["volume_ml"]), float(row["peak"])) for row in table]
         seconds = float(provenance["request"].get("seconds", 0.0))
         return cls._done(case, provenance["modality"], findings, seconds, provenance["warnings"])
 
     @classmethod
     def _done(cls, case: Case, modality: str, findings: list[tuple[float, float]], seconds: float,
               warnings: Iterable[str]) -> CaseRow:  # fmt: skip
-        volumes = [round(volume, 4) for volume, _ in findings]
+        volumes = [round(volume, 4) for volume, _ in findings]  # as in findings.csv, so that a resumed row is the same
         return cls(
             case.name, str(case.scan), DONE, modality, len(findings), round(sum(volumes), 4), max(volumes, default=0.0),
             round(max((peak for _, peak in findings), default=0.0), 4), round(seconds, 2), 0, " ".join(warnings),

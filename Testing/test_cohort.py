@@ -1,0 +1,304 @@
+"""Cohorts: what a table of cases must be, and real runs in which some cases go wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MedVAELib.anomaly.detect import detect_anomalies
+from MedVAELib.cohort import Case, Settings, cases_of_paths, read_cases, run_cohort
+from MedVAELib.cohort.cases import scans_in
+from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
+from MedVAELib.outputs import DETECTION_FILES
+from MedVAELib.preprocessing.geometry import ras_grid, to_grid
+from MedVAELib.progress import CancelToken
+from MedVAELib.resources import resource_dir
+from MedVAELib.scan import Scan
+
+ROOT = Path(__file__).resolve().parents[1]
+FAST = Settings(device="cpu", samples=1)
+
+
+# --- Tables of cases -------------------------------------------------------------------------------------------------
+
+
+def table(folder: Path, text: str | bytes) -> Path:
+    path = folder / "cases.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_paths_start_from_the_table_and_modality_is_optional(tmp_path):
+    text = ("case,scan,modality,age\np1,a/flair.nii.gz,FLAIR,50\n\np2,/data/dwi.nii,,60\n , , ,\n"
+            '"p 3","b,c.nii",dwi,\n')
+    assert read_cases(table(tmp_path, text)) == [
+        Case("p1", tmp_path / "a/flair.nii.gz", "flair"), Case("p2", Path("/data/dwi.nii")),
+        Case("p 3", tmp_path / "b,c.nii", "dwi"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [
+    b"\xef\xbb\xbfcase;scan\r\np1;a.nii\r\n", "Case\tScan\np1\ta.nii\n", "\n\n SCAN , CASE \na.nii, p1\n",
+])  # fmt: skip
+def test_spreadsheets_write_tables_in_their_own_ways(tmp_path, text):
+    assert read_cases(table(tmp_path, text)) == [Case("p1", tmp_path / "a.nii")]
+
+
+@pytest.mark.parametrize("text, part", [
+    ("", "empty"), ("\n \n", "empty"), ("case,scan\n", "no cases"), ("case,scan\n,\n", "no cases"),
+    ("name,file\np1,a.nii\n", "no column 'case' (it has: name, file)"), ("case\np1\n", "no column 'scan'"),
+    ("case,scan,case\np1,a.nii,p\n", "more than once"), ("case,scan\np1,a.nii\nP1,b.nii\n", "'P1' more than once"),
+    ("case,scan\np1,\n", "line 2: the column 'scan' is empty"), ("case,scan\n,a.nii\n", "line 2"),
+    ("case,scan\n../p1,a.nii\n", "'../p1'"), ("case,scan\n..,a.nii\n", "'..'"), ("case,scan\na\\b,a.nii\n", "folder"),
+    ("case,scan\nsummary.csv,a.nii\n", "summary.csv"), (f"case,scan\n{'x' * 200},a.nii\n", "folder"),
+    ("case,scan,modality\np1,a.nii,ct\n", "'ct'"), ("case,scan\np1,a.nii,more\n", "more values than columns"),
+    (b"case,scan\np\xe4,a.nii\n", "UTF-8"), ('case,scan\n"p1,a.nii\n', "CSV"),
+])  # fmt: skip
+def test_an_unclear_table_is_one_sentence(tmp_path, text, part):
+    with pytest.raises(InputError) as error:
+        read_cases(table(tmp_path, text))
+    assert part in str(error.value) and "cases.csv" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_table(tmp_path):
+    for path in (tmp_path / "absent.csv", tmp_path):
+        with pytest.raises(InputError, match=path.name):
+            read_cases(path)
+
+
+def test_scans_in_a_folder(tmp_path):
+    for name in ("p1/flair.nii.gz", "p1/mask.nii.gz", "p2/flair.nii", "p2/.hidden.nii", "p2/notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    results = tmp_path / "results"
+    results.mkdir()
+    (results / "anomaly.nii.gz").touch()
+    (results / "provenance.json").touch()
+    found = scans_in(tmp_path, "flair*")
+    assert found == [tmp_path / "p1/flair.nii.gz", tmp_path / "p2/flair.nii"]
+    assert len(scans_in(tmp_path)) == 3
+    assert [case.name for case in cases_of_paths(found)] == ["p1_flair", "p2_flair"]
+    dicom = tmp_path / "dicom"
+    dicom.mkdir()
+    (dicom / "IM0001").touch()
+    assert scans_in(dicom) == [dicom]
+    (tmp_path / "nothing").mkdir()
+    for folder, pattern in ((results, "*"), (tmp_path, "t1*"), (tmp_path / "nothing", "*")):
+        with pytest.raises(InputError, match="holds no scans"):
+            scans_in(folder, pattern)
+
+
+# --- Runs ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Two different usable scans (the bundled sample on a coarse grid) and three that are not, in one folder."""
+    folder = tmp_path_factory.mktemp("scans")
+    image = sitk.ReadImage(str(resource_dir() / "sample" / "flair.nii.gz"), sitk.sitkFloat32)
+    image = to_grid(image, ras_grid((0, 0, 0), (72, 88, 72), 2.4))
+    sitk.WriteImage(image, str(folder / "one.nii.gz"))
+    sitk.WriteImage(image * 2 + 5, str(folder / "two.nii.gz"))
+    sitk.WriteImage(image * 0, str(folder / "flat.nii.gz"))
+    (folder / "broken.nii.gz").write_bytes(b"no gzip")
+    return folder
+
+
+def cases(folder, *names):
+    return [Case(name, folder / f"{name}.nii.gz") for name in names]
+
+
+def summary(output: Path) -> dict[str, dict[str, str]]:
+    with (output / "summary.csv").open(newline="", encoding="utf-8") as file:
+        return {row["case"]: row for row in csv.DictReader(file)}
+
+
+class Told(list):
+    """Collects what the run tells: (case, whether it was computed now)."""
+
+    def __call__(self, row, result):
+        self.append((row.case, row.status, result is not None))
+
+
+def test_bad_cases_do_not_stop_the_rest_and_resume_does_what_is_missing(small, tmp_path):
+    listed = cases(small, "one", "broken", "absent", "flat", "two")
+    rows = run_cohort(listed, tmp_path / "out", FAST)
+    assert [row.status for row in rows] == ["done", "failed", "failed", "failed", "done"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"one", "two", "summary.csv"}
+    assert {path.name for path in (tmp_path / "out" / "one").iterdir()} == set(DETECTION_FILES)
+    table = summary(tmp_path / "out")
+    assert list(table) == ["one", "broken", "absent", "flat", "two"]
+    assert [table[name]["exit_code"] for name in table] == ["0", "3", "3", "3", "0"]
+    assert "absent.nii.gz" in table["absent"]["message"] and "constant" in table["flat"]["message"]
+    assert int(table["one"]["findings"]) == rows[0].findings > 0
+
+    expected = detect_anomalies(Scan.read(small / "one.nii.gz"), device="cpu", samples=1)
+    written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out/one/anomaly.nii.gz")))
+    assert written.tobytes() == sitk.GetArrayFromImage(expected.anomaly).tobytes()
+    volumes = [finding.volume_ml for finding in expected.findings]
+    assert float(table["one"]["volume_ml"]) == pytest.approx(sum(volumes), abs=1e-2)
+    assert float(table["one"]["largest_ml"]) == pytest.approx(max(volumes), abs=1e-4)
+    assert float(table["one"]["peak"]) == pytest.approx(max(f.peak for f in expected.findings), abs=1e-4)
+
+    told = Told()
+    shutil.copy(small / "two.nii.gz", tmp_path / "absent.nii.gz")
+    listed[2] = Case("absent", tmp_path / "absent.nii.gz")  # it has come to light
+    again = run_cohort(listed, tmp_path / "out", FAST, resume=True, told=told)
+    assert sorted(told) == [("absent", "done", True), ("broken", "failed", False), ("flat", "failed", False),
+                            ("one", "done", False), ("two", "done", False)]  # fmt: skip
+    for before, after in zip(rows, again, strict=True):
+        if before.status == "done":
+            assert (before.findings, before.modality, before.message) == (after.findings, after.modality, after.message)
+            assert (before.volume_ml, before.peak) == pytest.approx((after.volume_ml, after.peak), abs=1e-4)
+
+
+def test_resume_does_again_what_was_made_in_another_way(small, tmp_path):
+    output, listed = tmp_path / "out", [Case("one", tmp_path / "scan.nii.gz")]
+    shutil.copy(small / "one.nii.gz", tmp_path / "scan.nii.gz")
+
+    def computed(settings=FAST, listed=listed):
+        told = Told()
+        run_cohort(listed, output, settings, resume=True, told=told)
+        return told[0][2]
+
+    assert computed() and not computed()
+    assert computed(Settings(device="cpu", samples=1, fpr=0.02))
+    assert computed() and not computed()
+    assert computed(listed=[Case("one", tmp_path / "scan.nii.gz", "flair")]) and computed()
+    (output / "one" / "std.nii.gz").unlink()  # incomplete
+    assert computed() and not computed()
+    (output / "one" / "findings.csv").write_text("damaged")
+    assert computed() and not computed()
+    (output / "one" / "provenance.json").write_text("{")
+    (output / "one" / "provenance.json").unlink()
+    shutil.rmtree(output / "one")
+    assert computed()
+    shutil.copy(small / "two.nii.gz", tmp_path / "scan.nii.gz")  # another scan of the same name
+    os.utime(tmp_path / "scan.nii.gz", ns=(1, 1))
+    assert computed() and not computed()
+
+
+def test_without_resume_everything_is_done_again(small, tmp_path):
+    for _ in range(2):
+        told = Told()
+        run_cohort(cases(small, "one"), tmp_path / "out", FAST, told=told)
+        assert told == [("one", "done", True)]
+
+
+def test_an_earlier_result_of_a_case_that_fails_now_is_mentioned(small, tmp_path):
+    shutil.copy(small / "one.nii.gz", tmp_path / "scan.nii.gz")
+    run_cohort([Case("one", tmp_path / "scan.nii.gz")], tmp_path / "out", FAST)
+    (tmp_path / "scan.nii.gz").write_bytes(b"no gzip")
+    (row,) = run_cohort([Case("one", tmp_path / "scan.nii.gz")], tmp_path / "out", FAST)
+    assert row.status == "failed" and "earlier result" in row.message
+
+
+def test_cancelling_leaves_a_true_summary(small, tmp_path):
+    cancel = CancelToken()
+    with pytest.raises(Cancelled):
+        run_cohort(cases(small, "one", "broken", "two"), tmp_path / "out", FAST, cancel=cancel,
+                   told=lambda row, result: row.case == "broken" and cancel.cancel())  # fmt: skip
+    assert {name: row["status"] for name, row in summary(tmp_path / "out").items()} == {
+        "one": "done", "broken": "failed", "two": "not run"}  # fmt: skip
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"one", "summary.csv"}
+
+
+def test_what_concerns_all_cases_is_said_at_once(small, tmp_path):
+    listed = cases(small, "one")
+    with pytest.raises(UsageError, match="fpr"):
+        run_cohort(listed, tmp_path / "out", Settings(fpr=2))
+    with pytest.raises(BundleError, match="unknown"):
+        run_cohort(listed, tmp_path / "out", Settings(bundle="unknown"))
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be written"):
+        run_cohort(listed, tmp_path / "file", FAST)
+    (tmp_path / "taken" / "summary.csv").mkdir(parents=True)
+    with pytest.raises(UsageError, match="summary.csv cannot be written"):
+        run_cohort(listed, tmp_path / "taken", FAST)
+
+
+# --- The command -----------------------------------------------------------------------------------------------------
+
+
+def medvae(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-m", "MedVAELib", *map(str, arguments)], capture_output=True, text=True,
+                          cwd=ROOT, timeout=300)  # fmt: skip
+
+
+def test_the_command_takes_a_table(small, tmp_path):
+    cohort = table(tmp_path, f"case,scan,modality\na,{small}/one.nii.gz,flair\nb,missing.nii.gz,\n")
+    command = ("detect", "--cohort", cohort, "--output", tmp_path / "out", "--samples", 1, "--device", "cpu")
+    done = medvae(*command)
+    assert done.returncode == 5, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert "b:" in lines[0] and "missing.nii.gz" in lines[0] and "1 of 2 scans failed" in lines[-1]
+    before = (tmp_path / "out/a/anomaly.nii.gz").stat().st_mtime_ns
+    again = medvae(*command, "--resume", "--progress", "json")
+    assert again.returncode == 5 and (tmp_path / "out/a/anomaly.nii.gz").stat().st_mtime_ns == before
+    assert all(set(json.loads(line)) == {"stage", "fraction", "message"} for line in again.stdout.splitlines())
+    assert {row["status"] for row in summary(tmp_path / "out").values()} == {"done", "failed"}
+
+
+@pytest.mark.parametrize("text, part", [("", "empty"), ("x,y\n1,2\n", "no column 'case'")])
+def test_the_command_refuses_an_unclear_table(tmp_path, text, part):
+    done = medvae("detect", "--cohort", table(tmp_path, text), "--output", tmp_path / "out")
+    assert done.returncode == 3 and part in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX")
+def test_ctrl_c_ends_with_130_and_a_true_summary(small, tmp_path):
+    cohort = table(tmp_path, f"case,scan\na,{small}/one.nii.gz\nb,{small}/two.nii.gz\n")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "MedVAELib", "detect", "--cohort", cohort, "--output", tmp_path / "out", "--samples",
+         "1000", "--device", "cpu", "--progress", "json"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True)  # fmt: skip
+    for line in process.stdout:
+        if json.loads(line)["stage"] == "sampling":
+            break
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 130 and "Cancelled" in errors, errors
+    assert [row["status"] for row in summary(tmp_path / "out").values()] == ["not run", "not run"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.csv"]
+
+
+# --- On a cluster ----------------------------------------------------------------------------------------------------
+
+
+def test_a_cluster_gives_the_same_results(small, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    from MedVAELib.cohort.cluster import run_on_cluster
+
+    listed = cases(small, "one", "broken", "two")
+    alone = run_cohort(listed, tmp_path / "alone", FAST)
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        rows = run_on_cluster(listed, tmp_path / "cluster", FAST, cluster.scheduler_address)
+        told = Told()
+        run_on_cluster(listed, tmp_path / "cluster", FAST, cluster.scheduler_address, resume=True, told=told)
+    assert [(r.case, r.status, r.findings, r.peak) for r in rows] == [
+        (r.case, r.status, r.findings, r.peak) for r in alone]  # fmt: skip
+    assert sorted(told) == [("broken", "failed", False), ("one", "done", False), ("two", "done", False)]
+    for name in ("one", "two"):
+        first, second = (sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / where / name / "anomaly.nii.gz")))
+                         for where in ("alone", "cluster"))  # fmt: skip
+        assert np.array_equal(first, second)
+
+
+def test_without_dask_the_command_says_what_to_install(small, tmp_path):
+    code = ("import sys; sys.modules['distributed'] = None; from MedVAELib.cli.app import run;"
+            f"sys.exit(run(['detect', '{small}/one.nii.gz', '{small}/two.nii.gz', '-o', '{tmp_path}/out',"
+            " '--scheduler', 'localhost:1']))")  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=240)
+    assert done.returncode == 2 and "medvae[cluster]" in done.stderr and not (tmp_path / "out").exists()
