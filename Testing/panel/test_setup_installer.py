@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import os
 import subprocess
@@ -210,3 +211,22 @@ def test_the_pytorch_extension_is_looked_for_without_importing_it(monkeypatch, t
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     assert installer.has_pytorch_extension()
+
+
+@pytest.mark.skipif("SLICER_SOURCE_DIR" not in os.environ, reason="SLICER_SOURCE_DIR names no Slicer checkout")
+@pytest.mark.parametrize("file, function, keywords", [
+    ("Base/Python/slicer/packaging.py", "pip_ensure", {"requirements", "constraints", "prompt_install", "requester"}),
+    ("Base/Python/slicer/packaging.py", "pip_install", {"requirements", "constraints", "requester"}),
+    ("Base/Python/slicer/util.py", "pip_install", {"requirements"}),
+    ("Modules/Scripted/SampleData/SampleData.py", "registerCustomSampleDataCategory", {"category", "title"}),
+    ("Modules/Scripted/SampleData/SampleData.py", "registerCustomSampleDataSource",
+     {"category", "sampleName", "uris", "fileNames", "nodeNames", "checksums", "thumbnailFileName", "loadFileTypes"}),
+])  # fmt: skip
+def test_slicers_own_functions_take_what_they_are_given(file, function, keywords):
+    source = Path(os.environ["SLICER_SOURCE_DIR"]) / file
+    if not source.is_file():
+        pytest.skip(f"the checkout lacks {file}")
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function]
+    assert len(found) == 1
+    assert keywords <= {argument.arg for argument in (*found[0].args.args, *found[0].args.kwonlyargs)}
