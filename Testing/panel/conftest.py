@@ -1,0 +1,83 @@
+"""The panel on the real MRML scene: one application per process, a fresh scene and panel per test.
+
+With SLICER_SOURCE_DIR set to a Slicer checkout, Slicer's own ScriptedLoadableModule and parameterNodeWrapper are used
+instead of the host's.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+MODULE = Path(__file__).resolve().parents[2] / "MedVAE" / "MedVAE.py"
+
+
+@pytest.fixture(scope="session")
+def host():
+    """The scene with Red, Yellow and Green slice views and one 3D view."""
+    pytest.importorskip("PySide6", reason="PySide6 is not installed")
+    pytest.importorskip("slicer_core", reason="slicer-core is not installed")
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
+    from Testing.slicer_host import application, scene
+
+    headless = scene.HeadlessSlicer()
+    checkout = os.environ.get("SLICER_SOURCE_DIR")
+    application.install(headless, Path(checkout) / "Base" / "Python" / "slicer" if checkout else None)
+    for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
+        headless.addSliceView(name, orientation)
+    headless.add3DView()
+    return headless
+
+
+class Panel:
+    """An open panel: `widget` is the module's, `tab` the first tab, `ui` its widgets, `top` the Qt widget."""
+
+    def __init__(self, host):
+        from Testing.slicer_host.application import loadModule
+
+        self.host = host
+        _, _, self.widget, self.top = loadModule(str(MODULE))
+        self.widget.enter()
+        self.tab = self.widget.tabs[0]
+        self.ui = self.tab.ui
+
+    def pump(self, until=lambda: False, seconds=60.0) -> bool:
+        """Turns the event loop until the condition holds; False if it does not within the time."""
+        import slicer
+
+        limit = time.monotonic() + seconds
+        while not until():
+            if time.monotonic() > limit:
+                return False
+            slicer.app.processEvents()
+            time.sleep(0.003)
+        return True
+
+    def ready(self) -> None:
+        assert self.pump(lambda: self.ui.detectButton.enabled, 60), self.ui.detectButton.toolTip
+
+    def detect(self, samples=2) -> None:
+        """Clicks Detect and waits for the result."""
+        self.ready()
+        self.ui.samplesSpin.value = samples
+        self.ui.detectButton.click()
+        assert self.tab.running is not None
+        assert self.pump(lambda: self.tab.running is None, 240), "no result in time"
+
+    def image(self, name="Red"):
+        return self.host.views[name].image()
+
+
+@pytest.fixture
+def panel(host):
+    import slicer
+
+    slicer.mrmlScene.Clear(0)
+    opened = Panel(host)
+    yield opened
+    opened.widget.cleanup()
+    opened.pump(seconds=0.05)
+    opened.top.deleteLater()
+    slicer.mrmlScene.Clear(0)

@@ -1,0 +1,242 @@
+"""Stand-ins for Slicer's MRML widgets, bound to the real scene, on PySide6."""
+
+from __future__ import annotations
+
+import vtk
+from PySide6 import QtWidgets
+from PySide6.QtCore import Property, Signal
+
+from .ctk_widgets import ctkDoubleSpinBox, ctkRangeWidget, ctkSliderWidget
+
+
+class qMRMLWidget(QtWidgets.QWidget):
+    mrmlSceneChanged = Signal(object)
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._scene = None
+
+    def mrmlScene(self):
+        return self._scene
+
+    def setMRMLScene(self, s):
+        if s is not self._scene:
+            self._scene = s
+            self.mrmlSceneChanged.emit(s)
+
+
+class qSlicerWidget(qMRMLWidget):
+    pass
+
+
+class qMRMLNodeComboBox(qMRMLWidget):
+    currentNodeChanged = Signal(object)
+    currentNodeIDChanged = Signal(str)
+    currentNodeValid = Signal(bool)
+    nodeAddedByUser = Signal(object)
+    nodeActivated = Signal(object)
+    signalOverloads = {"currentNodeChanged(bool)": "currentNodeValid"}
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self._c = QtWidgets.QComboBox(self)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self._c)
+        self._p = dict(
+            nodeTypes=[],
+            showHidden=False,
+            showChildNodeTypes=True,
+            noneEnabled=False,
+            addEnabled=True,
+            removeEnabled=True,
+            editEnabled=False,
+            renameEnabled=False,
+            selectNodeUponCreation=True,
+            noneDisplay="None",
+            baseName="",
+        )
+        self._tags = []
+        self._cur = None
+        self._attrs = []
+        self._c.activated.connect(self._activated)
+
+    def setMRMLScene(self, s):
+        if self._scene is not None:
+            for t in self._tags:
+                self._scene.RemoveObserver(t)
+        self._scene = s
+        self._tags = []
+        if s is not None:
+
+            @vtk.calldata_type(vtk.VTK_OBJECT)
+            def added(c, e, node):
+                if self._ok(node):
+                    self._refresh()
+
+            @vtk.calldata_type(vtk.VTK_OBJECT)
+            def removed(c, e, node):
+                self._refresh()
+
+            self._keep = (added, removed)
+            self._tags = [
+                s.AddObserver(s.NodeAddedEvent, added),
+                s.AddObserver(s.NodeRemovedEvent, removed),
+                s.AddObserver(s.EndCloseEvent, lambda *a: self._refresh()),
+            ]
+        self._refresh()
+        self.mrmlSceneChanged.emit(s)
+
+    def addAttribute(self, nodeType, name, value=None):
+        self._attrs.append((nodeType, name, value))
+        self._refresh()
+
+    def _ok(self, n):
+        if n is None or not any(
+            (n.IsA(t) if self._p["showChildNodeTypes"] else n.GetClassName() == t) for t in self._p["nodeTypes"]
+        ):
+            return False
+        if n.GetHideFromEditors() and not self._p["showHidden"]:
+            return False
+        for t, a, v in self._attrs:
+            if n.IsA(t) and (n.GetAttribute(a) is None or (v is not None and n.GetAttribute(a) != str(v))):
+                return False
+        return True
+
+    def _nodes(self):
+        s = self._scene
+        return [] if s is None else [n for n in (s.GetNthNode(i) for i in range(s.GetNumberOfNodes())) if self._ok(n)]
+
+    def _refresh(self):
+        ids = [n.GetID() for n in self._nodes()]
+        cur = self._cur if self._cur in ids else None
+        if cur is None and not self._p["noneEnabled"] and ids:
+            cur = ids[0]
+        self._c.blockSignals(True)
+        self._c.clear()
+        self._items = []
+
+        def add(text, val):
+            self._c.addItem(text)
+            self._items.append(val)
+
+        if self._p["noneEnabled"]:
+            add(self._p["noneDisplay"], None)
+        for n in self._nodes():
+            add(n.GetName(), n.GetID())
+        if self._p["addEnabled"]:
+            for t in self._p["nodeTypes"]:
+                add("Create new " + t.replace("vtkMRML", "").replace("Node", ""), ("create", t))
+        self._c.setCurrentIndex(self._items.index(cur) if cur in self._items else -1)
+        self._c.blockSignals(False)
+        self._set(cur)
+
+    def _set(self, nid):
+        if nid == self._cur:
+            return
+        self._cur = nid
+        n = self.currentNode()
+        self.currentNodeChanged.emit(n)
+        self.currentNodeIDChanged.emit(nid or "")
+        self.currentNodeValid.emit(n is not None)
+
+    def _activated(self, i):
+        v = self._items[i]
+        if isinstance(v, tuple):
+            n = self.addNode(v[1])
+            self.nodeAddedByUser.emit(n)
+        else:
+            self._set(v)
+            self.nodeActivated.emit(self.currentNode())
+
+    def addNode(self, t=None):
+        t = t or self._p["nodeTypes"][0]
+        n = self._scene.AddNewNodeByClass(
+            t, self._scene.GenerateUniqueName(self._p["baseName"] or t.replace("vtkMRML", "").replace("Node", ""))
+        )
+        self.setCurrentNode(n)
+        return n
+
+    def currentNode(self):
+        return self._scene.GetNodeByID(self._cur) if self._scene is not None and self._cur else None
+
+    def setCurrentNode(self, n):
+        self.setCurrentNodeID(n.GetID() if n is not None and not isinstance(n, str) else (n or ""))
+
+    def setCurrentNodeID(self, nid):
+        nid = nid or None
+        if nid is not None and nid not in [n.GetID() for n in self._nodes()]:
+            nid = None
+        if nid is None and not self._p["noneEnabled"] and self._nodes():
+            pass
+        self._c.blockSignals(True)
+        self._c.setCurrentIndex(self._items.index(nid) if nid in getattr(self, "_items", []) else -1)
+        self._c.blockSignals(False)
+        self._set(nid)
+
+    def nodeCount(self):
+        return len(self._nodes())
+
+    def _sp(self, k, v):
+        self._p[k] = list(v) if k == "nodeTypes" else v
+        self._refresh()
+
+    currentNodeID = Property(str, lambda s: s._cur or "", setCurrentNodeID)
+
+    def setNodeTypes(self, v):
+        self._sp("nodeTypes", v)
+
+    nodeTypes = Property("QStringList", lambda s: s._p["nodeTypes"], setNodeTypes)
+
+
+def _withProps(cls, names):  # Property must exist when the meta object is built -> make a subclass namespace
+    ns = {}
+    for k, t in names.items():
+        ns[k] = Property(t, lambda s, k=k: s._p[k], lambda s, v, k=k: s._sp(k, v))
+        ns["set" + k[0].upper() + k[1:]] = lambda s, v, k=k: s._sp(k, v)
+    return type(cls)(cls.__name__, (cls,), ns)
+
+
+qMRMLNodeComboBox = _withProps(
+    qMRMLNodeComboBox,
+    {
+        **{
+            k: bool
+            for k in (
+                "showHidden",
+                "showChildNodeTypes",
+                "noneEnabled",
+                "addEnabled",
+                "removeEnabled",
+                "editEnabled",
+                "renameEnabled",
+                "selectNodeUponCreation",
+            )
+        },
+        "noneDisplay": str,
+        "baseName": str,
+    },
+)
+
+
+class qMRMLSliderWidget(ctkSliderWidget):
+    pass
+
+
+class qMRMLSpinBox(ctkDoubleSpinBox):
+    pass
+
+
+class qMRMLRangeWidget(ctkRangeWidget):
+    pass
+
+
+class qSlicerScriptedLoadableModuleWidget:
+    pass
+
+
+class qSlicerScriptedLoadableModule:
+    pass
+
+
+QMRML = {name: value for name, value in list(globals().items()) if name.startswith(("qMRML", "qSlicer"))}

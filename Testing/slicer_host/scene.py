@@ -1,0 +1,232 @@
+"""Minimal headless 3D Slicer on top of PyPI slicer-core (no Qt): scene + logics + offscreen slice/3D views.
+
+pip install slicer-core==5.12.4.0 numpy       (cp310..; brings vtk==9.6.0)
+apt-get install libgl1 libegl1 libegl-mesa0 libgl1-mesa-dri   (EGL+llvmpipe)   or  libosmesa6
+"""
+
+import os
+
+import slicer
+import vtk
+from vtkmodules.vtkInteractionStyle import vtkInteractorStyleUser
+from vtkmodules.vtkRenderingCore import (
+    vtkActor2D,
+    vtkImageMapper,
+    vtkInteractorStyle3D,
+    vtkRenderer,
+    vtkRenderWindow,
+    vtkRenderWindowInteractor,
+)
+
+SLICE_DMS = [
+    "vtkMRMLCrosshairDisplayableManager",
+    "vtkMRMLVolumeGlyphSliceDisplayableManager",
+    "vtkMRMLModelSliceDisplayableManager",
+    "vtkMRMLOrientationMarkerDisplayableManager",
+    "vtkMRMLRulerDisplayableManager",
+    "vtkMRMLScalarBarDisplayableManager",
+    "vtkMRMLSegmentationsDisplayableManager2D",
+    "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLTransformsDisplayableManager2D",
+    "vtkMRMLColorLegendDisplayableManager",
+]
+VIEW_DMS = [
+    "vtkMRMLVolumeRenderingDisplayableManager",
+    "vtkMRMLCameraDisplayableManager",
+    "vtkMRMLViewDisplayableManager",
+    "vtkMRMLModelDisplayableManager",
+    "vtkMRMLThreeDReformatDisplayableManager",
+    "vtkMRMLCrosshairDisplayableManager3D",
+    "vtkMRMLOrientationMarkerDisplayableManager",
+    "vtkMRMLRulerDisplayableManager",
+    "vtkMRMLSegmentationsDisplayableManager3D",
+    "vtkMRMLMarkupsDisplayableManager",
+    "vtkMRMLTransformsDisplayableManager3D",
+    "vtkMRMLColorLegendDisplayableManager",
+]
+
+
+class HeadlessSlicer:
+    def __init__(self, shareDir=None):
+        out = vtk.vtkOutputWindow()
+        out.SetDisplayModeToAlwaysStdErr()
+        vtk.vtkOutputWindow.SetInstance(out)
+        self.scene = s = slicer.vtkMRMLScene()
+        ch = slicer.vtkMRMLCrosshairNode()
+        ch.SetCrosshairName("default")
+        s.AddNode(ch)
+        self.appLogic = al = slicer.vtkSlicerApplicationLogic()
+        al.SetMRMLScene(s)
+        if (
+            shareDir
+        ):  # holds ColorFiles/*.txt (Slicer repo Base/Logic/Resources); without it only the built-in tables exist
+            al.SetHomeDirectory(os.path.dirname(shareDir))
+            al.SetShareDirectory(os.path.basename(shareDir))  # share is RELATIVE to home
+        cl = slicer.vtkSlicerColorLogic()
+        cl.SetMRMLApplicationLogic(al)
+        al.SetColorLogic(cl)
+        cl.SetMRMLScene(s)
+        cl.AddDefaultColorNodes()
+        al.SetModuleLogic("Colors", cl)
+        if (
+            not shareDir
+        ):  # Slicer's default label table (GenericColors.txt) is missing then -> use the built-in "Labels" table
+            d = slicer.vtkMRMLLabelMapVolumeDisplayNode()
+            d.SetAndObserveColorNodeID("vtkMRMLColorTableNodeLabels")
+            s.AddDefaultNode(d)
+        al.SetSliceLogics(vtk.vtkCollection())
+        al.SetViewLogics(vtk.vtkCollection())
+        for f in (slicer.vtkMRMLThreeDViewDisplayableManagerFactory, slicer.vtkMRMLSliceViewDisplayableManagerFactory):
+            f.GetInstance().SetMRMLApplicationLogic(al)
+        self.logics = {"Colors": cl}
+        for name, cls in [
+            ("Volumes", "vtkSlicerVolumesLogic"),
+            ("Segmentations", "vtkSlicerSegmentationsModuleLogic"),
+            ("SubjectHierarchy", "vtkSlicerSubjectHierarchyModuleLogic"),
+            ("Markups", "vtkSlicerMarkupsLogic"),
+            ("Data", "vtkSlicerDataModuleLogic"),
+            ("VolumeRendering", "vtkSlicerVolumeRenderingLogic"),
+            ("Models", "vtkSlicerModelsLogic"),
+            ("Plots", "vtkSlicerPlotsLogic"),
+            ("Tables", "vtkSlicerTablesLogic"),
+            ("Transforms", "vtkSlicerTransformLogic"),
+            ("CropVolume", "vtkSlicerCropVolumeLogic"),
+        ]:
+            logic = getattr(slicer, cls)()
+            logic.SetMRMLScene(s)
+            logic.SetMRMLApplicationLogic(al)
+            al.SetModuleLogic(name, logic)
+            self.logics[name] = logic
+        slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(s, True)
+        interaction = slicer.vtkMRMLInteractionNode()
+        interaction.SetSingletonTag("Singleton")
+        s.AddNode(interaction)
+        slicer.mrmlScene = s  # makes the real slicer.util array/node functions work
+        self.views = {}
+
+    def addSliceView(self, name="Red", orientation="Axial", size=(500, 500)):
+        v = self.views[name] = SliceView(self, name, orientation, size)
+        return v
+
+    def add3DView(self, name="1", size=(500, 500)):
+        v = self.views[name] = ThreeDView(self, name, size)
+        return v
+
+
+class _View:
+    def __init__(self, app, size, dms, factoryClass):
+        self.app = app
+        self.renderer = vtkRenderer()
+        self.rw = rw = vtkRenderWindow()
+        rw.SetOffScreenRendering(1)
+        rw.SetMultiSamples(0)
+        rw.SetSize(*size)
+        rw.AddRenderer(self.renderer)
+        self.iren = vtkRenderWindowInteractor()
+        self.iren.SetRenderWindow(rw)
+        self.iren.Initialize()
+        self.dmg = slicer.vtkMRMLDisplayableManagerGroup()
+        self.dmg.SetRenderer(self.renderer)
+        fac = factoryClass.GetInstance()
+        fac.SetMRMLApplicationLogic(app.appLogic)
+        for d in dms:
+            if not fac.IsDisplayableManagerRegistered(d):
+                fac.RegisterDisplayableManager(d)
+        self.dmg.Initialize(fac, self.renderer)
+
+    def render(self):
+        self.rw.Render()
+
+    def image(self):
+        """RGB uint8 array, row 0 on top."""
+        from vtkmodules.util.numpy_support import vtk_to_numpy
+
+        self.render()
+        w = vtk.vtkWindowToImageFilter()
+        w.SetInput(self.rw)
+        w.ReadFrontBufferOff()
+        w.Update()
+        im = w.GetOutput()
+        x, y, _ = im.GetDimensions()
+        return vtk_to_numpy(im.GetPointData().GetScalars()).reshape(y, x, -1)[::-1].copy()
+
+    def savePng(self, path):
+        self.render()
+        w = vtk.vtkWindowToImageFilter()
+        w.SetInput(self.rw)
+        w.ReadFrontBufferOff()
+        w.Update()
+        p = vtk.vtkPNGWriter()
+        p.SetInputConnection(w.GetOutputPort())
+        p.SetFileName(path)
+        p.Write()
+
+
+class SliceView(_View):
+    def __init__(self, app, name, orientation, size):
+        super().__init__(app, size, SLICE_DMS, slicer.vtkMRMLSliceViewDisplayableManagerFactory)
+        self.renderer.GetActiveCamera().ParallelProjectionOn()
+        ov = self.overlay = vtkRenderer()
+        ov.GetActiveCamera().ParallelProjectionOn()
+        ov.SetLayer(1)
+        self.rw.SetNumberOfLayers(2)
+        self.rw.AddRenderer(ov)
+        self.rw.SetAlphaBitPlanes(1)
+        self.mapper = vtkImageMapper()
+        self.mapper.SetColorWindow(255)
+        self.mapper.SetColorLevel(127.5)
+        self.actor = vtkActor2D()
+        self.actor.SetMapper(self.mapper)
+        self.actor.GetProperty().SetDisplayLocationToBackground()
+        self.istyle = slicer.vtkMRMLSliceViewInteractorStyle()
+        self.logic = lg = slicer.vtkMRMLSliceLogic()
+        lg.SetMRMLApplicationLogic(app.appLogic)
+        app.appLogic.GetSliceLogics().AddItem(lg)
+        lg.AddObserver(vtk.vtkCommand.ModifiedEvent, self._conn)
+        self.istyle.SetSliceLogic(lg)
+        self.istyle.SetDisplayableManagers(self.dmg)
+        lg.SetMRMLScene(app.scene)
+        self.node = lg.AddSliceNode(name)
+        self.node.SetOrientation(orientation)
+        self.dmg.SetMRMLDisplayableNode(self.node)
+        self.iren.SetInteractorStyle(vtkInteractorStyleUser())
+        self.istyle.SetInteractor(self.iren)
+        lg.ResizeSliceNode(*size)
+
+    def _conn(self, *_):
+        c = self.logic.GetImageDataConnection()
+        if c is not None:
+            self.mapper.SetInputConnection(c)
+            if not self.renderer.HasViewProp(self.actor):
+                self.renderer.AddViewProp(self.actor)
+        self.actor.SetVisibility(c is not None)
+
+    @property
+    def composite(self):
+        return self.logic.GetSliceCompositeNode()
+
+    def fit(self, offset=None):
+        self.logic.FitSliceToBackground()
+        self.logic.SnapSliceOffsetToIJK()
+        if offset is not None:
+            self.logic.SetSliceOffset(offset)
+
+
+class ThreeDView(_View):
+    def __init__(self, app, name, size):
+        super().__init__(app, size, VIEW_DMS, slicer.vtkMRMLThreeDViewDisplayableManagerFactory)
+        self.renderer.SetUseDepthPeeling(True)
+        self.istyle = slicer.vtkMRMLThreeDViewInteractorStyle()
+        self.istyle.SetDisplayableManagers(self.dmg)
+        self.istyle.SetInteractor(self.iren)
+        self.iren.SetInteractorStyle(vtkInteractorStyle3D())
+        self.logic = slicer.vtkMRMLViewLogic()
+        self.logic.SetMRMLApplicationLogic(app.appLogic)
+        app.appLogic.GetViewLogics().AddItem(self.logic)
+        self.logic.SetMRMLScene(app.scene)
+        self.node = self.logic.AddViewNode(name)
+        self.dmg.SetMRMLDisplayableNode(self.node)
+
+    def resetCamera(self):
+        self.renderer.ResetCamera()
+        self.renderer.ResetCameraClippingRange()
