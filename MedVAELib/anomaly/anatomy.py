@@ -68,6 +68,7 @@ def read_anatomy(
     if no brain is found.
     """
     whole, known = _sample_whole(scan.image, values - foreground.offset, foreground.support, shape, spacing_mm)
+    cancel.check()
     image = sitk.GetArrayViewFromImage(whole)
     centre = _first_centre(image * (known > 0.5), spacing_mm)
     scale = _first_scale(image, centre, spacing_mm)
@@ -77,6 +78,7 @@ def read_anatomy(
         support = _window(known, centre, shape)[0] > 0.5
         network_input = np.clip(window / scale, 0, NETWORK_MAX).astype(np.float32) * support
         encoded = engine.encode(network_input)
+        cancel.check()
         probability = engine.decode_mean(encoded)
         brain = _largest(probability[list(BRAIN)].sum(0) * support > 0.5)
         volume = brain.sum() * spacing_mm**3 / 1000

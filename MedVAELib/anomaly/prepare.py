@@ -83,7 +83,7 @@ def prepare_scan(
     with timer.stage("fit"):
         inside = (brain_mask(anatomy) > 0.5) & anatomy.support
         cancel.check()
-        fit = fit_tissues(anatomy.image, anatomy.probability, inside, detector.spacing_mm)
+        fit = fit_tissues(anatomy.image, anatomy.probability, inside, detector.spacing_mm, cancel)
         if anatomy.confidence < MIN_CONFIDENCE or fit.tissue_contrast < MIN_TISSUE_CONTRAST:
             raise InputError(
                 f"{scan.path or scan.name}: no brain was found in it (nothing in it looks like brain tissue); choose a "

@@ -47,7 +47,7 @@ def sample_maps(
     cancel.check()
     progress("restore", 0.65, "Back onto the scan's grid")
     with timer.stage("restore"):
-        maps = ScoreMaps(prepared, anatomy, moments.std)
+        maps = ScoreMaps(prepared, anatomy, moments.std, cancel)
     prepared._maps.clear()  # one at a time: they are as large as the scan, several times over
     prepared._maps[samples, seed] = maps
     return maps
@@ -56,7 +56,9 @@ def sample_maps(
 class ScoreMaps:
     """Everything on the scan's own voxels, inside a box around the brain to save time; `image` puts it back."""
 
-    def __init__(self, prepared: PreparedScan, anatomy: Anatomy, recon_std: NDArray[np.float32]):
+    def __init__(
+        self, prepared: PreparedScan, anatomy: Anatomy, recon_std: NDArray[np.float32], cancel: CancelToken
+    ):
         """anatomy: the prepared scan's own, or with the mean probability over posterior samples; recon_std: standard
         deviation over them, (D, H, W)."""
         self.scan, self.space = prepared.scan, prepared.space
@@ -69,10 +71,12 @@ class ScoreMaps:
         sigma = detector.bundle.calibration["coarse_sigma_mm"] / detector.spacing_mm
         weight = np.tensordot(np.asarray(weights, np.float32), anatomy.probability, 1)
         brain = brain_mask(anatomy)
+        cancel.check()
         channels = np.stack(
             [expected, variance, fit.bias, weight, ndimage.gaussian_filter(z, sigma), recon_std, brain]
         ).astype(np.float32)
         crop, box = self._box(prepared.values.shape, brain)
+        cancel.check()
         on_scan = channels_from_grid(channels, anatomy.grid, crop, [0, 1, 1, 0, 0, 0, 0])
         self.crop, self.box = crop, box
         self.expected, self.variance, self.bias, self.weight, self.coarse_z, self.recon_std, brain = on_scan

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..progress import CancelToken
 from ..tissues import BACKGROUND, CORTEX, EXTRACEREBRAL, OUTER_CSF, PARENCHYMA, VENTRICLES, WHITE
 
 _SPREAD_FLOOR = 0.02  # network units; noise that no scan is free of
@@ -42,18 +43,21 @@ class TissueFit:
 
 
 def fit_tissues(
-    image: NDArray[np.float32], probability: NDArray[np.float32], inside: NDArray[np.bool_], spacing_mm: float
-) -> TissueFit:
+    image: NDArray[np.float32], probability: NDArray[np.float32], inside: NDArray[np.bool_], spacing_mm: float,
+    cancel: CancelToken | None = None,
+) -> TissueFit:  # fmt: skip
     """Alternates between tissue statistics and bias field, each time leaving out what does not look healthy.
 
     image: (D, H, W) in network units; probability: (K, D, H, W); inside: voxels of the brain that hold data.
     Medians keep a lesion that covers less than half of a tissue from moving its mean.
     """
+    cancel = cancel or CancelToken()
     bias = np.ones_like(image)
     used = inside
     sigma = _BIAS_SIGMA_MM / spacing_mm
     clear = inside & (probability[list(PARENCHYMA)].sum(0) > 0.7)
     for _ in range(_ROUNDS):
+        cancel.check()
         mean, spread = _statistics(image / bias, probability, used)
         residual = image / bias - np.tensordot(mean, probability, 1)
         healthy = clear & (np.abs(residual) < _OUTLIER)

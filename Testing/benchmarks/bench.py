@@ -31,6 +31,8 @@ from MedVAELib.outputs import write_detection
 from MedVAELib.resources import resource_dir
 from MedVAELib.scan import Scan
 
+from .bench_worker import clicks_table, measure_clicks
+
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 256
 WRITING = ("write_volumes", "write_report")
@@ -182,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     add(stage_table(whole.detection.provenance["timings_s"], whole.writing))
     del whole
     gc.collect()
+    add(clicks_table(measure_clicks(image, options.device, options.repeats)))
     add(sampling_part(options.samples, options.device))
     add(f"Peak memory of reading, detecting and writing this scan: {peak_memory_gib(image, options.device):.2f} GiB.\n")
     options.output.parent.mkdir(parents=True, exist_ok=True)
