@@ -94,6 +94,8 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for tab in self.tabs:
             tab.set_parameter_node(None)
             tab.cleanup()
+        if self.setup_section is not None:
+            self.setup_section.cleanup()
         if self.worker is not None:
             slicer.app.disconnect("aboutToQuit()", self.worker.shutdown)
             self.worker.shutdown()

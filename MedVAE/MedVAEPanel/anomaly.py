@@ -51,8 +51,13 @@ class AnomalyTab(Tab):
         self.info: Mapping[str, Any] = {}
         self._info_asked = False
         self._gui_tag = self._observer = None
-        self._scene_observer = slicer.mrmlScene.AddObserver(
-            slicer.vtkMRMLScene.NodeAboutToBeRemovedEvent, self._on_node_removed)  # fmt: skip
+        scene = slicer.mrmlScene
+        self._observers = [scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._on_node_removed),
+                           scene.AddObserver(scene.NodeAddedEvent, lambda *a: self._soon.start())]  # fmt: skip
+        self._soon = qt.QTimer()  # a node that is being loaded has no image yet
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.connect("timeout()", self._choose_a_scan)
         self.results = ResultSection(self, ui)
         self.status = ScanStatus(self.panel.worker, ui.statusLabel, self._update_button)
         self.bundles = choices.ComboChoice(ui.bundleCombo, lambda name: self._set("bundle", name))
@@ -89,7 +94,9 @@ class AnomalyTab(Tab):
         self.cancel(_("The scene was closed, so the detection was cancelled."))
 
     def cleanup(self) -> None:
-        slicer.mrmlScene.RemoveObserver(self._scene_observer)
+        for tag in self._observers:
+            slicer.mrmlScene.RemoveObserver(tag)
+        self._soon.stop()
         self.status.stop()
         self.panel.log.listeners.clear()
 

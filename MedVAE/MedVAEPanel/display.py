@@ -187,11 +187,11 @@ def compare(on: bool, before: int | None = None) -> int | None:
         if composite.GetLayoutName() in COMPARED_VIEWS:
             composite.SetLinkedControl(True)
             composite.SetHotLinkedControl(True)
-    _go_where_axial_view_is()
     return left
 
 
-def _go_where_axial_view_is() -> None:
+def follow_axial_view() -> None:
+    """The views side by side show the slice that the axial view shows."""
     scene = slicer.mrmlScene
     axial = scene.GetNodeByID("vtkMRMLSliceNodeRed")
     for tag in COMPARED_VIEWS:

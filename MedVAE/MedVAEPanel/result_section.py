@@ -110,6 +110,8 @@ class ResultSection:
         if self.result is not None and self.volume is not None:
             display.show(self.result.scan, self.volume, self.tab.parameters.opacity)
             self._keep_scan_alone()
+            if on:
+                display.follow_axial_view()
 
     def _on_surfaces(self, on: bool) -> None:
         segmentation = self.result.node("segmentation") if self.result is not None else None

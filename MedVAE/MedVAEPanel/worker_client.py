@@ -134,6 +134,7 @@ class WorkerClient:
         for name, value in self.environment.items():
             environment.insert(name, value)
         process.setProcessEnvironment(environment)
+        process.setWorkingDirectory(self.library)  # `-m` looks there first: not where the user happens to be
         process.connect("readyReadStandardOutput()", lambda: self._read(process))
         process.connect("readyReadStandardError()", lambda: self._read_errors(process))
         process.connect("finished(int,QProcess::ExitStatus)", lambda *_: self._finished(process))

@@ -1,4 +1,4 @@
-"""What the panel's tests share: scans in the scene, one real detection for all, and a person's way through the panel."""
+"""What the panel's tests share: scans in the scene, one real detection for all, a person's way through it."""
 
 from __future__ import annotations
 
