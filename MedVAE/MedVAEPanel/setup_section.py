@@ -14,6 +14,7 @@ from . import dependencies, installer
 from .bundles import BundleCommand
 
 _BAD, _GOOD = "#d9534f", ""
+_ROW_HEIGHT = 22
 _ARCHIVES = "Bundles (*.zip);;All files (*)"
 
 
@@ -35,8 +36,8 @@ class SetupSection:
         self.ui = ui = slicer.util.childWidgetVariables(widget)
         self.commands = BundleCommand(self.panel.worker.command, self.panel.worker.environment)
         for table in (ui.packagesTable, ui.bundlesTable):
-            table.horizontalHeader().setStretchLastSection(True)
             table.verticalHeader().setVisible(False)
+            table.verticalHeader().defaultSectionSize = _ROW_HEIGHT
         ui.installButton.connect("clicked(bool)", lambda *a: self.install())
         ui.wheelsButton.connect("clicked(bool)", lambda *a: self.install_from_folder())
         ui.refreshButton.connect("clicked(bool)", lambda *a: self.refresh())
@@ -110,7 +111,7 @@ class SetupSection:
             return self.say(plan.problems[0], bad=True)
         if plan.empty:
             return self.say(_("Everything that MedVAE needs is installed."))
-        if self.panel.worker.state == "busy":
+        if any(getattr(tab, "running", None) for tab in self.panel.tabs):
             return self.say(_("A detection is running: wait for it or cancel it, then install."), bad=True)
         if not self._confirmed(plan):
             return self.say(_("Nothing was installed."))
@@ -225,6 +226,7 @@ class SetupSection:
                     item.setForeground(qt.QBrush(qt.QColor(_BAD)))
                 table.setItem(row, column, item)
         table.resizeColumnsToContents()
+        table.horizontalHeader().setStretchLastSection(True)
         height = table.horizontalHeader().height + sum(table.rowHeight(row) for row in range(len(rows))) + 4
         table.setFixedHeight(height)
 
