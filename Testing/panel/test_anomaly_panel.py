@@ -169,6 +169,7 @@ def test_closing_the_scene_while_it_runs_leaves_nothing(panel, scan):
 
 def test_no_worker_is_left_when_the_panel_goes(panel, scan):
     panel.ready()
+    assert panel.pump(lambda: panel.widget.worker.pid, 30)
     pid = panel.widget.worker.pid
     assert detections.alive(pid)
     panel.widget.cleanup()

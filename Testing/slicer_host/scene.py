@@ -1,10 +1,10 @@
-"""Minimal headless 3D Slicer on top of PyPI slicer-core (no Qt): scene + logics + offscreen slice/3D views.
+"""3D Slicer without its application: the real MRML scene and logics of slicer-core, slice and 3D views offscreen.
 
-pip install slicer-core==5.12.4.0 numpy       (cp310..; brings vtk==9.6.0)
-apt-get install libgl1 libegl1 libegl-mesa0 libgl1-mesa-dri   (EGL+llvmpipe)   or  libosmesa6
+Rendering needs EGL (libegl1, libegl-mesa0, libgl1-mesa-dri) and is bit-identical from run to run.
 """
 
 import os
+import tempfile
 
 import slicer
 import vtk
@@ -98,6 +98,12 @@ class HeadlessSlicer:
             al.SetModuleLogic(name, logic)
             self.logics[name] = logic
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(s, True)
+        self._cache = slicer.vtkCacheManager()
+        self._cache.SetRemoteCacheDirectory(tempfile.mkdtemp(prefix="slicer-cache-"))
+        self._io = slicer.vtkDataIOManager()
+        self._io.SetCacheManager(self._cache)
+        s.SetCacheManager(self._cache)
+        s.SetDataIOManager(self._io)
         interaction = slicer.vtkMRMLInteractionNode()
         interaction.SetSingletonTag("Singleton")
         s.AddNode(interaction)
