@@ -114,6 +114,8 @@ def _add(scan, reply, arrays, ijk_to_ras, settings, run: str) -> None:
     for node in made:
         if node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode"):
             _put_beneath(scan, node)
+        for each in _hanging(node):
+            each.SetAttribute(RUN, run)  # it goes with the run, also if the user deletes the node before
 
 
 def _put_beneath(scan, node) -> None:
@@ -179,11 +181,16 @@ def remove(result: Result) -> None:
         item = hierarchy.GetItemByDataNode(node)
         if item:
             hierarchy.RemoveItem(item, False, True)
-        hanging = []
-        if node.IsA("vtkMRMLDisplayableNode"):
-            hanging += [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
-        if node.IsA("vtkMRMLStorableNode"):
-            hanging += [node.GetNthStorageNode(index) for index in range(node.GetNumberOfStorageNodes())]
-        for each in (node, *hanging):
-            if each is not None and scene.IsNodePresent(each):
+        for each in (node, *_hanging(node)):
+            if scene.IsNodePresent(each):
                 scene.RemoveNode(each)
+
+
+def _hanging(node) -> list:
+    """A node's displays (with legends) and storage."""
+    found = []
+    if node.IsA("vtkMRMLDisplayableNode"):
+        found += [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+    if node.IsA("vtkMRMLStorableNode"):
+        found += [node.GetNthStorageNode(index) for index in range(node.GetNumberOfStorageNodes())]
+    return [each for each in found if each is not None]

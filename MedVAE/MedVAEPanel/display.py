@@ -150,6 +150,8 @@ def show(scan, volume, opacity: float) -> None:
         widget = manager.sliceWidget(composite.GetLayoutName()) if new and manager is not None else None
         if widget is not None:
             widget.sliceLogic().FitSliceToBackground()
+    for legend in slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"):
+        legend.Modified()  # legends do not notice by themselves that a script changed what the views show
 
 
 def set_opacity(volume, opacity: float) -> None:

@@ -41,7 +41,6 @@ class ResultSection:
     def show_new(self, result: Result) -> None:
         """A result that was just made comes into the views, as its anomaly map."""
         parameters = self.tab.parameters
-        self._shown = None
         parameters.shownMap = Map.ANOMALY
         parameters.result = result.node("anomaly")
         self.update(parameters)

@@ -1,0 +1,349 @@
+"""How a result looks and how the panel's widgets change that, at once; on one real detection."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from .detections import add_scan, detect_once, node_ids
+
+
+@pytest.fixture(scope="module")
+def reply(tmp_path_factory):
+    return detect_once(tmp_path_factory.mktemp("detection"))
+
+
+@pytest.fixture
+def shown(panel, reply):
+    """The panel with a result, as it is when a detection has just ended."""
+    panel.scan = add_scan()
+    panel.ui.inputSelector.setCurrentNode(panel.scan)
+    panel.before = node_ids()
+    panel.result = panel.widget.logic.addResult(panel.scan, reply, settings={"fpr": 0.01, "samples": 2})
+    panel.tab.results.show_new(panel.result)
+    panel.go_to_peak = lambda: go_to_peak(panel)
+    panel.go_to_peak()
+    return panel
+
+
+def go_to_peak(panel) -> None:
+    """All slice views at the highest score."""
+    from MedVAEPanel import display
+    from MedVAEPanel.findings_node import position_now, rows
+
+    table = panel.result.node("findings")
+    display.jump(position_now(table, panel.scan, rows(table)[0]))
+    panel.pump(seconds=0.02)
+
+
+def coloured(image: np.ndarray) -> int:
+    """Pixels that are no grey."""
+    return int((np.ptp(image.astype(int), axis=2) > 40).sum())
+
+
+def scan_alone(panel) -> np.ndarray:
+    """The red view without any overlay, outline or legend."""
+    from MedVAEPanel import display
+
+    panel.result.node("segmentation").GetDisplayNode().SetVisibility(False)
+    display.show(panel.scan, None, 0.0)
+    image = panel.image()
+    display.show(panel.scan, panel.tab.results.volume, panel.tab.parameters.opacity)
+    return image
+
+
+def outlines(panel, on: bool) -> None:
+    panel.result.node("segmentation").GetDisplayNode().SetVisibility(on)
+
+
+def test_the_overlay_lies_where_the_score_is_high_and_nowhere_else(shown):
+    import slicer
+    import vtk
+
+    outlines(shown, False)
+    view = shown.host.views["Red"]
+    legend = shown.result.node("anomaly").GetNthDisplayNode(1)
+    legend.SetVisibility(False)
+    image, plain = shown.image().astype(int), scan_alone(shown).astype(int)
+    changed = np.abs(image - plain).max(axis=2) > 8
+    assert 5 < changed.sum() < 0.2 * changed.size
+    score_zyx = slicer.util.arrayFromVolume(shown.result.node("anomaly"))
+    to_ijk = vtk.vtkMatrix4x4()
+    shown.result.node("anomaly").GetRASToIJKMatrix(to_ijk)
+    to_ras = view.node.GetXYToRAS()
+    height = image.shape[0]
+    wrong = 0
+    for row, column in np.argwhere(changed):
+        ijk = to_ijk.MultiplyPoint(to_ras.MultiplyPoint((column + 0.5, height - row - 0.5, 0, 1)))[:3]
+        i, j, k = np.round(ijk).astype(int)
+        near = score_zyx[max(k - 1, 0) : k + 2, max(j - 1, 0) : j + 2, max(i - 1, 0) : i + 2]
+        wrong += near.size == 0 or near.max() < 2.0
+    assert wrong == 0, f"{wrong} of {changed.sum()} coloured pixels are not where the score is above the threshold"
+
+
+def test_the_threshold_slider_acts_at_once(shown):
+    outlines(shown, False)
+    slider = shown.ui.thresholdSlider
+    assert slider.enabled and slider.value == pytest.approx(2.0), "it does not start at the detection's threshold"
+    counts = []
+    for value in (1.0, 2.0, slider.maximum):
+        slider.value = value
+        counts.append(coloured(shown.image()))
+    assert counts[0] > counts[1] > counts[2]
+    assert shown.ui.findingsTable.rowCount > 0, "moving the slider must not change what was found"
+
+
+def test_opacity_acts_at_once_and_zero_shows_the_scan(shown):
+    shown.ui.opacitySlider.value = 0.0
+    outlines(shown, False)
+    shown.result.node("anomaly").GetNthDisplayNode(1).SetVisibility(False)
+    assert (shown.image() == scan_alone(shown)).all()
+    shown.ui.opacitySlider.value = 1.0
+    strong = np.ptp(shown.image().astype(int), axis=2).sum()
+    shown.ui.opacitySlider.value = 0.4
+    assert 0 < np.ptp(shown.image().astype(int), axis=2).sum() < 0.7 * strong
+    assert shown.host.views["Red"].composite.GetForegroundOpacity() == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("index,role", [(1, "residual"), (2, "reconstruction"), (3, "std"), (0, "anomaly")])
+def test_switching_maps(shown, index, role):
+    shown.ui.mapCombo.setCurrentIndex((index + 1) % 4)
+    shown.ui.mapCombo.setCurrentIndex(index)
+    node = shown.result.node(role)
+    assert all(shown.host.views[name].composite.GetForegroundVolumeID() == node.GetID()
+               for name in ("Red", "Yellow", "Green"))  # fmt: skip
+    assert shown.tab.parameters.shownMap.value == role
+    assert shown.ui.thresholdSlider.enabled == (role != "reconstruction")
+    outlines(shown, False)
+    assert (coloured(shown.image()) > 20) == (role != "reconstruction")
+
+
+def test_the_residual_is_blue_below_red_above_and_clear_around_zero(shown):
+    outlines(shown, False)
+    shown.ui.mapCombo.setCurrentIndex(1)
+    slider = shown.ui.thresholdSlider
+    slider.value = slider.maximum * 0.1
+    image = shown.image().astype(int)
+    red = (image[..., 0] - image[..., 2] > 60).sum()
+    blue = (image[..., 2] - image[..., 0] > 60).sum()
+    assert red > 50 and blue > 50
+    slider.value = slider.maximum * 0.6
+    fewer = shown.image().astype(int)
+    assert (np.abs(fewer[..., 0] - fewer[..., 2]) > 60).sum() < 0.6 * (red + blue)
+
+
+def test_the_legend_names_the_unit_and_is_drawn(shown):
+    outlines(shown, False)
+    legend = shown.result.node("anomaly").GetNthDisplayNode(1)
+    assert legend.IsA("vtkMRMLColorLegendDisplayNode")
+    assert "log10" in legend.GetTitleText() and "healthy" in legend.GetTitleText()
+    with_legend = shown.image()
+    legend.SetVisibility(False)
+    without = shown.image()
+    right = slice(int(0.75 * without.shape[1]), None)
+    assert coloured(with_legend[:, right]) - coloured(without[:, right]) > 500, "no colour bar in the red view"
+
+
+def test_a_finding_chosen_is_gone_to_and_outlined_in_white(shown):
+    table, views = shown.ui.findingsTable, shown.host.views
+    display = shown.result.node("segmentation").GetDisplayNode()
+    inner = shown.result.node("segmentation").GetSegmentation()
+    for row in (1, 0):
+        table.selectRow(row)
+        node = shown.result.node("findings").GetTable()
+        ras = [node.GetValueByName(row, f"peak_{axis}_mm").ToDouble() for axis in "ras"]
+        for name, axis in (("Red", 2), ("Yellow", 0), ("Green", 1)):
+            assert abs(views[name].node.GetSliceToRAS().GetElement(axis, 3) - ras[axis]) < 1.0
+        names = {inner.GetSegment(inner.GetNthSegmentID(index)).GetName(): inner.GetNthSegmentID(index)
+                 for index in range(inner.GetNumberOfSegments())}  # fmt: skip
+        chosen = next(segment for name, segment in names.items() if name.startswith(f"{row + 1} "))
+        others = [segment for name, segment in names.items() if name != "Brain" and segment != chosen]
+        assert display.GetSegmentOpacity2DOutline(chosen) == 1.0
+        assert all(display.GetSegmentOpacity2DOutline(other) < 1.0 for other in others)
+        assert tuple(display.GetSegmentOverrideColor(chosen)) == (1.0, 1.0, 1.0)
+        assert display.GetSegmentOverrideColor(others[0])[0] < 0, "the one chosen before is still white"
+
+
+def test_choosing_the_same_finding_again_goes_there_again(shown):
+    import qt
+
+    table, view = shown.ui.findingsTable, shown.host.views["Red"]
+    table.selectRow(0)
+    at = view.node.GetSliceOffset()
+    view.logic.SetSliceOffset(at + 30)
+    from PySide6.QtTest import QTest
+
+    shown.top.show()
+    QTest.mouseClick(table.viewport(), qt.Qt.LeftButton, pos=table.visualItemRect(table.item(0, 0)).center())
+    assert view.node.GetSliceOffset() == pytest.approx(at)
+
+
+def test_a_finding_follows_the_scan_when_it_is_moved_afterwards(shown):
+    import slicer
+
+    table, view = shown.ui.findingsTable, shown.host.views["Red"]
+    table.selectRow(0)
+    at = view.node.GetSliceOffset()
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    moved = np.eye(4)
+    moved[2, 3] = 25.0
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(moved))
+    shown.scan.SetAndObserveTransformNodeID(transform.GetID())
+    table.selectRow(1)
+    table.selectRow(0)
+    assert view.node.GetSliceOffset() == pytest.approx(at + 25.0, abs=0.01)
+
+
+def test_the_table_is_worst_first_and_says_where(shown, reply):
+    table = shown.ui.findingsTable
+    assert table.rowCount == len(reply["findings"])
+    first = reply["findings"][0]
+    texts = [table.item(0, column).text() for column in range(table.columnCount)]
+    assert texts[0].startswith(first["location"]) and texts[1] == f"{first['volume_ml']:.2f}"
+    side = "R" if first["peak_r_mm"] > 0 else "L"
+    assert texts[4].startswith(f"{side} {abs(round(first['peak_r_mm']))}")
+    burden = [finding["mean"] * finding["volume_ml"] for finding in reply["findings"]]
+    assert burden == sorted(burden, reverse=True)
+    assert str(len(burden)) in shown.ui.summaryLabel.text
+
+
+def test_segments_carry_terms_ranks_and_the_voxels_of_the_findings(shown, reply):
+    import slicer
+
+    node = shown.result.node("segmentation")
+    inner = node.GetSegmentation()
+    components = np.load(reply["arrays"]["components"])
+    assert inner.GetNumberOfSegments() == min(len(reply["findings"]), 41) + 1
+    for row in range(3):
+        finding = reply["findings"][row]
+        segment_id = inner.GetNthSegmentID(row)
+        segment = inner.GetSegment(segment_id)
+        assert segment.GetName() == f"{row + 1} {finding['location']}"
+        terms = segment.GetTerminology()
+        assert "SCT^49755003^Morphologically Altered Structure" in terms and "SCT^52988006^Lesion" in terms
+        voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, shown.scan)
+        np.testing.assert_array_equal(voxels > 0, components == finding["label"])
+
+
+def test_show_3d(shown):
+    view = shown.host.views["1"]
+    empty = view.image()
+    shown.ui.surfaceButton.click()
+    view.resetCamera()
+    assert (view.image() != empty).any(axis=2).mean() > 0.02, "nothing in the 3D view"
+    shown.ui.surfaceButton.click()
+    assert not shown.result.node("segmentation").GetDisplayNode().GetVisibility3D()
+
+
+def test_side_by_side_shows_the_scan_alone_on_the_left_and_goes_back(shown):
+    import slicer
+
+    manager = slicer.app.layoutManager()
+    before = manager.layout
+    go_to_peak(shown)
+    shown.ui.compareButton.click()
+    shown.pump(seconds=0.02)
+    left, right = (shown.host.views[name] for name in ("MedVAEScan", "MedVAEMap"))
+    assert left.composite.GetBackgroundVolumeID() == right.composite.GetBackgroundVolumeID() == shown.scan.GetID()
+    assert left.composite.GetForegroundVolumeID() is None
+    assert right.composite.GetForegroundVolumeID() == shown.result.node("anomaly").GetID()
+    assert left.composite.GetLinkedControl() and right.composite.GetLinkedControl()
+    offset = shown.host.views["Red"].node.GetSliceOffset()
+    assert left.node.GetSliceOffset() == pytest.approx(right.node.GetSliceOffset()) == pytest.approx(offset)
+    assert coloured(left.image()) == 0 < coloured(right.image())
+    shown.ui.compareButton.click()
+    assert manager.layout == before
+
+
+def test_results_lie_beneath_the_scan_with_provenance(shown):
+    import slicer
+    import vtk
+
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    children = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetItemByDataNode(shown.scan), children, False)
+    names = {hierarchy.GetItemName(children.GetId(index)) for index in range(children.GetNumberOfIds())}
+    assert names == {f"FLAIR {ending}" for ending in (
+        "anomaly", "difference from healthy", "healthy reconstruction", "uncertainty", "anomalies", "findings")}
+    for role in ("anomaly", "residual", "reconstruction", "std", "segmentation", "findings"):
+        node = shown.result.node(role)
+        assert len(node.GetAttribute("MedVAE.BundleSHA256")) == 64 and node.GetAttribute("MedVAE.Bundle")
+        assert shown.result.scan is shown.scan
+    assert shown.result.provenance["settings"]["fpr"] == 0.01 and shown.result.provenance["samples"] == 2
+
+
+def test_volumes_are_float_on_the_scans_own_grid_and_the_uncertainty_is_not_flat(shown, reply):
+    import slicer
+
+    for role in ("anomaly", "residual", "reconstruction", "std"):
+        node = shown.result.node(role)
+        values = slicer.util.arrayFromVolume(node)
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values, np.load(reply["arrays"][role]))
+        assert node.GetImageData().GetDimensions() == shown.scan.GetImageData().GetDimensions()
+    std = slicer.util.arrayFromVolume(shown.result.node("std"))
+    assert len(np.unique(std)) > 1000
+
+
+def test_a_second_result_is_numbered_shown_and_removed_alone(shown, reply):
+    first = {node.GetID() for node in _nodes(shown.result)}
+    between = node_ids()
+    second = shown.widget.logic.addResult(shown.scan, reply)
+    shown.tab.results.show_new(second)
+    assert second.node("anomaly").GetName() == "FLAIR anomaly (2)"
+    assert second.node("findings").GetName() == "FLAIR findings (2)"
+    assert shown.ui.resultSelector.currentNode() is second.node("anomaly")
+    assert not shown.result.node("segmentation").GetDisplayNode().GetVisibility(), "outlines of both results"
+    shown.ui.resultSelector.setCurrentNode(shown.result.node("anomaly"))
+    assert shown.host.views["Red"].composite.GetForegroundVolumeID() == shown.result.node("anomaly").GetID()
+    shown.ui.removeButton.click()
+    assert node_ids() == between and {node.GetID() for node in _nodes(shown.result)} == first
+    shown.ui.removeButton.click()
+    assert node_ids() == shown.before
+    assert not shown.ui.removeButton.enabled and shown.ui.findingsTable.rowCount == 0
+
+
+def _nodes(result):
+    from MedVAEPanel.anomaly_results import nodes_of
+
+    return nodes_of(result.run)
+
+
+def test_a_result_that_the_user_takes_apart_does_no_harm(shown):
+    import slicer
+
+    slicer.mrmlScene.RemoveNode(shown.result.node("segmentation"))
+    shown.ui.findingsTable.selectRow(0)
+    shown.ui.surfaceButton.click()
+    slicer.mrmlScene.RemoveNode(shown.result.node("residual"))
+    shown.ui.mapCombo.setCurrentIndex(1)
+    shown.ui.thresholdSlider.value = 1.0
+    slicer.mrmlScene.RemoveNode(shown.result.node("anomaly"))
+    shown.pump(seconds=0.05)
+    shown.ui.mapCombo.setCurrentIndex(0)
+    shown.ui.removeButton.click()
+    assert node_ids() == shown.before
+
+
+def test_a_result_that_cannot_be_added_leaves_nothing(panel, reply, monkeypatch):
+    from MedVAEPanel import segments
+
+    scan = add_scan()
+    before = node_ids()
+
+    def fail(*arguments):
+        raise OSError("no memory")
+
+    monkeypatch.setattr(segments, "fill", fail)
+    with pytest.raises(OSError, match="no memory"):
+        panel.widget.logic.addResult(scan, reply)
+    assert node_ids() == before
+
+
+def test_a_scan_that_was_cropped_meanwhile_gets_no_result(panel, reply):
+    import slicer
+
+    scan = add_scan()
+    slicer.util.updateVolumeFromArray(scan, slicer.util.arrayFromVolume(scan)[:-5].copy())
+    with pytest.raises(ValueError, match="changed while the detection ran"):
+        panel.widget.logic.addResult(scan, reply)
