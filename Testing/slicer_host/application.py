@@ -25,13 +25,31 @@ class _SceneIO:
         self.app = app
 
     def fileType(self, fn):
-        return (
-            "VolumeFile"
-            if str(fn).lower().endswith((".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".nhdr"))
-            else "NoFile"
-        )
+        name = str(fn).lower()
+        if name.endswith((".mrb", ".mrml")):
+            return "SceneFile"
+        return "VolumeFile" if name.endswith((".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".nhdr")) else "NoFile"
+
+    def saveNodes(self, filetype, props, messages):
+        if filetype != "SceneFile":
+            raise NotImplementedError(f"the host saves scenes only, not a {filetype}")
+        file, scene = props["fileName"], slicer.mrmlScene
+        if file.endswith(".mrb"):
+            return scene.WriteToMRB(file, None, messages)
+        if file.endswith(".mrml"):  # the scene without the nodes' data, as Slicer does
+            return bool(scene.Commit(file))
+        return scene.SaveSceneToSlicerDataBundleDirectory(file, None, messages)
+
+    def _load_scene(self, props, messages):
+        file, clear, scene = props["fileName"], props.get("clear", False), slicer.mrmlScene
+        if file.endswith(".mrb"):
+            return scene.ReadFromMRB(file, clear, messages)
+        scene.SetURL(file)
+        return bool(scene.Connect(messages) if clear else scene.Import(messages))
 
     def loadNodes(self, filetype, props, coll, messages):
+        if filetype == "SceneFile":
+            return self._load_scene(props, messages)
         if filetype != "VolumeFile":
             messages.AddMessage(vtk.vtkCommand.ErrorEvent, f"no reader for {filetype}")
             return False
