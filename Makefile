@@ -2,7 +2,7 @@
 #   make demo                     detect on the bundled sample and print what was found
 #   make test                     the whole test suite
 #   make bench                    speed, as ratios measured in one run
-#   make lint | make clean
+#   make screenshots | make lint | make clean
 #   make demo PYTHON=python3.12   with another Python (3.10 or later)
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SHELL := /bin/bash
 
-.PHONY: demo test bench lint clean help
+.PHONY: demo test bench screenshots lint clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -39,6 +39,10 @@ test: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m Testing.benchmarks $(BENCH_ARGS)
+
+# The pictures of README and catalogue, rendered through the test host.
+screenshots: $(STAMP)
+	$(BIN)/python -m Testing.screenshots
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
