@@ -88,6 +88,7 @@ class AnomalyTab(Tab):
 
     def enter(self) -> None:
         self._choose_a_scan()
+        self.status.hurry()  # before the questions that make the worker load PyTorch
         self.ask_worker()
 
     def on_scene_about_to_close(self) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 
 from . import colours
-from .scan_node import ROLE
+from .scan_node import ROLE, RUN
 
 LEGEND_TITLES = {
     "anomaly": "Anomaly score\n-log10(share of\nhealthy voxels)", "residual": "Scan - healthy\n(scan's units)",
@@ -43,7 +43,7 @@ def prepare(volume, role: str, inside: np.ndarray, limit: float, scan, register:
     if role == "residual":
         top = _top(np.abs(inside), 99.7)
         _set_window(shown, -top, top)
-        set_threshold(volume, 0.25 * top)
+        set_threshold(volume, 0.4 * top)
     else:
         top = max(_top(inside, 99.9), 2.5 * limit) if role == "anomaly" else _top(inside, 99.7)
         _set_window(shown, 0.0, top)
@@ -88,9 +88,21 @@ def _add_legend(volume, role: str) -> None:
     legend.SetTitleText(LEGEND_TITLES[role])
     legend.SetLabelFormat("%.1f" if role == "anomaly" else "%.3g")
     legend.SetNumberOfLabels(5)
-    legend.SetSize(0.12, 0.45)
+    legend.SetSize(0.12, 0.4)
+    legend.GetTitleTextProperty().SetFontSize(13)
+    legend.GetLabelTextProperty().SetFontSize(13)
+    legend.SetAttribute(RUN, volume.GetAttribute(RUN))
     for tag in ("Red", COMPARED_VIEWS[1]):  # in one view of each layout is enough
         legend.AddViewNodeID(f"vtkMRMLSliceNode{tag}")
+
+
+def renew_legends(volumes) -> None:
+    """A view that was made after a legend does not draw it: makes them anew."""
+    for volume in volumes:
+        shown = [volume.GetNthDisplayNode(index) for index in range(volume.GetNumberOfDisplayNodes())]
+        for legend in [node for node in shown if node is not None and node.IsA("vtkMRMLColorLegendDisplayNode")]:
+            slicer.mrmlScene.RemoveNode(legend)
+            _add_legend(volume, volume.GetAttribute(ROLE))
 
 
 # --- Threshold -------------------------------------------------------------------------------------------------------

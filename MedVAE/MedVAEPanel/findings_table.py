@@ -79,5 +79,5 @@ class FindingsTable:
 
 
 def in_words(ras) -> str:
-    """A position as radiologists read it, e.g. "L 23  A 4  S 41"."""
-    return "  ".join(f"{sides[value < 0]} {abs(round(value))}" for value, sides in zip(ras, _SIDES, strict=True))
+    """A position as radiologists read it, e.g. "L23 A4 S41"."""
+    return " ".join(f"{sides[value < 0]}{abs(round(value))}" for value, sides in zip(ras, _SIDES, strict=True))

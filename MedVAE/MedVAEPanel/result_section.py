@@ -18,7 +18,7 @@ class ResultSection:
     def __init__(self, tab, ui):
         self.tab, self.ui = tab, ui
         self.findings = FindingsTable(ui.findingsTable, ui.summaryLabel)
-        self._shown: tuple | None = None
+        self._shown: tuple | None | bool = False  # nothing was ever shown
         self._opacity: float | None = None
         self._layout_before: int | None = None
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", ROLE, "anomaly")
@@ -110,6 +110,8 @@ class ResultSection:
             display.show(self.result.scan, self.volume, self.tab.parameters.opacity)
             self._keep_scan_alone()
             if on:
+                volumes = [self.result.node(each.value) for each in Map]
+                display.renew_legends([volume for volume in volumes if volume is not None])
                 display.follow_axial_view()
 
     def _on_surfaces(self, on: bool) -> None:

@@ -55,6 +55,12 @@ class ScanStatus:
             self._say(_("Looking at the scan…"))
             self._timer.start()
 
+    def hurry(self) -> None:
+        """Asks now what would be asked in a moment."""
+        if self._timer.isActive():
+            self._timer.stop()
+            self._ask()
+
     def stop(self) -> None:
         self._timer.stop()
         self._unobserve()

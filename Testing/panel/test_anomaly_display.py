@@ -201,7 +201,7 @@ def test_the_table_is_worst_first_and_says_where(shown, reply):
     texts = [table.item(0, column).text() for column in range(table.columnCount)]
     assert texts[0].startswith(first["location"]) and texts[1] == f"{first['volume_ml']:.2f}"
     side = "R" if first["peak_r_mm"] > 0 else "L"
-    assert texts[4].startswith(f"{side} {abs(round(first['peak_r_mm']))}")
+    assert texts[4].startswith(f"{side}{abs(round(first['peak_r_mm']))} ")
     burden = [finding["mean"] * finding["volume_ml"] for finding in reply["findings"]]
     assert burden == sorted(burden, reverse=True)
     assert str(len(burden)) in shown.ui.summaryLabel.text

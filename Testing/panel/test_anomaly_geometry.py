@@ -1,0 +1,185 @@
+"""The same head, stored and placed in other ways: the overlay stays where the lesion is, in the world."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from .detections import SAMPLE, add_scan, detect_once
+
+VOXEL_MM = 1.5
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """World RAS of the highest score in the sample as it is."""
+    finding = detect_once(tmp_path_factory.mktemp("detection"))["findings"][0]
+    return np.array([finding[f"peak_{axis}_mm"] for axis in "ras"])
+
+
+def rotation(degrees: float, axis: int) -> np.ndarray:
+    c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
+    i, j = [other for other in range(3) if other != axis]
+    matrix = np.eye(4)
+    matrix[i, i], matrix[i, j], matrix[j, i], matrix[j, j] = c, -s, s, c
+    return matrix
+
+
+def put_under(scan, to_world: np.ndarray, keep_place: bool = True):
+    """A parent transform; with `keep_place` the scan's own geometry is changed so that it lies where it lay."""
+    import slicer
+    from MedVAEPanel.scan_node import own_ijk_to_ras
+
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Registration")
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(to_world))
+    if keep_place:
+        own = np.linalg.inv(to_world) @ own_ijk_to_ras(scan)
+        scan.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(own))
+    scan.SetAndObserveTransformNodeID(transform.GetID())
+    return transform
+
+
+def world(node, ijk) -> np.ndarray:
+    """World RAS of a voxel, the node's parent transform included."""
+    import slicer
+    import vtk
+    from MedVAEPanel.scan_node import own_ijk_to_ras
+
+    matrix = vtk.vtkMatrix4x4()
+    if node.GetParentTransformNode() is not None:
+        node.GetParentTransformNode().GetMatrixTransformToWorld(matrix)
+    return (slicer.util.arrayFromVTKMatrix(matrix) @ own_ijk_to_ras(node) @ np.append(ijk, 1.0))[:3]
+
+
+def peak(node) -> np.ndarray:
+    """Index (ijk) of the voxel with the highest score."""
+    import slicer
+
+    values = slicer.util.arrayFromVolume(node)
+    return np.array(np.unravel_index(values.argmax(), values.shape))[::-1]
+
+
+def detect(panel, scan):
+    from MedVAEPanel.anomaly_results import Result
+
+    panel.ui.inputSelector.setCurrentNode(scan)
+    panel.detect(samples=2)
+    assert panel.ui.findingsTable.rowCount, panel.ui.messageLabel.text
+    return Result.last()
+
+
+def check_place(panel, result, scan, expected: np.ndarray) -> None:
+    """Map, table, views and outlines agree on where the peak is: within a voxel of where it is expected."""
+    anomaly = result.node("anomaly")
+    assert anomaly.GetParentTransformNode() is scan.GetParentTransformNode()
+    assert result.node("segmentation").GetParentTransformNode() is scan.GetParentTransformNode()
+    assert np.abs(world(anomaly, peak(anomaly)) - expected).max() <= VOXEL_MM
+    panel.ui.findingsTable.selectRow(0)
+    for name, axis in (("Red", 2), ("Yellow", 0), ("Green", 1)):
+        view = panel.host.views[name]
+        assert abs(view.node.GetSliceToRAS().GetElement(axis, 3) - expected[axis]) <= VOXEL_MM
+        result.node("segmentation").GetDisplayNode().SetVisibility(False)
+        image = view.image().astype(int)
+        to_xy = np.linalg.inv(_array(view.node.GetXYToRAS()))
+        x, y = (to_xy @ np.append(expected, 1.0))[:2]
+        row, column = int(round(image.shape[0] - y)), int(round(x))
+        near = image[max(row - 6, 0) : row + 7, max(column - 6, 0) : column + 7]
+        assert near.size and np.ptp(near, axis=2).max() > 60, f"no colour at the lesion in {name}"
+
+
+def _array(matrix) -> np.ndarray:
+    import slicer
+
+    return slicer.util.arrayFromVTKMatrix(matrix)
+
+
+def test_permuted_and_flipped_axes(panel, expected):
+    image = sitk.PermuteAxes(sitk.ReadImage(str(SAMPLE)), (2, 0, 1))
+    scan = add_scan("FLAIR", sitk.Flip(image, (True, False, True)))
+    check_place(panel, detect(panel, scan), scan, expected)
+
+
+def test_an_oblique_parent_transform_is_folded_into_the_geometry(panel, expected):
+    scan = add_scan("FLAIR")
+    to_world = rotation(35, 0) @ rotation(-20, 2)
+    to_world[:3, 3] = (30, -15, 40)
+    put_under(scan, to_world)
+    result = detect(panel, scan)
+    status = panel.ui.statusLabel
+    assert panel.pump(lambda: "taken into account" in status.text, 20), status.text
+    check_place(panel, result, scan, expected)
+
+
+def test_an_oblique_scan(panel, expected):
+    """Resampled onto a grid that is turned by 15° and 10°, as an oblique acquisition has it."""
+    image = sitk.ReadImage(str(SAMPLE))
+    turn = (rotation(15, 0) @ rotation(10, 2))[:3, :3]
+    grid = sitk.Image(image.GetSize(), sitk.sitkFloat32)
+    grid.SetSpacing(image.GetSpacing())
+    direction = turn @ np.array(image.GetDirection()).reshape(3, 3)
+    grid.SetDirection(direction.ravel())
+    middle = np.array(image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()]))
+    half = direction @ (np.array(image.GetSpacing()) * [(n - 1) / 2 for n in image.GetSize()])
+    grid.SetOrigin((middle - half).tolist())
+    scan = add_scan("FLAIR", sitk.Resample(image, grid, sitk.Transform(), sitk.sitkLinear))
+    result = detect(panel, scan)
+    places = [world(result.node("anomaly"), peak(result.node("anomaly")))]
+    table = result.node("findings").GetTable()
+    places += [np.array([table.GetValueByName(row, f"peak_{axis}_mm").ToDouble() for axis in "ras"])
+               for row in range(min(3, table.GetNumberOfRows()))]  # fmt: skip
+    nearest = min(np.abs(place - expected).max() for place in places)
+    assert nearest <= 2 * VOXEL_MM, f"{nearest:.1f} mm away; resampling alone may move the peak by a voxel"
+
+
+def test_a_shearing_transform_is_left_out_and_said_so(panel, expected):
+    scan = add_scan("FLAIR")
+    shear = np.eye(4)
+    shear[0, 1] = 0.3
+    put_under(scan, shear, keep_place=False)
+    result = detect(panel, scan)
+    status = panel.ui.statusLabel
+    assert panel.pump(lambda: "shears" in status.text and "left out" in status.text, 20), status.text
+    check_place(panel, result, scan, (shear @ np.append(expected, 1.0))[:3])
+
+
+def test_placement_of_every_kind_of_transform(panel):
+    import slicer
+    import vtk
+    from MedVAEPanel.scan_node import own_ijk_to_ras, placement
+
+    scan = add_scan("FLAIR")
+    own = own_ijk_to_ras(scan)
+    assert placement(scan).note == ""
+    np.testing.assert_allclose(placement(scan).ijk_to_ras, own)
+    scale = np.diag([1.0, 2.0, 0.5, 1.0])
+    transform = put_under(scan, scale, keep_place=False)
+    np.testing.assert_allclose(placement(scan).ijk_to_ras, scale @ own)
+    np.testing.assert_allclose(placement(scan).as_itk()["spacing"], [1.5, 3.0, 0.75])
+    direction = np.array(placement(scan).as_itk()["direction"]).reshape(3, 3)
+    np.testing.assert_allclose(direction.T @ direction, np.eye(3), atol=1e-12)
+    bent = vtk.vtkThinPlateSplineTransform()
+    points = vtk.vtkPoints()
+    for point in ((0, 0, 0), (50, 0, 0), (0, 50, 0), (0, 0, 50), (30, 30, 30)):
+        points.InsertNextPoint(point)
+    moved = vtk.vtkPoints()
+    moved.DeepCopy(points)
+    moved.SetPoint(4, 40, 20, 35)
+    bent.SetSourceLandmarks(points)
+    bent.SetTargetLandmarks(moved)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+    node.SetAndObserveTransformToParent(bent)
+    scan.SetAndObserveTransformNodeID(node.GetID())
+    np.testing.assert_allclose(placement(scan).ijk_to_ras, own)
+    assert "bends" in placement(scan).note
+    assert transform is not None
+
+
+def test_the_request_has_simpleitks_geometry(panel, tmp_path):
+    """What is sent for a node is what SimpleITK says of the file it was made from."""
+    image = sitk.Flip(sitk.PermuteAxes(sitk.ReadImage(str(SAMPLE)), (1, 2, 0)), (False, True, False))
+    given = panel.widget.logic.request(add_scan("FLAIR", image), tmp_path)
+    np.testing.assert_allclose(given["spacing"], image.GetSpacing())
+    np.testing.assert_allclose(given["origin"], image.GetOrigin(), atol=1e-9)
+    np.testing.assert_allclose(given["direction"], image.GetDirection(), atol=1e-12)
+    np.testing.assert_array_equal(np.load(given["array"]), sitk.GetArrayFromImage(image))
