@@ -13,7 +13,6 @@ os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
 FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "screenshots"
 SIDE = 420
-COLOURS = 96  # keeps a picture below 300 KB
 
 
 def main() -> None:
@@ -67,7 +66,8 @@ def grab(panel, height: int) -> np.ndarray:
 def save(name: str, rgb: np.ndarray) -> None:
     from PIL import Image
 
-    Image.fromarray(rgb).quantize(COLOURS).save(FOLDER / name, optimize=True)
+    palette = Image.fromarray(rgb).quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    palette.save(FOLDER / name, optimize=True)
     print(FOLDER / name)
 
 
