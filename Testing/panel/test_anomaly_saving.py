@@ -1,0 +1,153 @@
+"""Save, and read back where nothing is known of it: a fresh application in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .detections import ROOT, add_scan, detect_once
+
+REOPEN = """
+import json, os, sys, time
+from pathlib import Path
+from Testing.slicer_host import application, scene
+host = scene.HeadlessSlicer()
+checkout = os.environ.get("SLICER_SOURCE_DIR")
+application.install(host, Path(checkout) / "Base" / "Python" / "slicer" if checkout else None)
+for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
+    host.addSliceView(name, orientation)
+host.add3DView()
+import numpy as np
+import slicer
+file, panel_first = sys.argv[1], sys.argv[2] == "panel first"
+if panel_first:
+    _, _, widget, top = application.loadModule(os.path.join("MedVAE", "MedVAE.py"))
+slicer.util.loadScene(file)
+if not panel_first:
+    _, _, widget, top = application.loadModule(os.path.join("MedVAE", "MedVAE.py"))
+for _ in range(20):
+    slicer.app.processEvents()
+    time.sleep(0.005)
+tab = widget.tabs[0]
+ui, parameters = tab.ui, tab.parameters
+result = tab.results.result
+view = host.views["Red"]
+segmentation = result.node("segmentation")
+inner = segmentation.GetSegmentation()
+segments = [inner.GetNthSegment(index) for index in range(inner.GetNumberOfSegments())]
+colour = result.node("anomaly").GetDisplayNode().GetColorNode()
+rgba = [0.0] * 4
+colour.GetColor(200, rgba)
+told = dict(
+    scan=parameters.scan.GetName(), result=parameters.result.GetName(), samples=ui.samplesSpin.value,
+    percent=ui.fprSpin.value, modality=ui.modalityCombo.currentText, map=ui.mapCombo.currentText,
+    opacity=ui.opacitySlider.value, threshold=ui.thresholdSlider.value, rows=ui.findingsTable.rowCount,
+    first=[ui.findingsTable.item(0, c).text() for c in range(ui.findingsTable.columnCount)],
+    provenance=result.provenance, under=result.scan is parameters.scan, names=[s.GetName() for s in segments],
+    terms=segments[0].GetTerminology(), colour=rgba, foreground=view.composite.GetForegroundVolumeID(),
+    wanted=result.node("anomaly").GetID(), transform=result.node("anomaly").GetParentTransformNode().GetName(),
+)
+ui.findingsTable.selectRow(0)
+told["offset"] = view.node.GetSliceOffset()
+image = view.image()
+arrays = {role: slicer.util.arrayFromVolume(result.node(role)) for role in ("anomaly", "std")}
+np.savez(sys.argv[3], image=image, **arrays)
+ui.thresholdSlider.value = ui.thresholdSlider.maximum
+told["acts"] = bool((view.image() != image).any())
+ui.removeButton.click()
+names = [node.GetName() or "" for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode")]
+told["left"] = [name for name in names if "FLAIR" in name]
+widget.cleanup()
+print("TOLD" + json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def reply(tmp_path_factory):
+    return detect_once(tmp_path_factory.mktemp("detection"))
+
+
+@pytest.fixture
+def saved(panel, reply, tmp_path):
+    """A scene with a scan under a transform, a result, and choices that are not the defaults; saved as told."""
+    import slicer
+
+    scan = add_scan()
+    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Registration")
+    shift = np.eye(4)
+    shift[:3, 3] = (5.0, 0.0, 12.0)
+    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(shift))
+    scan.SetAndObserveTransformNodeID(transform.GetID())
+    panel.ui.inputSelector.setCurrentNode(scan)
+    result = panel.widget.logic.addResult(scan, reply, np.array(_unshifted(scan)))
+    panel.tab.results.show_new(result)
+    panel.ui.samplesSpin.value, panel.ui.fprSpin.value, panel.ui.opacitySlider.value = 7, 2.5, 0.65
+    panel.ui.modalityCombo.setCurrentIndex(1)
+    panel.ui.thresholdSlider.value = 2.5
+    panel.ui.findingsTable.selectRow(0)
+    panel.pump(seconds=0.05)
+    table = panel.ui.findingsTable
+    panel.expected = {
+        "image": panel.image(), "offset": panel.host.views["Red"].node.GetSliceOffset(), "rows": table.rowCount,
+        "first": [table.item(0, column).text() for column in range(table.columnCount)],
+    }  # fmt: skip
+
+    def save(name: str) -> Path:
+        file = tmp_path / name
+        if not file.suffix:
+            file.mkdir()
+        assert slicer.util.saveScene(str(file)), "the scene was not saved"
+        if file.is_dir():
+            return next(file.glob("*.mrml"))
+        assert file.is_file()
+        return file
+
+    panel.save = save
+    return panel
+
+
+def _unshifted(scan):
+    """Where the sample lies without the transform: there the positions in the reply were measured."""
+    from MedVAEPanel.scan_node import own_ijk_to_ras
+
+    return own_ijk_to_ras(scan)
+
+
+def reopened(file: Path, order: str, folder: Path) -> tuple[dict, dict]:
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow",
+                   "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
+    arrays = folder / "arrays.npz"
+    done = subprocess.run([sys.executable, "-c", REOPEN, str(file), order, str(arrays)], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, timeout=240)  # fmt: skip
+    told = [line[4:] for line in done.stdout.splitlines() if line.startswith("TOLD")]
+    assert told, done.stdout[-3000:] + done.stderr[-6000:]
+    return json.loads(told[0]), dict(np.load(arrays))
+
+
+@pytest.mark.parametrize("name,order", [("scene.mrb", "scene first"), ("scene.mrb", "panel first"),
+                                        ("folder", "scene first")])  # fmt: skip
+def test_everything_is_back_in_a_fresh_application(saved, reply, tmp_path, name, order):
+    told, arrays = reopened(saved.save(name), order, tmp_path)
+    assert (told["scan"], told["result"], told["under"]) == ("FLAIR", "FLAIR anomaly", True)
+    assert (told["samples"], told["percent"], told["modality"], told["map"]) == (7, 2.5, "FLAIR", "Anomaly score")
+    assert told["opacity"] == pytest.approx(0.65) and told["threshold"] == pytest.approx(2.5)
+    assert told["foreground"] == told["wanted"] and told["transform"] == "Registration"
+    assert (told["rows"], told["first"]) == (saved.expected["rows"], saved.expected["first"])
+    assert told["provenance"]["bundle_sha256"] == reply["provenance"]["bundle_sha256"]
+    assert told["names"][0].startswith("1 ") and "Brain" in told["names"] and "49755003" in told["terms"]
+    from MedVAEPanel import colours
+
+    np.testing.assert_allclose(told["colour"], colours.sequential()[200], atol=0.01)
+    for role in ("anomaly", "std"):
+        np.testing.assert_array_equal(arrays[role], np.load(reply["arrays"][role]))
+    assert told["offset"] == pytest.approx(saved.expected["offset"], abs=0.01)
+    different = (np.abs(arrays["image"].astype(int) - saved.expected["image"].astype(int)).max(axis=2) > 12).mean()
+    assert different < 0.01, f"{100 * different:.1f} % of the red view's pixels look different"
+    assert told["acts"], "the threshold slider does nothing any more"
+    assert told["left"] == ["FLAIR"], "Remove last result does not know the result any more"
