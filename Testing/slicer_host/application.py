@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import sys
 import tempfile
 import types
@@ -91,6 +93,8 @@ class SlicerApplication(QtWidgets.QApplication):
         self._mm = _ModuleManager()
         self._io = _SceneIO(self)
         self._testing = True
+        self._private = tempfile.mkdtemp(prefix="slicer-host-")  # settings of one run never reach the next
+        atexit.register(shutil.rmtree, self._private, ignore_errors=True)
         self.temporaryPath = tempfile.gettempdir()
         self.slicerHome = "/opt/Slicer"
         self.majorVersion, self.minorVersion = 5, 12
@@ -119,7 +123,7 @@ class SlicerApplication(QtWidgets.QApplication):
         return self._testing
 
     def userSettings(self):
-        return QtCore.QSettings(os.path.join(tempfile.gettempdir(), "slicer-test.ini"), QtCore.QSettings.IniFormat)
+        return QtCore.QSettings(os.path.join(self._private, "Slicer.ini"), QtCore.QSettings.IniFormat)
 
     settings = userSettings
 

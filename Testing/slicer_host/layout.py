@@ -19,6 +19,36 @@ class SliceWidget:
         return self.view.composite
 
 
+class ThreeDView:
+    """What `threeDWidget(i).threeDView()` offers."""
+
+    def __init__(self, view):
+        self.view = view
+
+    def mrmlViewNode(self):
+        return self.view.node
+
+    def renderWindow(self):
+        return self.view.rw
+
+    def resetFocalPoint(self):
+        self.view.resetCamera()
+
+    def forceRender(self):
+        self.view.render()
+
+
+class ThreeDWidget:
+    def __init__(self, view):
+        self.view = view
+
+    def threeDView(self):
+        return ThreeDView(self.view)
+
+    def mrmlViewNode(self):
+        return self.view.node
+
+
 class _LayoutNode:
     def __init__(self):
         self.descriptions: dict[int, str] = {}
@@ -61,6 +91,17 @@ class LayoutManager:
 
     def sliceWidget(self, name):
         return SliceWidget(self.host.views[name]) if name in self.sliceViewNames() else None
+
+    @property
+    def threeDViewCount(self):
+        return len(self._three_d_views())
+
+    def threeDWidget(self, number):
+        views = self._three_d_views()
+        return ThreeDWidget(views[number]) if 0 <= number < len(views) else None
+
+    def _three_d_views(self):
+        return [view for view in self.host.views.values() if not hasattr(view, "composite")]
 
     def mrmlSliceLogics(self):
         return self.host.appLogic.GetSliceLogics()

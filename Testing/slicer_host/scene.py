@@ -3,7 +3,9 @@
 Rendering needs EGL (libegl1, libegl-mesa0, libgl1-mesa-dri) and is bit-identical from run to run.
 """
 
+import atexit
 import os
+import shutil
 import tempfile
 
 import slicer
@@ -99,7 +101,9 @@ class HeadlessSlicer:
             self.logics[name] = logic
         slicer.vtkMRMLSliceNode.AddDefaultSliceOrientationPresets(s, True)
         self._cache = slicer.vtkCacheManager()
-        self._cache.SetRemoteCacheDirectory(tempfile.mkdtemp(prefix="slicer-cache-"))
+        folder = tempfile.mkdtemp(prefix="slicer-cache-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        self._cache.SetRemoteCacheDirectory(folder)
         self._io = slicer.vtkDataIOManager()
         self._io.SetCacheManager(self._cache)
         s.SetCacheManager(self._cache)

@@ -138,6 +138,25 @@ lit = (first[..., 0] > 128).mean()
 print("lit", lit)
 assert 0.05 < lit < 0.5
 
+# a segmentation's surface in the 3D view, found through the layout manager
+layout = slicer.app.layoutManager()
+assert layout.threeDWidget(0) is None and layout.threeDViewCount == 0
+host.add3DView()
+assert layout.threeDViewCount == 1 and layout.threeDWidget(1) is None
+labels = slicer.util.addVolumeFromArray((array > 0).astype(np.uint8), name="labels",
+                                        nodeClassName="vtkMRMLLabelMapVolumeNode")
+segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+segmentation.CreateDefaultDisplayNodes()
+assert slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(labels, segmentation)
+before = host.views["1"].image()
+segmentation.CreateClosedSurfaceRepresentation()
+layout.threeDWidget(0).threeDView().resetFocalPoint()
+assert (host.views["1"].image() != before).any(axis=2).mean() > 0.02
+
+# settings are kept within a run, in a folder of its own
+slicer.app.settings().setValue("Toy/answer", 42)
+assert int(slicer.app.userSettings().value("Toy/answer")) == 42
+
 # the event loop turns: a timer and a child process
 seen, printed = [], []
 timer = qt.QTimer()
@@ -188,6 +207,9 @@ def run(request, tmp_path):
         environment["SLICER_SOURCE_DIR"] = os.environ["SLICER_SOURCE_DIR"]
     environment |= {"QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment["TMPDIR"] = str(temporary)
     (tmp_path / "Toy.py").write_text(MODULE)
     (tmp_path / "Resources" / "UI").mkdir(parents=True)
     (tmp_path / "Resources" / "UI" / "Toy.ui").write_text(UI)
@@ -197,6 +219,7 @@ def run(request, tmp_path):
             [sys.executable, "-c", text], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stdout + done.stderr
+        assert not (left := sorted(file.name for file in temporary.iterdir())), f"left in the temporary folder: {left}"
         return done.stdout
 
     script.source = environment.get("SLICER_SOURCE_DIR", str(ROOT / "Testing" / "slicer_host"))
