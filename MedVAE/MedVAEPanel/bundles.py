@@ -28,7 +28,9 @@ class BundleCommand:
         """Returns at once; `on_done` gets the command's answer, or {"error": sentence}."""
         process = self._process = qt.QProcess()
         environment = qt.QProcessEnvironment.systemEnvironment()
-        for name, value in {"PYTHONPATH": str(MODULE_DIR), **self.environment}.items():
+        inherited = environment.value("PYTHONPATH", "")
+        environment.insert("PYTHONPATH", os.pathsep.join([str(MODULE_DIR), *([inherited] if inherited else [])]))
+        for name, value in self.environment.items():
             environment.insert(name, value)
         process.setProcessEnvironment(environment)
         process.connect("finished(int,QProcess::ExitStatus)", lambda *_: self._finished(process, on_done))
