@@ -215,12 +215,11 @@ class BrainSynthesiser:
     def _strip(self, draw: Draw, target: Tensor, brain: Tensor) -> Tensor:
         """An imperfect brain mask (bool): grown and shrunk by a voxel or two from place to place."""
         whole = (target[1:8].sum(0) > 0.5).float()[None, None]
-        tight = 1 - F.max_pool3d(1 - F.max_pool3d((brain > 0.5).float()[None, None], 5, 1, 2), 5, 1, 2)
+        tight = 1 - _dilate(1 - _dilate((brain > 0.5).float()[None, None], 5), 5)
         tight = torch.maximum(tight, target[VENTRICLES][None, None])
         mask = whole if draw.chance(0.5) else torch.minimum(whole, tight)
         level = draw.field(self.config.shape, 8)[0] * draw.number(0, 1.2) + draw.number(-0.6, 0.8)
-        shrunk = 1 - F.max_pool3d(1 - mask, 3, 1, 1)
-        grown = F.max_pool3d(mask, 3, 1, 1)
+        shrunk, grown = 1 - _dilate(1 - mask, 3), _dilate(mask, 3)
         mask = torch.where(level > 1, shrunk, torch.where(level < -1, grown, mask))[0, 0] > 0.5
         return mask | (brain > 0.5) if draw.chance(0.6) else mask
 
@@ -247,6 +246,14 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
         shape[2 + axis], padding[axis] = 7, 3
         image = F.conv3d(image, kernel.view(shape), padding=padding)
     return image[0, 0]
+
+
+def _dilate(mask: Tensor, width: int) -> Tensor:
+    """Maximum over a cube of `width` voxels (odd), one axis after the other; mask: (1, 1, D, H, W)."""
+    for axis in range(3):
+        kernel = [width if a == axis else 1 for a in range(3)]
+        mask = F.max_pool3d(mask, kernel, 1, [k // 2 for k in kernel])
+    return mask
 
 
 def _thick_slices(image: Tensor, axis: int, factor: int) -> Tensor:
