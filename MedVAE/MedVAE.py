@@ -6,6 +6,7 @@ from pathlib import Path
 import slicer
 from MedVAEPanel import anomaly_results, library, scan_node
 from MedVAEPanel.log import PanelLog
+from MedVAEPanel.offers import Offers
 from MedVAEPanel.tabs import make_tabs
 from MedVAEPanel.worker_client import WorkerClient, python_command
 from slicer.i18n import tr as _
@@ -45,7 +46,7 @@ def register_sample_data() -> None:
 
 
 class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel: tabs above, Setup below. Tabs see `logic`, `worker`, `log` and `resourcePath`."""
+    """The panel: tabs above, Log and Setup below. `Tab` says what a tab sees of it."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
@@ -53,7 +54,9 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = None
         self.log = PanelLog()
         self.worker = None
+        self.offers = None
         self.tabs = []
+        self.log_section = None
         self.setup_section = None
 
     def setup(self):
@@ -61,17 +64,18 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = MedVAELogic()
         folder = library.ensure_library_on_path()
         self.worker = WorkerClient(python_command(), folder, self.log.add, temporary=slicer.app.temporaryPath)
+        self.offers = Offers(self.worker, self.log.add, self._on_offers)
         self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/MedVAE.ui"))
         self.layout.addWidget(self.uiWidget)
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
         self.uiWidget.setMRMLScene(slicer.mrmlScene)
         self.tabs = make_tabs(self)
         for tab in self.tabs:
-            page = slicer.util.loadUI(self.resourcePath(f"UI/{tab.page}.ui"))
+            page = tab.make_page()
             page.setMRMLScene(slicer.mrmlScene)
             self.ui.tabWidget.addTab(page, tab.title)
             tab.setup(page)
-        self._set_up_setup()
+        self._set_up_sections()
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
@@ -79,9 +83,11 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         slicer.app.connect("aboutToQuit()", self.worker.shutdown)
         self.initializeParameterNode()
 
-    def _set_up_setup(self) -> None:
+    def _set_up_sections(self) -> None:
+        from MedVAEPanel.log_section import LogSection
         from MedVAEPanel.setup_section import SetupSection
 
+        self.log_section = LogSection(self, self.ui)
         self.setup_section = SetupSection(self)
         self.setup_section.setup(self.ui.setupSection)
 
@@ -89,13 +95,20 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Opens the section where missing packages are installed."""
         self.ui.setupSection.collapsed = False
 
+    def _on_offers(self) -> None:
+        if self.offers.missing:
+            self.show_setup()
+        for tab in self.tabs:
+            tab.on_offers()
+
     def cleanup(self):
         self.removeObservers()
         for tab in self.tabs:
             tab.set_parameter_node(None)
             tab.cleanup()
-        if self.setup_section is not None:
-            self.setup_section.cleanup()
+        for section in (self.log_section, self.setup_section):
+            if section is not None:
+                section.cleanup()
         if self.worker is not None:
             slicer.app.disconnect("aboutToQuit()", self.worker.shutdown)
             self.worker.shutdown()
@@ -104,6 +117,7 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
         for tab in self.tabs:
             tab.enter()
+        self.offers.ask()
 
     def exit(self):
         for tab in self.tabs:
@@ -119,7 +133,7 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         node = self.logic.getParameterNode()
         for tab in self.tabs:
             if tab.Parameters is not None and (tab.parameters is None or tab.parameters.parameterNode is not node):
-                tab.set_parameter_node(tab.Parameters(node))
+                tab.set_parameter_node(tab.Parameters(node, f"{tab.name}."))
 
     def onSceneStartClose(self, caller, event):
         for tab in self.tabs:

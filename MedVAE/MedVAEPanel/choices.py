@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,11 +88,15 @@ def devices(info: Mapping[str, Any]) -> Offer:
     return offer
 
 
-def bundles(reply: Mapping[str, Any]) -> Offer:
-    """Entries for the bundles that are installed; the tooltip is the model card in short."""
+def bundles(reply: Mapping[str, Any], modalities: Container[str]) -> Offer:
+    """Entries for the installed bundles that read one of these modalities; the tooltip is the model card in short.
+
+    One that is too damaged to say what it reads is among them.
+    """
     offer = Offer()
-    offer.default = reply.get("default", "")
     for bundle in reply.get("bundles", []):
+        if "modality" in bundle and not any(modality in modalities for modality in bundle["modality"]):
+            continue
         if not bundle["valid"]:
             text = _("{name} (damaged)").format(name=bundle["name"])
             offer.append(Entry(bundle["name"], text, bundle["problem"], bundle["problem"]))
@@ -102,6 +106,8 @@ def bundles(reply: Mapping[str, Any]) -> Offer:
                  *_results(bundle.get("results") or {})]  # fmt: skip
         text = f"{bundle['name']} {bundle.get('version', '')}".strip()
         offer.append(Entry(bundle["name"], text, "\n".join(line for line in lines if line)))
+    names = [entry.value for entry in offer]
+    offer.default = reply["default"] if reply.get("default") in names else next(iter(names), "")
     return offer
 
 

@@ -19,7 +19,7 @@ _ARCHIVES = "Bundles (*.zip);;All files (*)"
 
 
 class SetupSection:
-    """`panel` offers `worker`, `log`, `tabs` and `resourcePath`; `setup` puts the widgets into the section."""
+    """`panel` has `worker`, `log`, `offers`, `tabs`, `resourcePath`; `setup` puts the widgets into the section."""
 
     def __init__(self, panel):
         self.panel = panel
@@ -111,7 +111,7 @@ class SetupSection:
             return self.say(plan.problems[0], bad=True)
         if plan.empty:
             return self.say(_("Everything that MedVAE needs is installed."))
-        if any(getattr(tab, "running", None) for tab in self.panel.tabs):
+        if any(tab.running for tab in self.panel.tabs):
             return self.say(_("A detection is running: wait for it or cancel it, then install."), bad=True)
         if not self._confirmed(plan):
             return self.say(_("Nothing was installed."))
@@ -126,7 +126,7 @@ class SetupSection:
         finally:
             self.installing = False
         self.refresh()
-        self._tell_tabs()
+        self.panel.offers.ask(again=True)
 
     def _confirmed(self, plan: dependencies.Plan) -> bool:
         source = _("from {folder}").format(folder=plan.wheels) if plan.wheels else _("from the internet")
@@ -136,13 +136,6 @@ class SetupSection:
         if plan.remove:
             text += "\n\n" + _("Remains of an interrupted installation are removed first.")
         return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle=_("MedVAE: install packages")))
-
-    def _tell_tabs(self) -> None:
-        """Packages or bundles have changed."""
-        for tab in self.panel.tabs:
-            tell: Callable[..., None] | None = getattr(tab, "ask_worker", None)
-            if tell is not None:
-                tell(again=True)
 
     # --- Bundles -----------------------------------------------------------------------------------------------------
 
@@ -171,7 +164,7 @@ class SetupSection:
             else:
                 on_answer(answer)
             self.refresh()
-            self._tell_tabs()
+            self.panel.offers.ask(again=True)
 
         if not self.commands.running:
             self.say(busy)

@@ -1,33 +1,60 @@
-"""The tabs of the panel. A new one is a file in this folder with a class derived from `Tab`, and its line in `TABS`."""
+"""The tabs of the panel. Every module `*_tab.py` in this folder is one: it holds one class derived from `Tab`."""
 
 from __future__ import annotations
 
+import pkgutil
 from importlib import import_module
+from pathlib import Path
 
-TABS = (("anomaly", "AnomalyTab"),)
-"""Module and class of each tab, in order."""
+import qt
+import slicer
 
 
 class Tab:
-    """What the panel calls. `panel` offers `logic`, `worker`, `log` and `resourcePath(name)`.
+    """What the panel calls. `panel` offers `logic`, `worker`, `log`, `offers`, `show_setup()` and `resourcePath(name)`.
 
-    A tab keeps its choices in `Parameters`, a `@parameterNodeWrapper` class whose field names no other tab uses: all
-    tabs share one parameter node.
+    A tab keeps its choices in `Parameters`, a `@parameterNodeWrapper` class. All tabs share one parameter node, in
+    which the names of a tab's fields begin with its `name`, so that no two tabs get into each other's way.
     """
 
+    name = ""
+    """A word of its own, which saved scenes know it by."""
     title = ""
+    order = 100
+    """Tabs stand by this number, smallest first."""
+    page = ""
+    """The tab's widgets: Resources/UI/<page>.ui. Without it the tab gets an empty page and fills it in `setup`."""
     Parameters: type | None = None
 
     def __init__(self, panel):
         self.panel = panel
         self.parameters = None
 
-    def setup(self, parent_widget) -> None:
-        """Called once: builds the widgets into `parent_widget`, which has a vertical layout."""
+    @property
+    def running(self):
+        """What is computed for this tab now, None if nothing is; nothing can be installed meanwhile."""
+        return None
+
+    def make_page(self):
+        if self.page:
+            return slicer.util.loadUI(self.panel.resourcePath(f"UI/{self.page}.ui"))
+        page = slicer.qMRMLWidget()
+        page.setLayout(qt.QVBoxLayout())
+        return page
+
+    def setup(self, page) -> None:
+        """Called once: `page` is what `make_page` returned, with the scene set."""
 
     def set_parameter_node(self, parameters) -> None:
         """parameters: an instance of `Parameters`, or None while there is no scene to keep them in."""
         self.parameters = parameters
+
+    def on_offers(self) -> None:
+        """`panel.offers` has changed: devices, installed packages or bundles."""
+
+    def settings(self) -> dict[str, object]:
+        """What the diagnostic report says of this tab: no names of scans, no file names."""
+        return {}
 
     def enter(self) -> None:
         """The panel is shown."""
@@ -46,4 +73,15 @@ class Tab:
 
 
 def make_tabs(panel) -> list[Tab]:
-    return [getattr(import_module(f".{module}", __package__), name)(panel) for module, name in TABS]
+    """One tab of each module, in their order."""
+    modules = [each.name for each in pkgutil.iter_modules([str(Path(__file__).parent)]) if each.name.endswith("_tab")]
+    return sorted((_tab_of(module)(panel) for module in modules), key=lambda tab: (tab.order, tab.name))
+
+
+def _tab_of(name: str) -> type[Tab]:
+    module = import_module(f".{name}", __package__)
+    found = [each for each in vars(module).values()
+             if isinstance(each, type) and issubclass(each, Tab) and each.__module__ == module.__name__]  # fmt: skip
+    if len(found) != 1 or not found[0].name:
+        raise TypeError(f"{module.__file__} must hold one class derived from Tab, with a name.")
+    return found[0]

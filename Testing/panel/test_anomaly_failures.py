@@ -40,7 +40,7 @@ def restart_worker(panel, **environment) -> None:
     panel.widget.worker.shutdown()
     panel.pump(seconds=0.05)
     panel.widget.worker.environment.update(environment)
-    panel.tab.ask_worker(again=True)
+    panel.widget.offers.ask(again=True)
 
 
 def click_and_wait(panel) -> str:
@@ -101,7 +101,7 @@ def test_a_bundle_that_was_damaged_after_it_was_offered(panel, scan, tmp_path):
     text = click_and_wait(panel)
     assert "checksum" in text.lower() or "sha" in text.lower() or "damaged" in text.lower(), text
     assert node_ids() == before
-    panel.tab.ask_worker(again=True)
+    panel.widget.offers.ask(again=True)
     assert panel.pump(lambda: not panel.ui.detectButton.enabled, 30)
     assert weights.parent.name in panel.ui.detectButton.toolTip
     assert "damaged" in panel.ui.bundleCombo.currentText
@@ -122,8 +122,8 @@ def python_without_torch(tmp_path_factory) -> Path:
 def test_without_torch_the_panel_says_what_is_missing_and_opens_setup(panel, scan, python_without_torch):
     panel.widget.worker.command = [sys.executable, "-S"]
     restart_worker(panel, PYTHONPATH=os.pathsep.join([str(ROOT), str(python_without_torch)]))
-    assert panel.pump(lambda: panel.tab.info.get("missing"), 60), list(panel.widget.log.lines)
-    assert "torch" in panel.tab.info["missing"]
+    assert panel.pump(lambda: panel.widget.offers.info.get("missing"), 60), list(panel.widget.log.lines)
+    assert "torch" in panel.widget.offers.info["missing"]
     assert not panel.ui.detectButton.enabled
     assert "torch" in panel.ui.detectButton.toolTip and "Setup" in panel.ui.detectButton.toolTip
     assert not panel.widget.ui.setupSection.collapsed, "Setup did not open"
@@ -135,7 +135,7 @@ def test_without_torch_the_panel_says_what_is_missing_and_opens_setup(panel, sca
 
 def test_torch_vanishes_after_the_panel_was_opened(panel, scan, python_without_torch):
     panel.ready()
-    assert panel.pump(lambda: panel.tab.info, 60)
+    assert panel.pump(lambda: panel.widget.offers.info, 60)
     panel.widget.worker.shutdown()
     panel.widget.worker.command = [sys.executable, "-S"]
     panel.widget.worker.environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(python_without_torch)])
@@ -240,9 +240,9 @@ def test_the_report_has_what_a_developer_needs_and_nothing_of_the_patient(panel)
     name = "Doe^Jane 1961-03-04"
     panel.ui.inputSelector.setCurrentNode(add_scan(name, sitk.ReadImage(str(SAMPLE)) * 0))
     assert panel.pump(lambda: name in panel.ui.statusLabel.text or "Looking" not in panel.ui.statusLabel.text, 60)
-    panel.pump(lambda: panel.tab.info, 60)
+    panel.pump(lambda: panel.widget.offers.info, 60)
     panel.widget.log.add(f"{name}: something about /home/jane/Doe scans/flair.nii.gz and C:\\Data\\Doe\\x.dcm")
-    panel.ui.reportButton.click()
+    panel.widget.ui.reportButton.click()
     text = qt.QApplication.clipboard().text()
     for secret in ("Doe", "Jane", "jane", "1961", "flair.nii", "x.dcm", str(ROOT)):
         assert secret not in text, f"{secret!r} in the report:\n{text}"

@@ -4,6 +4,7 @@ Values are kept as text in a real vtkMRMLScriptedModuleNode, nodes as its node r
 the scene. Widgets are bound through their dynamic property "SlicerParameterName".
 """
 
+import copy
 import enum
 import typing
 
@@ -45,6 +46,12 @@ class _Parameter:
         if self.default is _MISSING and not self.is_node:
             self.default = next(iter(self.type)) if issubclass(self.type, enum.Enum) else self.type()
 
+    def named(self, name):
+        """The same field, kept in the node under another name."""
+        other = copy.copy(self)
+        other.name = name
+        return other
+
     @property
     def is_node(self):
         return issubclass(self.type, slicer.vtkMRMLNode)
@@ -77,25 +84,25 @@ def parameterNodeWrapper(cls):
     hints = typing.get_type_hints(cls, include_extras=True)
     fields = {name: _Parameter(name, hint, getattr(cls, name, _MISSING)) for name, hint in hints.items()}
 
-    def __init__(self, node):
+    def __init__(self, node, prefix=""):
         self.parameterNode = node
         self._bindings = {}
+        self._fields = {name: field.named(f"{prefix or ''}{name}") for name, field in fields.items()}
 
     cls.__init__ = __init__
-    for name, field in fields.items():
+    for name in fields:
         setattr(
             cls,
             name,
             property(
-                lambda self, f=field: f.read(self.parameterNode),
-                lambda self, value, f=field: f.write(self.parameterNode, value),
+                lambda self, n=name: self._fields[n].read(self.parameterNode),
+                lambda self, value, n=name: self._fields[n].write(self.parameterNode, value),
             ),
         )
     cls.connectGui, cls.disconnectGui = _connect_gui, _disconnect_gui
     cls.AddObserver = lambda self, event, function: self.parameterNode.AddObserver(event, function)
     cls.RemoveObserver = lambda self, tag: self.parameterNode.RemoveObserver(tag)
     cls.Modified = lambda self: self.parameterNode.Modified()
-    cls._fields = fields
     return cls
 
 
@@ -105,7 +112,7 @@ def _connect_gui(self, ui):
     for widget in vars(ui).values():
         name = widget.property("SlicerParameterName") if isinstance(widget, qt.QWidget) else None
         if name:
-            pairs.append(_Binding(self, self._fields[name], widget))
+            pairs.append(_Binding(self, name, widget))
     observer = self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: [p.to_widget() for p in pairs])
     tag = len(self._bindings) + 1
     self._bindings[tag] = (observer, pairs)
@@ -120,8 +127,9 @@ def _disconnect_gui(self, tag):
 
 
 class _Binding:
-    def __init__(self, wrapper, field, widget):
-        self.wrapper, self.field, self.widget, self.connected, self.busy = wrapper, field, widget, True, False
+    def __init__(self, wrapper, name, widget):
+        self.wrapper, self.name, self.widget, self.connected, self.busy = wrapper, name, widget, True, False
+        field = self.field = wrapper._fields[name]
         range_check = next((check for check in field.checks if isinstance(check, WithinRange)), None)
         if range_check is not None:
             widget.minimum, widget.maximum = range_check.minimum, range_check.maximum
@@ -158,14 +166,14 @@ class _Binding:
             value = widget.checked
         else:
             value = widget.text if isinstance(widget, qt.QLineEdit) else widget.value
-        setattr(self.wrapper, self.field.name, value)
+        setattr(self.wrapper, self.name, value)
 
     def to_widget(self):
         if not self.connected or self.busy:
             return
         self.busy = True
         try:
-            value, widget = getattr(self.wrapper, self.field.name), self.widget
+            value, widget = getattr(self.wrapper, self.name), self.widget
             if isinstance(widget, slicer.qMRMLNodeComboBox):
                 widget.setCurrentNode(value)
             elif isinstance(widget, qt.QComboBox):

@@ -1,0 +1,177 @@
+"""The tab Anomalies: choose a scan, detect, look. What is detected is shown by `result_section`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from . import choices
+from .anomaly_results import add_result
+from .parameters import AnomalyParameters
+from .result_section import ResultSection
+from .scan_node import ROLE, placement, problem
+from .scan_status import ScanStatus
+from .tabs import Tab
+from .task_run import Running, TaskRun
+
+_SEED = 0
+_MODALITIES = ("flair", "dwi")
+
+
+class AnomalyTab(Tab):
+    name = "anomaly"
+    title = _("Anomalies")
+    order = 10
+    page = "Anomaly"
+    Parameters = AnomalyParameters
+
+    def setup(self, page) -> None:
+        self.ui = ui = slicer.util.childWidgetVariables(page)
+        self._gui_tag = self._observer = None
+        scene = slicer.mrmlScene
+        self._observers = [scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._on_node_removed),
+                           scene.AddObserver(scene.NodeAddedEvent, lambda *a: self._soon.start())]  # fmt: skip
+        self._soon = qt.QTimer()  # a node that is being loaded has no image yet
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.connect("timeout()", self._choose_a_scan)
+        self.results = ResultSection(self, ui)
+        self.run = TaskRun(
+            self.panel, ui.detectButton, ui.progressBar, ui.messageLabel, _("Detect anomalies"),
+            _("Compares the scan with the healthy brain behind it. You can keep working meanwhile."),
+            self._missing, self.detect, self._on_parameters)  # fmt: skip
+        self.status = ScanStatus(self.panel.worker, ui.statusLabel, self.run.update_button)
+        self.bundles = choices.ComboChoice(ui.bundleCombo, lambda name: self._set("bundle", name))
+        self.devices = choices.ComboChoice(ui.deviceCombo, lambda name: self._set("device", name))
+        self.devices.offer(choices.devices({}), "auto", final=False)
+        self.bundles.offer(choices.Offer([choices.Entry("", _("Default"))]), "", final=False)
+        ui.sampleButton.connect("clicked(bool)", lambda *a: self._load_sample())
+
+    @property
+    def running(self) -> Running | None:
+        return self.run.running
+
+    # --- Scene and parameters ----------------------------------------------------------------------------------------
+
+    def set_parameter_node(self, parameters) -> None:
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._gui_tag)
+            self.parameters.RemoveObserver(self._observer)
+        self.parameters = parameters
+        if parameters is not None:
+            self._gui_tag = parameters.connectGui(self.ui)
+            self._observer = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_parameters)
+            self._choose_a_scan()
+            self._on_parameters()
+        else:
+            self.status.look(None)
+            self.results.update(None)
+
+    def enter(self) -> None:
+        self._choose_a_scan()
+        self.status.hurry()  # before the questions that make the worker load PyTorch
+
+    def on_scene_about_to_close(self) -> None:
+        self.run.cancel(_("The scene was closed, so the detection was cancelled."))
+
+    def cleanup(self) -> None:
+        for tag in self._observers:
+            slicer.mrmlScene.RemoveObserver(tag)
+        self._soon.stop()
+        self.status.stop()
+
+    def _choose_a_scan(self) -> None:
+        """If none is chosen: the one in the views, else the first that is no result of ours."""
+        if self.parameters is None or self.parameters.scan is not None:
+            return
+        active = slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID()
+        nodes = [slicer.mrmlScene.GetNodeByID(active)] if active else []
+        nodes += slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        for node in nodes:
+            plain = node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"
+            if plain and not node.GetAttribute(ROLE) and not problem(node):
+                self.parameters.scan = node
+                return
+
+    def _on_parameters(self, caller=None, event=None) -> None:
+        parameters = self.parameters
+        if parameters is None:
+            return
+        self.bundles.choose(parameters.bundle)
+        self.devices.choose(parameters.device)
+        if self.running is None:
+            self.status.look(parameters.scan)
+        self.run.update_button()
+        self.results.update(parameters)
+
+    def _set(self, name: str, value: Any) -> None:
+        if self.parameters is not None:
+            setattr(self.parameters, name, value)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_node_removed(self, caller, event, node) -> None:
+        if self.running is not None and node is self.running.subject:
+            self.run.cancel(_("The scan was removed, so its detection was cancelled."))
+
+    def on_offers(self) -> None:
+        offers, parameters = self.panel.offers, self.parameters
+        if offers.info:
+            self.devices.offer(choices.devices(offers.info), parameters.device if parameters else "auto")
+        if offers.bundles:
+            self.bundles.offer(choices.bundles(offers.bundles, _MODALITIES), parameters.bundle if parameters else "")
+        self.run.update_button()
+
+    # --- Detecting ---------------------------------------------------------------------------------------------------
+
+    def _missing(self) -> list[str]:
+        """What keeps the button from being clicked, one sentence each."""
+        parameters = self.parameters
+        if parameters is None:
+            return [_("The scene is being closed.")]
+        reasons = [problem(parameters.scan) or self.status.refusal, self.panel.offers.missing, self.bundles.refusal()]
+        return [reason for reason in reasons if reason]
+
+    def detect(self) -> None:
+        """Starts a detection of the chosen scan with the chosen settings; returns at once."""
+        parameters = self.parameters
+        scan = parameters.scan
+        self.panel.log.secrets.add(scan.GetName() or "")
+        settings = {
+            "modality": parameters.modality.value, "bundle": parameters.bundle or self.bundles.default,
+            "device": parameters.device, "samples": parameters.samples, "fpr": parameters.falsePositivePercent / 100,
+            "score": "zscore", "seed": _SEED,
+        }  # fmt: skip
+        if not settings["bundle"]:
+            del settings["bundle"]
+        ijk_to_ras = placement(scan).ijk_to_ras
+
+        def add(reply: Mapping[str, Any], seconds: float) -> str:
+            if not slicer.mrmlScene.IsNodePresent(scan):
+                raise ValueError(_("The scan was removed meanwhile; its result was dropped."))
+            self.results.show_new(add_result(scan, reply, ijk_to_ras, settings))
+            return choices.outcome(reply, seconds)
+
+        self.panel.log.add(f"Detection started ({parameters.samples} samples, {parameters.device}).")
+        self.run.start("detect", scan, lambda folder: {"scan": self.panel.logic.request(scan, folder), **settings}, add)
+
+    # --- Helpers -----------------------------------------------------------------------------------------------------
+
+    def _load_sample(self) -> None:
+        from .sample_data import load_sample
+
+        node = load_sample()
+        if node is not None and self.parameters is not None:
+            self.parameters.scan = node
+
+    def settings(self) -> dict[str, Any]:
+        parameters = self.parameters
+        return {} if parameters is None else {
+            "modality": parameters.modality.value, "bundle": parameters.bundle or "default",
+            "device": parameters.device, "samples": parameters.samples,
+            "false positives": f"{parameters.falsePositivePercent:g} %",
+        }  # fmt: skip

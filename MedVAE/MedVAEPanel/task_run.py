@@ -1,0 +1,135 @@
+"""A button that runs one of the worker's tasks and is Cancel meanwhile, with the progress and the words below it."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from .worker_client import Job
+
+_BAD = "color: #d9534f"
+
+
+@dataclass
+class Running:
+    """A task on its way. subject: the node it is about, as it was when the button was clicked."""
+
+    subject: Any
+    folder: Path
+    started: float
+    on_result: Callable[[Mapping[str, Any], float], str]
+    why_cancelled: str = ""
+    job: Job | None = None
+
+
+class TaskRun:
+    """`text`, `tip`: of the button while nothing runs. `missing()`: what keeps it from being clicked, as sentences.
+
+    A click calls `begin()`, which calls `start`. `on_end()` is told when the task is over, whatever came of it.
+    """
+
+    def __init__(self, panel, button, progress_bar, message_label, text: str, tip: str,
+                 missing: Callable[[], list[str]], begin: Callable[[], None], on_end: Callable[[], None]):  # fmt: skip
+        self.panel, self.button, self.bar, self.label = panel, button, progress_bar, message_label
+        self.text, self.tip, self._missing, self._begin, self._on_end = text, tip, missing, begin, on_end
+        self.running: Running | None = None
+        progress_bar.setVisible(False)
+        button.connect("clicked(bool)", lambda *a: self._on_clicked())
+
+    def start(self, task: str, subject, fields: Callable[[Path], Mapping[str, Any]],
+              on_result: Callable[[Mapping[str, Any], float], str]) -> None:  # fmt: skip
+        """Returns at once.
+
+        fields(folder): the request; it writes the input into the task's own folder, which is removed at the end.
+        on_result(reply, seconds): puts the reply into the scene and returns what came of it, as a sentence; what it
+        raises as ValueError, OSError or KeyError is shown.
+        """
+        worker, folder = self.panel.worker, None
+        try:
+            folder = worker.folder(task)
+            request = fields(folder)
+        except OSError as error:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+            reason = error.strerror or error
+            return self.say(_("The scan cannot be handed over ({reason}): make room in the folder for temporary "
+                              "files, {folder}.").format(reason=reason, folder=slicer.app.temporaryPath), bad=True)
+        running = self.running = Running(subject, folder, time.monotonic(), on_result)
+        self.bar.value = 0
+        self.bar.setVisible(True)
+        self.say(_("Starting…") if worker.state == "stopped" else _("Handing over the scan…"))
+        running.job = worker.request(
+            task, {**request, "output": str(folder / "result")}, lambda reply: self._on_result(running, reply),
+            lambda error: self._on_error(running, error), self._on_progress)  # fmt: skip
+        self.update_button()
+
+    def cancel(self, why: str) -> None:
+        """Ends what runs within a second; `why` is what the user then reads."""
+        running = self.running
+        if running is None or running.why_cancelled:
+            return
+        running.why_cancelled = why
+        self.say(_("Cancelling…"))
+        self.update_button()
+        self.panel.worker.cancel(running.job)
+
+    def update_button(self) -> None:
+        """Called whenever what `missing` looks at may have changed."""
+        button = self.button
+        if self.running is not None:
+            button.text, button.enabled = _("Cancel"), not self.running.why_cancelled
+            button.toolTip = _("Stops the computation; nothing is added to the scene.")
+            return
+        missing = self._missing()
+        button.text, button.enabled = self.text, not missing
+        button.toolTip = "\n".join(missing) or self.tip
+
+    def say(self, text: str, bad: bool = False) -> None:
+        self.label.text = text
+        self.label.setStyleSheet(_BAD if bad else "")
+
+    def _on_clicked(self) -> None:
+        if self.running is not None:
+            self.cancel(_("Cancelled; nothing was added to the scene."))
+        else:
+            self._begin()
+
+    def _on_progress(self, message: Mapping[str, Any]) -> None:
+        self.bar.value = int(round(100 * message["fraction"]))
+        if message.get("message"):
+            self.say(message["message"] + "…")
+
+    def _on_result(self, running: Running, reply: Mapping[str, Any]) -> None:
+        try:
+            text = running.on_result(reply, time.monotonic() - running.started)
+        except (ValueError, OSError, KeyError) as error:
+            return self._end(running, str(error), bad=True)
+        self._end(running, text)
+        self.panel.offers.ask(again=True)  # free memory has changed
+
+    def _on_error(self, running: Running, error: Mapping[str, Any]) -> None:
+        if running.why_cancelled:
+            return self._end(running, running.why_cancelled)
+        text = error["message"]
+        if error.get("log"):
+            text += _(" Its last words:\n{lines}\nClick again to start it anew.").format(
+                lines="\n".join(error["log"][-6:]))  # fmt: skip
+        if error.get("kind") == "MissingPackage":
+            self.panel.show_setup()
+        self._end(running, text, bad=True)
+
+    def _end(self, running: Running, text: str, bad: bool = False) -> None:
+        shutil.rmtree(running.folder, ignore_errors=True)
+        self.running = None
+        self.bar.setVisible(False)
+        self.say(text, bad)
+        self.panel.log.add(text)
+        self.update_button()
+        self._on_end()

@@ -1,0 +1,120 @@
+"""A new tab is one file: dropped into a copy of the module, in a fresh application."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from .detections import ROOT
+
+NEW_TAB = '''
+import qt
+import slicer
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+
+from .tabs import Tab
+from .task_run import TaskRun
+
+
+@parameterNodeWrapper
+class EchoParameters:
+    scan: slicer.vtkMRMLScalarVolumeNode
+    samples: int = 3
+
+
+class EchoTab(Tab):
+    name, title, order = "echo", "Echo", 20
+    Parameters = EchoParameters
+
+    def setup(self, page):
+        self.button, self.bar, self.message = qt.QPushButton(), qt.QProgressBar(), qt.QLabel()
+        for widget in (self.button, self.bar, self.message):
+            page.layout().addWidget(widget)
+        self.ends = 0
+        self.run = TaskRun(self.panel, self.button, self.bar, self.message, "Ask", "Asks the worker.", lambda: [],
+                           lambda: self.run.start("info", None, lambda folder: {}, self.show), self.on_end)
+        self.run.update_button()
+
+    def show(self, reply, seconds):
+        return f"MedVAE {reply['versions']['medvae']}"
+
+    def on_end(self):
+        self.ends += 1
+
+    def settings(self):
+        return {"echoes": self.parameters.samples}
+'''
+OPEN = """
+import json, os, sys, time
+from pathlib import Path
+from Testing.slicer_host import application, scene
+host = scene.HeadlessSlicer()
+checkout = os.environ.get("SLICER_SOURCE_DIR")
+application.install(host, Path(checkout) / "Base" / "Python" / "slicer" if checkout else None)
+import slicer
+_, _, widget, top = application.loadModule(os.path.join(sys.argv[1], "MedVAE.py"))
+widget.enter()
+anomaly, echo = widget.tabs
+echo.parameters.samples = 7
+node = widget.logic.getParameterNode()
+scan = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Other")
+echo.parameters.scan = scan
+echo.button.click()
+words = [echo.button.text]
+end = time.monotonic() + 60
+while echo.ends == 0 and time.monotonic() < end:
+    slicer.app.processEvents()
+    time.sleep(0.005)
+told = dict(
+    titles=[widget.ui.tabWidget.tabText(index) for index in range(widget.ui.tabWidget.count)],
+    samples=[anomaly.parameters.samples, echo.parameters.samples], words=[*words, echo.button.text, echo.message.text],
+    scans=[anomaly.parameters.scan is None, echo.parameters.scan is scan], report=widget.log_section.report(),
+    kept=sorted(name for name in node.GetParameterNames() if name.endswith("samples")),
+)
+slicer.mrmlScene.Clear(0)
+told["after"] = echo.parameters.samples
+widget.cleanup()
+print("TOLD" + json.dumps(told))
+"""
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The extension with MedVAELib beside it, as in a clone."""
+    shutil.copytree(ROOT / "MedVAE", tmp_path / "MedVAE", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("MedVAELib", "Resources"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    return tmp_path / "MedVAE"
+
+
+def _open(module):
+    pytest.importorskip("PySide6", reason="PySide6 is not installed")
+    pytest.importorskip("slicer_core", reason="slicer-core is not installed")
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow"}
+    return subprocess.run([sys.executable, "-c", OPEN, str(module)], capture_output=True, text=True, cwd=ROOT,
+                          env=environment, timeout=120)  # fmt: skip
+
+
+def test_a_file_in_the_folder_is_a_tab_of_the_panel(copy):
+    (copy / "MedVAEPanel" / "echo_tab.py").write_text(NEW_TAB)
+    done = _open(copy)
+    assert "TOLD" in done.stdout, done.stdout + done.stderr
+    told = json.loads(done.stdout.split("TOLD")[1])
+    assert told["titles"] == ["Anomalies", "Echo"]
+    assert told["words"][:2] == ["Cancel", "Ask"] and told["words"][2].startswith("MedVAE ")
+    assert told["samples"] == [16, 7], "a field of the same name belongs to each tab alone"
+    assert told["scans"] == [True, True]
+    assert {"echo.samples"} <= set(told["kept"])
+    assert '"echoes": 7' in told["report"]
+    assert told["after"] == 3, "the scene was closed"
+
+
+def test_a_file_that_holds_no_tab_is_named(copy):
+    (copy / "MedVAEPanel" / "broken_tab.py").write_text("from .tabs import Tab\n")
+    done = _open(copy)
+    assert done.returncode != 0 and "broken_tab.py must hold one class derived from Tab" in done.stderr
