@@ -111,8 +111,8 @@ def judge_nonfinite(name: str, nan: int, infinite: int, total: int) -> tuple[str
         return ()
     if bad > MAX_NONFINITE_FRACTION * total:
         kind = "not numbers (NaN)" if nan >= infinite else "infinite"
-        raise InputError(f"{name} has {100 * bad / total:.2g} % of its voxels {kind}: replace them, outside the brain "
-                         "by 0, or export the scan again.")
+        raise InputError(f"{name} has {100 * bad / total:.2g} % of its voxels {kind}: replace them, by 0 where "
+                         "nothing was scanned, or export it again.")
     return (f"{name} has {bad} voxels that are not finite numbers: they were set to 0.",)
 
 

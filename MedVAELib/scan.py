@@ -28,7 +28,7 @@ MAX_VOXELS = 500_000_000
 SPACING_MM = (0.05, 15.0)
 FIELD_OF_VIEW_MM = (60.0, 600.0)
 
-_IMAGE_SUFFIX = re.compile(
+IMAGE_SUFFIX = re.compile(
     r"\.(nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|ima|mgh|mgz|vtk|tiff?|gipl|h5|hdf5?|mnc|png|jpe?g|bmp)(\.gz)?$", re.I)
 
 # In order of precedence: a "t2_flair" is a FLAIR, a "diff_trace_ADC" an ADC map, a "t1_flair" neither.
@@ -74,22 +74,22 @@ class Scan:
         path = Path(path)
         if path.name.upper() == "DICOMDIR" and path.is_file():
             path = path.parent
-        if path.is_dir() or _is_dicom_file(path):
+        if path.is_dir() or is_dicom_file(path):
             image, label, tags, warnings = _read_dicom(path, series)
         else:
             if series is not None:
                 raise UsageError(f"{path} is not a DICOM folder: leave out the series '{series}'.")
             image, warnings = _read_file(path)
-            label, tags = _IMAGE_SUFFIX.sub("", path.name), _sidecar_tags(path)
+            label, tags = IMAGE_SUFFIX.sub("", path.name), _sidecar_tags(path)
         hint, reason = hint_modality(tags, path.name)
-        return _validated(image, str(path), modality, _safe_name(label), path, tags, warnings, hint, reason)
+        return _validated(image, str(path), modality, safe_name(label), path, tags, warnings, hint, reason)
 
     @classmethod
     def from_image(cls, image: sitk.Image, modality: str = "auto", name: str = "scan") -> Scan:
         """A scan from an image in memory, validated like a file of that name. Raises as `read` does, naming `name`."""
         _check_modality(modality)
         _check_header(name, _Header.of_image(image))
-        return _validated(image, name, modality, _safe_name(name), None, {}, [], *hint_modality({}, name))
+        return _validated(image, name, modality, safe_name(name), None, {}, [], *hint_modality({}, name))
 
     def array_zyx(self) -> NDArray[np.float32]:
         """A copy of the intensities, (D, H, W) in the scan's own storage order."""
@@ -103,7 +103,7 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
     notes = check_file(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    with _quiet(), _accept_rounded_axes(notes):
+    with quiet(), accept_rounded_axes(notes):
         try:
             reader.ReadImageInformation()
         except RuntimeError as error:
@@ -120,7 +120,7 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
 
 
 def _read_dicom(path: Path, series: str | int | None) -> tuple[sitk.Image, str, dict[str, str | float], list[str]]:
-    with _quiet():
+    with quiet():
         try:
             volumes = dicom.find_volumes(path)
             if not volumes:
@@ -142,7 +142,7 @@ def _read_dicom(path: Path, series: str | int | None) -> tuple[sitk.Image, str, 
     return image, volume.label if volume.description != "unnamed" else path.stem, volume.tags, warnings
 
 
-def _is_dicom_file(path: Path) -> bool:
+def is_dicom_file(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
@@ -163,7 +163,7 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the reader's own warnings on standard error: what matters is said in our sentences."""
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -174,7 +174,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _accept_rounded_axes(notes: FileNotes) -> Iterator[None]:
+def accept_rounded_axes(notes: FileNotes) -> Iterator[None]:
     """Lets ITK read a NIfTI file whose sform is off by rounding; it looks nowhere but in the environment."""
     variable = "ITK_NIFTI_SFORM_PERMISSIVE"
     before = os.environ.get(variable)
@@ -336,7 +336,7 @@ def hint_modality(tags: dict[str, str | float], file_name: str) -> tuple[str | N
     inversion, echo = _number(tags, "inversion_time_ms"), _number(tags, "echo_time_ms")
     if inversion is not None and echo is not None and inversion >= 1500 and echo >= 60:
         return "flair", f"its inversion time is {inversion:g} ms and its echo time {echo:g} ms"
-    if (hint := _hint_of_name(_IMAGE_SUFFIX.sub("", file_name))) is not None:
+    if (hint := _hint_of_name(IMAGE_SUFFIX.sub("", file_name))) is not None:
         return hint, f"its name is '{file_name}'"
     return None, ""
 
@@ -356,7 +356,7 @@ def _number(tags: dict[str, str | float], key: str) -> float | None:
 def _sidecar_tags(path: Path) -> dict[str, str | float]:
     """Acquisition parameters from the BIDS side-car beside an image, in the units of Scan.tags; {} without one."""
     try:
-        data = json.loads(path.with_name(_IMAGE_SUFFIX.sub("", path.name) + ".json").read_text(encoding="utf-8"))
+        data = json.loads(path.with_name(IMAGE_SUFFIX.sub("", path.name) + ".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(data, dict):
@@ -371,7 +371,7 @@ def _sidecar_tags(path: Path) -> dict[str, str | float]:
                    if isinstance(data.get(key), int | float)}
 
 
-def _safe_name(label: str) -> str:
+def safe_name(label: str) -> str:
     """At most 64 letters, digits, dots, dashes and underscores that are a file name on every system."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._-")[:64].rstrip("._-")
     return name or "scan"

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+
+from ..errors import InputError, UsageError
+from ..image_files import MAX_NONFINITE_FRACTION
+from ..scan import IMAGE_SUFFIX, safe_name
+from .plane_files import Cut, StoredPlane, parse_cut, plane_of_image, read_stored_plane
+
+FIELD_OF_VIEW_MM = (20.0, 500.0)
+"""Of the longer edge: a head of the first trimester fills 50 mm, no probe looks deeper than 400."""
+MIN_EDGE_PX = 32
+MAX_EDGE_PX = 1200
+"""Larger frames are resampled: the outline is found on far fewer pixels."""
+_BRIGHTEST_PERCENT = 99.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +30,8 @@ class PlaneImage:
     """A usable plane image.
 
     grey_yx: (H, W) float32 in 0…1, finite. pixel_mm: edge of its square pixels. spacing_source: where the size comes
-    from, in words. name, path: as in `Scan`. warnings: sentences the user should see.
+    from, in words. name: safe in file names. path: where it was read from, None for an image in memory. warnings:
+    sentences the user should see.
     """
 
     grey_yx: NDArray[np.float32]
@@ -25,23 +41,122 @@ class PlaneImage:
     path: Path | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+        return str(self.path or self.name)
+
     @classmethod
-    def read(cls, path: str | Path, spacing_mm: float | None = None, slice_index: int | None = None) -> PlaneImage:
+    def read(cls, path: str | Path, spacing_mm: float | None = None) -> PlaneImage:
         """Reads PNG, JPEG, DICOM, NIfTI, NRRD and whatever else SimpleITK reads.
 
-        spacing_mm: pixel size, needed where the file has none. slice_index: which slice along the last axis of a
-        volume, from 0. Raises InputError, UsageError.
+        path: a file with one frame, or "volume.nii.gz@40" (or @x40, @y40) for a slice of a volume, counted from 0.
+        spacing_mm: pixel size; needed where the file does not state one, and then never guessed. Raises UsageError
+        when it is missing or impossible, InputError (one sentence naming the file and what to do) otherwise.
         """
-        raise NotImplementedError
+        check_spacing(spacing_mm)
+        file, cut = parse_cut(path)
+        stored = read_stored_plane(file, cut)
+        return _plane(stored, str(path), safe_name(IMAGE_SUFFIX.sub("", file.name)), file, spacing_mm)
 
     @classmethod
     def from_image(
-        cls, image: sitk.Image, spacing_mm: float | None = None, slice_index: int | None = None, name: str = "plane"
+        cls, image: sitk.Image, spacing_mm: float | None = None, cut: Cut | None = None, name: str = "plane"
     ) -> PlaneImage:
-        """A plane from an image in memory whose own spacing is true, unless spacing_mm is given. Raises as `read`."""
-        raise NotImplementedError
+        """A plane from an image in memory. Its own spacing counts as true, unless spacing_mm is given; for an image
+        that came from a PNG or JPEG file it is not. cut: which slice of a volume. Raises as `read`."""
+        check_spacing(spacing_mm)
+        stored = plane_of_image(image, name, cut, image.GetSpacing(), "image")
+        return _plane(stored, name, safe_name(name), None, spacing_mm)
 
     @classmethod
-    def from_array(cls, grey_yx: NDArray, spacing_mm: float, name: str = "plane") -> PlaneImage:
-        """A plane from grey values (H, W) or colours (H, W, 3 or 4). Raises as `read`."""
-        raise NotImplementedError
+    def from_array(cls, values: NDArray, spacing_mm: float, name: str = "plane") -> PlaneImage:
+        """A plane from grey values (H, W) or colours (H, W, 3 or 4), rows downwards. Raises as `read`."""
+        check_spacing(spacing_mm)
+        return _plane(StoredPlane(np.asarray(values), None, ""), name, safe_name(name), None, spacing_mm)
+
+
+def check_spacing(spacing_mm: float | None) -> None:
+    """Raises UsageError for a pixel size that is no positive number."""
+    if spacing_mm is not None and not (math.isfinite(spacing_mm) and spacing_mm > 0):
+        raise UsageError(f"The pixel size must be a positive number of mm, not {spacing_mm:g}: give the one the "
+                         "ultrasound machine states (--spacing).")  # fmt: skip
+
+
+def _plane(stored: StoredPlane, source: str, name: str, path: Path | None, spacing_mm: float | None) -> PlaneImage:
+    """The checks common to every source; `source` is what messages call the plane."""
+    grey, warnings = _grey(stored.values, source)
+    spacing_yx, from_where = _spacing(stored, source, spacing_mm)
+    _check_field_of_view(source, grey.shape, spacing_yx)
+    warnings = [*stored.warnings, *warnings]
+    if spacing_mm is not None and stored.spacing_yx_mm is not None and not np.allclose(
+        stored.spacing_yx_mm, spacing_mm, rtol=0.02
+    ):
+        said = " x ".join(f"{mm:.4g}" for mm in stored.spacing_yx_mm)
+        warnings.append(f"The pixel size of {spacing_mm:g} mm is used for {source} as asked, although the "
+                        f"{stored.spacing_source} says {said} mm.")  # fmt: skip
+    grey, pixel_mm = _square_pixels(grey, spacing_yx)
+    return PlaneImage(grey, pixel_mm, from_where, name, path, tuple(warnings))
+
+
+def _grey(values: NDArray, source: str) -> tuple[NDArray[np.float32], list[str]]:
+    """Grey values (H, W) in 0…1 from what a file stored."""
+    eight_bit = values.dtype == np.uint8
+    if values.ndim == 3 and values.shape[2] in (3, 4):
+        values = values[..., :3] @ np.array([0.299, 0.587, 0.114])
+    elif values.ndim == 3 and values.shape[2] in (1, 2):  # grey, grey with opacity
+        values = values[..., 0]
+    if values.ndim != 2:
+        raise InputError(f"{source} holds {values.shape[-1]} values per pixel: give a grey or colour image.")
+    if min(values.shape) < MIN_EDGE_PX:
+        raise InputError(f"{source} has only {values.shape[1]} x {values.shape[0]} pixels: give the whole frame.")
+    values = values.astype(np.float32)
+    finite = np.isfinite(values)
+    warnings = []
+    if not finite.all():
+        bad = int(values.size - finite.sum())
+        if bad > MAX_NONFINITE_FRACTION * values.size:
+            raise InputError(f"{source} has {100 * bad / values.size:.2g} % of its pixels without a finite number: "
+                             "export the frame again.")  # fmt: skip
+        values = np.where(finite, values, values[finite].min())
+        warnings.append(f"{source} has {bad} pixels that are not finite numbers: they were set to black.")
+    low, high = float(values.min()), float(values.max())
+    if low == high:
+        raise InputError(f"{source} is blank, every pixel is {low:g}: export the frame again.")
+    if eight_bit:
+        low, high = 0.0, 255.0
+    elif low < 0 or high > 1:
+        high = max(float(np.percentile(values, _BRIGHTEST_PERCENT)), low + 1e-6 * (high - low))
+    else:
+        low, high = 0.0, 1.0
+    return np.clip((values - low) / (high - low), 0, 1).astype(np.float32), warnings
+
+
+def _spacing(stored: StoredPlane, source: str, spacing_mm: float | None) -> tuple[tuple[float, float], str]:
+    if spacing_mm is not None:
+        return (spacing_mm, spacing_mm), "given"
+    if stored.spacing_yx_mm is None:
+        raise UsageError(f"{source} does not say how large its pixels are: give their size in mm with --spacing.")
+    if not all(math.isfinite(mm) and mm > 0 for mm in stored.spacing_yx_mm):
+        raise InputError(f"{source} states an impossible pixel size: give the true one in mm with --spacing.")
+    return stored.spacing_yx_mm, stored.spacing_source
+
+
+def _check_field_of_view(source: str, shape: tuple[int, ...], spacing_yx_mm: tuple[float, float]) -> None:
+    height, width = (n * mm for n, mm in zip(shape, spacing_yx_mm, strict=True))
+    least, most = FIELD_OF_VIEW_MM
+    if not least <= max(height, width) <= most:
+        raise InputError(f"{source} would be {width:.4g} x {height:.4g} mm large with pixels of {spacing_yx_mm[1]:.4g} "
+                         f"mm, and no plane of a head is: give the true pixel size in mm with --spacing.")  # fmt: skip
+
+
+def _square_pixels(grey: NDArray[np.float32], spacing_yx_mm: tuple[float, float]) -> tuple[NDArray[np.float32], float]:
+    """The image on square pixels, at most MAX_EDGE_PX along an edge."""
+    extent_mm = [n * mm for n, mm in zip(grey.shape, spacing_yx_mm, strict=True)]
+    pixel_mm = max(min(spacing_yx_mm), max(extent_mm) / MAX_EDGE_PX)
+    shape = [max(1, round(mm / pixel_mm)) for mm in extent_mm]
+    if tuple(shape) == grey.shape:
+        return np.ascontiguousarray(grey), pixel_mm
+    resampled = F.interpolate(torch.from_numpy(np.ascontiguousarray(grey))[None, None], shape, mode="bilinear",
+                              antialias=True, align_corners=False)  # fmt: skip
+    return resampled[0, 0].clamp(0, 1).numpy(), pixel_mm

@@ -1,0 +1,179 @@
+"""Files that hold an ultrasound plane: what is in them, and the pixel size they state, if they state one.
+
+Screen formats (PNG, JPEG, TIFF ...) know a size for printing at most, never one of tissue; DICOM states it as pixel
+spacing or, for ultrasound, per region of the frame.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..image_files import check_file
+from ..scan import accept_rounded_axes, is_dicom_file, quiet
+
+MAX_PIXELS = 64_000_000
+_SCREEN_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF")
+_CUT = re.compile(r"^(?P<file>.+)@(?P<axis>[xyz]?)(?P<index>\d+)$", re.S)
+_REGION_HEADER_BYTES = 1 << 18
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A slice of a volume as it is stored: axis 0, 1 or 2 (x, y, z), index from 0."""
+
+    axis: int
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
+class StoredPlane:
+    """A plane's values, (H, W) or (H, W, C), as stored; spacing_yx_mm: None where the file does not state it."""
+
+    values: NDArray
+    spacing_yx_mm: tuple[float, float] | None
+    spacing_source: str
+    warnings: tuple[str, ...] = ()
+
+
+def parse_cut(text: str | Path) -> tuple[Path, Cut | None]:
+    """A file, and the slice asked for after '@': "volume.nii.gz@40" (third axis) or "volume.nii.gz@x40"."""
+    match = _CUT.match(str(text))
+    if match is None or Path(text).exists():
+        return Path(text), None
+    return Path(match["file"]), Cut("xyz".index(match["axis"] or "z"), int(match["index"]))
+
+
+def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
+    """Raises InputError (one sentence naming the file and what to do) for what holds no single plane."""
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give the file of one frame.")
+    notes = check_file(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    dicom = is_dicom_file(path)
+    if dicom:
+        reader.SetImageIO("GDCMImageIO")
+    with quiet(), accept_rounded_axes(notes):
+        try:
+            reader.ReadImageInformation()
+            _check_size(path, reader.GetSize(), reader.GetPixelID())
+            image = reader.Execute()
+        except (RuntimeError, MemoryError) as error:
+            if "PixelType" in str(error):
+                raise InputError(f"{path} holds grey values with opacity: save it without opacity.") from None
+            raise InputError(f"{path} cannot be read as an image, it is damaged or in no known format: give a PNG, "
+                             "JPEG, DICOM, NIfTI or NRRD file.") from None  # fmt: skip
+    if dicom:
+        spacing, source = _dicom_spacing(path, reader)
+    elif any(name in reader.GetImageIO() or name in _format_of(path) for name in _SCREEN_FORMATS):
+        spacing, source = None, ""
+    else:
+        spacing, source = tuple(image.GetSpacing()[:3]), "file header"
+    return plane_of_image(image, str(path), cut, spacing, source, notes.warnings)
+
+
+def plane_of_image(
+    image: sitk.Image, name: str, cut: Cut | None, spacing_xyz_mm: tuple[float, ...] | None, source: str,
+    warnings: tuple[str, ...] = (),
+) -> StoredPlane:  # fmt: skip
+    """The plane in an image: its only slice, or the slice asked for. Raises InputError, naming `name`."""
+    _check_size(Path(name), image.GetSize(), image.GetPixelID())
+    while image.GetDimension() > 3:
+        image = image[(slice(None),) * (image.GetDimension() - 1) + (0,)]
+    values = sitk.GetArrayFromImage(image)
+    if image.GetDimension() == 2:
+        values = values[None]
+    axis, index = _chosen_slice(name, values.shape[:3][::-1], cut)
+    plane = np.take(values, index, axis=2 - axis)
+    kept = [k for k in (0, 1, 2) if k != axis]
+    spacing = None
+    if spacing_xyz_mm is not None:
+        xyz = (*spacing_xyz_mm, 1.0)[:3]  # a two-dimensional image is cut along z, whose spacing does not matter
+        spacing = (float(xyz[kept[1]]), float(xyz[kept[0]]))
+    return StoredPlane(plane, spacing, source if spacing else "", warnings)
+
+
+def _chosen_slice(name: str, size_xyz: tuple[int, ...], cut: Cut | None) -> tuple[int, int]:
+    if cut is not None:
+        if cut.index >= size_xyz[cut.axis]:
+            raise InputError(f"{name} has {size_xyz[cut.axis]} slices along {'xyz'[cut.axis]}, counted from 0: "
+                             f"there is no slice {cut.index}.")  # fmt: skip
+        return cut.axis, cut.index
+    thin = [axis for axis in (2, 1, 0) if size_xyz[axis] == 1]
+    if not thin:
+        size = " x ".join(str(n) for n in size_xyz)
+        raise InputError(f"{name} is a volume ({size}), not a plane: choose a slice by its number, as in "
+                         f"{Path(name).name}@{size_xyz[2] // 2} (or @x…, @y… for another axis).")  # fmt: skip
+    return thin[0], 0
+
+
+def _check_size(path: Path, size: tuple[int, ...], pixel: int) -> None:
+    if len(size) > 3 and int(np.prod(size[3:])) > 1:
+        raise InputError(f"{path} holds {int(np.prod(size[3:]))} volumes (4D): give the file of one frame.")
+    if pixel in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise InputError(f"{path} holds complex numbers: save the magnitude image.")
+    if int(np.prod(size)) > 8 * MAX_PIXELS or (len(size) == 2 and int(np.prod(size)) > MAX_PIXELS):
+        raise InputError(f"{path} declares {' x '.join(str(n) for n in size)} pixels, too many for a plane: crop it.")
+
+
+def _format_of(path: Path) -> str:
+    """The format by the file's first bytes; the suffix may lie."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    known = {b"\x89PNG": "PNG", b"\xff\xd8": "JPEG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"GIF8": "GIF"}
+    return next((name for mark, name in known.items() if start.startswith(mark)), "")
+
+
+# --- DICOM -----------------------------------------------------------------------------------------------------------
+
+
+def _dicom_spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[tuple[float, ...] | None, str]:
+    """Column, row and frame spacing in mm: PixelSpacing, or else that of the frame's only 2D ultrasound region."""
+    if reader.HasMetaDataKey("0028|0030"):
+        try:
+            row, column = (float(text) for text in reader.GetMetaData("0028|0030").split("\\")[:2])
+            return (column, row, 1.0), "DICOM pixel spacing"
+        except ValueError:
+            pass
+    with path.open("rb") as file:
+        deltas = ultrasound_region_spacings(file.read(_REGION_HEADER_BYTES))
+    if len(deltas) == 1:
+        return (*deltas.pop(), 1.0), "DICOM ultrasound region"
+    return None, ""
+
+
+def ultrasound_region_spacings(header: bytes) -> set[tuple[float, float]]:
+    """(column, row) pixel sizes in mm of the 2D tissue regions in a DICOM header's SequenceOfUltrasoundRegions.
+
+    SimpleITK does not hand sequences on, so the little-endian elements are looked up by their bytes: each region
+    begins with RegionSpatialFormat (0018,6012) and holds the units and PhysicalDelta of both axes.
+    """
+    starts = [match.start() for match in re.finditer(rb"\x18\x00\x12\x60", header)]
+    found = set()
+    for start, stop in zip(starts, [*starts[1:], None], strict=False):
+        region = header[start:stop]
+        spatial, *units = (_element(region, tag, "H") for tag in (0x6012, 0x6024, 0x6026))
+        deltas = [_element(region, tag, "d") for tag in (0x602C, 0x602E)]
+        if spatial == 1 and units == [3, 3] and all(delta for delta in deltas):  # two-dimensional, in cm
+            found.add((abs(deltas[0]) * 10, abs(deltas[1]) * 10))
+    return found
+
+
+def _element(data: bytes, tag: int, form: str) -> float | None:
+    """A number of group 0018 by its element, with its type spelt out (explicit) or not (implicit)."""
+    size = struct.calcsize(form)
+    kind = {"H": b"US", "d": b"FD"}[form]
+    for head in (kind + struct.pack("<H", size), struct.pack("<I", size)):
+        mark = struct.pack("<HH", 0x0018, tag) + head
+        at = data.find(mark)
+        if at >= 0 and len(data) >= at + len(mark) + size:
+            return struct.unpack_from("<" + form, data, at + len(mark))[0]
+    return None

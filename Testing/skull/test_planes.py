@@ -1,0 +1,218 @@
+"""Plane images: every kind of file that may hold one, its pixel size stated or asked for, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+
+from MedVAELib.errors import InputError, UsageError
+from MedVAELib.skull.plane_files import Cut, parse_cut, ultrasound_region_spacings
+from MedVAELib.skull.planes import MAX_EDGE_PX, PlaneImage
+
+from .ultrasound_dicom import region, write_ultrasound
+
+
+def frame(height: int = 120, width: int = 160) -> np.ndarray:
+    """uint8 with a bright ring, brighter to the right so that an exchange of axes is seen."""
+    y, x = np.mgrid[:height, :width]
+    ring = np.abs(np.hypot((y - height / 2) / 0.7, x - width / 2) - 50) < 4
+    return (30 + 60 * x / width + 120 * ring).astype(np.uint8)
+
+
+@pytest.fixture
+def png(tmp_path) -> Path:
+    Image.fromarray(frame()).save(tmp_path / "plane.png", dpi=(96, 96))
+    return tmp_path / "plane.png"
+
+
+def written(image: sitk.Image, path: Path, spacing=(0.5, 0.5, 3.0)) -> Path:
+    image.SetSpacing(spacing[: image.GetDimension()])
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def test_png_and_jpeg_need_a_spacing_and_keep_their_grey(png, tmp_path):
+    Image.fromarray(frame()).save(tmp_path / "plane.jpg", quality=98)
+    for path in (png, tmp_path / "plane.jpg"):
+        with pytest.raises(UsageError, match=f"{path.name}.*--spacing"):
+            PlaneImage.read(path)
+        plane = PlaneImage.read(path, 0.5)
+        assert plane.pixel_mm == 0.5 and plane.spacing_source == "given" and plane.name == "plane"
+        assert np.abs(plane.grey_yx * 255 - frame()).mean() < 2
+        assert not plane.warnings
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".bmp"])
+def test_other_screen_formats_have_no_spacing_either(tmp_path, suffix):
+    Image.fromarray(frame()).save(tmp_path / f"plane{suffix}", dpi=(254, 254))
+    with pytest.raises(UsageError, match="--spacing"):
+        PlaneImage.read(tmp_path / f"plane{suffix}")
+
+
+def test_a_png_under_another_name_has_no_spacing_either(png, tmp_path):
+    png.rename(tmp_path / "plane.dcm")
+    with pytest.raises((UsageError, InputError), match=r"plane\.dcm"):
+        PlaneImage.read(tmp_path / "plane.dcm")
+
+
+def test_colour_palette_and_opacity_become_grey(tmp_path):
+    grey = frame()
+    colours = np.stack([grey, grey, grey], -1)
+    for name, picture in {
+        "rgb": Image.fromarray(colours), "rgba": Image.fromarray(np.dstack([colours, np.full_like(grey, 255)])),
+        "palette": Image.fromarray(colours).quantize(256),
+    }.items():  # fmt: skip
+        picture.save(tmp_path / f"{name}.png")
+        plane = PlaneImage.read(tmp_path / f"{name}.png", 0.5)
+        assert np.abs(plane.grey_yx * 255 - grey).mean() < 3, name
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nrrd", ".mha"])
+def test_medical_files_state_their_spacing(tmp_path, suffix):
+    flat = sitk.GetImageFromArray(frame())
+    for image in (flat, sitk.JoinSeries(flat)):
+        plane = PlaneImage.read(written(image, tmp_path / f"plane{image.GetDimension()}{suffix}"))
+        assert plane.pixel_mm == pytest.approx(0.5) and plane.spacing_source == "file header"
+        assert np.abs(plane.grey_yx * 255 - frame()).max() < 0.01
+
+
+def test_float_and_16_bit_intensities_are_scaled(tmp_path):
+    for kind in (np.float32, np.uint16, np.int16):
+        values = frame().astype(kind) * 7 - (100 if kind != np.uint16 else 0)
+        plane = PlaneImage.read(written(sitk.GetImageFromArray(values), tmp_path / "plane.nrrd"))
+        assert plane.grey_yx.min() == 0 and plane.grey_yx.max() == 1
+        assert np.corrcoef(plane.grey_yx.ravel(), frame().ravel())[0, 1] > 0.99
+
+
+def test_a_volume_is_no_plane_but_its_slices_are(tmp_path):
+    stack = np.stack([np.roll(frame(), 5 * i, axis=1) for i in range(40)])
+    path = written(sitk.GetImageFromArray(stack), tmp_path / "volume.nii.gz", (0.5, 0.5, 1.5))
+    with pytest.raises(InputError, match=r"volume \(160 x 120 x 40\).*volume\.nii\.gz@20"):
+        PlaneImage.read(path)
+    plane = PlaneImage.read(f"{path}@7")
+    assert np.abs(plane.grey_yx * 255 - stack[7]).max() < 0.01 and plane.pixel_mm == pytest.approx(0.5)
+    tall = PlaneImage.read(f"{path}@x80")  # (z, y): 1.5 mm rows become 0.5 mm ones
+    assert tall.grey_yx.shape == (120, 120) and tall.pixel_mm == pytest.approx(0.5)
+    with pytest.raises(InputError, match="no slice 40"):
+        PlaneImage.read(f"{path}@z40")
+
+
+def test_a_slice_is_parsed_from_the_path(tmp_path):
+    assert parse_cut("a/b.nii@12") == (Path("a/b.nii"), Cut(2, 12))
+    assert parse_cut("a/b.nii@x3") == (Path("a/b.nii"), Cut(0, 3))
+    assert parse_cut("me@home.png") == (Path("me@home.png"), None)
+    odd = tmp_path / "frame@12"
+    odd.write_bytes(b"x")
+    assert parse_cut(odd) == (odd, None)
+
+
+def test_dicom_pixel_spacing_and_ultrasound_regions(tmp_path):
+    one = write_ultrasound(tmp_path / "one.dcm", frame(), [], r"0.4\0.4")
+    plane = PlaneImage.read(one)
+    assert plane.pixel_mm == pytest.approx(0.4) and plane.spacing_source == "DICOM pixel spacing"
+    assert np.abs(plane.grey_yx * 255 - frame()).max() < 0.01
+    colour = np.stack([frame()] * 3, -1)
+    regions = [region((0.03, 0.03)), region((0.01, 0.01), spatial=3), region((0.5, 0.5), units=4)]
+    plane = PlaneImage.read(write_ultrasound(tmp_path / "two.dcm", colour, regions))
+    assert plane.pixel_mm == pytest.approx(0.3) and plane.spacing_source == "DICOM ultrasound region"
+    assert np.abs(plane.grey_yx * 255 - frame()).max() < 1
+    both = write_ultrasound(tmp_path / "three.dcm", frame(), [region((0.03, 0.03)), region((0.02, 0.02))])
+    with pytest.raises(UsageError, match="--spacing"):  # two tissue regions that contradict each other
+        PlaneImage.read(both)
+    none = write_ultrasound(tmp_path / "four.dcm", frame(), [])
+    with pytest.raises(UsageError, match="--spacing"):
+        PlaneImage.read(none)
+
+
+def test_regions_are_read_without_types_too():
+    import struct
+
+    implicit = b"".join(struct.pack("<HHI", 0x18, tag, size) + value for tag, size, value in (
+        (0x6012, 2, struct.pack("<H", 1)), (0x6024, 2, struct.pack("<H", 3)), (0x6026, 2, struct.pack("<H", 3)),
+        (0x602C, 8, struct.pack("<d", 0.02)), (0x602E, 8, struct.pack("<d", 0.025))))  # fmt: skip
+    assert ultrasound_region_spacings(implicit) == {(0.2, 0.25)}
+    assert ultrasound_region_spacings(implicit[:40]) == set()
+
+
+def test_given_spacing_wins_over_the_file_and_says_so(tmp_path):
+    path = written(sitk.GetImageFromArray(frame()), tmp_path / "plane.nii.gz")
+    plane = PlaneImage.read(path, 0.7)
+    assert plane.pixel_mm == 0.7 and "0.5" in plane.warnings[0]
+    assert not PlaneImage.read(path, 0.5).warnings
+
+
+def test_oblong_pixels_become_square(tmp_path):
+    path = written(sitk.GetImageFromArray(frame()), tmp_path / "plane.nrrd", (0.5, 1.0))
+    plane = PlaneImage.read(path)
+    assert plane.grey_yx.shape == (240, 160) and plane.pixel_mm == 0.5
+
+
+def test_a_huge_frame_is_resampled(tmp_path):
+    big = np.kron(frame(125, 125), np.ones((32, 32), np.uint8))
+    Image.fromarray(big).save(tmp_path / "big.png")
+    plane = PlaneImage.read(tmp_path / "big.png", 0.04)
+    assert plane.grey_yx.shape == (MAX_EDGE_PX, MAX_EDGE_PX) and plane.pixel_mm == pytest.approx(0.04 * 4000 / 1200)
+    assert abs(plane.grey_yx.mean() * 255 - big.mean()) < 0.5
+
+
+@pytest.mark.parametrize("spacing", [0.0, -0.3, float("nan"), float("inf")])
+def test_an_impossible_given_spacing_is_refused(png, spacing):
+    with pytest.raises(UsageError, match="pixel size"):
+        PlaneImage.read(png, spacing)
+
+
+@pytest.mark.parametrize("spacing", [0.001, 20.0])
+def test_an_absurd_field_of_view_is_refused(png, spacing):
+    with pytest.raises(InputError, match=r"plane\.png.*mm"):
+        PlaneImage.read(png, spacing)
+
+
+def test_blank_tiny_and_broken_frames_are_refused(tmp_path, png):
+    Image.fromarray(np.full((90, 90), 17, np.uint8)).save(tmp_path / "blank.png")
+    Image.fromarray(frame(20, 20)).save(tmp_path / "tiny.png")
+    Image.fromarray(frame()).convert("LA").save(tmp_path / "la.png")
+    (tmp_path / "cut.png").write_bytes(png.read_bytes()[:300])
+    (tmp_path / "text.png").write_text("not an image")
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name, said in {
+        "blank": "blank", "tiny": "20 x 20", "cut": "damaged", "text": "damaged", "empty": "empty", "none": "not exist",
+        "la": "opacity",
+    }.items():
+        with pytest.raises(InputError, match=rf"{name}\.png.*{said}"):
+            PlaneImage.read(tmp_path / f"{name}.png", 0.5)
+    with pytest.raises(InputError, match="folder"):
+        PlaneImage.read(tmp_path, 0.5)
+
+
+def test_nan_pixels():
+    values = frame().astype(np.float32)
+    values[3, 4] = np.nan
+    plane = PlaneImage.from_array(values, 0.5)
+    assert np.isfinite(plane.grey_yx).all() and plane.grey_yx[3, 4] == 0 and "1 pixels" in plane.warnings[0]
+    values[:10] = np.nan
+    with pytest.raises(InputError, match="finite"):
+        PlaneImage.from_array(values, 0.5)
+    with pytest.raises(InputError, match="finite"):
+        PlaneImage.from_array(np.full((64, 64), np.nan), 0.5)
+
+
+def test_arrays_with_odd_axes_are_refused():
+    with pytest.raises(InputError, match="5 values per pixel"):
+        PlaneImage.from_array(np.zeros((64, 64, 5)), 0.5)
+    with pytest.raises(InputError):
+        PlaneImage.from_array(np.zeros(64), 0.5)
+
+
+def test_from_image_trusts_the_image():
+    image = sitk.GetImageFromArray(frame())
+    image.SetSpacing((0.3, 0.3))
+    assert PlaneImage.from_image(image).pixel_mm == pytest.approx(0.3)
+    assert PlaneImage.from_image(image, 0.4).pixel_mm == 0.4
+    volume = sitk.JoinSeries([image] * 9)
+    assert PlaneImage.from_image(volume, cut=Cut(2, 3), name="here").name == "here"
+    with pytest.raises(InputError, match="here is a volume"):
+        PlaneImage.from_image(volume, name="here")
