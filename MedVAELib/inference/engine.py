@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import gc
-import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..errors import DeviceMemoryError
 from ..networks.healthy_anatomy import HealthyAnatomyNet
 from ..progress import CancelToken, Progress, no_progress
-from .device import select_device
-from .fusion import fuse_for_inference
 from .graphs import GraphedDecoder, Tree, shape_key
-from .memory import MAX_BATCH, Rung, is_out_of_memory, next_rung, samples_at_once
+from .ladder import PlacedModel, never_back
+from .memory import is_out_of_memory, samples_at_once
 from .moments import LogitLayout, Moments, RunningMoments, assemble, posterior_noise
 from .region import SlabDecoder, slabs_of
-
-T = TypeVar("T")
 
 
 class Posterior(Protocol):
@@ -68,7 +61,7 @@ class Encoded:
         return float(0.5 * (self.mean**2 + self.logvar.exp() - self.logvar - 1).sum())
 
 
-class Engine:
+class Engine(PlacedModel):
     """One place for device, precision, memory layout, batching and CUDA graphs.
 
     device, precision: as in `select_device`. log: receives one sentence per decision and per step down the memory
@@ -84,63 +77,25 @@ class Engine:
         log: Callable[[str], None] | None = None,
         batch: int | None = None,
     ):
-        self.choice = select_device(device, precision)
-        self.steps: list[str] = []
-        """The steps down the memory ladder so far, one sentence each, for the provenance."""
-        self._log = log or logging.getLogger(__name__).info
-        self._rung = Rung(self.choice.device, self.choice.precision, 0)
-        self._batch, self._batch_limit = batch, MAX_BATCH
-        self._fused: nn.Module | None = None
-        self._model: Any = None
+        super().__init__(device, precision, log, batch)
         self._graphs: dict[tuple, GraphedDecoder] = {}
         self._use_graphs = True
-        for reason in self.choice.reasons:
-            self._log(reason)
 
     # --------------------------------------------------------------------------------------------------- set-up
 
-    def load(self, model: nn.Module) -> Engine:
-        """Take a fused copy of the model (the model itself stays as it is) and place it. Returns self."""
-        self._fused = fuse_for_inference(model)
-        self._attempt(self._place_model, batched=False)
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes now; after running out of memory this can differ from `choice.device`."""
-        return self._rung.device
-
-    @property
-    def precision(self) -> torch.dtype:
-        """The number format it computes in now."""
-        return self._rung.precision
-
     def describe(self) -> dict[str, object]:
         """Device, precision, threads, reasons and ladder steps, for the provenance."""
-        on_cpu_instead = self._rung.device.type == "cpu" and self.choice.device.type != "cpu"
-        return {
-            "device": str(self._rung.device),
-            "device_name": "CPU" if on_cpu_instead else self.choice.name,
-            "precision": str(self._rung.precision).removeprefix("torch."),
-            "threads": self.choice.threads,
-            "samples_at_once": self._rung.batch or None,
-            "cuda_graphs": bool(self._graphs),
-            "reasons": list(self.choice.reasons),
-            "memory_steps": list(self.steps),
-        }
+        return {**super().describe(), "cuda_graphs": bool(self._graphs)}
+
+    def _forget(self) -> None:
+        self._graphs.clear()
 
     def _place_model(self) -> None:
-        self._graphs.clear()
+        self._forget()
         # Tensors made in inference mode would have no gradients, which `kl_gradient` needs.
         with torch.inference_mode(False), torch.no_grad():
             model = copy.deepcopy(self._fused)
             self._model = model.to(device=self.device, dtype=self.precision, memory_format=self._memory_format)
-
-    @property
-    def _memory_format(self) -> torch.memory_format:
-        # Measured: 1.3 to 5 times faster on CPUs and tensor cores; MPS has no such layout.
-        last = self.device.type in ("cpu", "cuda")
-        return torch.channels_last_3d if last else torch.contiguous_format
 
     # ------------------------------------------------------------------------------------------------ computing
 
@@ -210,7 +165,7 @@ class Engine:
         region = np.ones(encoded.grid, bool) if region is None else np.asarray(region, bool)
         if region.shape != encoded.grid or not region.any():
             raise ValueError(f"the region must be on the grid {encoded.grid} and not empty")
-        cancel, progress, table = cancel or CancelToken(), _never_back(progress), torch.atleast_2d(rows)
+        cancel, progress, table = cancel or CancelToken(), never_back(progress), torch.atleast_2d(rows)
 
         def work() -> list[tuple[tuple[slice, ...], Moments]]:
             return self._all_samples(encoded, samples, table, seed, progress, cancel, region)
@@ -317,40 +272,6 @@ class Engine:
         tensor = tensor.to(device=self.device, dtype=self.precision, non_blocking=True)
         return tensor.contiguous(memory_format=self._memory_format) if tensor.ndim == 5 else tensor
 
-    # --------------------------------------------------------------------------------------------------- memory
-
-    def _attempt(self, work: Callable[[], T], batched: bool) -> T:
-        """Do the work, stepping down the memory ladder and starting over for as long as memory runs out."""
-        if self._fused is None:
-            raise RuntimeError("Engine.load(model) must come first.")
-        while True:
-            try:
-                with torch.inference_mode(), _threads(self.choice.threads):
-                    return work()
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            # Outside the handler: the exception's traceback holds the tensors of the failed attempt.
-            self._step_down(batched)
-
-    def _step_down(self, batched: bool) -> None:
-        old = self._rung
-        new = next_rung(old, self.choice.half_precision, batched)
-        self._graphs.clear()
-        gc.collect()
-        if old.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if new is None:
-            tried = "; ".join(self.steps) or f"out of memory on {old}"
-            raise DeviceMemoryError(
-                f"Out of memory on every fallback ({tried}): close other programs or use a machine with more memory."
-            )
-        self._rung, self._batch_limit = new, new.batch or MAX_BATCH
-        self.steps.append(f"out of memory on {old}: went on with {new}")
-        self._log(self.steps[-1])
-        if (old.device, old.precision) != (new.device, new.precision):
-            self._place_model()
-
 
 def _as_batch(x: np.ndarray | Tensor) -> Tensor:
     tensor = torch.as_tensor(x, dtype=torch.float32)
@@ -364,29 +285,3 @@ def _as_batch(x: np.ndarray | Tensor) -> Tensor:
 def _check_classes(classes: int, weights: Tensor) -> None:
     if weights.shape[1] != classes:
         raise ValueError(f"the model has {classes} classes, but the weights are for {weights.shape[1]}")
-
-
-def _never_back(progress: Progress) -> Progress:
-    """After a step down the ladder the samples start over; the fraction waits instead of falling."""
-    highest = 0.0
-
-    def report(stage: str, fraction: float, message: str = "") -> None:
-        nonlocal highest
-        highest = max(highest, fraction)
-        progress(stage, highest, message)
-
-    return report
-
-
-@contextlib.contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """torch's thread count within the block; the caller's own comes back after it."""
-    before = torch.get_num_threads()
-    if before == count:
-        yield
-        return
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

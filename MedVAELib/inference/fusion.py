@@ -10,7 +10,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
-from ..networks.healthy_anatomy import Merge
+from ..networks.healthy_anatomy import Merge, UpsampleConv
 
 _CONVOLUTIONS = (nn.Conv3d, nn.Conv2d, nn.Conv1d)
 _NORMS = (nn.BatchNorm3d, nn.BatchNorm2d, nn.BatchNorm1d)
@@ -90,6 +90,21 @@ class FusedMerge(nn.Module):
         return functional.silu(merged, inplace=True)
 
 
+class FusedUpsampleConv(nn.Module):
+    """An upsampling convolution and the norm after it as one transposed convolution; see `FusedMerge`."""
+
+    def __init__(self, layer: UpsampleConv, norm: nn.BatchNorm3d):
+        super().__init__()
+        weight, bias = fuse_conv_bn_weights(
+            layer.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
+        self.kernel = nn.Parameter(upsampling_kernel(weight.detach()))
+        self.bias = nn.Parameter(bias.detach())
+
+    def forward(self, coarse: Tensor) -> Tensor:
+        return functional.conv_transpose3d(coarse, self.kernel, self.bias, stride=2, padding=1)
+
+
 def upsampling_kernel(weight: Tensor) -> Tensor:
     """(outputs, inputs, 3, 3, 3) of a convolution with padding 1 after nearest-neighbour upsampling by 2 ->
     (inputs, outputs, 4, 4, 4) of the equal transposed convolution with stride 2 and padding 1."""
@@ -130,6 +145,8 @@ def _fold_norms(module: nn.Module) -> None:
                     module[i], module[i + 1] = fuse_conv_bn_eval(layer, norm), nn.Identity()
                 elif isinstance(layer, _TRANSPOSED):
                     module[i], module[i + 1] = fuse_conv_bn_eval(layer, norm, transpose=True), nn.Identity()
+                elif isinstance(layer, UpsampleConv):
+                    module[i], module[i + 1] = FusedUpsampleConv(layer, norm), nn.Identity()
 
 
 def _faster_convolution(conv: nn.Conv3d) -> nn.Module:

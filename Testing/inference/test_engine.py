@@ -14,7 +14,7 @@ from torch import nn
 from MedVAELib.errors import Cancelled
 from MedVAELib.inference import Engine, posterior_noise
 from MedVAELib.inference.fusion import FusedMerge, PointwiseConv3d, fuse_for_inference, upsampling_kernel
-from MedVAELib.networks.healthy_anatomy import HealthyAnatomyNet, Merge
+from MedVAELib.networks.healthy_anatomy import HealthyAnatomyNet, Merge, UpsampleConv
 from MedVAELib.progress import CancelToken
 
 from .standin import FastStandIn, FoldedStandIn, StandIn, make_standin, randomise
@@ -227,3 +227,14 @@ def test_bfloat16_agrees_where_the_cpu_has_it(scan):
     one = exact.moments(exact.encode(scan), 4, WEIGHTS)
     two = half.moments(half.encode(scan), 4, WEIGHTS)
     assert np.abs(one.probability - two.probability).mean() < 0.01
+
+
+def test_fused_upsampling_equals_the_networks_own():
+    torch.manual_seed(0)
+    plain = nn.Sequential(UpsampleConv(5, 3), nn.BatchNorm3d(3), nn.SiLU()).eval()
+    plain[1].running_mean.normal_()
+    plain[1].running_var.uniform_(0.5, 2)
+    nn.init.normal_(plain[1].weight)
+    nn.init.normal_(plain[1].bias)
+    x = torch.randn(2, 5, 4, 6, 5)
+    torch.testing.assert_close(fuse_for_inference(plain)(x), plain(x), atol=1e-5, rtol=1e-5)
