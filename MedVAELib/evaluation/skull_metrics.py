@@ -101,10 +101,10 @@ class Solid:
         along = np.abs(((points_mm - self.points_mm[nearest]) * self.normals[nearest]).sum(1))
         return np.clip(along, apart - _HALF_DIAGONAL * self.spacing_mm, apart)
 
-    def field_at(self, points_mm: np.ndarray) -> np.ndarray:
-        """The field at points (n, 3, zyx from the centroid), linear between voxels."""
+    def values_at(self, volume_zyx: np.ndarray, points_mm: np.ndarray) -> np.ndarray:
+        """A volume on this head's voxels at points (n, 3, zyx from the centroid), linear between voxels."""
         index = points_mm / self.spacing_mm + self.centroid
-        return ndimage.map_coordinates(self.field, index.T, order=1, mode="nearest")
+        return ndimage.map_coordinates(volume_zyx, index.T, order=1, mode="nearest")
 
     def on_grid_of(self, other: Solid) -> np.ndarray:
         """This head's mask on the other's voxels, centroids together."""

@@ -72,7 +72,7 @@ def test_distance_to_the_surface_and_field_from_the_centroid():
     solid = ball(30.0, centre_mm=(4.0, 2.0, -3.0))
     points = np.array([[0.0, 0.0, 20.0], [33.0, 0.0, 0.0]])
     assert solid.distance_mm(points) == pytest.approx([10.0, 3.0], abs=0.1)
-    assert solid.field_at(points) == pytest.approx([10.0, -3.0], abs=0.1)
+    assert solid.values_at(solid.field, points) == pytest.approx([10.0, -3.0], abs=0.1)
 
 
 @pytest.mark.parametrize("value", [-1.0, 1.0])
