@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..bundle import Bundle, load_bundle, save_bundle
-from ..training.config import RunConfig
+from .config import HealthyAnatomyRun
 
 TRAINING_DATA = [
     {
@@ -38,7 +38,7 @@ LIMITS = """\
 
 
 def model_metadata(
-    config: RunConfig, settings: dict[str, object], calibration: dict[str, object], steps: int, seconds: float
+    config: HealthyAnatomyRun, settings: dict[str, object], calibration: dict[str, object], steps: int, seconds: float
 ) -> dict[str, object]:
     """Everything `save_bundle` needs but the weights."""
     grid = {"shape_zyx": list(config.synthesis.shape), "spacing_mm": config.synthesis.spacing_mm}
@@ -57,7 +57,7 @@ def model_metadata(
                                  "spatial_shape": list(config.synthesis.shape), "value_range": [0, 1]}},
         },
         "medvae": {
-            "model": str(config.model["name"]), "config": settings, "modality": ["flair", "dwi"], "grid": grid,
+            "model": config.model_name, "config": settings, "modality": ["flair", "dwi"], "grid": grid,
             "intensity": {"brain_median": 0.5, "maximum": 1.5}, "calibration": calibration,
             "training_data": TRAINING_DATA,
             "results": {"training": {"steps": steps, "batch": config.trainer.batch, "hours": round(seconds / 3600, 2),

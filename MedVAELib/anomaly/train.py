@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from ..bundle import Bundle, load_bundle, save_bundle
+from ..bundle import Bundle, save_bundle
 from ..inference import select_device
 from ..models import build_model
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import Scan
 from ..tissues import TISSUES
 from ..training.brains import FRACTION_STEPS, load_synthesiser, make_batch, stream
-from ..training.config import RunConfig, data_path, read_config
+from ..training.config import data_path, read_config
 from ..training.pictures import draw_curves, draw_reconstructions
+from ..training.run import start_trainer, tensorboard
 from ..training.trainer import Batches, Trainer
 from .calibrate import CalibrationData, calibrate
 from .card import model_card, model_metadata
+from .config import HealthyAnatomyRun
 from .detect import Detector
 
 VALIDATION_SEED = 99
@@ -37,17 +37,11 @@ def train_from_config(
     Besides: checkpoint.pt (resumable to the step), log.jsonl, curves.png, reconstructions.png and TensorBoard
     events. Raises InputError for a bad config or missing data, Cancelled (the checkpoint stays).
     """
-    config = read_config(path)
+    config = read_config(path, HealthyAnatomyRun)
     cancel, output = cancel or CancelToken(), Path(output)
     target = select_device(device).device
-    settings = {key: value for key, value in config.model.items() if key != "name"}
-    model = build_model(str(config.model["name"]), settings)
-    if config.initial_weights:
-        model.load_state_dict(load_bundle(config.initial_weights).state_dict())
-    torch.manual_seed(config.trainer.seed)
-    trainer = Trainer(model, config.trainer, output, target)
-    if resume:
-        trainer.resume()
+    settings = config.model_settings
+    trainer = start_trainer(config, output, target, resume)
     progress("data", 0.0, "Reading label maps")
     validate = _validation(config, settings, output, target)
     trainer.run(_batches(config, target), validate, scaled(progress, 0.0, 0.9), cancel)
@@ -55,7 +49,7 @@ def train_from_config(
 
 
 def write_bundle(
-    config: RunConfig, settings: dict[str, object], trainer: Trainer, output: Path, progress: Progress,
+    config: HealthyAnatomyRun, settings: dict[str, object], trainer: Trainer, output: Path, progress: Progress,
     cancel: CancelToken,
 ) -> Path:  # fmt: skip
     """The averaged weights as a bundle: written once uncalibrated, calibrated by detecting with it, written again."""
@@ -71,7 +65,9 @@ def write_bundle(
     return save_bundle(folder, metadata, trainer.averaged, model_card(metadata)).path
 
 
-def calibrate_bundle(config: RunConfig, bundle: Bundle, progress: Progress, cancel: CancelToken) -> dict[str, object]:
+def calibrate_bundle(
+    config: HealthyAnatomyRun, bundle: Bundle, progress: Progress, cancel: CancelToken
+) -> dict[str, object]:
     """Calibration of a bundle on synthetic scans of the training label maps and the config's real healthy tissue."""
     masks = {"flair": config.data.flair_lesion_masks, "dwi": config.data.dwi_lesion_masks}
     real = [
@@ -87,7 +83,7 @@ def calibrate_bundle(config: RunConfig, bundle: Bundle, progress: Progress, canc
     return calibrate(Detector.load(bundle, "auto"), data, progress, cancel)
 
 
-def _batches(config: RunConfig, device: torch.device) -> Batches:
+def _batches(config: HealthyAnatomyRun, device: torch.device) -> Batches:
     """On a GPU scans are synthesised there; on a CPU one background process makes them."""
     masks = data_path(config.data.lesion_masks) if config.data.lesion_masks else None
     arguments = (data_path(config.data.label_maps), masks, config.synthesis, str(device), config.data.train)
@@ -96,7 +92,7 @@ def _batches(config: RunConfig, device: torch.device) -> Batches:
 
 
 def _validation(
-    config: RunConfig, settings: dict[str, object], output: Path, device: torch.device
+    config: HealthyAnatomyRun, settings: dict[str, object], output: Path, device: torch.device
 ) -> Callable[[dict[str, Tensor]], dict[str, float]]:
     """Cross-entropy and soft Dice per tissue on held-back label maps; draws curves and reconstructions."""
     masks = data_path(config.data.lesion_masks) if config.data.lesion_masks else None
@@ -104,7 +100,7 @@ def _validation(
         data_path(config.data.label_maps), masks, config.synthesis, "cpu", config.data.validation
     )
     batches = [make_batch(synthesise, VALIDATION_SEED, number, 1) for number in range(8)]
-    model = build_model(str(config.model["name"]), settings).to(device).eval()
+    model = build_model(config.model_name, settings).to(device).eval()
 
     @torch.inference_mode()
     def validate(state: dict[str, Tensor]) -> dict[str, float]:
@@ -124,24 +120,8 @@ def _validation(
         dice = overlap / total.clamp(min=1)
         line = {"cross_entropy": round(entropy, 5)}
         line |= {f"dice {name}": round(float(d), 4) for name, d in zip(TISSUES, dice, strict=True)}
-        _tensorboard(output, line)
-        draw_curves(output / "log.jsonl", output / "curves.png")
+        tensorboard(output, line)
+        draw_curves(output, ["cross_entropy"])
         return line
 
     return validate
-
-
-def _tensorboard(output: Path, values: dict[str, float]) -> None:
-    """Adds a validation line to the TensorBoard events, where TensorBoard is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return
-    lines = (output / "log.jsonl").read_text(encoding="utf-8").splitlines() if (output / "log.jsonl").exists() else []
-    last = json.loads(lines[-1]) if lines else {"step": 0}
-    with SummaryWriter(str(output / "tensorboard")) as writer:
-        for name, value in values.items():
-            writer.add_scalar(f"validation/{name}", value, last["step"])
-        for name in ("loss", "cross_entropy", "kl"):
-            if np.isfinite(last.get(name, np.nan)):
-                writer.add_scalar(f"training/{name}", last[name], last["step"])

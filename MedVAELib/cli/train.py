@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,9 @@ from ..errors import Cancelled, UsageError
 from ..listening import cancelled_by_signals
 from .listeners import progress_listener
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+
+TASKS = {"healthy-anatomy": "anomaly.train", "fetal-skull": "skull.train", "head-outline": "skull.train_outline"}
+"""What a config's `task:` may name, with the module whose `train_from_config` trains it."""
 
 
 def train(
@@ -31,9 +35,9 @@ def train(
 
     Examples:
 
-        medvae train Resources/configs/healthy_anatomy.yaml --output runs/mine
+        medvae train Resources/configs/healthy-anatomy.yaml --output runs/mine
 
-        medvae train Resources/configs/healthy_anatomy.yaml --output runs/mine --resume --device cuda
+        medvae train Resources/configs/healthy-anatomy.yaml --output runs/mine --resume --device cuda
     """
     if not config.is_file():
         raise UsageError(f"The configuration {config} does not exist: give a YAML file, "
@@ -41,8 +45,9 @@ def train(
     output = output or Path("runs") / config.stem
     with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
         listener("start", 0.0, "Starting")
-        from ..anomaly.train import train_from_config
+        from ..training.config import read_task
 
+        train_from_config = import_module(f"..{TASKS[read_task(config, TASKS)]}", __package__).train_from_config
         try:
             bundle = train_from_config(config, output=output, resume=resume, device=device, progress=listener,
                                        cancel=cancel)

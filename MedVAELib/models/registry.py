@@ -5,9 +5,18 @@ from __future__ import annotations
 from dataclasses import fields
 
 from ..errors import BundleError
+from .cgan import ConditionalGAN
+from .cvae import ConditionalVAE
+from .hcvae import HierarchicalCVAE
+from .head_outline import HeadOutline
 from .healthy_anatomy import HealthyAnatomyVAE
+from .tlnet import TLNet
 
-MODELS = {"healthy_anatomy": HealthyAnatomyVAE}
+MODELS = {
+    "healthy_anatomy": HealthyAnatomyVAE,
+    "hcvae": HierarchicalCVAE, "cvae": ConditionalVAE, "tlnet": TLNet, "cgan": ConditionalGAN,
+    "head_outline": HeadOutline,
+}  # fmt: skip
 
 
 def build_model(name: str, config: dict[str, object]):

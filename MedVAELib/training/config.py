@@ -1,71 +1,81 @@
-"""What a training run is told: a YAML file, checked before anything starts."""
+"""What a training run is told: a YAML file, checked against its task's typed sections before anything starts."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
+from typing import ClassVar, TypeVar, get_origin, get_type_hints
 
 from ..errors import InputError
-from .synthesis.brains import SynthesisConfig
 from .trainer import TrainerConfig
 
 
 @dataclass(frozen=True)
-class DataConfig:
-    """Folders and files, relative to $MEDVAE_DATA or absolute. train, validation: names of label maps."""
-
-    label_maps: str
-    train: list[str]
-    validation: list[str]
-    lesion_masks: str = ""
-    flair_lesion_masks: str = ""
-    dwi_lesion_masks: str = ""
-    calibration_scans: list[dict[str, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if set(self.train) & set(self.validation):
-            raise ValueError("a label map must not serve both training and validation")
-
-
-@dataclass(frozen=True)
-class CalibrationConfig:
-    """scans: synthetic scans per modality, with and without lesions, of voxel size spacing_mm; sigmas: smoothing of the
-    two scales, mm."""
-
-    scans: int = 10
-    spacing_mm: float = 1.0
-    coarse_sigma_mm: float = 2.0
-    fine_sigma_mm: float = 0.6
-
-
-@dataclass(frozen=True)
 class BundleConfig:
-    name: str = "healthy-anatomy"
+    """The bundle that the run writes."""
+
+    name: str = "model"
     version: str = "0.1.0"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """A whole training run. initial_weights: a bundle to start from, or empty."""
+    """What every task's run is told; a task adds its own sections as fields that are dataclasses.
 
-    data: DataConfig
+    task: its name in the file. model: the model's name and settings. initial_weights: a bundle to start from, or empty.
+    """
+
+    task: ClassVar[str]
     model: dict[str, object]
-    synthesis: SynthesisConfig
     trainer: TrainerConfig
-    calibration: CalibrationConfig
     bundle: BundleConfig
     initial_weights: str = ""
 
+    @property
+    def model_name(self) -> str:
+        return str(self.model["name"])
 
-SECTIONS = {
-    "data": DataConfig, "synthesis": SynthesisConfig, "trainer": TrainerConfig, "calibration": CalibrationConfig,
-    "bundle": BundleConfig,
-}  # fmt: skip
+    @property
+    def model_settings(self) -> dict[str, object]:
+        return {key: value for key, value in self.model.items() if key != "name"}
 
 
-def read_config(path: Path) -> RunConfig:
+Run = TypeVar("Run", bound=RunConfig)
+
+
+def read_task(path: Path, known: Mapping[str, object]) -> str:
+    """The task that a training config names. Raises InputError unless it is one of `known`."""
+    task = _read_yaml(path).get("task")
+    if task not in known:
+        raise InputError(f"{path}: 'task:' must name what to train, one of {', '.join(sorted(known))}.")
+    return str(task)
+
+
+def read_config(path: Path, kind: type[Run]) -> Run:
     """Raises InputError, naming the file and the setting, for anything missing, unknown or out of range."""
+    raw = _read_yaml(path)
+    if raw.pop("task", None) != kind.task:
+        raise InputError(f"{path}: 'task: {kind.task}' is missing.")
+    hints = get_type_hints(kind)
+    sections = {f.name: hints[f.name] for f in fields(kind) if is_dataclass(hints[f.name])}
+    parts = {name: _section(path, name, section, raw.pop(name, {})) for name, section in sections.items()}
+    model = raw.pop("model", {})
+    if not isinstance(model, dict) or "name" not in model:
+        raise InputError(f"{path}: section 'model' needs a 'name'.")
+    initial = raw.pop("initial_weights", "") or ""
+    if raw:
+        raise InputError(f"{path}: unknown section {', '.join(sorted(map(str, raw)))}.")
+    return kind(model=model, initial_weights=str(initial), **parts)
+
+
+def data_path(relative: str) -> Path:
+    """A data path of the config: absolute, or below $MEDVAE_DATA (default: the present folder)."""
+    return Path(os.environ.get("MEDVAE_DATA", ".")) / relative
+
+
+def _read_yaml(path: Path) -> dict[str, object]:
     import yaml
 
     try:
@@ -74,34 +84,22 @@ def read_config(path: Path) -> RunConfig:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a training config.") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not valid YAML ({str(error).splitlines()[0]}).") from error
-    if not isinstance(raw, dict) or raw.pop("task", None) != "healthy-anatomy":
-        raise InputError(f"{path}: 'task: healthy-anatomy' is missing; it is the only task that can be trained so far.")
-    parts: dict[str, object] = {}
-    for name, kind in SECTIONS.items():
-        parts[name] = _section(path, name, kind, raw.pop(name, {}))
-    model = raw.pop("model", {})
-    if not isinstance(model, dict) or "name" not in model:
-        raise InputError(f"{path}: section 'model' needs a 'name'.")
-    initial = raw.pop("initial_weights", "") or ""
-    if raw:
-        raise InputError(f"{path}: unknown section {', '.join(sorted(map(str, raw)))}.")
-    return RunConfig(model=model, initial_weights=str(initial), **parts)
-
-
-def data_path(relative: str) -> Path:
-    """A data path of the config: absolute, or below $MEDVAE_DATA (default: the present folder)."""
-    return Path(os.environ.get("MEDVAE_DATA", ".")) / relative
+    if not isinstance(raw, dict):
+        raise InputError(f"{path}: must hold sections, 'task:' first.")
+    return raw
 
 
 def _section(path: Path, name: str, kind: type, values: object):
     if not isinstance(values, dict):
         raise InputError(f"{path}: section '{name}' must hold settings.")
-    known = {f.name for f in fields(kind)}
-    if unknown := set(values) - known:
+    hints = get_type_hints(kind)
+    if unknown := set(values) - set(hints):
         raise InputError(f"{path}: section '{name}' has no setting {', '.join(sorted(map(str, unknown)))}.")
-    if "shape" in values:
-        values = {**values, "shape": tuple(values["shape"])}
+    as_declared = {
+        key: tuple(value) if get_origin(hints[key]) is tuple and isinstance(value, list) else value
+        for key, value in values.items()
+    }
     try:
-        return kind(**values)
+        return kind(**as_declared)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: section '{name}': {error}.") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +12,32 @@ from numpy.typing import NDArray
 from ..tissues import TISSUES
 
 
-def draw_curves(log: Path, output: Path) -> None:
-    """Training loss per ten steps and validation cross-entropy against the step."""
+def draw_curves(output: Path, training: Sequence[str], validation: Sequence[str] | None = None) -> None:
+    """Values of the run in `output` against the step, from its log.jsonl into curves.png.
+
+    training: terms of the loss; validation: values of the held-back cases, by default those of the same names. Both in
+    one picture where the names are the same, else side by side.
+    """
     from matplotlib.figure import Figure
 
+    log = output / "log.jsonl"
     if not log.exists():
         return
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    training = [(line["step"], line["cross_entropy"]) for line in lines if "cross_entropy" in line]
-    validation = [(line["step"], line["validation"]["cross_entropy"]) for line in lines if "validation" in line]
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
-    if training:
-        axes.plot(*zip(*training, strict=True), color="0.7", linewidth=0.8, label="training (class-weighted)")
-    if validation:
-        axes.plot(*zip(*validation, strict=True), "o-", color="tab:blue", label="validation, unseen heads")
-    axes.set(xlabel="step", ylabel="cross-entropy, nats per voxel", ylim=(0, None))
-    axes.legend()
-    figure.savefig(output, dpi=110)
+    figure = Figure(figsize=(8 if validation is None else 13, 4), layout="constrained")
+    axes = figure.subplots(1, 1 if validation is None else 2, squeeze=False)[0]
+    for name in training:
+        points = [(line["step"], line[name]) for line in lines if name in line]
+        axes[0].plot(*zip(*points, strict=True), linewidth=0.8, label=f"{name}, training")
+    for name in training if validation is None else validation:
+        points = [(line["step"], line["validation"][name]) for line in lines if "validation" in line]
+        if points:
+            axes[-1].plot(*zip(*points, strict=True), "o-", markersize=3, label=f"{name}, held-back cases")
+    for panel in axes:
+        panel.set(xlabel="step")
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    figure.savefig(output / "curves.png", dpi=110)
 
 
 def draw_reconstructions(rows: list[tuple[NDArray, NDArray, NDArray]], output: Path) -> None:

@@ -46,12 +46,18 @@ class TrainerConfig:
         return self.learning_rate * min(1.0, (step + 1) / rise, max(0.02, left))
 
 
-Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
-"""batches(start_step) yields (image, target) for start_step, start_step + 1, …"""
+Batches = Callable[[int], Iterator[tuple[Tensor, ...]]]
+"""batches(start_step) yields what the model's loss takes, for start_step, start_step + 1, …"""
+
+
+def _format(tensor: Tensor) -> Tensor:
+    """Channels last, which convolutions are fastest with; 5 dimensions are a volume's, 4 an image's."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    return tensor.contiguous(memory_format=formats.get(tensor.dim(), torch.contiguous_format))
 
 
 class Trainer:
-    """Trains a model that has `loss(image, target, generator) -> {"loss": …}`.
+    """Trains a model that has `loss(*batch, generator) -> {"loss": …}`.
 
     Writes into `directory`: checkpoint.pt (everything needed to go on exactly where it stopped), log.jsonl (one
     line per validation or ten steps) and whatever `on_validation` adds.
@@ -60,7 +66,9 @@ class Trainer:
     def __init__(self, model: nn.Module, config: TrainerConfig, directory: Path, device: torch.device):
         self.config, self.directory, self.device = config, Path(directory), device
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.model = model.to(device, memory_format=torch.channels_last_3d)
+        self.model = model.to(device)
+        for weight in self.model.parameters():
+            weight.data = _format(weight.data)
         self.averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
         self.step = 0
@@ -110,8 +118,7 @@ class Trainer:
             if cancel.cancelled:
                 self.save()
                 cancel.check()
-            image, target = next(stream)
-            terms = self._update(image.to(self.device), target.to(self.device))
+            terms = self._update([_format(tensor.to(self.device)) for tensor in next(stream)])
             recent.append(terms)
             self.step += 1
             elapsed = time.monotonic() - begin
@@ -128,14 +135,13 @@ class Trainer:
             if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
                 self._log({"step": self.step, "seconds": round(self.seconds), "validation": validate(self.averaged)})
 
-    def _update(self, image: Tensor, target: Tensor) -> dict[str, float]:
+    def _update(self, batch: list[Tensor]) -> dict[str, float]:
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate(self.step)
-        image = image.contiguous(memory_format=torch.channels_last_3d)
         # The noise of a step depends on its number alone, so a resumed run draws what the unbroken one would have.
         noise = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.step)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            terms = self.model.loss(image, target, noise)
+            terms = self.model.loss(*batch, noise)
         self.optimiser.zero_grad(set_to_none=True)
         terms["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)

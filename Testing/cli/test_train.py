@@ -32,7 +32,7 @@ def trainer(monkeypatch):
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / "brains.yaml"
-    path.write_text("model: healthy_anatomy\n")
+    path.write_text("task: healthy-anatomy\n")
     return str(path)
 
 

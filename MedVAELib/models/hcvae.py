@@ -1,0 +1,105 @@
+"""Hierarchical conditional VAE: a fetal skull from one to three standard planes, with what they leave open.
+
+Latents are nested by the planes' clinical relevance, each with a learned prior (after Cerrolaza et al. 2018):
+p(z₁ | axial) p(z₂ | z₁, sagittal) p(z₃ | z₁, z₂, coronal), and one decoder p(x | z₁, z₂, z₃, planes).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..networks.skull import PLANE_COUNT, GaussianHead, VolumeEncoder
+from .planes_to_skull import (
+    Gaussian,
+    PlanesToSkull,
+    draw_gaussian,
+    kl_divergence,
+    kl_weight,
+    reconstruction_terms,
+    repeat_samples,
+    shifted,
+)
+
+
+@dataclass(frozen=True)
+class HCVAEConfig:
+    """features: per plane; width: channels of the finest feature maps; latent: latents per level; voxels: how many
+    independent voxels a volume counts for against the KL divergence; overlap: weight of 1 − Dice, in nats per voxel;
+    beta: weight of the KL divergence after `warmup` steps; free_nats: KL per level that costs nothing."""
+
+    features: int = 96
+    width: int = 24
+    latent: int = 16
+    voxels: float = 500.0
+    overlap: float = 1.0
+    beta: float = 1.0
+    warmup: int = 500
+    free_nats: float = 0.0
+
+    def __post_init__(self) -> None:
+        if min(self.features, self.width, self.latent, self.voxels) < 1:
+            raise ValueError("features, width, latent and voxels must be positive")
+        if min(self.overlap, self.beta, self.warmup, self.free_nats) < 0:
+            raise ValueError("overlap, beta, warmup and free_nats must not be negative")
+
+
+class HierarchicalCVAE(PlanesToSkull):
+    """The network with its objective and its samples."""
+
+    Config = HCVAEConfig
+
+    def __init__(self, config: HCVAEConfig):
+        super().__init__(config.features, config.width, PLANE_COUNT * config.latent)
+        self.config = config
+        seen = PLANE_COUNT * config.features
+        self.volume = VolumeEncoder(2 * config.features, config.width)
+        before = [level * config.latent for level in range(PLANE_COUNT)]
+        self.prior = nn.ModuleList(GaussianHead(config.features + n, config.latent) for n in before)
+        self.posterior = nn.ModuleList(GaussianHead(2 * config.features + seen + n, config.latent) for n in before)
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def loss(
+        self, planes: Tensor, present: Tensor, sdf: Tensor, generator: torch.Generator | None = None
+    ) -> dict[str, Tensor]:
+        """Negative evidence lower bound per voxel, with the KL divergence divided by `voxels`.
+
+        planes (B, 3, 96, 96), present (B, 3) bool, sdf (B, 1, 48, 48, 48) in voxels of the 96³ grid. Neighbouring
+        voxels of a smooth shape are not independent: summing the likelihood over all 110,592 would make the KL
+        divergence vanish beside it, so a volume counts for `voxels` independent ones:
+        loss = nll + overlap·(1 − Dice) + β·Σ KL(q‖p) / voxels. Returns also "kl1" … "kl3" in nats per case.
+        """
+        condition = self.encode_planes(planes, present)
+        seen = torch.cat([self.volume(sdf), condition.flatten(1)], 1)
+        code, divergences = seen[:, :0], []
+        for level in range(PLANE_COUNT):
+            prior = self._prior(level, code, condition)
+            posterior = shifted(prior, self.posterior[level](torch.cat([seen, code], 1)))
+            divergences.append(kl_divergence(posterior, prior).mean())
+            code = torch.cat([code, draw_gaussian(posterior, generator)], 1)
+        terms = reconstruction_terms(self.decode(code, condition), sdf)
+        free = torch.stack([kl.clamp(min=self.config.free_nats) for kl in divergences]).sum()
+        beta = kl_weight(self.config.beta, self.config.warmup, self.updates)
+        loss = terms["nll"] + self.config.overlap * terms["overlap"] + beta * free / self.config.voxels
+        if self.training:
+            self.updates += 1
+        return {"loss": loss, **terms} | {f"kl{level + 1}": kl for level, kl in enumerate(divergences)}
+
+    def sample(
+        self, condition: Tensor, samples: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """Signed distances (B·samples, 1, 48, 48, 48), in voxels of the 96³ grid, of heads that fit the planes.
+
+        condition: from `encode_planes`; temperature multiplies the priors' standard deviations.
+        """
+        condition = repeat_samples(condition, samples)
+        code = condition[:, 0, :0]
+        for level in range(PLANE_COUNT):
+            drawn = draw_gaussian(self._prior(level, code, condition), generator, temperature)
+            code = torch.cat([code, drawn], 1)
+        return self.decode(code, condition)
+
+    def _prior(self, level: int, code: Tensor, condition: Tensor) -> Gaussian:
+        return self.prior[level](torch.cat([code, condition[:, level]], 1))

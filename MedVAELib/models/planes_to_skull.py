@@ -1,0 +1,76 @@
+"""What the four models from standard planes to a skull have in common: encoding the planes, and the likelihood."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..networks.skull import SDF_RANGE, PlaneSetEncoder, ShapeDecoder
+
+Gaussian = tuple[Tensor, Tensor]
+"""Mean and log-variance, (B, Z) each."""
+
+_SURFACE_SCALE = 3.0  # voxels of the 96³ grid: the weight of a voxel falls by e over this distance from the surface
+_BACKGROUND = 0.05  # what a voxel far from the surface still weighs
+
+
+class PlanesToSkull(nn.Module):
+    """Plane encoders and decoder. The condition is every plane's features, (B, 3, F)."""
+
+    def __init__(self, features: int, width: int, code: int):
+        super().__init__()
+        self.planes = PlaneSetEncoder(features, width)
+        self.decoder = ShapeDecoder(code + 3 * features, width)
+
+    def encode_planes(self, planes: Tensor, present: Tensor) -> Tensor:
+        """planes: (B, 3, 96, 96) outline maps 0…1; present: (B, 3) bool. Absent planes' pixels are never read."""
+        return self.planes(planes, present)
+
+    def decode(self, code: Tensor, condition: Tensor) -> Tensor:
+        """code (B, Z), condition (B, 3, F) → signed distance (B, 1, 48, 48, 48), voxels of the 96³ grid, > 0 inside."""
+        return self.decoder(torch.cat([code, condition.flatten(1)], 1))
+
+
+def reconstruction_terms(predicted: Tensor, sdf: Tensor) -> dict[str, Tensor]:
+    """How well signed distances (B, 1, 48, 48, 48), in voxels of the 96³ grid, are predicted.
+
+    "nll": negative log-likelihood in nats per voxel of a Gaussian on the distance clipped to ±8 voxels, with the
+    standard deviation that is best for the batch (σ-VAE, Rybkin et al. 2021: ½ log of the weighted mean square error).
+    Voxels near the surface weigh most. "overlap": 1 − soft Dice. "rms": the standard deviation, in voxels.
+    """
+    target = sdf.clamp(-SDF_RANGE, SDF_RANGE)
+    weight = torch.exp(-target.abs() / _SURFACE_SCALE) + _BACKGROUND
+    square_error = (weight * (predicted.float() - target).square()).sum() / weight.sum()
+    inside, truth = torch.sigmoid(predicted.float()), torch.sigmoid(target)
+    axes = (1, 2, 3, 4)
+    dice = 2 * (inside * truth).sum(axes) / (inside.square().sum(axes) + truth.square().sum(axes)).clamp(min=1e-6)
+    return {"nll": 0.5 * (square_error + 1e-4).log(), "overlap": 1 - dice.mean(), "rms": square_error.sqrt()}
+
+
+def draw_gaussian(gaussian: Gaussian, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
+    """A sample; `temperature` multiplies the standard deviation."""
+    mean, log_variance = gaussian
+    noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+    return mean + temperature * noise * (0.5 * log_variance).exp()
+
+
+def kl_divergence(posterior: Gaussian, prior: Gaussian) -> Tensor:
+    """KL(q‖p) of diagonal Gaussians in nats, summed over latents, (B,)."""
+    (mean_q, log_q), (mean_p, log_p) = posterior, prior
+    return 0.5 * (log_p - log_q + (log_q.exp() + (mean_q - mean_p).square()) / log_p.exp() - 1).sum(1)
+
+
+def kl_weight(beta: float, warmup: int, updates: Tensor) -> Tensor:
+    """β after `updates` training steps: a linear rise over `warmup` of them."""
+    return beta * ((updates + 1) / max(1, warmup)).clamp(max=1.0)
+
+
+def shifted(prior: Gaussian, change: Gaussian) -> Gaussian:
+    """A posterior told as its difference from the prior, so that it starts at it (NVAE, Vahdat & Kautz 2020)."""
+    scale = (0.5 * prior[1]).exp()
+    return prior[0] + scale * change[0], (prior[1] + change[1]).clamp(-12.0, 4.0)
+
+
+def repeat_samples(condition: Tensor, samples: int) -> Tensor:
+    """(B, 3, F) → (B·samples, 3, F), a case's samples next to one another."""
+    return condition.repeat_interleave(samples, 0)

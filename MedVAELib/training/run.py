@@ -1,0 +1,42 @@
+"""What the training runs of all tasks have in common: the trainer they start with, and TensorBoard's events."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..bundle import load_bundle
+from ..models import build_model
+from .config import RunConfig
+from .trainer import Trainer
+
+
+def start_trainer(config: RunConfig, output: Path, device: torch.device, resume: bool) -> Trainer:
+    """The trainer of a run: new, from the config's initial weights, or resumed from the checkpoint in `output`."""
+    torch.manual_seed(config.trainer.seed)
+    model = build_model(config.model_name, config.model_settings)
+    if config.initial_weights:
+        model.load_state_dict(load_bundle(config.initial_weights).state_dict())
+    trainer = Trainer(model, config.trainer, output, device)
+    if resume:
+        trainer.resume()
+    return trainer
+
+
+def tensorboard(output: Path, validation: dict[str, float]) -> None:
+    """Adds a validation and the last training line to the TensorBoard events, where TensorBoard is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    lines = (output / "log.jsonl").read_text(encoding="utf-8").splitlines() if (output / "log.jsonl").exists() else []
+    last = json.loads(lines[-1]) if lines else {"step": 0}
+    with SummaryWriter(str(output / "tensorboard")) as writer:
+        for name, value in validation.items():
+            writer.add_scalar(f"validation/{name}", value, last["step"])
+        for name in set(last) - {"step", "seconds", "validation"}:
+            if np.isfinite(last[name]):
+                writer.add_scalar(f"training/{name}", last[name], last["step"])
