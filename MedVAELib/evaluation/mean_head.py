@@ -11,12 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import ndimage
 
 from ..preprocessing.outlines import SIZE
+from ..training.synthesis.star_shapes import rescaled_to_distance
 from .skull_metrics import Solid
 
-GRID = 64
+GRID = 48
 GRID_EDGE = 1.3  # of an extent: the grid reaches a little beyond the head
 AXES = {"axial": ("ofd", "bpd"), "sagittal": ("height", "ofd"), "coronal": ("height", "bpd")}
 """What the rows and the columns of a plane's canonical map show."""
@@ -26,7 +28,7 @@ DIRECTIONS = ("height", "ofd", "bpd")
 
 @dataclass(frozen=True)
 class MeanHead:
-    """field: (64, 64, 64) zyx, positive inside, extents 1 along each axis, the centroid in the middle of a grid of
+    """field: (48, 48, 48) zyx, positive inside, extents 1 along each axis, the centroid in the middle of a grid of
     edge 1.3; ratios: mean extent over the mean occipitofrontal diameter, by direction."""
 
     field: np.ndarray
@@ -50,11 +52,13 @@ class MeanHead:
         return cls(field.astype(np.float32), dict(zip(DIRECTIONS, map(float, ratios), strict=True)))
 
     def scaled(self, height: float, ofd: float, bpd: float, spacing_mm: float, size: int = SIZE) -> np.ndarray:
-        """The head with these extents in mm on a cubic grid about its centroid: (size,)*3 zyx, positive inside,
-        in units of the mean extent."""
-        step = spacing_mm / np.array([height, ofd, bpd]) * (GRID / GRID_EDGE)
+        """The head with these extents in mm on a cubic grid about its centroid: signed distance in mm, positive
+        inside, (size,)*3 zyx."""
+        extents = np.array([height, ofd, bpd])
+        step = spacing_mm / extents * (GRID / GRID_EDGE)
         offset = (GRID - 1) / 2 - step * (size - 1) / 2
-        return ndimage.affine_transform(self.field, step, offset, (size,) * 3, order=1, mode="nearest")
+        field = ndimage.affine_transform(self.field, step, offset, (size,) * 3, order=1, mode="nearest")
+        return rescaled_to_distance(torch.from_numpy(field * extents.mean()), spacing_mm).numpy()
 
     def complete(self, seen_mm: Mapping[str, float]) -> dict[str, float]:
         """All three extents in mm: those seen, the others by the mean head's ratios to those seen."""

@@ -63,7 +63,10 @@ class Case:
     see: Callable[[], object]
     measures: Mapping[str, float] = field(default_factory=dict)
     plane_distance_mm: Mapping[str, Callable[[np.ndarray], np.ndarray]] = field(default_factory=dict)
-    look: Callable[[str, Subset, Guess], None] | None = None
+
+
+Look = Callable[[Case, object, Mapping[tuple[str, Subset], Guess]], None]
+"""Called as look(case, seen, guesses of BY_COUNT by method and planes) after each case: draws the picture."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,8 @@ class Score:
 
 
 def evaluate_heads(cases: Iterator[Case] | Sequence[Case], methods: Mapping[str, Predict], total: int,
-                   subsets: Sequence[Subset] = SUBSETS, progress: Progress = no_progress,
-                   cancel: CancelToken | None = None) -> list[Score]:
+                   subsets: Sequence[Subset] = SUBSETS, look: Look | None = None,
+                   progress: Progress = no_progress, cancel: CancelToken | None = None) -> list[Score]:
     """Every method on every subset of every case. cases may be made while they are used; total: how many there are.
 
     A head whose planes cannot be used fails for every method, and counts as a failure for all. Raises Cancelled, and
@@ -111,20 +114,28 @@ def evaluate_heads(cases: Iterator[Case] | Sequence[Case], methods: Mapping[str,
         part = scaled(progress, number / total, (number + 1) / total)
         part("evaluate", 0.0, case.name)
         try:
-            seen = case.see()
-            for method, predict in methods.items():
-                cancel.check()
-                for subset, guess in zip(subsets, predict(seen, subsets), strict=True):
-                    scores.append(score(case, method, subset, guess))
-                    if case.look is not None:
-                        case.look(method, subset, guess)
+            scores += _evaluate(case, methods, subsets, look, cancel)
         except (Cancelled, DeviceMemoryError):
             raise
         except MedVAEError as error:
-            done = {(s.method, s.planes) for s in scores if s.case == case.name}
             scores += [Score(case.name, case.kind, method, subset, failure=str(error))
-                       for method in methods for subset in subsets if (method, subset) not in done]
+                       for method in methods for subset in subsets]
         part("evaluate", 1.0, case.name)
+    return scores
+
+
+def _evaluate(case: Case, methods: Mapping[str, Predict], subsets: Sequence[Subset], look: Look | None,
+              cancel: CancelToken) -> list[Score]:
+    seen = case.see()
+    scores, shown = [], {}
+    for method, predict in methods.items():
+        cancel.check()
+        for subset, guess in zip(subsets, predict(seen, subsets), strict=True):
+            scores.append(score(case, method, subset, guess))
+            if subset in BY_COUNT:
+                shown[method, subset] = guess
+    if look is not None:
+        look(case, seen, shown)
     return scores
 
 
