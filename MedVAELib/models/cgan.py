@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ..networks.skull import PLANE_COUNT, ShapeCritic
-from .planes_to_skull import PlanesToSkull, reconstruction_terms, repeat_samples
+from .planes_to_skull import PlanesToSkull, reconstruction_terms, standard_normal
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,9 @@ class ConditionalGAN(PlanesToSkull):
         loss = terms["nll"] + self.config.overlap * terms["overlap"] + self.config.adversarial * fooled + critic
         return {"loss": loss, **terms, "critic": critic, "fooled": fooled}
 
-    def sample(
+    def draw(
         self, condition: Tensor, samples: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Signed distances (B·samples, 1, 48, 48, 48), in voxels of the 96³ grid; temperature scales the noise."""
-        condition = repeat_samples(condition, samples)
-        noise = torch.randn(len(condition), self.config.noise, generator=generator, device=condition.device)
-        return self.decode(temperature * noise, condition)
+        """The generator's noise, (B·samples, noise)."""
+        shape = (len(condition) * samples, self.config.noise)
+        return temperature * standard_normal(shape, generator, condition.device)

@@ -72,9 +72,8 @@ class ConditionalVAE(PlanesToSkull):
         loss = terms["nll"] + self.config.overlap * terms["overlap"] + beta * kl / self.config.voxels
         return {"loss": loss, **terms, "kl": kl}
 
-    def sample(
+    def draw(
         self, condition: Tensor, samples: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Signed distances (B·samples, 1, 48, 48, 48), in voxels of the 96³ grid, of heads that fit the planes."""
-        condition = repeat_samples(condition, samples)
-        return self.decode(draw_gaussian(self.prior(condition.flatten(1)), generator, temperature), condition)
+        """z from the prior, (B·samples, latent)."""
+        return draw_gaussian(self.prior(repeat_samples(condition, samples).flatten(1)), generator, temperature)

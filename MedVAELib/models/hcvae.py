@@ -87,19 +87,16 @@ class HierarchicalCVAE(PlanesToSkull):
             self.updates += 1
         return {"loss": loss, **terms} | {f"kl{level + 1}": kl for level, kl in enumerate(divergences)}
 
-    def sample(
+    def draw(
         self, condition: Tensor, samples: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Tensor:
-        """Signed distances (B·samples, 1, 48, 48, 48), in voxels of the 96³ grid, of heads that fit the planes.
-
-        condition: from `encode_planes`; temperature multiplies the priors' standard deviations.
-        """
+        """[z₁, z₂, z₃] from the priors, (B·samples, 3·latent)."""
         condition = repeat_samples(condition, samples)
         code = condition[:, 0, :0]
         for level in range(PLANE_COUNT):
             drawn = draw_gaussian(self._prior(level, code, condition), generator, temperature)
             code = torch.cat([code, drawn], 1)
-        return self.decode(code, condition)
+        return code
 
     def _prior(self, level: int, code: Tensor, condition: Tensor) -> Gaussian:
         return self.prior[level](torch.cat([code, condition[:, level]], 1))

@@ -30,6 +30,22 @@ class PlanesToSkull(nn.Module):
         """code (B, Z), condition (B, 3, F) → signed distance (B, 1, 48, 48, 48), voxels of the 96³ grid, > 0 inside."""
         return self.decoder(torch.cat([code, condition.flatten(1)], 1))
 
+    def draw(
+        self, condition: Tensor, samples: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """Codes (B·samples, Z) to decode, a case's samples next to one another."""
+        raise NotImplementedError
+
+    def sample(
+        self, condition: Tensor, samples: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """Signed distances (B·samples, 1, 48, 48, 48), in voxels of the 96³ grid, of heads that fit the planes.
+
+        condition: from `encode_planes`; temperature multiplies the standard deviations of what is drawn.
+        """
+        code = self.draw(condition, samples, generator, temperature)
+        return self.decode(code, repeat_samples(condition, samples))
+
 
 def reconstruction_terms(predicted: Tensor, sdf: Tensor) -> dict[str, Tensor]:
     """How well signed distances (B, 1, 48, 48, 48), in voxels of the 96³ grid, are predicted.
@@ -50,8 +66,12 @@ def reconstruction_terms(predicted: Tensor, sdf: Tensor) -> dict[str, Tensor]:
 def draw_gaussian(gaussian: Gaussian, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
     """A sample; `temperature` multiplies the standard deviation."""
     mean, log_variance = gaussian
-    noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-    return mean + temperature * noise * (0.5 * log_variance).exp()
+    return mean + temperature * standard_normal(mean.shape, generator, mean.device) * (0.5 * log_variance).exp()
+
+
+def standard_normal(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Noise on `device`, drawn where the generator lives: one on the CPU gives the same noise on every device."""
+    return torch.randn(shape, generator=generator, device=generator.device if generator else device).to(device)
 
 
 def kl_divergence(posterior: Gaussian, prior: Gaussian) -> Tensor:

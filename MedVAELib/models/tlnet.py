@@ -64,8 +64,18 @@ class TLNet(nn.Module):
         loss = terms["nll"] + self.config.overlap * terms["overlap"] + self.config.agreement * agreement
         return {"loss": loss, **terms, "distance": distance}
 
+    def decode(self, code: Tensor, condition: Tensor) -> Tensor:
+        """Embedding (B, Z) → signed distance (B, 1, 48, 48, 48); the planes are in the embedding."""
+        return self.decoder(code)
+
+    def draw(
+        self, condition: Tensor, samples: int, generator: torch.Generator | None = None, temperature: float = 1.0
+    ) -> Tensor:
+        """The planes' embedding, `samples` times: (B·samples, embedding)."""
+        return self.from_planes(condition.flatten(1)).repeat_interleave(samples, 0)
+
     def sample(
         self, condition: Tensor, samples: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Tensor:
         """The one prediction, `samples` times: (B·samples, 1, 48, 48, 48), in voxels of the 96³ grid."""
-        return self.decoder(self.from_planes(condition.flatten(1))).repeat_interleave(samples, 0)
+        return self.decode(self.draw(condition, 1), condition).repeat_interleave(samples, 0)
