@@ -1,0 +1,53 @@
+"""Biometry of ellipsoids is known exactly; spread and percentiles follow from samples and chart."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from MedVAELib.growth_charts import BPD
+from MedVAELib.skull.biometry import UNITS, ellipse_circumference, measure_heads, summarise
+
+from .heads import ellipsoid_sdf
+
+axis = st.floats(24, 38)
+
+
+@settings(max_examples=25, deadline=None)
+@given(z=axis, y=axis, x=axis, spacing=st.floats(0.8, 1.8))
+def test_ellipsoids(z, y, x, spacing):
+    sdf = ellipsoid_sdf((z, y, x), 48, 2.0) / 2  # voxels of the 48³ grid
+    found = measure_heads(sdf.clamp(-4, 4)[None], 2 * spacing)
+    assert float(found["BPD"]) == pytest.approx(2 * x * spacing, abs=0.15 * spacing)
+    assert float(found["OFD"]) == pytest.approx(2 * y * spacing, abs=0.15 * spacing)
+    circumference = float(ellipse_circumference(torch.tensor(x), torch.tensor(y))) * spacing
+    assert float(found["HC"]) == pytest.approx(circumference, rel=4e-3)
+    assert float(found["volume"]) == pytest.approx(4 / 3 * math.pi * x * y * z * spacing**3 / 1000, rel=0.01)
+    assert float(found["cephalic index"]) == pytest.approx(100 * x / y, rel=0.01)
+
+
+def test_a_circle_and_a_line():
+    assert float(ellipse_circumference(torch.tensor(3.0), torch.tensor(3.0))) == pytest.approx(6 * math.pi)
+    assert float(ellipse_circumference(torch.tensor(1.0), torch.tensor(0.0))) == pytest.approx(4, rel=1e-3)
+
+
+def test_spread_and_percentile():
+    heads = torch.stack([ellipsoid_sdf((28.0, 36.0, x), 48, 2.0) / 2 for x in (28.0, 29.0, 30.0)])
+    measures = {measure.name: measure for measure in summarise(measure_heads(heads, 2.8), 30.0)}
+    assert list(measures) == list(UNITS)
+    bpd = measures["BPD"]
+    assert bpd.std == pytest.approx(2 * 1.4, rel=0.1)
+    assert bpd.interval == pytest.approx((bpd.value - 1.96 * bpd.std, bpd.value + 1.96 * bpd.std))
+    assert bpd.percentile == pytest.approx(BPD.percentile(bpd.value, 30.0))
+    assert measures["volume"].percentile is None
+    assert all(m.percentile is None for m in summarise(measure_heads(heads, 2.8)))
+    assert all(m.std == 0 for m in summarise(measure_heads(heads[:1], 2.8)))
+
+
+def test_an_empty_field_measures_nothing():
+    found = measure_heads(torch.full((1, 8, 8, 8), -1.0), 1.0)
+    assert all(float(value) == 0 for value in found.values())

@@ -1,0 +1,41 @@
+"""Streamed moments of heads equal those of all samples at once, whatever the batches."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from MedVAELib.skull.moments import SOFTNESS, HeadMoments
+
+from .heads import ellipsoid_sdf
+
+
+def drawn(count: int, size: int = 20) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    axes = 14 * (1 + 0.05 * torch.randn(count, 3, generator=generator))
+    return torch.stack([ellipsoid_sdf(tuple(a.tolist()), size, 2.0) for a in axes]).clamp(-8, 8)
+
+
+@pytest.mark.parametrize("batches", [(12,), (5, 7), (1,) * 12])
+def test_streamed_moments_are_those_of_all_samples(batches):
+    samples = drawn(12)
+    moments = HeadMoments((20, 20, 20))
+    for batch in samples.split(list(batches)):
+        moments.update(batch)
+    fine = F.interpolate(samples[:, None], scale_factor=2, mode="trilinear", align_corners=False)[:, 0].double()
+    probability = (fine / SOFTNESS).sigmoid()
+    mean, std = moments.probability()
+    assert (mean - probability.mean(0)).abs().max() < 2e-4
+    assert (std - probability.std(0)).abs().max() < 2e-4
+    distance, spread = moments.distance()
+    assert (distance - fine.mean(0)).abs().max() < 1e-4
+    near = fine.mean(0).abs() < 3  # the spread is interpolated; it is smooth near the surface
+    assert (spread - fine.std(0)).abs()[near].max() < 0.06
+    assert float(mean.min()) == 0 and float(mean.max()) == 1
+
+
+def test_one_sample_has_no_spread():
+    moments = HeadMoments((20, 20, 20))
+    moments.update(drawn(1))
+    assert float(moments.probability()[1].max()) == 0 and float(moments.distance()[1].max()) == 0
