@@ -3,21 +3,34 @@
 No network but the one that finds the outlines: it sees the same outlines as the models and knows nothing of shape
 beyond the mean. On real atlas heads with exactly known extents it reaches a Dice of .97, so a model earns its place
 only above it.
+
+    python -m MedVAELib.evaluation.mean_head Resources/configs/fetal-skull.yaml    writes the mean head that ships
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from scipy import ndimage
 
+from ..errors import InputError
 from ..preprocessing.outlines import SIZE
+from ..resources import resource_dir
+from ..skull.config import SkullRun
+from ..training.config import data_path, read_config
+from ..training.synthesis.head_masks import mask_files, read_mask
 from ..training.synthesis.star_shapes import rescaled_to_distance
 from .skull_metrics import Solid
 
+FILE = "fetal-mean-head.safetensors"
 GRID = 48
 GRID_EDGE = 1.3  # of an extent: the grid reaches a little beyond the head
 AXES = {"axial": ("ofd", "bpd"), "sagittal": ("height", "ofd"), "coronal": ("height", "bpd")}
@@ -29,13 +42,14 @@ DIRECTIONS = ("height", "ofd", "bpd")
 @dataclass(frozen=True)
 class MeanHead:
     """field: (48, 48, 48) zyx, positive inside, extents 1 along each axis, the centroid in the middle of a grid of
-    edge 1.3; ratios: mean extent over the mean occipitofrontal diameter, by direction."""
+    edge 1.3; ratios: mean of each extent over the occipitofrontal diameter, by direction; names: of the heads in it."""
 
     field: np.ndarray
     ratios: Mapping[str, float]
+    names: Sequence[str] = ()
 
     @classmethod
-    def of(cls, heads: Iterable[Solid]) -> MeanHead:
+    def of(cls, heads: Iterable[Solid], names: Sequence[str] = ()) -> MeanHead:
         """The mean of heads, each brought to extents of 1 first. Raises ValueError without any."""
         fields, extents = [], []
         for head in heads:
@@ -49,7 +63,28 @@ class MeanHead:
         rough = Solid(mean, GRID_EDGE / GRID)
         field = _sampled(mean, rough.centroid, extents_mm(rough) / rough.spacing_mm)
         ratios = np.mean([extent / extent[1] for extent in extents], axis=0)
-        return cls(field.astype(np.float32), dict(zip(DIRECTIONS, map(float, ratios), strict=True)))
+        return cls(field.astype(np.float32), dict(zip(DIRECTIONS, map(float, ratios), strict=True)), tuple(names))
+
+    @classmethod
+    def shipped(cls) -> MeanHead:
+        """The mean of the training heads of the shipped models."""
+        return cls.read(resource_dir() / "atlas" / FILE)
+
+    @classmethod
+    def read(cls, path: Path) -> MeanHead:
+        """Raises InputError for a file that is none."""
+        try:
+            with safe_open(str(path), "np") as file:
+                about = file.metadata() or {}
+                return cls(file.get_tensor("field").astype(np.float32), json.loads(about["ratios"]),
+                           tuple(json.loads(about["heads"])))
+        except (OSError, SafetensorError, KeyError, ValueError):
+            raise InputError(f"{path} is no mean head: install MedVAE again, or make it anew.") from None
+
+    def write(self, path: Path) -> None:
+        """As float16, with what it was made of."""
+        about = {"ratios": json.dumps(dict(self.ratios)), "heads": json.dumps(list(self.names))}
+        save_file({"field": self.field.astype(np.float16)}, path, about)
 
     def scaled(self, height: float, ofd: float, bpd: float, spacing_mm: float, size: int = SIZE) -> np.ndarray:
         """The head with these extents in mm on a cubic grid about its centroid: signed distance in mm, positive
@@ -95,3 +130,18 @@ def _sampled(field: np.ndarray, centre: np.ndarray, extents: np.ndarray) -> np.n
     """The field on the normalised grid: `centre` and `extents` in voxels (zyx)."""
     step = extents * (GRID_EDGE / GRID)
     return ndimage.affine_transform(field, step, centre - step * (GRID - 1) / 2, (GRID,) * 3, order=1, mode="nearest")
+
+
+def mean_training_head(config: Path) -> MeanHead:
+    """The mean of the typical heads (none with spina bifida) that a training config trains on."""
+    data = read_config(config, SkullRun).data
+    files = mask_files(data_path(data.head_masks))
+    names = [name for name in data.train if "SB" not in name]
+    heads = (read_mask(name, files[name]) for name in names)
+    return MeanHead.of((Solid(head.sdf.numpy(), head.spacing_mm) for head in heads), names)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m MedVAELib.evaluation.mean_head CONFIG")
+    mean_training_head(Path(sys.argv[1])).write(resource_dir() / "atlas" / FILE)

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from .metrics import CONFIDENCE, RESAMPLES, mean_with_interval
 from .skull import BY_COUNT, FAR_MM, LEVELS, MEAN_HEAD, NEAR_MM, SUBSETS, Score, Subset
-from .tables import markdown_table
+from .tables import markdown_table, percent
 
 FIGURES: Mapping[str, tuple[str, int, Callable[[Score], float]]] = {
     "dice": ("Dice", 4, lambda s: s.agreement.dice),
@@ -131,8 +131,8 @@ def _agreement_table(scores: Sequence[Score], subsets: Sequence[Subset]) -> str:
         chosen = [s for s in scores if s.planes == planes]
         for method in methods(chosen):
             heads = sum(s.method == method and not s.failure for s in chosen)
-            rows.append([named(planes), method, str(heads),
-                         *(_figure(mean_of(chosen, method, name), digits) for name, (_, digits, _) in FIGURES.items())])
+            figures = (estimated(mean_of(chosen, method, name), digits) for name, (_, digits, _) in FIGURES.items())
+            rows.append([named(planes), method, str(heads), *figures])
     return markdown_table(["planes", "method", "heads", *(title for title, _, _ in FIGURES.values())], rows)
 
 
@@ -141,7 +141,7 @@ def _gain_table(scores: Sequence[Score], ours: str) -> str:
     for planes in SUBSETS:
         chosen = [s for s in scores if s.planes == planes]
         if chosen:
-            rows.append([named(planes), *(_figure(gain(chosen, ours, MEAN_HEAD, name), FIGURES[name][1], signed=True)
+            rows.append([named(planes), *(estimated(gain(chosen, ours, MEAN_HEAD, name), FIGURES[name][1], signed=True)
                                           for name in COMPARED)])
     return markdown_table(["planes", *(FIGURES[name][0] for name in COMPARED)], rows)
 
@@ -154,10 +154,10 @@ def _kind_table(scores: Sequence[Score]) -> str:
         for planes in BY_COUNT:
             chosen = [s for s in scores if s.planes == planes and s.kind == kind]
             for method in methods(chosen):
-                against = "" if method == ours else _figure(gain(chosen, ours, method, "surface_mm"), 2, signed=True)
+                against = "" if method == ours else estimated(gain(chosen, ours, method, "surface_mm"), 2, signed=True)
                 heads = sum(s.method == method and not s.failure for s in chosen)
                 rows.append([kind, named(planes), method, str(heads),
-                             *(_figure(mean_of(chosen, method, name), FIGURES[name][1]) for name in names), against])
+                             *(estimated(mean_of(chosen, method, name), FIGURES[name][1]) for name in names), against])
     return markdown_table(["kind", "planes", "method", "heads", *(FIGURES[name][0] for name in names),
                            f"gain of {ours} over it, surface mm"], rows)  # fmt: skip
 
@@ -165,14 +165,14 @@ def _kind_table(scores: Sequence[Score]) -> str:
 def _spread_table(scores: Sequence[Score], method: str) -> str:
     table = uncertainty(scores, method)
     falls = table.pop("falls_with_each_plane")
-    rows = [[planes, str(row["heads"]), *(_number(row[key], 2) for key in ("std_mm", "near_mm", "far_mm")),
-             *(_percent(share) for share in row["within"].values()),
-             *(_number(row[key], 2) for key in ("correlation_over_surface", "correlation_over_heads"))]
+    rows = [[planes, str(row["heads"]), *(number(row[key], 2) for key in ("std_mm", "near_mm", "far_mm")),
+             *(percent(share) for share in row["within"].values()),
+             *(number(row[key], 2) for key in ("correlation_over_surface", "correlation_over_heads"))]
             for planes, row in table.items() if row["heads"]]
     text = markdown_table(["planes", "heads", "std mm", "near a plane", "far from all",
                            *(f"within {level:.0%}" for level in LEVELS), "correlation with error over the surface",
                            "over heads"], rows)  # fmt: skip
-    return text + f"\nIt falls with the second and again with the third plane in {_percent(falls)} of the heads.\n"
+    return text + f"\nIt falls with the second and again with the third plane in {percent(falls)} of the heads.\n"
 
 
 def _measure_table(scores: Sequence[Score]) -> str:
@@ -187,9 +187,9 @@ def _measure_table(scores: Sequence[Score]) -> str:
                 error = np.array([estimate.value - true for estimate, true in pairs])
                 std = np.array([estimate.std for estimate, _ in pairs])
                 relative = np.abs(error) / np.array([true for _, true in pairs])
-                rows.append([name, named(planes), method, _figure(mean_with_interval(np.abs(error)), 2),
-                             _percent(float(relative.mean())), _figure(mean_with_interval(error), 2, signed=True),
-                             _number(_mean(std), 2), *(_percent(share) for share in _within(error, std))])
+                rows.append([name, named(planes), method, estimated(mean_with_interval(np.abs(error)), 2),
+                             percent(float(relative.mean())), estimated(mean_with_interval(error), 2, signed=True),
+                             number(_mean(std), 2), *(percent(share) for share in share_within(error, std))])
     return markdown_table(["measure", "planes", "method", "mean abs. error", "of the measure", "mean error", "std",
                            *(f"within {level:.0%}" for level in LEVELS)], rows)  # fmt: skip
 
@@ -198,7 +198,7 @@ def _worst_table(scores: Sequence[Score], ours: str, rows: int = 8) -> str:
     chosen = [s for s in scores if s.method == ours and s.planes in BY_COUNT and not s.failure]
     chosen.sort(key=lambda s: -s.agreement.hausdorff_mm)
     return markdown_table(["head", "kind", "planes", *(FIGURES[name][0] for name in COMPARED)], [
-        [s.case, s.kind, named(s.planes), *(_number(FIGURES[name][2](s), FIGURES[name][1]) for name in COMPARED)]
+        [s.case, s.kind, named(s.planes), *(number(FIGURES[name][2](s), FIGURES[name][1]) for name in COMPARED)]
         for s in chosen[:rows]])  # fmt: skip
 
 
@@ -232,7 +232,8 @@ def named(planes: Subset) -> str:
     return " + ".join(planes)
 
 
-def _within(error: np.ndarray, std: np.ndarray) -> list[float]:
+def share_within(error: np.ndarray, std: np.ndarray) -> list[float]:
+    """Shares of errors inside the central normal interval of each of LEVELS; NaN without a standard deviation."""
     if not np.isfinite(std).all() or not (std > 0).any():
         return [float("nan")] * len(LEVELS)
     return [float((np.abs(error) <= NormalDist().inv_cdf(0.5 + level / 2) * std).mean()) for level in LEVELS]
@@ -244,17 +245,15 @@ def _mean(values: Sequence[float] | np.ndarray) -> float:
     return float(values.mean()) if values.size else float("nan")
 
 
-def _figure(estimate: tuple[float, float, float], digits: int, signed: bool = False) -> str:
+def estimated(estimate: Sequence[float], digits: int, signed: bool = False) -> str:
+    """Value and interval (value, low, high), e.g. "0.52 [0.44, 0.61]"."""
     value, low, high = estimate
-    text = _number(value, digits, signed)
+    text = number(value, digits, signed)
     if not (math.isfinite(low) and math.isfinite(high)):
         return text
-    return f"{text} [{_number(low, digits, signed)}, {_number(high, digits, signed)}]"
+    return f"{text} [{number(low, digits, signed)}, {number(high, digits, signed)}]"
 
 
-def _number(value: float, digits: int, signed: bool = False) -> str:
+def number(value: float, digits: int, signed: bool = False) -> str:
+    """"–" where it is not defined."""
     return f"{value:{'+' if signed else ''}.{digits}f}" if math.isfinite(value) else "–"
-
-
-def _percent(value: float) -> str:
-    return f"{value:.1%}" if math.isfinite(value) else "–"
