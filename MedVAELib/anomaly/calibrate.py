@@ -112,7 +112,7 @@ def _regression_rows(detector: Detector, case: SyntheticCase) -> tuple[NDArray, 
     """Unweighted z, tissue probabilities and truth of all lesion voxels and as many of the others as are cheap."""
     maps = score_inputs(detector, case.scan)
     inputs = replace(maps.inputs("reconstruction_probability"), weight=np.ones_like(maps.expected))
-    z, lesion = zscore(inputs), sitk.GetArrayFromImage(case.lesions)[maps.box] > 0
+    z, lesion = zscore(inputs), maps.boxed(case.lesions) > 0
     chosen = _some(maps.brain_box, np.random.default_rng(0))
     return z[chosen], inputs.probability[(slice(None), *chosen)].T, lesion[chosen]
 
@@ -121,7 +121,7 @@ def _raw_scores(detector: Detector, scan: Scan, excluded: sitk.Image | None) -> 
     maps = score_inputs(detector, scan)
     inside = maps.brain_box
     if excluded is not None:
-        inside = inside & (sitk.GetArrayFromImage(excluded)[maps.box] == 0)
+        inside = inside & (maps.boxed(excluded) == 0)
     chosen = _some(inside, np.random.default_rng(0))
     return {
         (name, side): maps.raw(name, sign)[chosen] for name in SCORES for side, sign in (("bright", 1), ("dark", -1))

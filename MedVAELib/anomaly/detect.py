@@ -71,10 +71,10 @@ def detect_anomalies(
     progress("findings", 0.9, "Describing findings")
     with timer.stage("findings"):
         limit = threshold(fpr)
-        first_ijk = tuple(part.start for part in reversed(maps.box))
-        mask, components, findings = rank_findings(
-            bright, dark, limit, maps.crop, first_ijk, maps.anatomy.probability, maps.anatomy.grid
+        mask, components, found = rank_findings(
+            bright, dark, limit, maps.crop, maps.anatomy.probability, maps.anatomy.grid
         )
+        findings = [maps.in_scan(finding) for finding in found]
     warnings = [*scan.warnings, *warnings, *_anatomy_warnings(maps.anatomy, maps.brain_box, scan)]
     provenance = {
         **_provenance(maps), "seed": seed, "samples": samples, "fpr": fpr, "score": score, "score_unit": UNIT,

@@ -19,7 +19,7 @@ _MIDLINE_MM = 4.0
 
 def rank_findings(
     bright: NDArray[np.float32], dark: NDArray[np.float32] | None, limit: float, image: sitk.Image,
-    first_ijk: tuple[int, int, int], probability: NDArray[np.float32], grid: sitk.Image,
+    probability: NDArray[np.float32], grid: sitk.Image,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], list[Finding]]:  # fmt: skip
     """Mask (1 bright, 2 dark), component labels and findings, worst first; labels are ranks.
 
@@ -30,12 +30,12 @@ def rank_findings(
     mask = (bright > limit).astype(np.uint8)
     components = find_components(mask > 0, voxel_ml)
     ranked = [(b, f, components, f.label) for b, f in
-              describe(components, bright, image, "bright", probability, grid, first_ijk)]  # fmt: skip
+              describe(components, bright, image, "bright", probability, grid)]  # fmt: skip
     if dark is not None:
         hypo = find_components((dark > limit + np.log10(DARK_STRICTNESS)) & (mask == 0), voxel_ml)
         mask[hypo > 0] = 2
         ranked += [(b, f, hypo, f.label) for b, f in
-                   describe(hypo, dark, image, "dark", probability, grid, first_ijk)]  # fmt: skip
+                   describe(hypo, dark, image, "dark", probability, grid)]  # fmt: skip
     ranked.sort(key=lambda row: -row[0])
     tables = {id(components): np.zeros(int(components.max()) + 1, np.uint16)}
     if dark is not None:
@@ -59,12 +59,12 @@ def find_components(mask: NDArray[np.bool_], voxel_ml: float) -> NDArray[np.uint
 
 def describe(
     labels: NDArray[np.uint16], score: NDArray[np.float32], image: sitk.Image, polarity: str,
-    probability: NDArray[np.float32], grid: sitk.Image, first_ijk: tuple[int, int, int] = (0, 0, 0),
+    probability: NDArray[np.float32], grid: sitk.Image,
 ) -> list[tuple[float, Finding]]:  # fmt: skip
     """One finding per label with its burden (mean score × ml), by which findings are ranked.
 
-    labels, score: zyx on the grid of `image`; probability: (K, D, H, W) on the model's grid, for the location;
-    first_ijk: index of the image's first voxel in the whole scan, added to the bounding boxes.
+    labels, score: zyx on the grid of `image`, whose voxels the bounding boxes count; probability: (K, D, H, W) on the
+    model's grid, for the location.
     """
     voxel_ml = float(np.prod(image.GetSpacing())) / 1000
     order = np.argsort(labels, axis=None, kind="stable")
@@ -82,7 +82,7 @@ def describe(
             volume_ml=len(flat) * voxel_ml, peak=float(values.max()), mean=float(values.mean()),
             centroid_ras_mm=tuple(float(v) for v in centroid),
             peak_ras_mm=tuple(float(v) for v in ijk_to_ras_mm(image, zyx[values.argmax()][::-1])),
-            bbox_ijk=tuple(int(v) + first for v, first in zip(low[::-1], first_ijk, strict=True)),
+            bbox_ijk=tuple(int(v) for v in low[::-1]),
             bbox_size_ijk=tuple(int(v) for v in (high - low + 1)[::-1]),
         )  # fmt: skip
         rows.append((finding.mean * finding.volume_ml, finding))

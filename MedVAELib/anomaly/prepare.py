@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..preprocessing.geometry import rounded_geometry
 from ..preprocessing.intensity import Foreground, find_foreground
+from ..preprocessing.turning import Turn
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
 from ..timing import Timer
@@ -29,14 +30,15 @@ contrast of 2.5 spreads or more, noise 0.39 and 0.9–1.8."""
 class PreparedScan:
     """A scan read by a detector: nothing here depends on posterior samples, threshold or score.
 
-    space: the scan's image with its geometry rounded, on which everything is computed. values: (z, y, x), the scan's
-    intensities with everything outside `foreground.support` set to its offset. The arrays are read-only, so that
-    detections that share them cannot change each other. The maps last computed from it are kept with it, by posterior
-    samples and seed.
+    space: the scan's image turned to the patient's axes (`turn`), with its geometry rounded; everything is computed on
+    it. values: (z, y, x) there, the scan's intensities with everything outside `foreground.support` set to its offset.
+    The arrays are read-only, so that detections that share them cannot change each other. The maps last computed from
+    it are kept with it, by posterior samples and seed.
     """
 
     scan: Scan
     detector: Detector
+    turn: Turn
     space: sitk.Image
     values: NDArray[np.float32]
     foreground: Foreground
@@ -70,8 +72,9 @@ def prepare_scan(
     cancel, timer = cancel or CancelToken(), timer or Timer()
     progress("anatomy", 0.05, "Reading the healthy anatomy")
     with timer.stage("anatomy"):
-        space = rounded_geometry(scan.image)
-        values = scan.array_zyx()
+        turn = Turn.to_patient(scan.image)
+        space = rounded_geometry(turn.image(scan.image))
+        values = sitk.GetArrayFromImage(space)
         foreground = find_foreground(values)
         values = np.where(foreground.support, values, np.float32(foreground.offset))
         cancel.check()
@@ -90,4 +93,4 @@ def prepare_scan(
                 "brain scan whose header gives its true orientation and voxel size."
             )
     cancel.check()
-    return PreparedScan(scan, detector, space, values, foreground, anatomy, fit)
+    return PreparedScan(scan, detector, turn, space, values, foreground, anatomy, fit)

@@ -1,4 +1,4 @@
-"""What the scores are computed from and on: maps on the scan's own voxels, around the brain."""
+"""What the scores are computed from and on: maps on the scan's own voxels, turned to the patient, around the brain."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from ..tissues import WHITE
 from .anatomy import Anatomy, brain_mask
 from .calibration import ScoreCalibration
 from .prepare import PreparedScan
+from .result import Finding
 from .scores import SCORES, ScoreInputs
 
 _MARGIN_VOXELS = 3
@@ -54,14 +55,14 @@ def sample_maps(
 
 
 class ScoreMaps:
-    """Everything on the scan's own voxels, inside a box around the brain to save time; `image` puts it back."""
+    """Everything on the scan's own voxels, turned, inside a box around the brain to save time; `image` puts it back."""
 
     def __init__(
         self, prepared: PreparedScan, anatomy: Anatomy, recon_std: NDArray[np.float32], cancel: CancelToken
     ):
         """anatomy: the prepared scan's own, or with the mean probability over posterior samples; recon_std: standard
         deviation over them, (D, H, W)."""
-        self.scan, self.space = prepared.scan, prepared.space
+        self.scan, self.turn, self.space = prepared.scan, prepared.turn, prepared.space
         self.fit, self.detector = prepared.fit, prepared.detector
         self.anatomy, fit, detector = anatomy, prepared.fit, prepared.detector
         expected, variance = fit.expected(anatomy.probability)
@@ -162,8 +163,18 @@ class ScoreMaps:
 
     def image(self, values: NDArray) -> sitk.Image:
         """The box put back into a volume with exactly the scan's grid."""
-        whole = np.zeros(self.scan.image.GetSize()[::-1], values.dtype)
+        whole = np.zeros(self.space.GetSize()[::-1], values.dtype)
         whole[self.box] = values
-        image = sitk.GetImageFromArray(whole)
+        image = sitk.GetImageFromArray(self.turn.back(whole))
         image.CopyInformation(self.scan.image)
         return image
+
+    def boxed(self, image: sitk.Image) -> NDArray:
+        """What an image on the scan's grid holds in the box, as everything here lies."""
+        return sitk.GetArrayFromImage(self.turn.image(image))[self.box]
+
+    def in_scan(self, finding: Finding) -> Finding:
+        """A finding whose bounding box counts the voxels of the box, with one that counts the scan's."""
+        first = [low + part.start for low, part in zip(finding.bbox_ijk, reversed(self.box), strict=True)]
+        first, size = self.turn.box_back(first, finding.bbox_size_ijk, self.space.GetSize())
+        return replace(finding, bbox_ijk=first, bbox_size_ijk=size)

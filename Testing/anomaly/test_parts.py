@@ -121,9 +121,9 @@ def test_findings_have_true_volume_place_and_box(ball):
     score = np.where(mask, 3.0, 0.0).astype(np.float32)
     score[9, 11, 4] = 5.0
     labels = find_components(mask, 0.036)
-    (_, first), *rest = describe(labels, score, image, "bright", probability, grid, (100, 200, 300))
+    (_, first), *rest = describe(labels, score, image, "bright", probability, grid)
     assert first.volume_ml == pytest.approx(18 * 0.036) and first.peak == 5.0
-    assert first.bbox_ijk == (103, 210, 308) and first.bbox_size_ijk == (3, 3, 2)
+    assert first.bbox_ijk == (3, 10, 8) and first.bbox_size_ijk == (3, 3, 2)
     assert first.peak_ras_mm == pytest.approx(tuple(ijk_to_ras_mm(image, (4, 11, 9))))
     assert first.location.startswith("right") and first.centroid_ras_mm[0] > 5
     assert len(rest) == 1  # 0.036 ml is just large enough
