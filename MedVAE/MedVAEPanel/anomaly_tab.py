@@ -20,7 +20,7 @@ from .tabs import Tab
 from .task_run import Running, TaskRun
 
 _SEED = 0
-_MODALITIES = ("flair", "dwi")
+_MODALITIES = {"flair", "dwi"}
 
 
 class AnomalyTab(Tab):
@@ -32,7 +32,6 @@ class AnomalyTab(Tab):
 
     def setup(self, page) -> None:
         self.ui = ui = slicer.util.childWidgetVariables(page)
-        self._gui_tag = self._observer = None
         scene = slicer.mrmlScene
         self._observers = [scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._on_node_removed),
                            scene.AddObserver(scene.NodeAddedEvent, lambda *a: self._soon.start())]  # fmt: skip
@@ -46,10 +45,8 @@ class AnomalyTab(Tab):
             _("Compares the scan with the healthy brain behind it. You can keep working meanwhile."),
             self._missing, self.detect, self._on_parameters)  # fmt: skip
         self.status = ScanStatus(self.panel.worker, ui.statusLabel, self.run.update_button)
-        self.bundles = choices.ComboChoice(ui.bundleCombo, lambda name: self._set("bundle", name))
-        self.devices = choices.ComboChoice(ui.deviceCombo, lambda name: self._set("device", name))
-        self.devices.offer(choices.devices({}), "auto", final=False)
-        self.bundles.offer(choices.Offer([choices.Entry("", _("Default"))]), "", final=False)
+        self.model = choices.ModelChoice(self, ui, lambda bundle: not _MODALITIES.isdisjoint(bundle["modality"]))
+        self.bundles = self.model.bundles
         ui.sampleButton.connect("clicked(bool)", lambda *a: self._load_sample())
 
     @property
@@ -59,13 +56,8 @@ class AnomalyTab(Tab):
     # --- Scene and parameters ----------------------------------------------------------------------------------------
 
     def set_parameter_node(self, parameters) -> None:
-        if self.parameters is not None:
-            self.parameters.disconnectGui(self._gui_tag)
-            self.parameters.RemoveObserver(self._observer)
-        self.parameters = parameters
+        self.bind(parameters, self.ui, self._on_parameters)
         if parameters is not None:
-            self._gui_tag = parameters.connectGui(self.ui)
-            self._observer = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, self._on_parameters)
             self._choose_a_scan()
             self._on_parameters()
         else:
@@ -102,16 +94,11 @@ class AnomalyTab(Tab):
         parameters = self.parameters
         if parameters is None:
             return
-        self.bundles.choose(parameters.bundle)
-        self.devices.choose(parameters.device)
+        self.model.show(parameters)
         if self.running is None:
             self.status.look(parameters.scan)
         self.run.update_button()
         self.results.update(parameters)
-
-    def _set(self, name: str, value: Any) -> None:
-        if self.parameters is not None:
-            setattr(self.parameters, name, value)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_removed(self, caller, event, node) -> None:
@@ -119,11 +106,7 @@ class AnomalyTab(Tab):
             self.run.cancel(_("The scan was removed, so its detection was cancelled."))
 
     def on_offers(self) -> None:
-        offers, parameters = self.panel.offers, self.parameters
-        if offers.info:
-            self.devices.offer(choices.devices(offers.info), parameters.device if parameters else "auto")
-        if offers.bundles:
-            self.bundles.offer(choices.bundles(offers.bundles, _MODALITIES), parameters.bundle if parameters else "")
+        self.model.on_offers(self.panel.offers)
         self.run.update_button()
 
     # --- Detecting ---------------------------------------------------------------------------------------------------
@@ -142,12 +125,9 @@ class AnomalyTab(Tab):
         scan = parameters.scan
         self.panel.log.secrets.add(scan.GetName() or "")
         settings = {
-            "modality": parameters.modality.value, "bundle": parameters.bundle or self.bundles.default,
-            "device": parameters.device, "samples": parameters.samples, "fpr": parameters.falsePositivePercent / 100,
-            "score": "zscore", "seed": _SEED,
+            "modality": parameters.modality.value, **self.model.request(), "samples": parameters.samples,
+            "fpr": parameters.falsePositivePercent / 100, "score": "zscore", "seed": _SEED,
         }  # fmt: skip
-        if not settings["bundle"]:
-            del settings["bundle"]
         ijk_to_ras = placement(scan).ijk_to_ras
 
         def add(reply: Mapping[str, Any], seconds: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +71,42 @@ class ComboChoice:
         return self._refusals.get(self._values[index], "") if 0 <= index < len(self._values) else ""
 
 
+class ModelChoice:
+    """A tab's boxes for bundle and device, kept in its parameters `bundle` and `device`.
+
+    `fits(bundle)` says whether the tab can use a bundle; `default`: the one that stands for "no choice made".
+    """
+
+    def __init__(self, tab, ui, fits: Callable[[Mapping[str, Any]], bool], default: str = ""):
+        self.tab, self._fits, self._default = tab, fits, default
+        self.bundles = ComboChoice(ui.bundleCombo, lambda name: self._set("bundle", name))
+        self.devices = ComboChoice(ui.deviceCombo, lambda name: self._set("device", name))
+        self.devices.offer(devices({}), "auto", final=False)
+        self.bundles.offer(Offer([Entry("", _("Default"))]), "", final=False)
+
+    def show(self, parameters) -> None:
+        self.bundles.choose(parameters.bundle)
+        self.devices.choose(parameters.device)
+
+    def on_offers(self, offers) -> None:
+        parameters = self.tab.parameters
+        if offers.info:
+            self.devices.offer(devices(offers.info), parameters.device if parameters else "auto")
+        if offers.bundles:
+            found = bundles(offers.bundles, self._fits, self._default)
+            self.bundles.offer(found, parameters.bundle if parameters else "")
+
+    def request(self) -> dict[str, str]:
+        """The fields of a request; without "bundle" the worker takes its own default."""
+        parameters = self.tab.parameters
+        bundle = parameters.bundle or self.bundles.default
+        return {"device": parameters.device} | ({"bundle": bundle} if bundle else {})
+
+    def _set(self, name: str, value: str) -> None:
+        if self.tab.parameters is not None:
+            setattr(self.tab.parameters, name, value)
+
+
 def devices(info: Mapping[str, Any]) -> Offer:
     """Entries for the devices that the worker found."""
     found = info.get("devices", [])
@@ -88,14 +124,14 @@ def devices(info: Mapping[str, Any]) -> Offer:
     return offer
 
 
-def bundles(reply: Mapping[str, Any], modalities: Container[str]) -> Offer:
-    """Entries for the installed bundles that read one of these modalities; the tooltip is the model card in short.
+def bundles(reply: Mapping[str, Any], fits: Callable[[Mapping[str, Any]], bool], default: str = "") -> Offer:
+    """Entries for the installed bundles that fit; the tooltip is the model card in short.
 
-    One that is too damaged to say what it reads is among them.
+    One that is too damaged to say what it is for is among them. default: its name, the worker's own if not given.
     """
     offer = Offer()
     for bundle in reply.get("bundles", []):
-        if "modality" in bundle and not any(modality in modalities for modality in bundle["modality"]):
+        if "modality" in bundle and not fits(bundle):
             continue
         if not bundle["valid"]:
             text = _("{name} (damaged)").format(name=bundle["name"])
@@ -107,7 +143,8 @@ def bundles(reply: Mapping[str, Any], modalities: Container[str]) -> Offer:
         text = f"{bundle['name']} {bundle.get('version', '')}".strip()
         offer.append(Entry(bundle["name"], text, "\n".join(line for line in lines if line)))
     names = [entry.value for entry in offer]
-    offer.default = reply["default"] if reply.get("default") in names else next(iter(names), "")
+    default = default or reply.get("default", "")
+    offer.default = default if default in names else next(iter(names), "")
     return offer
 
 

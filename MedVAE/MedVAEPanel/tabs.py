@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pkgutil
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import qt
 import slicer
+import vtk
 
 
 class Tab:
@@ -29,6 +31,7 @@ class Tab:
     def __init__(self, panel):
         self.panel = panel
         self.parameters = None
+        self._gui_tag = self._observer = None
 
     @property
     def running(self):
@@ -48,6 +51,17 @@ class Tab:
     def set_parameter_node(self, parameters) -> None:
         """parameters: an instance of `Parameters`, or None while there is no scene to keep them in."""
         self.parameters = parameters
+
+    def bind(self, parameters, ui, on_change: Callable) -> None:
+        """For `set_parameter_node`: what the widgets of `ui` show and what `parameters` holds is one; `on_change` is
+        told of every change."""
+        if self.parameters is not None:
+            self.parameters.disconnectGui(self._gui_tag)
+            self.parameters.RemoveObserver(self._observer)
+        self.parameters = parameters
+        if parameters is not None:
+            self._gui_tag = parameters.connectGui(ui)
+            self._observer = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, on_change)
 
     def on_offers(self) -> None:
         """`panel.offers` has changed: devices, installed packages or bundles."""

@@ -59,12 +59,12 @@ class TaskRun:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
             reason = error.strerror or error
-            return self.say(_("The scan cannot be handed over ({reason}): make room in the folder for temporary "
+            return self.say(_("The image cannot be handed over ({reason}): make room in the folder for temporary "
                               "files, {folder}.").format(reason=reason, folder=slicer.app.temporaryPath), bad=True)
         running = self.running = Running(subject, folder, time.monotonic(), on_result)
         self.bar.value = 0
         self.bar.setVisible(True)
-        self.say(_("Starting…") if worker.state == "stopped" else _("Handing over the scan…"))
+        self.say(_("Starting…") if worker.state == "stopped" else _("Handing over the image…"))
         running.job = worker.request(
             task, {**request, "output": str(folder / "result")}, lambda reply: self._on_result(running, reply),
             lambda error: self._on_error(running, error), self._on_progress)  # fmt: skip

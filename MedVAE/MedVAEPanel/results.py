@@ -1,0 +1,130 @@
+"""What the results of all tabs have in common: nodes that know their run, are found again by it and go as one.
+
+Every node of a run carries its number (`RUN`) and its part in it (`ROLE`), so that results are known again after the
+scene was saved and loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import slicer
+
+from .scan_node import ROLE, RUN
+
+PROVENANCE = "MedVAE.Provenance"
+_DIGITS = 20
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run's nodes in the scene; any of them may have been deleted by the user (then None).
+
+    A tab derives its own from this and says what its runs' numbers begin with, so that no tab takes another's result
+    for one of its own.
+    """
+
+    run: str
+    kind: ClassVar[str] = ""
+
+    def node(self, role: str):
+        for node in nodes_of(self.run):
+            if node.GetAttribute(ROLE) == role:
+                return node
+        return None
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        texts = (node.GetAttribute(PROVENANCE) for node in nodes_of(self.run))
+        return json.loads(next((text for text in texts if text), "{}"))
+
+    @classmethod
+    def of(cls, node):
+        """The result that a node belongs to."""
+        run = node.GetAttribute(RUN) if node is not None else None
+        return cls(run) if run and run[:-_DIGITS] == cls.kind else None
+
+    @classmethod
+    def all(cls) -> list:
+        """The results in the scene, oldest first."""
+        runs = {node.GetAttribute(RUN) for node in all_nodes() if node.GetAttribute(RUN)}
+        return [cls(run) for run in sorted(runs) if run[:-_DIGITS] == cls.kind]
+
+    @classmethod
+    def last(cls):
+        """The newest result in the scene."""
+        return next(reversed(cls.all()), None)
+
+    @classmethod
+    def new(cls):
+        """A result without nodes yet, newer than all others."""
+        last = cls.last()
+        number = max(time.time_ns(), int(last.run[-_DIGITS:]) + 1 if last else 0)
+        return cls(f"{cls.kind}{number:0{_DIGITS}d}")
+
+
+def provenance_attributes(
+    reply: Mapping[str, Any], settings: Mapping[str, Any], more: Mapping[str, Any]
+) -> dict[str, str]:
+    """Where a result came from, as attributes of its nodes: in short, and in full as JSON."""
+    provenance = reply.get("provenance", {})
+    record = {**provenance, "warnings": reply.get("warnings", []), "settings": dict(settings)}
+    short = {
+        "Version": provenance.get("medvae_version"), "Bundle": provenance.get("bundle"),
+        "BundleSHA256": provenance.get("bundle_sha256"), "Device": provenance.get("device"),
+        "Samples": settings.get("samples"), "Seed": provenance.get("seed"), **more,
+    }  # fmt: skip
+    attributes = {f"MedVAE.{name}": str(value) for name, value in short.items() if value is not None}
+    return attributes | {PROVENANCE: json.dumps(record, ensure_ascii=False)}
+
+
+def all_nodes() -> list:
+    scene = slicer.mrmlScene
+    return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+
+
+def nodes_of(run: str) -> list:
+    return [node for node in all_nodes() if node.GetAttribute(RUN) == run]
+
+
+def put_beneath(parent_item: int, node) -> None:
+    """In the subject hierarchy; Slicer usually made the node's item already."""
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    item = hierarchy.GetItemByDataNode(node)
+    if item:
+        hierarchy.SetItemParent(item, parent_item)
+    else:
+        hierarchy.CreateItem(parent_item, node)
+
+
+def mark_hanging(node, run: str) -> None:
+    """What hangs on a node goes with the run, also if the user deletes the node before."""
+    for each in hanging(node):
+        each.SetAttribute(RUN, run)
+
+
+def hanging(node) -> list:
+    """A node's displays (with legends) and storage."""
+    found = []
+    if node.IsA("vtkMRMLDisplayableNode"):
+        found += [node.GetNthDisplayNode(index) for index in range(node.GetNumberOfDisplayNodes())]
+    if node.IsA("vtkMRMLStorableNode"):
+        found += [node.GetNthStorageNode(index) for index in range(node.GetNumberOfStorageNodes())]
+    return [each for each in found if each is not None]
+
+
+def remove(result: Result) -> None:
+    """Takes away every node of the run, with what hangs on them: displays, storage, colours."""
+    scene = slicer.mrmlScene
+    hierarchy = scene.GetSubjectHierarchyNode()
+    for node in nodes_of(result.run):
+        item = hierarchy.GetItemByDataNode(node)
+        if item:
+            hierarchy.RemoveItem(item, False, True)
+        for each in (node, *hanging(node)):
+            if scene.IsNodePresent(each):
+                scene.RemoveNode(each)
