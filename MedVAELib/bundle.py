@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DEFAULT_ANOMALY_BUNDLE = "healthy-anatomy"
+DEFAULT_SKULL_BUNDLE = "fetal-skull"
+OUTLINE_BUNDLE = "head-outline"
 USER_BUNDLES_VARIABLE = "MEDVAE_BUNDLES"
 METADATA_FILE, WEIGHTS_FILE, CARD_FILE = "metadata.json", "model.safetensors", "README.md"
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".joblib"})

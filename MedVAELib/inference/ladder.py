@@ -75,7 +75,10 @@ class PlacedModel:
 
     def _place_model(self) -> None:
         """The fused model on the present device; weights stay in float32, and autocast chooses the format."""
-        self._model = copy.deepcopy(self._fused).to(device=self.device, memory_format=self._memory_format)
+        self._model = copy.deepcopy(self._fused).to(device=self.device)
+        for weight in self._model.parameters():
+            if weight.ndim == 5:  # the layout spreads from the weights to what they are applied to
+                weight.data = weight.data.contiguous(memory_format=self._memory_format)
 
     def _forget(self) -> None:
         """Lets go of whatever holds device memory and can be made again."""

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch import Tensor
 
 from ..bundle import Bundle
-from ..progress import CancelToken, Progress, no_progress
+from ..errors import InputError, UsageError
+from ..growth_charts import FIRST_WEEK, LAST_WEEK
+from ..preprocessing.outlines import PLANES, SIZE, canonical_map, case_spacing
+from ..progress import CancelToken, Progress, no_progress, scaled
 from ..timing import Timer
+from .biometry import summarise
+from .engine import SampledHeads
+from .outline import Outline, find_outlines, image_position, unletterbox
+from .placement import place_plane
 from .planes import PlaneImage
-from .result import SkullPrediction
+from .predictor import SkullPredictor
+from .result import FoundPlane, SkullPrediction
+from .surface import head_surface
 
-if TYPE_CHECKING:
-    from .predictor import SkullPredictor
+__all__ = ["OutlineMap", "SkullPredictor", "predict_from_outlines", "predict_skull"]
+
+MAX_SAMPLES = 10_000
+MAX_DISAGREEMENT = 0.2
+"""Of the length that two planes share, by which they may disagree without a warning."""
+OutlineMap = tuple[Tensor, float]
+"""A filled outline (H, W), fraction of head 0…1 on square pixels, and the pixel's edge in mm."""
 
 
 def predict_skull(
@@ -28,4 +47,158 @@ def predict_skull(
     age for percentiles. Raises UsageError for an argument out of range or no plane at all, InputError for a plane
     without anything like a head on it, BundleError, DeviceMemoryError, Cancelled.
     """
-    raise NotImplementedError
+    check_arguments(planes, samples, ga_weeks)
+    refuse_repeats(planes)
+    cancel, timer = cancel or CancelToken(), timer or Timer()
+    ordered = [(name, planes[name]) for name in PLANES if name in planes]
+    progress("load", 0.0, "Loading the models")
+    with timer.stage("load"):
+        predictor = predictor or SkullPredictor.load(bundle, device)
+        outline_engine = predictor.outline
+    cancel.check()
+    progress("outline", 0.1, "Finding the head on each plane")
+    with timer.stage("outline"):
+        outlines = find_outlines(ordered, outline_engine)
+    cancel.check()
+    maps = {name: (found.map, found.pixel_mm) for (name, _), found in zip(ordered, outlines, strict=True)}
+    result = predict_from_outlines(maps, predictor, samples=samples, seed=seed, ga_weeks=ga_weeks,
+                                   progress=scaled(progress, 0.15, 1.0), cancel=cancel, timer=timer)  # fmt: skip
+    result.planes = [_found_plane(name, image, outline, result)
+                     for (name, image), outline in zip(ordered, outlines, strict=True)]  # fmt: skip
+    result.warnings[:0] = [
+        note for found in result.planes for note in (*found.image.warnings, *found.doubts)
+    ]
+    result.provenance["input"] = {found.plane: _stated(found) for found in result.planes}
+    return result
+
+
+def predict_from_outlines(
+    outlines: Mapping[str, OutlineMap], predictor: SkullPredictor, *, samples: int = 32, seed: int = 0,
+    ga_weeks: float | None = None, progress: Progress = no_progress, cancel: CancelToken | None = None,
+    timer: Timer | None = None,
+) -> SkullPrediction:  # fmt: skip
+    """As `predict_skull`, from outlines that are already known; the result's `planes` stay empty."""
+    check_arguments(outlines, samples, ga_weeks)
+    cancel, timer = cancel or CancelToken(), timer or Timer()
+    maps, present, spacing_mm = network_input(outlines)
+    with timer.stage("sampling"):
+        heads = predictor.shape.sample(maps, present, spacing_mm, samples, seed, predictor.temperature,
+                                       scaled(progress, 0.0, 0.8), cancel)  # fmt: skip
+    cancel.check()
+    progress("surface", 0.85, "Drawing the surface")
+    provenance = {
+        **_versions(), **predictor.describe(), "samples": samples, "seed": seed, "temperature": predictor.temperature,
+        "planes": [name for name in PLANES if name in outlines], "spacing_mm": spacing_mm,
+        "frame": "head frame, RAS mm, origin in the head's centre; not registered to the planes or the scanner",
+    }  # fmt: skip
+    result = _result(heads, spacing_mm, samples, ga_weeks, provenance, timer)
+    result.warnings += _size_warnings(outlines)
+    provenance["timings_s"] = {name: round(seconds, 3) for name, seconds in timer.seconds.items()}
+    progress("done", 1.0, "Skull predicted")
+    return result
+
+
+def network_input(outlines: Mapping[str, OutlineMap]) -> tuple[Tensor, Tensor, float]:
+    """Canonical maps (3, 96, 96), which planes are there (3,), and the spacing in mm of the case's grid."""
+    spacing_mm = float(case_spacing({name: (outline[None], mm) for name, (outline, mm) in outlines.items()}))
+    if not spacing_mm > 0:
+        raise InputError("An outline is empty: give a plane that shows the head.")
+    maps = torch.zeros(len(PLANES), SIZE, SIZE)
+    for index, name in enumerate(PLANES):
+        if name in outlines:
+            outline, pixel_mm = outlines[name]
+            maps[index] = canonical_map(outline[None], pixel_mm, name, spacing_mm)[0]
+    return maps, torch.tensor([name in outlines for name in PLANES]), spacing_mm
+
+
+def check_arguments(planes: Mapping[str, object], samples: int, ga_weeks: float | None) -> None:
+    """Raises UsageError for a value out of range; `predict_skull` does it first."""
+    if not planes:
+        raise UsageError("Give one plane at least: axial, sagittal or coronal.")
+    unknown = sorted(set(planes) - set(PLANES))
+    if unknown:
+        raise UsageError(f"There is no plane '{unknown[0]}': use {', '.join(PLANES)}.")
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise UsageError(f"samples must lie between 1 and {MAX_SAMPLES}, not {samples}.")
+    if ga_weeks is not None and not FIRST_WEEK <= ga_weeks <= LAST_WEEK:
+        raise UsageError(f"The gestational age must lie between {FIRST_WEEK:g} and {LAST_WEEK:g} weeks, which the "
+                         f"growth charts cover, not {ga_weeks:g}.")  # fmt: skip
+
+
+def refuse_repeats(planes: Mapping[str, PlaneImage]) -> None:
+    """Raises InputError when two planes are one and the same image."""
+    names = list(planes)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            if np.array_equal(planes[one].grey_yx, planes[other].grey_yx):
+                raise InputError(f"{planes[other].label} is given as {one} and as {other} plane: each must be an image "
+                                 "of its own; leave out what was not acquired.")  # fmt: skip
+
+
+def _result(
+    heads: SampledHeads, spacing_mm: float, samples: int, ga_weeks: float | None, provenance: dict[str, object],
+    timer: Timer,
+) -> SkullPrediction:  # fmt: skip
+    with timer.stage("volumes"):
+        probability, std = (volume.cpu().numpy() for volume in heads.moments.probability())
+        distance, distance_std = (volume.cpu().numpy() * spacing_mm for volume in heads.moments.distance())
+    if not (distance > 0).any():
+        raise InputError("No head could be reconstructed from these planes: check that they show a fetal head.")
+    with timer.stage("surface"):
+        surface = head_surface(distance, distance_std, spacing_mm)
+    mask = sitk.BinaryFillhole(sitk.GetImageFromArray((distance > 0).astype(np.uint8)))
+    mask = sitk.RelabelComponent(sitk.ConnectedComponent(mask), sortByObjectSize=True) == 1
+    return SkullPrediction(
+        probability=head_frame(sitk.GetImageFromArray(probability), spacing_mm), mask=head_frame(mask, spacing_mm),
+        std=head_frame(sitk.GetImageFromArray(std), spacing_mm), distance_mm=distance, distance_std_mm=distance_std,
+        surface=surface, measures=summarise(heads.measures, ga_weeks), planes=[], spacing_mm=spacing_mm,
+        samples=samples, ga_weeks=ga_weeks, provenance=provenance,
+    )  # fmt: skip
+
+
+def head_frame(image: sitk.Image, spacing_mm: float) -> sitk.Image:
+    """Places a volume whose axes rise to the right, front and top (i, j, k) with its middle at the origin."""
+    image.SetSpacing((spacing_mm,) * 3)
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))  # RAS axes in SimpleITK's LPS world
+    half = [(n - 1) / 2 * spacing_mm for n in image.GetSize()]
+    image.SetOrigin((half[0], half[1], -half[2]))
+    return image
+
+
+def _found_plane(name: str, image: PlaneImage, outline: Outline, result: SkullPrediction) -> FoundPlane:
+    shape = image.grey_yx.shape
+    centre_px = image_position(outline.ellipse.centre[0].tolist(), shape)
+    return FoundPlane(
+        plane=name, image=image, outline_yx=unletterbox(outline.map, shape), centre_yx_px=centre_px,
+        semi_axes_mm=outline.semi_axes_mm, angle_deg=float(torch.rad2deg(outline.ellipse.angle[0])),
+        confidence=outline.confidence, ellipse_misfit=outline.misfit, doubts=outline.doubts,
+        ijk_to_ras_mm=place_plane(name, outline, image.pixel_mm, centre_px, result.distance_mm, result.spacing_mm),
+    )  # fmt: skip
+
+
+def _size_warnings(outlines: Mapping[str, OutlineMap]) -> list[str]:
+    """Planes that disagree about how long the head is; the first one in clinical order is believed."""
+    lengths = {name: float(case_spacing({name: (outline[None], mm)})) for name, (outline, mm) in outlines.items()}
+    names = [name for name in PLANES if name in lengths]
+    warnings = []
+    for name in names[1:]:
+        ratio = lengths[name] / lengths[names[0]]
+        if abs(np.log(ratio)) > np.log(1 + MAX_DISAGREEMENT):
+            warnings.append(f"By the {name} plane the head is {ratio:.2f} times as long as by the {names[0]} plane, "
+                            "which is believed: check the pixel sizes, and that both show one head.")  # fmt: skip
+    return warnings
+
+
+def _stated(found: FoundPlane) -> dict[str, object]:
+    return {
+        "name": found.image.name, "pixel_mm": found.image.pixel_mm, "pixel_size_from": found.image.spacing_source,
+        "confidence": round(found.confidence, 3), "ellipse_misfit": round(found.ellipse_misfit, 4),
+        "semi_axes_mm": [round(mm, 2) for mm in found.semi_axes_mm],
+    }  # fmt: skip
+
+
+def _versions() -> dict[str, object]:
+    from .. import __version__
+
+    return {"medvae_version": __version__, "python": platform.python_version(), "torch": torch.__version__,
+            "simpleitk": sitk.Version_VersionString(), "numpy": np.__version__}  # fmt: skip

@@ -1,0 +1,72 @@
+"""The skull's two bundles on a device, loaded once for many cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, Bundle, load_bundle
+from ..errors import BundleError
+from ..models import build_model
+from ..preprocessing.outlines import MARGIN, SIZE
+from .engine import OutlineEngine, ShapeEngine
+
+SHAPE_MODELS = ("hcvae", "cvae", "tlnet", "cgan")
+OUTLINE_MODEL = "head_outline"
+
+
+@dataclass
+class SkullPredictor:
+    """A shape model on a device, kept warm; the outline network joins it when the first image comes."""
+
+    bundle: Bundle
+    shape: ShapeEngine
+    temperature: float
+    device: str = "auto"
+    outline_bundle: Bundle | str | Path = OUTLINE_BUNDLE
+    _outline: OutlineEngine | None = field(default=None, repr=False)
+
+    @classmethod
+    def load(
+        cls, bundle: Bundle | str | Path | None = None, device: str = "auto",
+        outline_bundle: Bundle | str | Path | None = None,
+    ) -> SkullPredictor:  # fmt: skip
+        """Raises BundleError for a bundle that is missing, damaged or made for another task, UsageError for a device
+        that is not there."""
+        bundle = load_bundle(bundle or DEFAULT_SKULL_BUNDLE)
+        try:
+            temperature = float(bundle.calibration["temperature"])
+            grid = bundle.metadata["medvae"]["grid"]
+            usable = bundle.model in SHAPE_MODELS and 0 <= temperature < 100
+            usable = usable and list(grid["shape_zyx"]) == [SIZE] * 3 and float(grid["edge_over_ofd"]) == MARGIN
+        except (KeyError, TypeError, ValueError):
+            usable = False
+        if not usable:
+            raise BundleError(f"Bundle '{bundle.name}' is no model of fetal skulls: choose another with --bundle.")
+        shape = ShapeEngine(device).load(_model(bundle))
+        return cls(bundle, shape, temperature, device, outline_bundle or OUTLINE_BUNDLE)
+
+    @property
+    def outline(self) -> OutlineEngine:
+        """Raises BundleError when the bundle that finds heads on images is missing or damaged."""
+        if self._outline is None:
+            bundle = load_bundle(self.outline_bundle)
+            if bundle.model != OUTLINE_MODEL:
+                raise BundleError(f"Bundle '{bundle.name}' does not find heads on images: use '{OUTLINE_BUNDLE}'.")
+            self._outline = OutlineEngine(self.device).load(_model(bundle))
+            self.outline_bundle = bundle
+        return self._outline
+
+    def describe(self) -> dict[str, object]:
+        """Bundles and device, for the provenance."""
+        found = self.outline_bundle
+        outline = {"outline_bundle": found.name, "outline_bundle_sha256": found.sha256} if self._outline else {}
+        return {"bundle": self.bundle.name, "bundle_sha256": self.bundle.sha256, **outline, **self.shape.describe()}
+
+
+def _model(bundle: Bundle):
+    model = build_model(bundle.model, bundle.config)
+    state = bundle.state_dict()
+    bundle.require_fit(state, model.state_dict())
+    model.load_state_dict(state)
+    return model

@@ -1,0 +1,231 @@
+"""`predict_skull`: what it gives back, what it refuses, what it warns about; on small untrained bundles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from MedVAELib.errors import BundleError, Cancelled, DeviceMemoryError, InputError, UsageError
+from MedVAELib.preprocessing.outlines import MARGIN, SIZE
+from MedVAELib.progress import CancelToken
+from MedVAELib.skull.planes import PlaneImage
+from MedVAELib.skull.predict import SkullPredictor, network_input, predict_from_outlines, predict_skull
+from MedVAELib.skull.surface import open_edges, points_of, std_of
+
+from .bundles import bright_outline, outline_bundle, shape_bundle
+from .heads import AXES_MM, plane_with_head
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles")
+    return shape_bundle(folder / "shape"), outline_bundle(folder / "outline")
+
+
+@pytest.fixture(scope="module")
+def predictor(bundles):
+    made = SkullPredictor.load(bundles[0], "cpu", bundles[1])
+    made.outline.find = bright_outline
+    return made
+
+
+def images() -> dict[str, PlaneImage]:
+    z, y, x = AXES_MM
+    drawn = {"axial": plane_with_head((y, x), angle=1.2), "sagittal": plane_with_head((y, z), angle=0.4),
+             "coronal": plane_with_head((z, x), angle=0.0)}  # fmt: skip
+    return {name: PlaneImage.from_array(picture, 0.4, name) for name, picture in drawn.items()}
+
+
+@pytest.fixture(scope="module")
+def result(predictor):
+    return predict_skull(images(), predictor=predictor, samples=6, ga_weeks=30.0)
+
+
+def test_volumes_share_one_head_frame(result):
+    for image, kind in ((result.probability, sitk.sitkFloat32), (result.mask, sitk.sitkUInt8),
+                        (result.std, sitk.sitkFloat32)):  # fmt: skip
+        assert image.GetPixelID() == kind and image.GetSize() == (SIZE,) * 3
+        assert image.GetSpacing() == pytest.approx((result.spacing_mm,) * 3)
+        middle = image.TransformContinuousIndexToPhysicalPoint(((SIZE - 1) / 2,) * 3)
+        assert middle == pytest.approx((0, 0, 0), abs=1e-6)
+        right = image.TransformIndexToPhysicalPoint((SIZE - 1, SIZE // 2, SIZE // 2))
+        assert right[0] < 0  # LPS: the right is negative
+    assert result.spacing_mm == pytest.approx(MARGIN * 2 * AXES_MM[1] / SIZE, rel=0.01)
+
+
+def test_mask_surface_and_probability_agree(result):
+    probability, mask = (sitk.GetArrayFromImage(image) for image in (result.probability, result.mask))
+    assert ((mask > 0) != (result.distance_mm > 0)).mean() < 1e-4  # specks and holes are gone
+    assert ((probability > 0.5) != (mask > 0)).mean() < 0.01
+    assert open_edges(result.surface) == 0
+    places = np.round(points_of(result.surface)[:, ::-1] / result.spacing_mm + (SIZE - 1) / 2).astype(int)
+    assert np.abs(result.distance_mm[tuple(places.T)]).max() < 1.5 * result.spacing_mm
+    assert std_of(result.surface).max() > 0.05
+
+
+def test_measures_and_planes_are_stated(result):
+    assert [m.name for m in result.measures] == ["BPD", "OFD", "HC", "cephalic index", "volume"]
+    assert all(m.std > 0 and m.interval[0] < m.value < m.interval[1] for m in result.measures)
+    assert result.measure("BPD").percentile is not None and result.measure("volume").percentile is None
+    assert result.planes_used == ["axial", "sagittal", "coronal"] and result.planes_missing == []
+    assert result.provenance["bundle"] == "shape" and result.provenance["outline_bundle"] == "outline"
+    assert result.provenance["input"]["axial"]["pixel_mm"] == 0.4
+    assert not result.warnings
+
+
+def test_planes_lie_through_the_centre_and_match_the_head(result):
+    for found, axes in zip(result.planes, ((1, 0), (2, 1), (2, 0)), strict=True):
+        matrix = found.ijk_to_ras_mm
+        centre = matrix @ (found.centre_yx_px[1], found.centre_yx_px[0], 0, 1)
+        assert centre[:3] == pytest.approx((0, 0, 0), abs=1e-6)
+        assert np.linalg.norm(matrix[:3, :3], axis=0) == pytest.approx([0.4] * 3)
+        rows, columns = np.nonzero(found.outline_yx > 0.5)
+        ras = matrix[:3, :3] @ np.stack([columns, rows, 0 * rows]) + matrix[:3, 3:]
+        extents = {axis: np.ptp(ras[axis]) / 2 for axis in axes}
+        wanted = {axis: AXES_MM[::-1][axis] for axis in axes}
+        assert extents == pytest.approx(wanted, rel=0.03), found.plane
+        assert found.semi_axes_mm == pytest.approx(sorted(wanted.values(), reverse=True), rel=0.02)
+
+
+def test_samples_depend_on_the_seed_alone(predictor, bundles):
+    one = {"axial": images()["axial"]}
+    again = SkullPredictor.load(bundles[0], "cpu", bundles[1])
+    again.outline.find = bright_outline
+    again.shape._batch = 3
+    first, second, other = (
+        predict_skull(one, predictor=p, samples=5, seed=seed)
+        for p, seed in ((predictor, 4), (again, 4), (predictor, 5))
+    )
+    assert first.distance_mm == pytest.approx(second.distance_mm, abs=0.02)
+    assert np.abs(first.distance_mm - other.distance_mm).max() > 0.05
+    assert first.planes_missing == ["sagittal", "coronal"]
+
+
+def test_one_sample_and_temperature_zero_have_no_spread(predictor):
+    one = {"axial": images()["axial"]}
+    assert float(sitk.GetArrayViewFromImage(predict_skull(one, predictor=predictor, samples=1).std).max()) == 0
+    cold = predict_skull(one, predictor=replace(predictor, temperature=0.0), samples=4)
+    assert float(np.abs(cold.distance_std_mm).max()) < 1e-5
+
+
+def test_any_orientation_of_an_image_gives_the_same_size(predictor):
+    upright = images()["axial"]
+    wanted = predict_skull({"axial": upright}, predictor=predictor, samples=2)
+    for turned in (upright.grey_yx[::-1], upright.grey_yx[:, ::-1], upright.grey_yx.T):
+        plane = replace(upright, grey_yx=np.ascontiguousarray(turned))
+        found = predict_skull({"axial": plane}, predictor=predictor, samples=2)
+        assert found.spacing_mm == pytest.approx(wanted.spacing_mm, rel=0.01)
+
+
+def test_outlines_alone_are_enough(predictor):
+    outline = torch.zeros(120, 150)
+    outline[30:80, 40:110] = 1.0
+    maps, present, spacing_mm = network_input({"coronal": (outline, 1.0)})
+    assert present.tolist() == [False, False, True] and maps[:2].abs().sum() == 0
+    result = predict_from_outlines({"coronal": (outline, 1.0)}, predictor, samples=2)
+    assert result.planes == [] and result.spacing_mm == pytest.approx(spacing_mm)
+    with pytest.raises(InputError, match="empty"):
+        network_input({"axial": (torch.zeros(50, 50), 1.0)})
+
+
+def test_wrong_arguments_are_refused(predictor):
+    for planes, options, said in (
+        ({}, {}, "one plane"), ({"oblique": images()["axial"]}, {}, "oblique"),
+        ({"axial": images()["axial"]}, {"samples": 0}, "samples"),
+        ({"axial": images()["axial"]}, {"ga_weeks": 5.0}, "gestational age"),
+        ({"axial": images()["axial"]}, {"ga_weeks": float("nan")}, "gestational age"),
+    ):  # fmt: skip
+        with pytest.raises(UsageError, match=said):
+            predict_skull(planes, predictor=predictor, **options)
+
+
+def test_the_same_image_twice_is_refused(predictor):
+    axial = images()["axial"]
+    with pytest.raises(InputError, match="as axial and as sagittal"):
+        predict_skull({"axial": axial, "sagittal": replace(axial, name="copy")}, predictor=predictor)
+
+
+def test_a_picture_without_a_head_is_refused(predictor):
+    noise = np.random.default_rng(0).integers(0, 60, (200, 200), dtype=np.uint8)
+    with pytest.raises(InputError, match="no outline of a head"):
+        predict_skull({"axial": PlaneImage.from_array(noise, 0.5, "noise")}, predictor=predictor)
+
+
+@pytest.mark.parametrize("case, said", [("small", "30 to 150 mm"), ("square", "no oval"), ("cut", "edge"),
+                                        ("unsure", "does not look like")])  # fmt: skip
+def test_doubtful_planes_come_with_a_warning(predictor, monkeypatch, case, said):
+    picture, pixel_mm = plane_with_head(), 0.4
+    if case == "small":
+        pixel_mm = 0.08
+    elif case == "square":
+        picture = np.zeros((300, 300), np.uint8)
+        picture[40:260, 140:160] = picture[140:160, 40:260] = 200
+    elif case == "cut":
+        picture = picture[120:]
+    elif case == "unsure":
+        monkeypatch.setattr(predictor.outline, "find", lambda images: (bright_outline(images)[0], torch.tensor([0.1])))
+    result = predict_skull({"axial": PlaneImage.from_array(picture, pixel_mm)}, predictor=predictor, samples=2)
+    assert any(said in warning for warning in result.warnings), result.warnings
+    assert result.planes[0].doubts
+
+
+def test_planes_that_contradict_each_other_come_with_a_warning(predictor):
+    planes = images()
+    planes["sagittal"] = replace(planes["sagittal"], pixel_mm=0.25)
+    result = predict_skull(planes, predictor=predictor, samples=2)
+    assert any("sagittal" in warning and "0.63" in warning for warning in result.warnings)
+
+
+def test_cancelling_takes_effect_between_batches(predictor):
+    cancel = CancelToken()
+
+    def stop(stage, fraction, message=""):
+        if stage == "sampling":
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        predict_skull({"axial": images()["axial"]}, predictor=predictor, samples=400, progress=stop, cancel=cancel)
+
+
+def test_progress_never_falls(predictor):
+    told = []
+    predict_skull({"axial": images()["axial"]}, predictor=predictor, samples=9,
+                  progress=lambda stage, fraction, message="": told.append((stage, fraction)))  # fmt: skip
+    fractions = [fraction for _, fraction in told]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert {"load", "outline", "sampling", "surface", "done"} <= {stage for stage, _ in told}
+
+
+def test_out_of_memory_goes_down_the_ladder_and_ends_honestly(bundles, monkeypatch):
+    predictor = SkullPredictor.load(bundles[0], "cpu", bundles[1])
+    predictor.outline.find = bright_outline
+    decode = type(predictor.shape._model).decode
+    limit = 2
+
+    def hungry(model, code, condition):
+        if len(code) > limit:
+            raise torch.OutOfMemoryError("out of memory")
+        return decode(model, code, condition)
+
+    monkeypatch.setattr(type(predictor.shape._model), "decode", hungry)
+    one = {"axial": images()["axial"]}
+    result = predict_skull(one, predictor=predictor, samples=8)
+    assert len(result.provenance["memory_steps"]) == 1
+    limit = 0
+    with pytest.raises(DeviceMemoryError):
+        predict_skull(one, predictor=predictor, samples=8)
+
+
+def test_bundles_of_other_kinds_are_refused(bundles, tmp_path):
+    with pytest.raises(BundleError, match="no model of fetal skulls"):
+        SkullPredictor.load(bundles[1], "cpu")
+    with pytest.raises(BundleError, match="no model of fetal skulls"):
+        SkullPredictor.load(shape_bundle(tmp_path / "odd", shape_zyx=[64, 64, 64]), "cpu")
+    with pytest.raises(BundleError, match="does not find heads"):
+        _ = SkullPredictor.load(bundles[0], "cpu", bundles[0]).outline
+    with pytest.raises(BundleError, match="no bundle"):
+        SkullPredictor.load("no-such-bundle", "cpu")
