@@ -172,12 +172,10 @@ class HeadPopulation:
 
     def _fitted(self, radii: Tensor, bpd_mm: float, ofd_mm: float) -> Tensor:
         """Stretched so that the axial section has these diameters; turning and centring have changed them a little."""
-        for _ in range(2):
-            section = AxialSection.of(radii)
-            x, y = bpd_mm / section.bpd_mm, ofd_mm / section.ofd_mm
-            radii = star_shapes.transformed(radii, torch.diag(radii.new_tensor([x, y, math.sqrt(x * y)])))
-            radii = star_shapes.in_own_frame(radii)
-        return radii
+        section = AxialSection.of(radii)
+        x, y = bpd_mm / section.bpd_mm, ofd_mm / section.ofd_mm
+        stretch = torch.diag(radii.new_tensor([x, y, math.sqrt(x * y)]))
+        return star_shapes.in_own_frame(star_shapes.transformed(radii, stretch))
 
 
 class _AgeLine:

@@ -29,13 +29,14 @@ _TRACED = 160  # pixels of the plane from which a canonical map is made
 @dataclass(frozen=True)
 class PlanePose:
     """A plane in a head's frame: turned by `rotation_deg` about x, y and z (in this order, about the centroid), moved
-    along its normal by `offset_mm`; in the image the head is moved by `shift_px` (rows, columns) of a 96-pixel plane
-    whose edge is 1.3 times the OFD."""
+    along its normal by `offset_mm`; in the image the head is turned by `turn_deg` and moved by `shift_px` (rows,
+    columns) of a 96-pixel plane whose edge is 1.3 times the OFD."""
 
     plane: str
     rotation_deg: tuple[float, float, float] = (0.0, 0.0, 0.0)
     offset_mm: float = 0.0
     shift_px: tuple[float, float] = (0.0, 0.0)
+    turn_deg: float = 0.0
 
     def __post_init__(self) -> None:
         if self.plane not in PLANES:
@@ -43,7 +44,9 @@ class PlanePose:
 
     def basis(self, device: torch.device) -> Tensor:
         """Unit vectors of rows, columns and normal as rows, (3, 3) in x, y, z."""
-        return _rotation(self.rotation_deg, device)[:, list(AXES[self.plane])].T
+        row, column, normal = _rotation(self.rotation_deg, device)[:, list(AXES[self.plane])].T
+        cos, sin = math.cos(math.radians(self.turn_deg)), math.sin(math.radians(self.turn_deg))
+        return torch.stack([cos * row + sin * column, cos * column - sin * row, normal])
 
 
 def _rotation(degrees: tuple[float, float, float], device: torch.device) -> Tensor:
