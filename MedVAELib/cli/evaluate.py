@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..bundle import DEFAULT_ANOMALY_BUNDLE
-from ..errors import CohortError
-from ..listening import cancelled_by_signals
-from ..outputs import PROVENANCE_FILE, atomic_output, check_writable
+from ..outputs import atomic_output
 from ..progress import CancelToken, Progress
+from . import evaluate_skull
 from .detect import ModalityChoice
+from .evaluation_output import BundleOption, OutputOption, evaluation_task, finish, write_provenance
 from .listeners import progress_listener
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -29,14 +26,12 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Score a folder of cases with expert masks, the simple baseline beside every figure.",
                   context_settings={"help_option_names": ["-h", "--help"]})
+app.command("skull")(evaluate_skull.skull)
+app.command("hc18")(evaluate_skull.hc18)
 
 CasesArgument = Annotated[Path, typer.Argument(
     metavar="CASES_DIR", show_default=False,
     help="Folder with one folder per case: flair.nii.gz or dwi.nii.gz, mask.nii.gz, optionally brainmask.nii.gz.")]
-OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", show_default=False,
-                                            help="Folder for the tables and pictures.")]
-BundleOption = Annotated[str | None, typer.Option(
-    metavar="NAME|DIR", show_default=False, help="Model to use; by default the one shipped with MedVAE.")]
 ModalityOption = Annotated[ModalityChoice, typer.Option(help="Kind of scan; 'auto' decides from each image.")]
 
 
@@ -72,7 +67,7 @@ def anomaly(
         raise typer.BadParameter(f"there is no case {', '.join(unknown)} in {cases_dir}.", param_hint="--not-in-mean")
     settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE, "score": score,
                 "modality": modality.value, "device": device, "not_in_mean": left_out}
-    with _task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
         detect = _detector(bundle, device, score, cancel)
         results = evaluate_cases(
             cases, detect, modality.value, progress=listener, cancel=cancel,
@@ -84,8 +79,8 @@ def anomaly(
         (partial / "results.json").write_text(to_json({
             "settings": settings, "definitions": DEFINITIONS, "means": means(results, left_out), "cases": rows,
             "provenance": {r.case.name: r.provenance for r in results}}), encoding="utf-8")
-        _write_provenance(partial, settings)
-    _finish(text, output, progress, [r.case.name for r in results if r.failure], len(results))
+        write_provenance(partial, settings)
+    finish(text, output, progress, [r.case.name for r in results if r.failure], len(results))
 
 
 @app.command("brain")
@@ -111,7 +106,7 @@ def brain(
     cases = find_cases(cases_dir)
     settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE,
                 "modality": modality.value, "device": device}
-    with _task(output, progress) as (listener, cancel):
+    with evaluation_task(output, progress) as (listener, cancel):
         detect = _detector(bundle, device, "zscore", cancel)
         results = evaluate_brains(cases, detect, template_brain_mask, modality.value, listener, cancel)
         text = brain_markdown(results, _notes(settings, []))
@@ -121,8 +116,8 @@ def brain(
                 (partial / "brain.md").write_text(text, encoding="utf-8")
                 (partial / "brain.csv").write_text(to_csv(rows), encoding="utf-8")
                 (partial / "brain.json").write_text(to_json({"settings": settings, "cases": rows}), encoding="utf-8")
-                _write_provenance(partial, settings)
-    _finish(text, output, progress, [r.case.name for r in results if r.skipped.startswith("failed")], len(results))
+                write_provenance(partial, settings)
+    finish(text, output, progress, [r.case.name for r in results if r.skipped.startswith("failed")], len(results))
 
 
 @app.command("make-cases")
@@ -153,15 +148,6 @@ def make_cases(
         write_cases(label_maps, output, modality.value, scans, lesions, names, seed=seed, progress=listener)
 
 
-@contextmanager
-def _task(output: Path | None, kind: ProgressKind) -> Iterator[tuple[Progress, CancelToken]]:
-    """Signals and progress; an output folder that cannot be written is found before hours of work, not after."""
-    if output is not None:
-        check_writable(output, names=())
-    with cancelled_by_signals() as cancel, progress_listener(kind) as listener:
-        yield listener, cancel
-
-
 def _detector(bundle: str | None, device: str, score: str, cancel: CancelToken) -> Detect:
     """The shipped (or named) detector, loaded once for all cases."""
     from ..anomaly.detect import Detector, detect_anomalies
@@ -182,20 +168,3 @@ def _notes(settings: Mapping[str, object], provenance: Sequence[Mapping[str, obj
                  if p.get("bundle")), settings["bundle"])
     return [f"Cases: `{settings['cases']}`. Bundle: {used}. MedVAE {__version__}, "
             + ", ".join(f"{key} {settings[key]}" for key in ("score", "modality", "device") if key in settings) + "."]
-
-
-def _write_provenance(folder: Path, settings: Mapping[str, object]) -> None:
-    """Lists what was written, so that a later run into the same folder may replace these files and no others."""
-    from .. import __version__
-
-    files = sorted([*(entry.name for entry in folder.iterdir()), PROVENANCE_FILE])
-    record = {"medvae": __version__, "settings": settings, "files": files}
-    (folder / PROVENANCE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def _finish(text: str, output: Path | None, progress: ProgressKind, failed: Sequence[str], total: int) -> None:
-    print(text, file=sys.stderr if progress is ProgressKind.json else sys.stdout)
-    if output is not None and progress is not ProgressKind.json:
-        print(f"Tables and pictures: {output}")
-    if failed:
-        raise CohortError(f"{len(failed)} of {total} cases failed ({', '.join(failed)}): the table says why.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from ..progress import CancelToken, Progress, no_progress, scaled
 from ..skull.biometry import ellipse_circumference, measure_heads
 from ..skull.planes import PlaneImage
 from ..skull.result import FoundPlane, SkullPrediction
+from ..training.hc18 import read_plane
 from .bright_extent import bright_axes_mm
 from .mean_head import MeanHead
 from .metrics import dice
@@ -58,7 +60,15 @@ class PlaneScore:
 
 
 Predict = Callable[[PlaneImage], SkullPrediction]
-Look = Callable[[DrawnPlane, FoundPlane], None]
+Look = Callable[[DrawnPlane, FoundPlane | None], None]
+"""Called as look(plane, what was found on it or None) for every plane: keeps it for the pictures."""
+
+
+def read_drawn_plane(folder: Path, name: str) -> DrawnPlane:
+    """A plane of the HC18 set, its image read as a user's would be. Raises InputError."""
+    plane = read_plane(folder, name)
+    image = PlaneImage.read(folder / "images" / f"{name}.png", plane.pixel_mm)
+    return DrawnPlane(name, image, plane.outline_yx > 0.5, plane.circumference_mm)
 
 
 def evaluate_planes(planes: Sequence[Callable[[], DrawnPlane]], method: str, predict: Predict, mean_head: MeanHead,
@@ -89,6 +99,8 @@ def evaluate_plane(plane: DrawnPlane, method: str, predict: Predict, mean_head: 
     except (Cancelled, DeviceMemoryError):
         raise
     except MedVAEError as error:
+        if look is not None:
+            look(plane, None)
         return PlaneScore(plane.name, plane.circumference_mm, predicted, failure=str(error))
     seconds = time.perf_counter() - started
     found, circumference = prediction.planes[0], prediction.measure("HC")

@@ -54,10 +54,12 @@ Predict = Callable[[object, Sequence[Subset]], Sequence[Guess]]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One head. seen: what the methods get, made when it is asked for; measures: the true ones by name;
-    plane_distance_mm: distance of points (n, 3, zyx mm from the centroid) to where a plane truly lay, by plane."""
+    """One head and planes of it. see: makes what the methods get; measures: the true ones by name; plane_distance_mm:
+    distance of points (n, 3, zyx mm from the centroid) to where a plane truly lay, by plane; head: which head it is, as
+    several cases may be of one."""
 
     name: str
+    head: str
     kind: str
     solid: Solid
     see: Callable[[], object]
@@ -91,6 +93,7 @@ class Score:
     is no prediction; then the rest is NaN."""
 
     case: str
+    head: str
     kind: str
     method: str
     planes: Subset
@@ -118,7 +121,7 @@ def evaluate_heads(cases: Iterator[Case] | Sequence[Case], methods: Mapping[str,
         except (Cancelled, DeviceMemoryError):
             raise
         except MedVAEError as error:
-            scores += [Score(case.name, case.kind, method, subset, failure=str(error))
+            scores += [Score(case.name, case.head, case.kind, method, subset, failure=str(error))
                        for method in methods for subset in subsets]
         part("evaluate", 1.0, case.name)
     return scores
@@ -143,7 +146,7 @@ def score(case: Case, method: str, planes: Subset, guess: Guess) -> Score:
     """Compares one guess with the truth."""
     shared = {name: (estimate, case.measures[name]) for name, estimate in guess.measures.items()
               if name in case.measures}
-    return Score(case.name, case.kind, method, planes, agreement(guess.solid, case.solid),
+    return Score(case.name, case.head, case.kind, method, planes, agreement(guess.solid, case.solid),
                  Spread() if guess.std_mm is None else spread(case, planes, guess), shared)
 
 

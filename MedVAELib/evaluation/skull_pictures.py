@@ -9,9 +9,10 @@ import numpy as np
 from scipy import ndimage
 
 from ..preprocessing.outlines import PLANES
-from ..skull.result import FoundPlane
+from ..skull.outline import unletterbox
 from .skull import BY_COUNT, LEVELS, MEAN_HEAD, Case, Guess, Score, Subset
 from .skull_metrics import Solid
+from .skull_planes import SeenPlanes
 from .skull_tables import FIGURES, has_spread, kinds, mean_of, methods, named, uncertainty
 
 TRUE_COLOUR, OURS_COLOUR, MEAN_COLOUR = "#31e981", "#ff5a5f", "#5aa9ff"
@@ -22,12 +23,11 @@ ERROR_MM, STD_MM = 4.0, 2.0
 _SLICES = {"axial": (0, 1, 2), "sagittal": (2, 0, 1), "coronal": (1, 0, 2)}  # normal, rows, columns of zyx
 
 
-def write_head_picture(case: Case, found: Mapping[str, FoundPlane], true_outlines: Mapping[str, np.ndarray],
-                       guesses: Mapping[tuple[str, Subset], Guess], path: Path) -> None:
+def write_head_picture(case: Case, seen: SeenPlanes, guesses: Mapping[tuple[str, Subset], Guess], path: Path) -> None:
     """Writes a PNG: a row per plane; the plane with the true and the found outline, slices through the centroid with
     the true head and what is predicted from three planes and from one, and the latter's error and standard deviation.
 
-    true_outlines: (H, W) fraction of head on each plane's pixels. The first method among the guesses is ours.
+    The first method among the guesses is ours.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ def write_head_picture(case: Case, found: Mapping[str, FoundPlane], true_outline
     FigureCanvasAgg(figure)
     panels = figure.subplots(3, 5)
     for row, plane in zip(panels, PLANES, strict=True):
-        _show_plane(row[0], found[plane], true_outlines[plane])
+        _show_plane(row[0], seen, plane)
         true = _slice(case.solid, case.solid.field, plane, case.solid)
         for panel, subset in ((row[1], BY_COUNT[0]), (row[2], BY_COUNT[-1])):
             panel.set_facecolor("black")
@@ -73,12 +73,14 @@ def write_head_picture(case: Case, found: Mapping[str, FoundPlane], true_outline
     figure.savefig(path, dpi=90)
 
 
-def _show_plane(panel, found: FoundPlane, true_outline: np.ndarray) -> None:
-    panel.imshow(found.image.grey_yx, cmap="gray", vmin=0, vmax=1)
-    for outline, colour in ((true_outline, TRUE_COLOUR), (found.outline_yx, OURS_COLOUR)):
+def _show_plane(panel, seen: SeenPlanes, plane: str) -> None:
+    grey = seen.images[plane].grey_yx
+    panel.imshow(grey, cmap="gray", vmin=0, vmax=1)
+    found = unletterbox(seen.outlines[plane].map, grey.shape)
+    for outline, colour in ((seen.true_outlines[plane], TRUE_COLOUR), (found, OURS_COLOUR)):
         if (outline > 0.5).any():
             panel.contour(outline, levels=[0.5], colors=colour, linewidths=1)
-    panel.set_xlabel(found.plane, color="white", fontsize=9)
+    panel.set_ylabel(plane, color="white", fontsize=9)
 
 
 def _slice(solid: Solid, volume: np.ndarray, plane: str, extent_of: Solid) -> np.ndarray:

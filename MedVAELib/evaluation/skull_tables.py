@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import NormalDist
 
 import numpy as np
@@ -37,7 +37,8 @@ DEFINITIONS = (
     "surfaces of the distance to the other. Volume difference: (predicted − true) / true.",
     "Mean head: the mean of the training heads scaled to the extents that the found outlines show; an extent that no "
     "plane shows follows from the others by the mean head's proportions.",
-    f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap over heads, {RESAMPLES} resamples. Gains are paired: the same "
+    f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap over heads, {RESAMPLES} resamples; a head seen several times "
+    "counts once, with its mean. Gains are paired: the same "
     "heads and planes, positive where the first method is better.",
     "Standard deviation: of the signed distance over samples, at the predicted surface, mean over the surface and then "
     f"over heads. Near: within {NEAR_MM:g} mm of where a plane seen truly lay; far: beyond {FAR_MM:g} mm of all. "
@@ -50,8 +51,8 @@ def score_rows(scores: Sequence[Score]) -> list[dict[str, object]]:
     """One flat row per head, method and subset."""
     rows = []
     for s in scores:
-        row: dict[str, object] = {"case": s.case, "kind": s.kind, "method": s.method, "planes": named(s.planes),
-                                  "plane_count": len(s.planes)}
+        row: dict[str, object] = {"case": s.case, "head": s.head, "kind": s.kind, "method": s.method,
+                                  "planes": named(s.planes), "plane_count": len(s.planes)}
         row |= {name: value(s) for name, (_, _, value) in FIGURES.items()}
         row |= {"std_mm": s.spread.std_mm, "std_near_mm": s.spread.near_mm, "std_far_mm": s.spread.far_mm,
                 "std_error_correlation": s.spread.correlation}
@@ -180,15 +181,18 @@ def _measure_table(scores: Sequence[Score]) -> str:
     for name in dict.fromkeys(name for s in scores for name in s.measures):
         for planes in BY_COUNT:
             for method in methods(scores):
-                pairs = [s.measures[name] for s in scores
+                found = [(s.head, *s.measures[name]) for s in scores
                          if s.planes == planes and s.method == method and name in s.measures]
-                if not pairs:
+                if not found:
                     continue
-                error = np.array([estimate.value - true for estimate, true in pairs])
-                std = np.array([estimate.std for estimate, _ in pairs])
-                relative = np.abs(error) / np.array([true for _, true in pairs])
-                rows.append([name, named(planes), method, estimated(mean_with_interval(np.abs(error)), 2),
-                             percent(float(relative.mean())), estimated(mean_with_interval(error), 2, signed=True),
+                error = np.array([estimate.value - true for _, estimate, true in found])
+                std = np.array([estimate.std for _, estimate, _ in found])
+                relative = np.abs(error) / np.array([true for *_, true in found])
+                heads = [head for head, *_ in found]
+                rows.append([name, named(planes), method,
+                             estimated(_over_heads(zip(heads, np.abs(error), strict=True)), 2),
+                             percent(float(relative.mean())),
+                             estimated(_over_heads(zip(heads, error, strict=True)), 2, signed=True),
                              number(_mean(std), 2), *(percent(share) for share in share_within(error, std))])
     return markdown_table(["measure", "planes", "method", "mean abs. error", "of the measure", "mean error", "std",
                            *(f"within {level:.0%}" for level in LEVELS)], rows)  # fmt: skip
@@ -203,17 +207,26 @@ def _worst_table(scores: Sequence[Score], ours: str, rows: int = 8) -> str:
 
 
 def mean_of(scores: Sequence[Score], method: str, name: str) -> tuple[float, float, float]:
-    """Mean over the heads and its interval."""
-    return mean_with_interval(np.array([FIGURES[name][2](s) for s in scores if s.method == method]))
+    """Mean over the heads and its interval; a head seen several times counts once, with its mean."""
+    value = FIGURES[name][2]
+    return _over_heads((s.head, value(s)) for s in scores if s.method == method)
 
 
 def gain(scores: Sequence[Score], method: str, other: str, name: str) -> tuple[float, float, float]:
-    """How much better `method` is than `other` on the heads both predicted, in one subset: mean and interval."""
+    """How much better `method` is than `other` on the same planes of one subset: mean over heads and its interval."""
     value = FIGURES[name][2]
     theirs = {s.case: value(s) for s in scores if s.method == other}
     sign = 1 if name == "dice" else -1
-    return mean_with_interval(np.array([sign * (value(s) - theirs[s.case]) for s in scores
-                                        if s.method == method and s.case in theirs]))
+    return _over_heads((s.head, sign * (value(s) - theirs[s.case])) for s in scores
+                       if s.method == method and s.case in theirs)
+
+
+def _over_heads(values: Iterable[tuple[str, float]]) -> tuple[float, float, float]:
+    by_head: dict[str, list[float]] = {}
+    for head, value in values:
+        if math.isfinite(value):
+            by_head.setdefault(head, []).append(value)
+    return mean_with_interval(np.array([np.mean(found) for found in by_head.values()]))
 
 
 def methods(scores: Sequence[Score]) -> list[str]:

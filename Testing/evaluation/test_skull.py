@@ -22,7 +22,7 @@ RADIUS = 30.0
 
 
 def case(name="a", kind="typical", radius=RADIUS, see=lambda: None):
-    return Case(name, kind, ball(radius, 2.0, 48), see, {"HC": 2 * math.pi * radius},
+    return Case(name, name, kind, ball(radius, 2.0, 48), see, {"HC": 2 * math.pi * radius},
                 {"axial": lambda points: np.abs(points[:, 0])})
 
 
@@ -102,7 +102,7 @@ def test_tables_as_markdown_csv_and_json(scores):
     assert "Standard deviation of mean head" not in text and "nan" not in text
     assert "| moulding | axial | mean head | 2 |" in text
     rows = score_rows(scores)
-    assert len(rows) == len(scores) and to_csv(rows).startswith("case,kind,method,planes,plane_count,dice")
+    assert len(rows) == len(scores) and to_csv(rows).startswith("case,head,kind,method,planes,plane_count,dice")
     data = json.loads(to_json(summary(scores)))
     assert data["agreement"]["moulding"]["axial"][OURS]["heads"] == 2
     assert data["agreement"]["all"]["axial"][OURS]["gain_hausdorff_mm"][0] > 1
@@ -111,7 +111,7 @@ def test_tables_as_markdown_csv_and_json(scores):
 def test_measures_are_compared(scores):
     text = skull_markdown(scores, [])
     line = next(line for line in text.splitlines() if line.startswith("| HC | axial | hcvae"))
-    assert f"{2 * math.pi * 1.5:.2f}" in line and "5.0%" in line
+    assert f"{2 * math.pi * 1.5:.2f}" in line and "5.00%" in line
 
 
 def test_cancelling_stops():

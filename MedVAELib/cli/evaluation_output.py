@@ -1,0 +1,50 @@
+"""What the commands of `medvae evaluate` have in common: their options, and how they begin and end."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import CohortError
+from ..listening import cancelled_by_signals
+from ..outputs import PROVENANCE_FILE, check_writable
+from ..progress import CancelToken, Progress
+from .listeners import progress_listener
+from .options import ProgressKind
+
+OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", show_default=False,
+                                            help="Folder for the tables and pictures.")]
+BundleOption = Annotated[str | None, typer.Option(
+    metavar="NAME|DIR", show_default=False, help="Model to use; by default the one shipped with MedVAE.")]
+
+
+@contextmanager
+def evaluation_task(output: Path | None, kind: ProgressKind) -> Iterator[tuple[Progress, CancelToken]]:
+    """Signals and progress; an output folder that cannot be written is found before hours of work, not after."""
+    if output is not None:
+        check_writable(output, names=())
+    with cancelled_by_signals() as cancel, progress_listener(kind) as listener:
+        yield listener, cancel
+
+
+def write_provenance(folder: Path, settings: Mapping[str, object]) -> None:
+    """Lists what was written, so that a later run into the same folder may replace these files and no others."""
+    from .. import __version__
+
+    files = sorted([*(entry.name for entry in folder.iterdir()), PROVENANCE_FILE])
+    record = {"medvae": __version__, "settings": settings, "files": files}
+    (folder / PROVENANCE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def finish(text: str, output: Path | None, progress: ProgressKind, failed: Sequence[str], total: int) -> None:
+    print(text, file=sys.stderr if progress is ProgressKind.json else sys.stdout)
+    if output is not None and progress is not ProgressKind.json:
+        print(f"Tables and pictures: {output}")
+    if failed:
+        raise CohortError(f"{len(failed)} of {total} cases failed ({', '.join(failed)}): the table says why.")

@@ -1,0 +1,46 @@
+"""The methods of the skull's evaluation: a model's bundle, and the mean head. Both see canonical outline maps alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from ..preprocessing.outlines import PLANES
+from ..progress import CancelToken
+from ..skull.biometry import measure_heads, summarise
+from ..skull.predictor import SkullPredictor
+from .mean_head import MeanHead
+from .skull import Estimate, Guess, Subset
+from .skull_metrics import Solid
+from .skull_planes import SeenPlanes
+
+
+def model_method(predictor: SkullPredictor, samples: int, seed: int = 0,
+                 cancel: CancelToken | None = None) -> Callable[[SeenPlanes, Sequence[Subset]], list[Guess]]:
+    """A bundle's model as `medvae skull` runs it, on outlines that are found already."""
+
+    def predict(seen: SeenPlanes, subsets: Sequence[Subset]) -> list[Guess]:
+        return [guess(*seen.canonical(subset)) for subset in subsets]
+
+    def guess(maps: torch.Tensor, present: torch.Tensor, spacing_mm: float) -> Guess:
+        heads = predictor.shape.sample(maps, present, spacing_mm, samples, seed, predictor.temperature, cancel=cancel)
+        mean, std = (volume.cpu().numpy() * spacing_mm for volume in heads.moments.distance())
+        measures = {measure.name: Estimate(measure.value, measure.std) for measure in summarise(heads.measures)}
+        return Guess(Solid(mean, spacing_mm), std if samples > 1 else None, measures)
+
+    return predict
+
+
+def mean_head_method(mean_head: MeanHead) -> Callable[[SeenPlanes, Sequence[Subset]], list[Guess]]:
+    """The trivial baseline on the same outlines."""
+
+    def predict(seen: SeenPlanes, subsets: Sequence[Subset]) -> list[Guess]:
+        return [guess(subset, *seen.canonical(subset)) for subset in subsets]
+
+    def guess(subset: Subset, maps: torch.Tensor, present: torch.Tensor, spacing_mm: float) -> Guess:
+        field = mean_head.predict({plane: maps[PLANES.index(plane)].numpy() for plane in subset}, spacing_mm)
+        measures = measure_heads(torch.from_numpy(field)[None] / spacing_mm, spacing_mm)
+        return Guess(Solid(field, spacing_mm), None, {name: Estimate(float(value)) for name, value in measures.items()})
+
+    return predict
