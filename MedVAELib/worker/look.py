@@ -20,7 +20,14 @@ _PACKAGES = {"torch": "torch", "monai": "monai", "SimpleITK": "SimpleITK", "nump
              "scipy": "scipy", "vtk": "vtk", "safetensors": "safetensors"}  # fmt: skip
 """What predicting needs: the module's name and the package's."""
 _LARGEST_BRAIN_ML = 2200.0
-EXPECTED_TIME = "a few seconds on a GPU, 5 to 30 seconds on a CPU; less for the same scan again"
+_SKULL_MODELS = ("hcvae", "cvae", "tlnet", "cgan")
+
+
+def expected_time(model: str) -> str:
+    """What a click with this model takes, in words."""
+    if model in _SKULL_MODELS:
+        return "about a second on a GPU, a few seconds on a CPU"
+    return "a few seconds on a GPU, 5 to 30 seconds on a CPU; less for the same scan again"
 
 
 def info() -> Mapping[str, Any]:
@@ -95,7 +102,8 @@ def _about(bundle: Bundle) -> dict[str, Any]:
     return {
         "version": bundle.version, "task": bundle.metadata["task"], "description": bundle.metadata["description"],
         "licence": bundle.metadata["copyright"], "modality": bundle.modality, "training_data": medvae["training_data"],
-        "results": medvae["results"], "grid": medvae["grid"], "sha256": bundle.sha256, "expected_time": EXPECTED_TIME,
+        "results": medvae["results"], "grid": medvae["grid"], "sha256": bundle.sha256, "model": bundle.model,
+        "expected_time": expected_time(bundle.model),
     }  # fmt: skip
 
 

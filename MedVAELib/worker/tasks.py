@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import UsageError
 from ..progress import scaled
 from ..timing import Timer
 from .look import bundles, describe, info
+from .requests import field, hand_over
 from .server import Job, Task
-from .volumes import given_scan, write_array
+from .skull import skull
+from .volumes import given_scan
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ..anomaly.result import Detection
     from .warm import WarmDetector
 
@@ -27,17 +29,17 @@ _warm: WarmDetector | None = None
 def detect(job: Job) -> Mapping[str, Any]:
     """Runs `detect_anomalies` and leaves its volumes in the folder `output`, as `.npy` on the scan's own grid (zyx)."""
     request = job.request
-    output = _field(request, "output", str)
+    output = field(request, "output", str)
     settings = {
-        "samples": _field(request, "samples", int, 16), "fpr": _field(request, "fpr", float, 0.01),
-        "score": _field(request, "score", str, "zscore"), "seed": _field(request, "seed", int, 0),
+        "samples": field(request, "samples", int, 16), "fpr": field(request, "fpr", float, 0.01),
+        "score": field(request, "score", str, "zscore"), "seed": field(request, "seed", int, 0),
     }  # fmt: skip
-    modality = _field(request, "modality", str, "auto")
-    bundle, device = _field(request, "bundle", str, ""), _field(request, "device", str, "auto")
+    modality = field(request, "modality", str, "auto")
+    bundle, device = field(request, "bundle", str, ""), field(request, "device", str, "auto")
     timer, report = Timer(), scaled(job.progress, 0.0, 1.0 - _SHARE_OF_WRITING)
     report("read", 0.0, "Reading the scan")
     with timer.stage("read"):
-        scan = given_scan(_field(request, "scan", dict), modality)
+        scan = given_scan(field(request, "scan", dict), modality)
     job.cancel.check()
     report("load", 0.01, "Loading the model")
     warm = _warm_detector()
@@ -53,7 +55,8 @@ def detect(job: Job) -> Mapping[str, Any]:
         found = detect_anomalies(scan, prepared=prepared, progress=report, cancel=job.cancel, timer=timer, **settings)
     finally:
         warm.forget_if_degraded()
-    arrays = _write(found, Path(output), job)
+    report = scaled(job.progress, 1.0 - _SHARE_OF_WRITING, 1.0)
+    arrays = hand_over(Path(output), _arrays(found), len(_VOLUMES), job, report)
     from ..outputs import plain
 
     return {
@@ -63,41 +66,11 @@ def detect(job: Job) -> Mapping[str, Any]:
     }  # fmt: skip
 
 
-def _write(found: Detection, output: Path, job: Job) -> dict[str, str]:
-    """All volumes or none: they are moved into `output` together."""
+def _arrays(found: Detection) -> Iterator[tuple[str, NDArray]]:
     import SimpleITK as sitk
 
-    from ..outputs import atomic_output
-
-    report = scaled(job.progress, 1.0 - _SHARE_OF_WRITING, 1.0)
-    try:
-        with atomic_output(output) as partial:
-            job.partial = partial
-            for done, (name, kind) in enumerate(_VOLUMES.items()):
-                report("write", done / len(_VOLUMES), "Handing over the result")
-                job.cancel.check()
-                array_zyx = sitk.GetArrayViewFromImage(getattr(found, name))
-                write_array(partial / f"{name}.npy", array_zyx.astype(kind, copy=False))
-    except UsageError as error:
-        reason = error.__cause__
-        if not isinstance(reason, OSError):
-            raise
-        raise UsageError(f"The result cannot be written to {output} ({reason.strerror or reason}): make room there, "
-                         "or choose another folder for temporary files.") from reason  # fmt: skip
-    finally:
-        job.partial = None
-    return {name: os.path.join(output, f"{name}.npy") for name in _VOLUMES}
-
-
-def _field(request: Mapping[str, Any], name: str, kind: type, default: Any = None) -> Any:
-    """A field of the request. Raises UsageError when it is missing or of another type."""
-    value = request.get(name, default)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        what = {str: "a text", int: "a whole number", float: "a number", dict: "an object"}[kind]
-        raise UsageError(f"The request's field '{name}' must be {what}.")
-    return value
+    for name, kind in _VOLUMES.items():
+        yield name, sitk.GetArrayViewFromImage(getattr(found, name)).astype(kind, copy=False)
 
 
 def _warm_detector() -> WarmDetector:
@@ -112,7 +85,8 @@ def _warm_detector() -> WarmDetector:
 
 TASKS: dict[str, Task] = {
     "detect": detect,
+    "skull": skull,
     "info": lambda job: info(),
     "bundles": lambda job: bundles(),
-    "describe": lambda job: describe(_field(job.request, "scan", dict)),
+    "describe": lambda job: describe(field(job.request, "scan", dict)),
 }

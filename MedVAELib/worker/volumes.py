@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_GEOMETRY = {"spacing": 3, "origin": 3, "direction": 9}
+    from ..skull.planes import PlaneImage
+
 _CHUNK_BYTES = 16 << 20
 
 
@@ -33,14 +34,42 @@ def given_scan(given: Mapping[str, Any], modality: str = "auto") -> Scan:
     values = _read_array(Path(given["array"]))
     image = sitk.GetImageFromArray(values)
     if image.GetDimension() == 3:
-        image.SetSpacing(_numbers(given, "spacing"))
-        image.SetOrigin(_numbers(given, "origin"))
+        image.SetSpacing(_numbers(given, "spacing", 3))
+        image.SetOrigin(_numbers(given, "origin", 3))
         try:
-            image.SetDirection(_numbers(given, "direction"))
+            image.SetDirection(_numbers(given, "direction", 9))
         except RuntimeError:
             raise InputError("The scan's axes lie in one plane: correct its directions.") from None
     name = given.get("name")
     return Scan.from_image(image, modality=modality, name=name if isinstance(name, str) and name else "scan")
+
+
+def given_plane(given: Mapping[str, Any]) -> PlaneImage:
+    """The plane that a request names: {"file"}, or {"array", "spacing", "name"}; both with "spacing_mm" if need be.
+
+    array: `.npy` file, (rows, columns) or (rows, columns, values); spacing: its pixels' size in mm along a row and
+    along a column, as far as the image states it; spacing_mm: as the user gave it. Raises InputError for an image
+    that cannot be used, UsageError for a request without one or without a pixel size.
+    """
+    from ..skull.planes import PlaneImage
+
+    told = given.get("spacing_mm")
+    if told is not None and (isinstance(told, bool) or not isinstance(told, (int, float))):
+        raise UsageError("The request's plane needs 'spacing_mm' as a number.")
+    if isinstance(given.get("file"), str):
+        return PlaneImage.read(given["file"], told)
+    if not isinstance(given.get("array"), str):
+        raise UsageError("The request's plane needs a 'file' or an 'array'.")
+    import SimpleITK as sitk
+
+    values, name = _read_array(Path(given["array"])), given.get("name")
+    name = name if isinstance(name, str) and name else "plane"
+    image = sitk.GetImageFromArray(values, isVector=values.ndim == 3)
+    if "spacing" in given:
+        image.SetSpacing(_numbers(given, "spacing", 2))
+    elif told is None:
+        raise UsageError(f"{name} does not say how large its pixels are: give their size in mm.")
+    return PlaneImage.from_image(image, told, name=name)
 
 
 def write_array(path: Path, array: NDArray) -> None:
@@ -78,10 +107,10 @@ def _type_for_itk(dtype: np.dtype) -> Any:
     return dtype.newbyteorder("=")
 
 
-def _numbers(given: Mapping[str, Any], name: str) -> list[float]:
+def _numbers(given: Mapping[str, Any], name: str, count: int) -> list[float]:
     values = given.get(name)
-    if not isinstance(values, list) or len(values) != _GEOMETRY[name] or not all(
+    if not isinstance(values, list) or len(values) != count or not all(
         isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values
     ):
-        raise UsageError(f"The request's scan needs '{name}' as {_GEOMETRY[name]} numbers.")
+        raise UsageError(f"The request's image needs '{name}' as {count} numbers.")
     return [float(value) for value in values]

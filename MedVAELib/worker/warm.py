@@ -1,4 +1,4 @@
-"""What stays in memory between two requests: one detector, and the scans it prepared last."""
+"""What stays in memory between two requests: one detector with the scans it prepared last, one skull predictor."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..bundle import Bundle
+from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, Bundle, load_bundle
 from ..progress import CancelToken, Progress
 from ..scan import Scan
 from ..timing import Timer
@@ -16,6 +16,7 @@ from ..timing import Timer
 if TYPE_CHECKING:
     from ..anomaly.detector import Detector
     from ..anomaly.prepare import PreparedScan
+    from ..skull.predictor import SkullPredictor
 
 MAX_SCANS = 2
 
@@ -30,8 +31,7 @@ class WarmDetector:
 
     def detector(self, bundle: Bundle, device: str) -> Detector:
         """Raises what `Detector.load` raises. Files that changed on disk are read again."""
-        files = (bundle.path / "metadata.json", bundle.weights_path)
-        key = (bundle.path, device, bundle.sha256, *(_stamp(file) for file in files))
+        key = (device, *_bundle_key(bundle))
         if key != self._key or self._detector is None:
             from ..anomaly.detector import Detector
 
@@ -72,6 +72,36 @@ def content_key(scan: Scan) -> bytes:
     digest = hashlib.blake2b(geometry.tobytes(), digest_size=16)
     digest.update(scan.array_zyx().data)
     return digest.digest()
+
+
+class WarmSkull:
+    """Loads a predictor of skulls, unless it still has it."""
+
+    def __init__(self) -> None:
+        self._key: Any = None
+        self._predictor: SkullPredictor | None = None
+
+    def predictor(self, name: str, device: str) -> SkullPredictor:
+        """name: of the bundle, "" for the default. Raises what `SkullPredictor.load` raises, and BundleError without
+        the bundle that finds heads on images. Files that changed on disk are read again."""
+        bundle, outline = load_bundle(name or DEFAULT_SKULL_BUNDLE), load_bundle(OUTLINE_BUNDLE)
+        key = (device, *_bundle_key(bundle), *_bundle_key(outline))
+        if key != self._key or self._predictor is None:
+            from ..skull.predictor import SkullPredictor
+
+            self._key = self._predictor = None
+            self._predictor, self._key = SkullPredictor.load(bundle, device, outline), key
+        return self._predictor
+
+    def forget_if_degraded(self) -> None:
+        """As `WarmDetector.forget_if_degraded`."""
+        if self._predictor is not None and self._predictor.shape.steps:
+            self._key = self._predictor = None
+
+
+def _bundle_key(bundle: Bundle) -> tuple[Any, ...]:
+    files = (bundle.path / "metadata.json", bundle.weights_path)
+    return (bundle.path, bundle.sha256, *(_stamp(file) for file in files))
 
 
 def _stamp(file: Any) -> tuple[int, int] | None:
