@@ -135,7 +135,7 @@ class _Echo:
             scatter = torch.where(flesh > 0.3 * flesh.max().clamp(min=1e-9), flesh + 0.2 * scatter, scatter)
         reflectors = echoes * inside + anatomy.scalp(draw, -sdf) * (1 - inside)
         mirror = 10 ** draw.number(-2.2, -0.8) + facing ** draw.number(1.0, 6.0)
-        strength = 10 ** draw.number(-0.35, 0.3)
+        strength = 10 ** draw.number(-0.3, 0.35)
         reflectors = reflectors + strength * (bone * mirror + 0.5 * other_bone)
         scatter = scatter + strength * draw.number(0.05, 0.4) * bone * mirror
         scatter = scatter + _reverberation(draw, bone * mirror, inside, step_mm)
@@ -181,7 +181,7 @@ def _passed(draw: Draw, bone: Tensor, step_mm: float) -> Tensor:
     crossed_mm = (bone.clamp(max=1) * step_mm).cumsum(1)
     crossed_mm = F.pad(crossed_mm[:, :-2], (2, 0))
     depth_mm = torch.arange(bone.shape[1], device=bone.device) * step_mm
-    return torch.exp(-draw.number(0.02, 0.22) * crossed_mm - draw.number(-0.002, 0.012) * depth_mm)
+    return torch.exp(-draw.number(0.02, 0.16) * crossed_mm - draw.number(-0.002, 0.012) * depth_mm)
 
 
 def _contact(draw: Draw, size: tuple[int, int]) -> Tensor:
@@ -218,8 +218,8 @@ def _gain(draw: Draw, depth_mm: Tensor) -> Tensor:
 
 def _grey(draw: Draw, decibels: Tensor) -> Tensor:
     """Log-compressed grey values 0..1, with the display's curve."""
-    dynamic_range, gain = draw.number(42, 66), draw.number(-10, 6)
-    return ((decibels + gain) / dynamic_range + 1).clamp(0, 1) ** draw.number(0.9, 2.2)
+    dynamic_range, gain = draw.number(44, 66), draw.number(-5, 8)
+    return ((decibels + gain) / dynamic_range + 1).clamp(0, 1) ** draw.number(0.9, 2.0)
 
 
 def _blurred(maps: Tensor, rows: float, columns: float) -> Tensor:

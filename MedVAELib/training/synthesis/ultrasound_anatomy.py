@@ -53,7 +53,7 @@ def brain(draw: Draw, unit: Tensor, depth_in_mm: Tensor, ga_weeks: float, facing
     beam runs along the head's x, across the falx and the walls of the ventricles.
     """
     size = tuple(depth_in_mm.shape)
-    level = 10 ** draw.number(-2.6, -1.6)
+    level = 10 ** draw.number(-2.35, -1.4)
     scatter = level * torch.exp(draw.number(0, 0.5) * smooth_noise(draw, size, draw.integer(5, 16)))
     scatter = scatter * (1 - draw.number(0.2, 0.8) * _soft(_ellipsoid(unit, THALAMUS)))
     fluid = torch.maximum(_soft(_ellipsoid(unit, CAVUM)), _soft(_ellipsoid(unit, FRONTAL_HORN)))
@@ -85,12 +85,12 @@ def brain(draw: Draw, unit: Tensor, depth_in_mm: Tensor, ga_weeks: float, facing
 
 def _streaks(draw: Draw, size: tuple[int, int]) -> Tensor:
     """Short bright echoes across the beams, of vessels and folds that the anatomy here does not name."""
-    if draw.chance(0.25):
+    if draw.chance(0.15):
         return torch.zeros(size, device=draw.device)
     coarse = draw.normal(1, 1, draw.integer(8, 20), draw.integer(30, 70))
     fine = torch.nn.functional.interpolate(coarse, size=size, mode="bicubic", align_corners=True)[0, 0]
     where = torch.sigmoid(3 * (smooth_noise(draw, size, draw.integer(3, 6)) + draw.number(-1, 0.5)))
-    return (fine - draw.number(0.7, 1.4)).clamp(min=0) * where * 10 ** draw.number(-2.0, -0.7)
+    return (fine - draw.number(0.7, 1.4)).clamp(min=0) * where * 10 ** draw.number(-1.7, -0.6)
 
 
 def _sulci(draw: Draw, size: tuple[int, int], depth_in_mm: Tensor, ga_weeks: float) -> Tensor:
@@ -105,7 +105,7 @@ def surroundings(draw: Draw, size: tuple[int, int], depth_mm: Tensor, outside_mm
 
     depth_mm: from the transducer; outside_mm: distance from the head's surface.
     """
-    tissue = 10 ** draw.number(-1.9, -0.9)
+    tissue = 10 ** draw.number(-1.9, -1.0)
     scatter = tissue * torch.exp(draw.number(0.1, 0.7) * smooth_noise(draw, size, draw.integer(4, 12)))
     scatter = scatter * torch.exp(draw.number(0.2, 1.0) * smooth_noise(draw, size, draw.integer(2, 5)))
     pools = smooth_noise(draw, size, draw.integer(2, 5)) + draw.number(-1.4, 1.2)
