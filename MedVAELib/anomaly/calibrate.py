@@ -79,7 +79,7 @@ def score_tables(
         healthy += data.healthy_scans if modality == "flair" else []
         for number, (scan, excluded) in enumerate(healthy):
             cancel.check()
-            for key, values in _raw_scores(detector, scan, excluded).items():
+            for key, values in _raw_scores(detector, scan, modality, excluded).items():
                 raw.setdefault(key, []).append(values)
             report("score tables", (number + 1) / len(healthy), scan.name)
         for name in SCORES:
@@ -111,21 +111,24 @@ def tissue_weights(z: NDArray, probability: NDArray, lesion: NDArray) -> list[fl
 def _regression_rows(detector: Detector, case: SyntheticCase) -> tuple[NDArray, NDArray, NDArray]:
     """Unweighted z, tissue probabilities and truth of all lesion voxels and as many of the others as are cheap."""
     maps = score_inputs(detector, case.scan)
-    inputs = replace(maps.inputs("reconstruction_probability"), weight=np.ones_like(maps.expected))
+    inputs = replace(maps.inputs("reconstruction_probability", "flair"), weight=np.ones_like(maps.expected))
     z, lesion = zscore(inputs), maps.boxed(case.lesions) > 0
     chosen = _some(maps.brain_box, np.random.default_rng(0))
     return z[chosen], inputs.probability[(slice(None), *chosen)].T, lesion[chosen]
 
 
-def _raw_scores(detector: Detector, scan: Scan, excluded: sitk.Image | None) -> dict[tuple[str, str], NDArray]:
+def _raw_scores(
+    detector: Detector, scan: Scan, modality: str, excluded: sitk.Image | None
+) -> dict[tuple[str, str], NDArray]:
     maps = score_inputs(detector, scan)
     inside = maps.brain_box
     if excluded is not None:
         inside = inside & (maps.boxed(excluded) == 0)
     chosen = _some(inside, np.random.default_rng(0))
     return {
-        (name, side): maps.raw(name, sign)[chosen] for name in SCORES for side, sign in (("bright", 1), ("dark", -1))
-    }
+        (name, side): maps.raw(name, modality, sign)[chosen]
+        for name in SCORES for side, sign in (("bright", 1), ("dark", -1))
+    }  # fmt: skip
 
 
 def _some(inside: NDArray[np.bool_], rng: np.random.Generator) -> tuple[NDArray, ...]:

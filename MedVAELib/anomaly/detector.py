@@ -10,6 +10,7 @@ from ..errors import BundleError
 from ..inference import Engine
 from ..models import build_model
 from ..tissues import TISSUES
+from .scores import Emphasis
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Detector:
             settings = bundle.calibration
             usable = len(shape) == 3 and all(n > 0 and n % 16 == 0 for n in shape) and spacing_mm > 0
             usable = usable and len(settings["tissue_weight"]) == len(TISSUES) and isinstance(settings["score"], dict)
+            usable = usable and all(Emphasis(**settings["emphasis"][modality]) for modality in ("flair", "dwi"))
             usable = usable and settings["fine_sigma_mm"] >= 0 and settings["coarse_sigma_mm"] >= 0
         except (KeyError, TypeError, ValueError):
             usable = False

@@ -20,7 +20,7 @@ from .anatomy import Anatomy, brain_mask
 from .calibration import ScoreCalibration
 from .prepare import PreparedScan
 from .result import Finding
-from .scores import SCORES, ScoreInputs
+from .scores import SCORES, Emphasis, ScoreInputs
 
 _MARGIN_VOXELS = 3
 
@@ -117,29 +117,30 @@ class ScoreMaps:
         gradient = np.abs(self.detector.engine.kl_gradient(self.anatomy.image.copy()))[None].astype(np.float32)
         return channels_from_grid(gradient, self.anatomy.grid, self.crop, [0])[0]
 
-    def inputs(self, score: str) -> ScoreInputs:
-        """What the named score reads; the costly extras only for the scores that need them."""
+    def inputs(self, score: str, modality: str) -> ScoreInputs:
+        """What the named score reads on a modality; the costly extras only for the scores that need them."""
         image = (self.values - self.anatomy.offset) / self.anatomy.scale / self.bias
         spacing_zyx = self.space.GetSpacing()[::-1]
         smoothing_mm = self.detector.bundle.calibration["fine_sigma_mm"]
         return ScoreInputs(
             image, self.expected, self.variance, self.weight, self.coarse_z,
             tuple(smoothing_mm / s for s in spacing_zyx), self.fit.mean, self.fit.spread,
+            Emphasis(**self.detector.bundle.calibration["emphasis"][_calibrated_as(modality)]),
             self._probability if score == "reconstruction_probability" else None,
             self._kl_gradient if score == "kl_gradient" else None,
         )  # fmt: skip
 
-    def raw(self, score: str, sign: int) -> NDArray[np.float32]:
+    def raw(self, score: str, modality: str, sign: int) -> NDArray[np.float32]:
         """The raw score inside the brain, 0 outside."""
-        return SCORES[score](self.inputs(score), sign) * self.brain_box
+        return SCORES[score](self.inputs(score, modality), sign) * self.brain_box
 
     def calibrated(self, score: str, modality: str, sign: int) -> NDArray[np.float32]:
         tables = self.detector.bundle.calibration["score"]
-        table = tables.get(score, {}).get("flair" if modality == "other" else modality)
+        table = tables.get(score, {}).get(_calibrated_as(modality))
         if table is None:
             raise BundleError(f"Bundle '{self.detector.bundle.name}' is not calibrated for '{score}' on {modality}.")
-        side = table["bright" if sign > 0 else "dark"]
-        return ScoreCalibration.from_json(side).apply(self.raw(score, sign)) * self.brain_box
+        side = ScoreCalibration.from_json(table["bright" if sign > 0 else "dark"])
+        return side.apply(side.standardise(self.raw(score, modality, sign), self.brain_box)) * self.brain_box
 
     def like_fluid(self) -> NDArray[np.bool_]:
         """True where the scan is less than half as bright as white matter, as in a cavity, a cyst or an old infarct.
@@ -147,7 +148,7 @@ class ScoreMaps:
         Healthy tissue hardly ever is: iron darkens the pallidum on FLAIR to 0.6 to 0.7 × white matter, frontal white
         matter lies at 0.75 to 0.85, CSF near 0.1.
         """
-        inputs = self.inputs("zscore")
+        inputs = self.inputs("zscore", "flair")
         return ndimage.gaussian_filter(inputs.image, inputs.smoothing) < 0.5 * self.fit.mean[WHITE]
 
     def reconstruction(self) -> NDArray[np.float32]:
@@ -178,3 +179,8 @@ class ScoreMaps:
         first = [low + part.start for low, part in zip(finding.bbox_ijk, reversed(self.box), strict=True)]
         first, size = self.turn.box_back(first, finding.bbox_size_ijk, self.space.GetSize())
         return replace(finding, bbox_ijk=first, bbox_size_ijk=size)
+
+
+def _calibrated_as(modality: str) -> str:
+    """Scans that are neither FLAIR nor DWI are scored as FLAIR, with a warning elsewhere."""
+    return "flair" if modality == "other" else modality

@@ -13,15 +13,35 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import log_ndtr, logsumexp
 
+from ..preprocessing.intensity import NETWORK_MEDIAN
+
 Volume = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Emphasis:
+    """What counts besides the local z-score, by modality. coarse: share of the z-score smoothed over millimetres;
+    brightness_power: power of the brightness against the brain's median. On DWI acute infarcts outshine every healthy
+    tissue, and small ones drown in a smoothed map; on FLAIR a lesion can be no brighter than the cortex."""
+
+    coarse: float
+    brightness_power: float
+
+    def __post_init__(self) -> None:
+        if min(self.coarse, self.brightness_power) < 0:
+            raise ValueError("coarse and brightness_power must not be negative")
+
+
+EMPHASIS = {"flair": Emphasis(1.0, 0.0), "dwi": Emphasis(0.0, 4.0)}
+"""What new bundles are calibrated with; each bundle keeps its own."""
 
 
 @dataclass
 class ScoreInputs:
     """image: bias-corrected scan; expected, variance: of the healthy tissue mix, posterior variance included;
     weight: how far brightness is abnormal in the tissue there (0…1); coarse_z: z-score smoothed over millimetres;
-    smoothing: Gaussian sigma in voxels per axis; probability (K, …), mean and spread (K,), kl_gradient: for the
-    scores that need them, else None."""
+    smoothing: Gaussian sigma in voxels per axis; emphasis: of the modality; probability (K, …), mean and spread (K,),
+    kl_gradient: for the scores that need them, else None."""
 
     image: Volume
     expected: Volume
@@ -31,6 +51,7 @@ class ScoreInputs:
     smoothing: tuple[float, float, float]
     mean: NDArray[np.float64]
     spread: NDArray[np.float64]
+    emphasis: Emphasis
     probability: Volume | None = None
     kl_gradient: Volume | None = None
 
@@ -40,12 +61,17 @@ class ScoreInputs:
 
 
 def zscore(inputs: ScoreInputs, sign: int = 1) -> Volume:
-    """Residual over the spread expected there, fine and coarse scale together, weighted by tissue.
+    """Residual over the spread expected there, fine and coarse scale together, weighted by tissue and brightness.
 
     The coarse term lets a large lesion count where the tissue itself is uncertain; the fine term keeps its edge.
     """
+    emphasis = inputs.emphasis
     fine = ndimage.gaussian_filter(inputs.residual, inputs.smoothing) / np.sqrt(inputs.variance)
-    return np.maximum(sign * fine, 0) * inputs.weight + np.maximum(sign * inputs.coarse_z, 0) * inputs.weight
+    z = np.maximum(sign * fine, 0) + emphasis.coarse * np.maximum(sign * inputs.coarse_z, 0)
+    if emphasis.brightness_power and sign > 0:
+        brightness = np.maximum(ndimage.gaussian_filter(inputs.image, inputs.smoothing) / NETWORK_MEDIAN, 0)
+        z = z * brightness**emphasis.brightness_power
+    return z * inputs.weight
 
 
 def absolute(inputs: ScoreInputs, sign: int = 1) -> Volume:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -24,6 +25,7 @@ from .calibrate import CalibrationData, calibrate
 from .card import model_card, model_metadata
 from .config import HealthyAnatomyRun
 from .detect import Detector
+from .scores import EMPHASIS
 
 VALIDATION_SEED = 99
 
@@ -56,6 +58,7 @@ def write_bundle(
     folder = output / "bundle" / config.bundle.name
     blank = {
         "tissue_weight": [0.0] + [1.0] * (len(TISSUES) - 2) + [0.0], "score": {},
+        "emphasis": {modality: asdict(emphasis) for modality, emphasis in EMPHASIS.items()},
         "coarse_sigma_mm": config.calibration.coarse_sigma_mm, "fine_sigma_mm": config.calibration.fine_sigma_mm,
     }  # fmt: skip
     metadata = model_metadata(config, settings, blank, trainer.step, trainer.seconds)

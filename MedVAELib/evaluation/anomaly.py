@@ -77,6 +77,7 @@ class CaseScores:
     brain_dice: float = NAN
     lesion_outside_brain: float = NAN  # share of the lesion voxels that our brain mask misses
     between_raters_dice: float = NAN
+    second_rater_ap: float = NAN  # of the second expert's mask, ranked as if it were a map, against the first's
     warnings: list[str] = field(default_factory=list)
     provenance: dict[str, object] = field(default_factory=dict)
     failure: str = ""
@@ -152,6 +153,8 @@ def evaluate_case(case: Case, detect: Detect, modality: str = "auto", look: Look
         result.lesion_outside_brain = float((truth & ~volumes.brain).sum() / truth.sum())
         if second is not None:
             result.between_raters_dice = metrics.dice(truth, second)
+            region = volumes.region | second
+            result.second_rater_ap = metrics.ranking(truth[region], second[region].astype(np.float32)).ap
     if case.kind != "no truth":
         result.methods = _score_methods(volumes)
     return result

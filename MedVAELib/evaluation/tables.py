@@ -48,7 +48,8 @@ def case_rows(results: Sequence[CaseScores]) -> list[dict[str, object]]:
             "modality": result.modality, "lesion_ml": result.lesion_ml, "brain_ml": result.brain_ml,
             "flagged_ml": result.flagged_ml, "threshold": result.threshold, "brain_dice": result.brain_dice,
             "lesion_outside_brain": result.lesion_outside_brain,
-            "between_raters_dice": result.between_raters_dice, "seconds": result.seconds,
+            "between_raters_dice": result.between_raters_dice, "second_rater_ap": result.second_rater_ap,
+            "seconds": result.seconds,
         }
         for method in METHODS if result.methods else ("",):
             row = {**common, "method": method}
@@ -104,7 +105,7 @@ def anomaly_markdown(results: Sequence[CaseScores], left_out: Sequence[str], not
     parts = ["# Anomaly detection, measured\n", *(f"{note}  " for note in notes), ""]
     if lesions:
         average = means(results, left_out)
-        parts += ["## Ranking of voxels\n", _ranking_table(lesions, average, left_out),
+        parts += ["## Ranking of voxels\n", _ranking_table(lesions, average, left_out), *_experts(lesions),
                   "## At the threshold\n", _threshold_table(lesions, average, left_out)]
     if healthy:
         parts += ["## Healthy cases\n", _healthy_table(healthy)]
@@ -115,6 +116,15 @@ def anomaly_markdown(results: Sequence[CaseScores], left_out: Sequence[str], not
                       *(f"- {r.case.name}: {r.failure or f'{r.flagged_ml:.1f} ml flagged, {r.seconds:.1f} s'}"
                         for r in chosen), ""]
     return "\n".join([*parts, "## Definitions\n", *(f"- {line}" for line in DEFINITIONS), ""])
+
+
+def _experts(results: Sequence[CaseScores]) -> list[str]:
+    """How far two experts agree, where there are two: what a map can be asked to reach."""
+    both = [r for r in results if not math.isnan(r.second_rater_ap)]
+    if not both:
+        return []
+    each = "; ".join(f"{r.case.name} AP {r.second_rater_ap:.3f}, Dice {r.between_raters_dice:.3f}" for r in both)
+    return [f"The second expert's mask, ranked like a map, against the first's: {each}.\n"]
 
 
 def _ranking_table(results: Sequence[CaseScores], average: Mapping, left_out: Sequence[str]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -13,7 +15,7 @@ from MedVAELib.anomaly.calibrate import tissue_weights
 from MedVAELib.anomaly.calibration import ScoreCalibration, reference_histogram, threshold
 from MedVAELib.anomaly.findings import describe, find_components
 from MedVAELib.anomaly.modality import decide_modality
-from MedVAELib.anomaly.scores import SCORES, ScoreInputs
+from MedVAELib.anomaly.scores import EMPHASIS, SCORES, Emphasis, ScoreInputs
 from MedVAELib.anomaly.tissue_fit import fit_tissues
 from MedVAELib.preprocessing.geometry import ijk_to_ras_mm, ras_grid
 from MedVAELib.preprocessing.intensity import find_foreground
@@ -62,7 +64,7 @@ def _inputs(residual: float, **extra) -> ScoreInputs:
     mean, spread = np.zeros(len(TISSUES)), np.full(len(TISSUES), 0.05)
     mean[WHITE] = 0.5
     return ScoreInputs(image, 0.5 * flat, 0.0025 * flat, flat, 0 * flat, (0.6, 0.6, 0.6), mean, spread,
-                       probability, flat)  # fmt: skip
+                       EMPHASIS["flair"], probability, flat)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -78,6 +80,26 @@ def test_every_score_is_highest_at_the_anomaly(name):
 def test_one_sided_scores_look_at_one_side(name):
     bright, dark = SCORES[name](_inputs(-0.4), 1), SCORES[name](_inputs(-0.4), -1)
     assert dark[16, 20, 16] > bright[16, 20, 16]
+
+
+def test_on_dwi_what_outshines_the_brain_ranks_above_what_is_only_unexpected():
+    inputs = replace(_inputs(0.0), emphasis=Emphasis(0.0, 4.0))
+    inputs.image[8, 8, 8], inputs.image[20, 20, 20] = 0.9, 1.4
+    inputs.expected[8, 8, 8], inputs.expected[20, 20, 20] = 0.1, 0.6  # the same residual
+    score = SCORES["zscore"](inputs, 1)
+    assert score[20, 20, 20] > 2 * score[8, 8, 8] > 0
+
+
+def test_scans_are_made_comparable_but_a_large_lesion_does_not_hide_itself():
+    rng = np.random.default_rng(0)
+    table = ScoreCalibration.from_healthy([np.abs(rng.normal(size=20_000)) for _ in range(3)])
+    noisy = 1.2 * np.abs(rng.normal(size=50_000))
+    brain = np.ones(noisy.shape, bool)
+    flagged = (table.apply(table.standardise(noisy, brain)) > threshold(0.01)).mean()
+    assert flagged == pytest.approx(0.01, abs=0.003) and (table.apply(noisy) > threshold(0.01)).mean() > 0.02
+    ill = np.abs(rng.normal(size=50_000))
+    ill[:15_000] += 8
+    assert (table.apply(table.standardise(ill, brain))[:15_000] > threshold(0.01)).mean() > 0.99
 
 
 @given(st.integers(0, 10_000))

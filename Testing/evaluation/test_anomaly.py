@@ -114,6 +114,9 @@ def test_a_second_rater_is_scored_too(tmp_path):
     write_case(tmp_path / "case", truth=None, mask1=LESION, mask2=other)
     result = evaluate_cases(find_cases(tmp_path), oracle)[0]
     assert result.between_raters_dice == pytest.approx(2 * 48 / (60 + 48))
+    missed = 60 / (BRAIN | LESION).sum()  # the precision at which the lesion voxels he did not draw are found
+    assert result.second_rater_ap == pytest.approx(0.8 + 0.2 * missed)
+    assert "second expert" in anomaly_markdown([result], (), ())
     assert result.methods[OURS].ap_second_rater < result.methods[OURS].ap
 
 
