@@ -7,15 +7,11 @@ URIs, and its content security policy forbids the rest.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.colors import Colormap
 
 from .anomaly.result import Detection
@@ -23,12 +19,12 @@ from .reporting import words
 from .reporting.colours import DIVERGING, ScoreScale, jpeg_uri, map_legend, score_legend
 from .reporting.display import AXIAL, CORONAL, OBLIQUE_FROM_DEG, Display
 from .reporting.histogram import histogram_uri
+from .reporting.page import NOTICE, render, run_date, timings, write_in_one_step
 from .reporting.pictures import Painter, Spot, captioned, grid, montage, three_planes
 
 PICTURED_FINDINGS = 6
 SHEET_WIDTH_PX = 1380
 MONTAGE_COLUMNS, MONTAGE_ROWS = 6, 4
-NOTICE = "For research use only. Not for diagnosis; not a medical device."
 
 
 @dataclass(frozen=True)
@@ -57,28 +53,15 @@ def write_report(result: Detection, directory: Path) -> dict[str, Path]:
 
     overlay = captioned(three_planes(painter, _spots(result, painter)[0], width_px=SHEET_WIDTH_PX, with_scan=False),
                         f"{result.scan.name} – {pictures[0].title}", f"{pictures[0].note}  {NOTICE}", legends)
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True,
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    page = environment.get_template("report.html.j2").render(
-        notice=NOTICE, pictures=pictures, score_legends=legends, **_words(result, painter, scores),
-        **_charts(result, painter, scores))
+    page = render("report.html.j2", pictures=pictures, score_legends=legends, **_words(result, painter, scores),
+                  **_charts(result, painter, scores))
 
     directory = Path(directory)
     paths = {"report": directory / "report.html", "overlay": directory / "overlay.png"}
     directory.mkdir(parents=True, exist_ok=True)
-    _write(paths["overlay"], lambda path: overlay.save(path, "png", compress_level=4))
-    _write(paths["report"], lambda path: path.write_text(page, encoding="utf-8"))
+    write_in_one_step(paths["overlay"], lambda path: overlay.save(path, "png", compress_level=4))
+    write_in_one_step(paths["report"], lambda path: path.write_text(page, encoding="utf-8"))
     return paths
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes to a temporary name beside `path` and renames, so that nothing half-written stays."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _spots(result: Detection, painter: Painter) -> list[Spot]:
@@ -171,34 +154,11 @@ def _words(result: Detection, painter: Painter, scores: np.ndarray) -> dict[str,
                 + " × ".join(f"{step:.2f}" for step in spacing) + " mm")
     return {
         "name": str(scan.name), "modality": words.MODALITIES.get(result.modality, result.modality),
-        "date": _date(result.provenance), "geometry": geometry,
+        "date": run_date(result.provenance), "geometry": geometry,
         "tilt": f"{axes.tilt_deg:.0f}°" if axes.tilt_deg >= OBLIQUE_FROM_DEG else "",
         "summary": words.summary(result.findings), "facts": facts,
         "warnings": list(dict.fromkeys([*scan.warnings, *result.warnings])),
         "rows": words.table(result.findings, axes, PICTURED_FINDINGS), "total_rows": len(result.findings),
         "reading": words.reading(result), "unit": result.unit, "threshold": f"{result.threshold:.3g}",
-        "provenance": words.flatten({**result.provenance, **acquisition}), "timings": _timings(result.provenance),
+        "provenance": words.flatten({**result.provenance, **acquisition}), "timings": timings(result.provenance),
     }
-
-
-def _date(provenance: Mapping[str, object]) -> str:
-    """When the detection ran, if the provenance says so, else now; local time."""
-    for key in ("created", "date", "time", "finished"):
-        try:
-            return datetime.fromisoformat(str(provenance[key])).strftime("%Y-%m-%d %H:%M")
-        except (KeyError, ValueError):
-            continue
-    return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
-
-
-def _timings(provenance: Mapping[str, object]) -> list[dict[str, object]]:
-    """Stages with seconds and their share of the whole in percent."""
-
-    for key, value in provenance.items():
-        if words.is_timing(key, value):
-            stages = {str(stage): float(seconds) for stage, seconds in value.items() if stage != "total"}
-            whole = sum(stages.values())
-            if whole > 0:
-                return [{"stage": stage.replace("_", " "), "seconds": f"{seconds:.2f}",
-                         "percent": round(100 * seconds / whole, 2)} for stage, seconds in stages.items()]
-    return []

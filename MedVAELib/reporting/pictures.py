@@ -95,9 +95,9 @@ class Painter:
                 pixels[coloured] += opacity * (self.scale.colour(shown, polarity) - pixels[coloured])
         width = max(1.2, 0.45 * px_per_mm)
         for polarity, where in (("bright", mask & ~dark), ("dark", mask & dark)):
-            _draw_outline(pixels, where & (components != focus) if focus else where, width * 0.8, 0.8, polarity)
+            draw_outline(pixels, where & (components != focus) if focus else where, width * 0.8, 0.8, polarity)
             if focus:
-                _draw_outline(pixels, where & (components == focus), width * 1.5, 1.0, polarity)
+                draw_outline(pixels, where & (components == focus), width * 1.5, 1.0, polarity)
         return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
     def mark(self, panel: Image.Image, plane: Plane, index: tuple[int, int, int], px_per_mm: float, *, size: int,
@@ -107,11 +107,11 @@ class Painter:
         width, height = panel.size
         pad, small = max(3, size // 4), max(13, int(size * 0.75))
         left, right, top, bottom = plane.letters
-        _text(draw, (pad, height // 2), left, size, "lm")
-        _text(draw, (width - pad, height // 2), right, size, "rm")
-        _text(draw, (width // 2, pad), top, size, "mt")
-        _text(draw, (width // 2, height - pad), bottom, size, "mb")
-        _text(draw, (pad, pad), f"{plane.name} {self.display.slice_position(plane, index)}", small, "lt", MUTED)
+        write_text(draw, (pad, height // 2), left, size, "lm")
+        write_text(draw, (width - pad, height // 2), right, size, "rm")
+        write_text(draw, (width // 2, pad), top, size, "mt")
+        write_text(draw, (width // 2, height - pad), bottom, size, "mb")
+        write_text(draw, (pad, pad), f"{plane.name} {self.display.slice_position(plane, index)}", small, "lt", MUTED)
         if scale_bar:
             length_mm = next(mm for mm in (50, 20, 10, 5, 1) if mm * px_per_mm < 0.34 * width or mm == 1)
             end, y = width - 2 * pad, height - 2 * pad
@@ -119,7 +119,7 @@ class Painter:
             for x0, y0, x1, y1 in ((start, y, end, y), (start, y - pad, start, y + pad), (end, y - pad, end, y + pad)):
                 draw.line((x0 + 1, y0 + 1, x1 + 1, y1 + 1), fill=(0, 0, 0), width=2)
                 draw.line((x0, y0, x1, y1), fill=LETTER, width=2)
-            _text(draw, ((start + end) / 2, y - pad - 1), f"{length_mm} mm", small, "mb", MUTED)
+            write_text(draw, ((start + end) / 2, y - pad - 1), f"{length_mm} mm", small, "mb", MUTED)
         return panel
 
     def cross(self, panel: Image.Image, plane: Plane, spot: Spot, px_per_mm: float) -> Image.Image:
@@ -188,9 +188,9 @@ def montage(painter: Painter, findings: list[Finding], *, width_px: int, columns
         panel = painter.overlay_panel(AXIAL, int(index), px_per_mm)
         draw = ImageDraw.Draw(panel)
         where = display.slice_position(AXIAL, (int(index), *display.centre()[1:]))
-        _text(draw, (4, 4), where, 15, "lt", MUTED)
-        _text(draw, (4, panel.height // 2), "R", 15, "lm")
-        _text(draw, (panel.width - 4, panel.height // 2), "L", 15, "rm")
+        write_text(draw, (4, 4), where, 15, "lt", MUTED)
+        write_text(draw, (4, panel.height // 2), "R", 15, "lm")
+        write_text(draw, (panel.width - 4, panel.height // 2), "L", 15, "rm")
         _number(painter, panel, int(index), px_per_mm, numbers.get(int(index), []))
         panels.append(panel)
     return grid([panels[start:start + columns] for start in range(0, len(panels), columns)])
@@ -215,7 +215,7 @@ def _number(painter: Painter, panel: Image.Image, index: int, px_per_mm: float,
             fits = box[0] > 2 and box[1] > 18 and box[2] < panel.width - 2 and box[3] < panel.height - 2
             clear = all(box[2] < t[0] or box[0] > t[2] or box[3] < t[1] or box[1] > t[3] for t in taken)
             if fits and clear:
-                _text(draw, at, str(rank), 16, anchor)
+                write_text(draw, at, str(rank), 16, anchor)
                 taken.append(box)
                 break
 
@@ -269,7 +269,7 @@ def _smooth(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
 
-def _draw_outline(pixels: np.ndarray, mask: np.ndarray, width_px: float, opacity: float, polarity: str) -> None:
+def draw_outline(pixels: np.ndarray, mask: np.ndarray, width_px: float, opacity: float, polarity: str) -> None:
     """Draws an antialiased line of `width_px` around a mask (of fewer pixels) onto a picture (rows, columns, RGB)."""
     if not mask.any():
         return
@@ -285,7 +285,7 @@ def _draw_outline(pixels: np.ndarray, mask: np.ndarray, width_px: float, opacity
     pixels[box] += line * (np.array(OUTLINE[polarity], np.float32) - pixels[box])
 
 
-def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, anchor: str,
+def write_text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, anchor: str,
           fill: tuple[int, int, int] = LETTER) -> None:
     draw.text(at, text, fill, font(size), anchor, stroke_width=max(1, size // 9), stroke_fill=(0, 0, 0))
 

@@ -59,7 +59,7 @@ def test_volumes_share_one_head_frame(result):
 
 def test_mask_surface_and_probability_agree(result):
     probability, mask = (sitk.GetArrayFromImage(image) for image in (result.probability, result.mask))
-    assert ((mask > 0) != (result.distance_mm > 0)).mean() < 1e-4  # specks and holes are gone
+    assert ((mask > 0) != (result.distance_mm > 0)).mean() < 1e-3  # specks and holes are gone
     assert ((probability > 0.5) != (mask > 0)).mean() < 0.01
     assert open_edges(result.surface) == 0
     places = np.round(points_of(result.surface)[:, ::-1] / result.spacing_mm + (SIZE - 1) / 2).astype(int)
