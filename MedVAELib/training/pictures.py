@@ -36,7 +36,8 @@ def draw_curves(output: Path, training: Sequence[str], validation: Sequence[str]
     for panel in axes:
         panel.set(xlabel="step")
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=8)
+        if panel.lines:
+            panel.legend(fontsize=8)
     figure.savefig(output / "curves.png", dpi=110)
 
 

@@ -1,0 +1,133 @@
+"""Metadata and model cards of the bundles for the fetal skull and for the head's outline."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+from ..training.config import RunConfig
+from .config import OutlineRun, SkullRun
+
+ATLASES = [
+    {
+        "name": "fetal brain atlases of 14 weeks", "source": "Wu et al. 2021", "licence": "BSD-3-Clause",
+        "used_for": "shapes of the heads",
+    },
+    {
+        "name": "fetal brain atlases with spina bifida", "source": "Fidon et al. 2021", "licence": "CC0-1.0",
+        "used_for": "shapes of the heads",
+    },
+]  # fmt: skip
+SKULL_LIMITS = """\
+- Trained on simulated heads alone: shapes of real brain atlases with a modelled skull, sizes from growth charts, 20 to
+  36 weeks, and modelled abnormalities. It has seen no skull of a real fetus in 3D, since none is public.
+- It sees the outline of the head in each plane and nothing else; a wrong outline gives a wrong skull.
+- Face and neck are not part of the head here, fontanelles and sutures are closed by it.
+- The planes' places are taken as standard, give or take 10° and a few millimetres.
+- The standard deviation is calibrated on simulated planes of held-back heads.
+- Research use only. Not a medical device."""
+
+
+def skull_metadata(
+    config: SkullRun, calibration: dict[str, object], steps: int, seconds: float
+) -> dict[str, object]:
+    """Everything `save_bundle` needs but the weights."""
+    planes = {"type": "outline", "modality": "US", "num_channels": 3, "dtype": "float32", "spatial_shape": [96, 96],
+              "value_range": [0, 1]}  # fmt: skip
+    volume = {"type": "signed distance", "num_channels": 1, "dtype": "float32", "spatial_shape": [48, 48, 48],
+              "value_range": [-48, 48]}  # fmt: skip
+    return _common(config) | {
+        "task": "Prediction of the fetal skull in 3D from standard planes of ultrasound",
+        "description": "From the outlines of the head in one to three standard planes (axial, sagittal, coronal) to "
+                       "the signed distance of the skull's outer surface, with samples of what the planes leave open.",
+        "network_data_format": {"inputs": {"planes": planes}, "outputs": {"pred": volume}},
+        "medvae": {
+            "model": config.model_name, "config": config.model_settings, "modality": ["ultrasound"],
+            "grid": {"shape_zyx": [96, 96, 96], "edge_over_ofd": 1.3}, "intensity": {"outline": [0, 1]},
+            "calibration": calibration, "training_data": ATLASES,
+            "results": {"training": _training(config, steps, seconds) | {"cases": config.data.cases,
+                                                                         "planes": asdict(config.planes)}},
+        },
+    }  # fmt: skip
+
+
+def skull_card(metadata: dict[str, object]) -> str:
+    """The README.md of a skull model's bundle, in Markdown."""
+    calibration = metadata["medvae"]["calibration"]
+    rows = [f"| {count} | {' | '.join(f'{share:.2f}' for share in shares)} |"
+            for count, shares in calibration["coverage"].items()]  # fmt: skip
+    levels = calibration["levels"]
+    table = [
+        "## Calibration", "",
+        f"Temperature {calibration['temperature']}; coverage of central intervals on the held-back heads it was chosen "
+        "on:", "", "| planes | " + " | ".join(f"{level:.0%}" for level in levels) + " |",
+        "|---" * (1 + len(levels)) + "|", *rows,
+    ]  # fmt: skip
+    return _card("fetal-skull", metadata, table, SKULL_LIMITS)
+
+
+def _common(config: RunConfig) -> dict[str, object]:
+    return {
+        "version": config.bundle.version, "changelog": {config.bundle.version: "first release"},
+        "required_packages_version": {}, "authors": "MedVAE contributors", "copyright": "Apache-2.0",
+        "intended_use": "Research use only.",
+    }  # fmt: skip
+
+
+def _training(config: RunConfig, steps: int, seconds: float) -> dict[str, object]:
+    return {"steps": steps, "batch": config.trainer.batch, "hours": round(seconds / 3600, 2)}
+
+
+def _card(name: str, metadata: dict[str, object], middle: list[str], limits: str) -> str:
+    medvae = metadata["medvae"]
+    training = medvae["results"]["training"]
+    lines = [
+        f"# {name} {metadata['version']}", "", str(metadata["description"]), "", "## Training", "",
+        f"Model `{medvae['model']}`, {training['steps']} steps of {training['batch']}, {training['hours']} hours. "
+        f"{training.get('note', '')}".strip(), "", "| data | source | licence | used for |", "|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [f"| {d['name']} | {d['source']} | {d['licence']} | {d['used_for']} |" for d in medvae["training_data"]]
+    lines += ["", *middle, "", "## Measured", ""]
+    tables = {title: text for title, text in medvae["results"].items() if isinstance(text, str)}
+    if not tables:
+        lines.append("Not measured yet: run `medvae evaluate`.")
+    for title, text in tables.items():
+        lines += [f"### {title}", "", text, ""]
+    return "\n".join([*lines, "", "## Limits", "", limits, ""])
+
+
+OUTLINE_LIMITS = """\
+- Trained on simulated planes and on real axial ones of one set. Real sagittal and coronal planes were never seen.
+- Where shadow hides the skull the outline is guessed; very dark planes and heads cut off by the frame fail most.
+- The confidence tells head planes from what was made up as their opposite: noise, patterns, pieces of planes.
+- Research use only. Not a medical device."""
+HC18_ENTRY = {
+    "name": "153 axial planes", "source": "HC18, van den Heuvel et al. 2018", "licence": "CC-BY-4.0",
+    "used_for": "real planes with the drawn outline, fetuses whose number modulo 5 is 2, 3 or 4",
+}  # fmt: skip
+
+
+def outline_metadata(config: OutlineRun, steps: int, seconds: float) -> dict[str, object]:
+    """Everything `save_bundle` needs but the weights."""
+    side = [192, 192]
+    image = {"type": "magnitude", "modality": "US", "num_channels": 1, "dtype": "float32", "spatial_shape": side,
+             "value_range": [0, 1]}  # fmt: skip
+    outline = {"type": "logits", "num_channels": 1, "dtype": "float32", "spatial_shape": side,
+               "value_range": [-20, 20]}  # fmt: skip
+    real = [HC18_ENTRY] if config.data.hc18 and config.mix.real > 0 else []
+    return _common(config) | {
+        "task": "Outline of the fetal head in a standard plane of ultrasound",
+        "description": "From an ultrasound plane to the filled outline of the fetal head on it, and to how sure it is "
+                       "that there is one.",
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": outline}},
+        "medvae": {
+            "model": config.model_name, "config": config.model_settings, "modality": ["ultrasound"],
+            "grid": {"shape_yx": side}, "intensity": {"grey": [0, 1]}, "calibration": {},
+            "training_data": ATLASES + real,
+            "results": {"training": _training(config, steps, seconds) | {"mix": asdict(config.mix)}},
+        },
+    }  # fmt: skip
+
+
+def outline_card(metadata: dict[str, object]) -> str:
+    """The README.md of an outline network's bundle, in Markdown."""
+    return _card("head-outline", metadata, [], OUTLINE_LIMITS)

@@ -1,0 +1,98 @@
+"""`medvae train` for the models from planes to a skull: from a config to a calibrated bundle, with curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..bundle import save_bundle
+from ..inference import select_device
+from ..models import build_model
+from ..progress import CancelToken, Progress, no_progress, scaled
+from ..training.config import data_path, read_config
+from ..training.pictures import draw_curves
+from ..training.run import start_trainer, tensorboard
+from ..training.skull_cases import CHUNK, CaseStore, case_stream
+from ..training.synthesis.heads import HeadPopulation, read_head_shapes
+from ..training.synthesis.planes import PlaneCaseMaker, PlaneConfig
+from ..training.trainer import Batches, Trainer
+from .calibrate import calibrate
+from .card import skull_card, skull_metadata
+from .config import SkullRun
+from .held_back import HeldBack, draw_predictions, held_back_heads, measure
+
+VOLUME = 48
+"""Edge of the volumes that the models are trained on, in voxels."""
+
+
+def train_from_config(
+    path: Path, output: Path, resume: bool = False, device: str = "auto", progress: Progress = no_progress,
+    cancel: CancelToken | None = None,
+) -> Path:  # fmt: skip
+    """Trains, calibrates and writes `output`/bundle. Returns the bundle's folder.
+
+    Besides: checkpoint.pt (resumable to the step), log.jsonl, curves.png, predictions.png and TensorBoard events.
+    Raises InputError for a bad config or missing data, Cancelled (the checkpoint stays).
+    """
+    config = read_config(path, SkullRun)
+    cancel, output = cancel or CancelToken(), Path(output)
+    target = select_device(device).device
+    trainer = start_trainer(config, output, target, resume)
+    progress("data", 0.0, "Reading head masks")
+    held_back = held_back_heads(data_path(config.data.head_masks), config.data.validation, config.calibration.heads,
+                                config.planes, VOLUME)  # fmt: skip
+    trainer.run(_batches(config, output, target), _validation(config, output, target, held_back),
+                scaled(progress, 0.0, 0.98), cancel)  # fmt: skip
+    return write_bundle(config, trainer, output, held_back, cancel)
+
+
+def write_bundle(config: SkullRun, trainer: Trainer, output: Path, held_back: HeldBack, cancel: CancelToken) -> Path:
+    """The averaged weights, calibrated on the held-back heads, as a bundle."""
+    model = build_model(config.model_name, config.model_settings).to(trainer.device).eval()
+    model.load_state_dict(trainer.averaged)
+    calibration = calibrate(model, held_back, config.calibration.samples, cancel)
+    metadata = skull_metadata(config, calibration, trainer.step, trainer.seconds)
+    folder = output / "bundle" / config.bundle.name
+    return save_bundle(folder, metadata, trainer.averaged, skull_card(metadata)).path
+
+
+def case_store(config: SkullRun, output: Path, device: torch.device) -> CaseStore:
+    """The cases that a run trains on, where the config keeps them."""
+    folder = Path(config.data.store) if config.data.store else output / "cases"
+    masks, names = data_path(config.data.head_masks), config.data.train
+    settings = {"seed": config.trainer.seed, "heads": sorted(names), "planes": asdict(config.planes), "size": VOLUME}
+    make = partial(_case_maker, masks, names, config.planes, device)
+    return CaseStore(folder, make, settings, config.data.cases // CHUNK)
+
+
+def _case_maker(masks: Path, names: list[str], planes: PlaneConfig, device: torch.device) -> PlaneCaseMaker:
+    return PlaneCaseMaker(HeadPopulation(read_head_shapes(masks, names), device, VOLUME), planes)
+
+
+def _batches(config: SkullRun, output: Path, device: torch.device) -> Batches:
+    """On a GPU cases are made there; on a CPU one background process makes and reads them."""
+    store, seed, batch = case_store(config, output, device), config.trainer.seed, config.trainer.batch
+    return lambda start: case_stream(store, batch, seed, start, workers=1 if device.type == "cpu" else 0)
+
+
+def _validation(
+    config: SkullRun, output: Path, device: torch.device, held_back: HeldBack
+) -> Callable[[dict[str, Tensor]], dict[str, float]]:
+    """Agreement with held-back heads for one, two and three planes; draws curves and predictions."""
+    model = build_model(config.model_name, config.model_settings).to(device).eval()
+
+    @torch.inference_mode()
+    def validate(state: dict[str, Tensor]) -> dict[str, float]:
+        model.load_state_dict(state)
+        line = measure(model, held_back, samples=4)
+        draw_predictions(model, held_back, output / "predictions.png")
+        tensorboard(output, line)
+        draw_curves(output, ["rms"], [name for name in line if name.startswith("surface")])
+        return line
+
+    return validate

@@ -1,0 +1,174 @@
+"""`medvae train` for the outline network: from a config to a bundle, measured on real planes as it goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..bundle import save_bundle
+from ..inference import select_device
+from ..models import build_model
+from ..preprocessing.outlines import moment_ellipse
+from ..progress import CancelToken, Progress, no_progress
+from ..training.config import data_path, read_config
+from ..training.hc18 import plane_names, read_plane
+from ..training.pictures import draw_curves
+from ..training.run import start_trainer, tensorboard
+from ..training.synthesis.heads import Head, HeadPopulation, read_head_shapes
+from ..training.synthesis.ultrasound import PictureMaker
+from ..training.trainer import Batches
+from .card import outline_card, outline_metadata
+from .config import OutlineRun
+from .outline import NETWORK_SIZE, letterbox
+from .outline_cases import MixConfig, OutlineCaseMaker, outline_batch, outline_stream, read_real
+
+VALIDATION_SEED = 99
+_HEAD_SIZE = 48
+
+
+def train_from_config(
+    path: Path, output: Path, resume: bool = False, device: str = "auto", progress: Progress = no_progress,
+    cancel: CancelToken | None = None,
+) -> Path:  # fmt: skip
+    """Trains and writes `output`/bundle. Returns the bundle's folder.
+
+    Besides: checkpoint.pt (resumable to the step), log.jsonl, curves.png, outlines.png and TensorBoard events.
+    Raises InputError for a bad config or missing data, Cancelled (the checkpoint stays).
+    """
+    config = read_config(path, OutlineRun)
+    cancel, output = cancel or CancelToken(), Path(output)
+    target = select_device(device).device
+    trainer = start_trainer(config, output, target, resume)
+    progress("data", 0.0, "Reading planes and head masks")
+    validate = _validation(config, output, target)
+    trainer.run(_batches(config, target), validate, progress, cancel)
+    metadata = outline_metadata(config, trainer.step, trainer.seconds)
+    folder = output / "bundle" / config.bundle.name
+    return save_bundle(folder, metadata, trainer.averaged, outline_card(metadata)).path
+
+
+class HeadPool:
+    """The first `count` heads of a population, each made once: pictures differ by much more than their head."""
+
+    def __init__(self, population: HeadPopulation, count: int):
+        self.population, self.device, self._heads = population, population.device, {}
+        self.count = count
+
+    def __call__(self, seed: int, kind: str | None = None) -> Head:
+        number = seed % self.count
+        if kind is not None:
+            return self.population(number, kind)
+        if number not in self._heads:
+            self._heads[number] = self.population(number)
+        return self._heads[number]
+
+
+def case_maker(config: OutlineRun, part: str) -> OutlineCaseMaker:
+    """Makes the cases of a part, "train" or "validation"."""
+    names = config.data.train if part == "train" else config.data.validation
+    population = HeadPopulation(read_head_shapes(data_path(config.data.head_masks), names), size=_HEAD_SIZE)
+    real = read_real(data_path(config.data.hc18), part) if config.data.hc18 and config.mix.real > 0 else []
+    return OutlineCaseMaker(PictureMaker(HeadPool(population, config.data.heads), NETWORK_SIZE), real, config.mix)
+
+
+def _batches(config: OutlineRun, device: torch.device) -> Batches:
+    """Pictures are made by one background process, or four beside a GPU."""
+    make, seed, batch = partial(case_maker, config, "train"), config.trainer.seed, config.trainer.batch
+    return lambda start: outline_stream(make, batch, seed, start, workers=1 if device.type == "cpu" else 4)
+
+
+@dataclass(frozen=True)
+class RealPlanes:
+    """Whole planes as prediction sees them: images and outlines (N, 1, 192, 192); pixel_mm and the head's
+    circumference in mm, (N,)."""
+
+    images: Tensor
+    outlines: Tensor
+    pixel_mm: Tensor
+    circumference_mm: Tensor
+
+
+def read_whole(folder: Path, part: str) -> RealPlanes:
+    """The HC18 planes of a part, as prediction sees them."""
+    planes = [read_plane(folder, name) for name in plane_names(folder, part)]
+    pixel_mm = [plane.pixel_mm * max(plane.grey_yx.shape) / NETWORK_SIZE for plane in planes]
+    return RealPlanes(torch.stack([letterbox(plane.grey_yx) for plane in planes])[:, None],
+                      torch.stack([letterbox(plane.outline_yx) for plane in planes])[:, None],
+                      torch.tensor(pixel_mm), torch.tensor([plane.circumference_mm for plane in planes]))  # fmt: skip
+
+
+def _validation(
+    config: OutlineRun, output: Path, device: torch.device
+) -> Callable[[dict[str, Tensor]], dict[str, float]]:
+    """Dice on held-back simulated and real planes, the circumference's error on the real ones, and how well planes
+    without a head are told apart; draws curves and outlines."""
+    model = build_model(config.model_name, config.model_settings).to(device).eval()
+    simulated = OutlineCaseMaker(case_maker(config, "validation").pictures, [], MixConfig(real=0.0, empty=0.25))
+    made = outline_batch(simulated, VALIDATION_SEED, 0, 64)
+    real = read_whole(data_path(config.data.hc18), "validation") if config.data.hc18 else None
+
+    @torch.inference_mode()
+    def validate(state: dict[str, Tensor]) -> dict[str, float]:
+        model.load_state_dict(state)
+        found, sure = _find(model, made[0], device)
+        heads = made[2] > 0.5
+        line = {"dice simulated": float(dice(found, made[1])[heads].mean()),
+                "head told apart": float(((sure > 0.5) == heads).float().mean())}  # fmt: skip
+        shown = [(made[0][heads], made[1][heads], found[heads])]
+        if real is not None:
+            found, sure = _find(model, real.images, device)
+            error = (circumference_mm(found, real.pixel_mm) - real.circumference_mm).abs()
+            line |= {"dice real": float(dice(found, real.outlines).mean()), "hc error mm": float(error.mean()),
+                     "hc error median mm": float(error.median()),
+                     "hc error %": float((100 * error / real.circumference_mm).mean()),
+                     "real heads seen": float((sure > 0.5).float().mean())}  # fmt: skip
+            shown.append((real.images, real.outlines, found))
+        draw_outlines(shown, output / "outlines.png")
+        tensorboard(output, line)
+        draw_curves(output, ["loss"], [name for name in line if name.startswith("dice")])
+        return {name: round(value, 4) for name, value in line.items()}
+
+    return validate
+
+
+def _find(model: torch.nn.Module, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Probability of head per pixel, and of a head plane."""
+    parts = [model(part.to(device)) for part in images.split(16)]
+    outline, head = (torch.cat(list(logits)).sigmoid().cpu() for logits in zip(*parts, strict=True))
+    return outline, head
+
+
+def dice(probability: Tensor, outline: Tensor) -> Tensor:
+    """Of outlines (N, 1, H, W) at one half, (N,)."""
+    found, truth = probability > 0.5, outline > 0.5
+    both = (found & truth).sum((1, 2, 3))
+    return 2 * both / (found.sum((1, 2, 3)) + truth.sum((1, 2, 3))).clamp(min=1)
+
+
+def circumference_mm(probability: Tensor, pixel_mm: Tensor) -> Tensor:
+    """Of the ellipse with the moments of what was found (N, 1, H, W), by Ramanujan's approximation, (N,)."""
+    semi_axes = moment_ellipse((probability[:, 0] > 0.5).float()).semi_axes * pixel_mm[:, None]
+    a, b = semi_axes.unbind(1)
+    return math.pi * (3 * (a + b) - ((3 * a + b) * (a + 3 * b)).sqrt())
+
+
+def draw_outlines(groups: list[tuple[Tensor, Tensor, Tensor]], output: Path, columns: int = 10) -> None:
+    """Two rows per group of (images, true, found): the drawn outline green, the found one red."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(1.7 * columns, 3.4 * len(groups)), layout="constrained")
+    axes = figure.subplots(2 * len(groups), columns, squeeze=False)
+    for number, (images, truth, found) in enumerate(groups):
+        for index, panel in enumerate(axes[2 * number : 2 * number + 2].flat):
+            panel.axis("off")
+            if index < len(images):
+                panel.imshow(images[index, 0], cmap="gray", vmin=0, vmax=1)
+                panel.contour(truth[index, 0], [0.5], colors="lime", linewidths=0.7)
+                panel.contour(found[index, 0], [0.5], colors="red", linewidths=0.7)
+    figure.savefig(output, dpi=90)
