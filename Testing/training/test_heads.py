@@ -12,8 +12,17 @@ import torch
 from MedVAELib.errors import InputError
 from MedVAELib.growth_charts import HC
 from MedVAELib.training.synthesis import star_shapes
+from MedVAELib.training.synthesis.head_deformations import smooth_field
 from MedVAELib.training.synthesis.head_masks import AxialSection, mask_files, radii_of
-from MedVAELib.training.synthesis.heads import KINDS, WEEKS, HeadPopulation, read_head_masks, read_head_shapes
+from MedVAELib.training.synthesis.heads import (
+    KINDS,
+    WEEKS,
+    HeadPopulation,
+    HeadShape,
+    read_head_masks,
+    read_head_shapes,
+)
+from MedVAELib.training.synthesis.random import Draw
 
 CPU = torch.device("cpu")
 
@@ -24,7 +33,7 @@ def ellipsoid(x: float, y: float, z: float) -> torch.Tensor:
 
 
 def write_mask(path, semi_axes_xyz, spacing=(1.5, 1.5, 1.5), angle=0.0, shift=(0.0, 0.0, 0.0)):
-    """An ellipsoid, turned about z and moved, as a NIfTI mask; a spike below stands for a brainstem."""
+    """An ellipsoid, turned about z and moved, as a NIfTI mask."""
     path.parent.mkdir(parents=True, exist_ok=True)
     z, y, x = (axis.astype(float) for axis in np.mgrid[-40:41, -45:46, -40:41])
     x, y, z = x * spacing[0] - shift[0], y * spacing[1] - shift[1], z * spacing[2] - shift[2]
@@ -42,14 +51,13 @@ def population(size: int = 48) -> HeadPopulation:
     return HeadPopulation(_shapes(), size=size)
 
 
-def _shapes():
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as folder:
-        for week, axes in ((22, (28, 35, 27)), (26, (33, 40, 30)), (30, (38, 47, 37)), (34, (42, 51, 38))):
-            write_mask(Path(folder) / f"GA{week}" / "mask.nii.gz", axes)
-        return read_head_shapes(Path(folder))
+def _shapes() -> list[HeadShape]:
+    """Ellipsoids with a relief of their own, as shapes of four weeks."""
+    shapes = []
+    for week, ratios in ((22, (0.8, 0.77)), (26, (0.82, 0.75)), (30, (0.81, 0.79)), (34, (0.83, 0.75))):
+        relief = smooth_field(Draw(week), 0.5, 0.2) * 0.02
+        shapes.append(HeadShape(f"GA{week}", float(week), False, relief, relief, ratios))
+    return shapes
 
 
 def test_moments_recentring_and_turning_of_an_ellipsoid():
@@ -165,6 +173,9 @@ def test_unusable_masks_are_named(tmp_path):
         read_head_shapes(tmp_path, ["other"])
     sitk.WriteImage(sitk.Image([20, 20, 20], sitk.sitkUInt8), str(tmp_path / "broken.nii.gz"))
     with pytest.raises(InputError, match="empty"):
+        read_head_masks(tmp_path)
+    write_mask(tmp_path / "broken.nii.gz", (38, 48, 36), spacing=(0.01, 0.01, 0.01), shift=(0, 0, 0))
+    with pytest.raises(InputError, match="spans .* mm, which no fetal head does"):
         read_head_masks(tmp_path)
 
 

@@ -30,6 +30,7 @@ SUBARACHNOID = 0.012  # fluid between brain and inner table
 SMOOTHING_MM = {"brain": 4.0, "head": 1.5}
 BRAIN_COMPANIONS = ("parcellation", "srr")  # files beside a mask that show it to be a brain's
 ROLLS_DEG = range(-12, 13, 3)
+_SMALLEST_MM, _LARGEST_MM = 20.0, 200.0
 _YOUNGEST, _OLDEST = 14, 42  # weeks that a number in a file's name may mean
 
 
@@ -90,7 +91,7 @@ def _isotropic(path: Path) -> sitk.Image:
         raise InputError(f"{path}: not a readable image.") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"{path}: a head mask must be a 3D image with one value per voxel.")
-    image = sitk.Cast(sitk.DICOMOrient(image, "RAS") > 0, sitk.sitkUInt8)
+    image = sitk.Cast(sitk.DICOMOrient(image, "RAS") > 0.5, sitk.sitkUInt8)
     pieces = sitk.RelabelComponent(sitk.ConnectedComponent(image))
     image = sitk.Cast(pieces == 1, sitk.sitkFloat32)
     if not sitk.GetArrayViewFromImage(image).any():
@@ -98,7 +99,10 @@ def _isotropic(path: Path) -> sitk.Image:
     shape = sitk.LabelShapeStatisticsImageFilter()
     shape.Execute(sitk.Cast(image, sitk.sitkUInt8))
     box, spacing = np.array(shape.GetBoundingBox(1)), np.array(image.GetSpacing())
-    room = 28.0  # mm, for closing and the skull
+    extent_mm = float((box[3:] * spacing).max())
+    if not _SMALLEST_MM <= extent_mm <= _LARGEST_MM:
+        raise InputError(f"{path}: the mask spans {extent_mm:.3g} mm, which no fetal head does; check its spacing.")
+    room = 0.2 * extent_mm + 6.0  # mm, more than closing a sphere of this extent reaches, and the skull
     direction = np.array(image.GetDirection()).reshape(3, 3)
     corner = image.TransformContinuousIndexToPhysicalPoint((box[:3] - 0.5).tolist())
     origin = (np.array(corner) - direction @ np.full(3, room)).tolist()
