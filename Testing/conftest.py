@@ -21,6 +21,16 @@ _INTENSITIES = {
 }
 
 
+def pytest_terminal_summary(terminalreporter):
+    """What tests measured (`record_property("figure", text)`) stands below their results; nothing depends on it."""
+    figures = [text for report in terminalreporter.stats.get("passed", ()) for name, text in report.user_properties
+               if name == "figure"]  # fmt: skip
+    if figures:
+        terminalreporter.section("measured")
+        for text in figures:
+            terminalreporter.write_line(text)
+
+
 @pytest.fixture(scope="session")
 def medvae_data() -> Path:
     """The folder of real scans: MEDVAE_DATA, else ../shared/data; without it the test is skipped."""

@@ -11,10 +11,10 @@ from . import colours
 from .scan_node import ROLE, RUN
 
 LEGEND_TITLES = {
-    "anomaly": "Anomaly score\n-log10(share of\nhealthy voxels)", "residual": "Scan - healthy\n(scan's units)",
-    "std": "Std. deviation\n(scan's units)",
+    "anomaly": "-log10(p)", "residual": "scan units", "std": "scan units",
 }  # fmt: skip
-"""Role: what the legend says. The reconstruction is a picture like the scan and has none."""
+"""Role: the unit above its colours; short, because the view is the scan's. The tooltip of the map says more. The
+reconstruction is a picture like the scan and has none."""
 _WINDOW = "MedVAE.Range"
 _RESIDUAL_THRESHOLD = "MedVAE.ResidualThreshold"
 _GREY = "vtkMRMLColorTableNodeGrey"
@@ -45,7 +45,7 @@ def prepare(volume, role: str, inside: np.ndarray, limit: float, scan, register:
         _set_window(shown, -top, top)
         set_threshold(volume, 0.4 * top)
     else:
-        top = max(_top(inside, 99.9), 2.5 * limit) if role == "anomaly" else _top(inside, 99.7)
+        top = np.ceil(max(_top(inside, 99.9), 2.5 * limit)) if role == "anomaly" else _top(inside, 99.7)
         _set_window(shown, 0.0, top)
         _set_table(colour, colours.sequential())
         set_threshold(volume, limit if role == "anomaly" else 0.25 * top)
@@ -70,7 +70,7 @@ def _top(values: np.ndarray, percentile: float) -> float:
 
 def _set_window(shown, low: float, high: float) -> None:
     shown.SetWindowLevelMinMax(low, high)
-    shown.SetAttribute(_WINDOW, repr(high))
+    shown.SetAttribute(_WINDOW, repr(float(high)))
 
 
 def _set_table(colour, rgba: np.ndarray) -> None:
@@ -86,11 +86,11 @@ def _add_legend(volume, role: str) -> None:
         return
     legend = logic.logic().AddDefaultColorLegendDisplayNode(volume)
     legend.SetTitleText(LEGEND_TITLES[role])
-    legend.SetLabelFormat("%.1f" if role == "anomaly" else "%.3g")
-    legend.SetNumberOfLabels(5)
-    legend.SetSize(0.12, 0.4)
-    legend.GetTitleTextProperty().SetFontSize(13)
-    legend.GetLabelTextProperty().SetFontSize(13)
+    steps = round(threshold_range(volume)) if role == "anomaly" else 4  # scores have whole numbers beside them
+    legend.SetLabelFormat("%.0f" if role == "anomaly" else "%.3g")
+    legend.SetNumberOfLabels(1 + (steps if steps <= 8 else 4))
+    legend.SetSize(0.07, 0.3)  # the text grows with it
+    legend.SetPosition(0.97, 0.06)  # the corner that a head fills least
     legend.SetAttribute(RUN, volume.GetAttribute(RUN))
     for tag in ("Red", COMPARED_VIEWS[1]):  # in one view of each layout is enough
         legend.AddViewNodeID(f"vtkMRMLSliceNode{tag}")

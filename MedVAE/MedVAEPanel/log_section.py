@@ -16,7 +16,8 @@ class LogSection:
         ui.reportButton.connect("clicked(bool)", lambda *a: qt.QApplication.clipboard().setText(self.report()))
 
     def cleanup(self) -> None:
-        self.panel.log.listeners.remove(self._show)
+        if self._show in self.panel.log.listeners:  # a module can be cleaned up twice
+            self.panel.log.listeners.remove(self._show)
 
     def report(self) -> str:
         """Text for a bug report."""

@@ -136,12 +136,15 @@ def test_the_legend_names_the_unit_and_is_drawn(shown):
     outlines(shown, False)
     legend = shown.result.node("anomaly").GetNthDisplayNode(1)
     assert legend.IsA("vtkMRMLColorLegendDisplayNode")
-    assert "log10" in legend.GetTitleText() and "healthy" in legend.GetTitleText()
+    assert legend.GetTitleText() == "-log10(p)" and "-log10(p), where p is" in shown.ui.mapCombo.toolTip
     with_legend = shown.image()
     legend.SetVisibility(False)
     without = shown.image()
     right = slice(int(0.75 * without.shape[1]), None)
-    assert coloured(with_legend[:, right]) - coloured(without[:, right]) > 500, "no colour bar in the red view"
+    assert coloured(with_legend[:, right]) - coloured(without[:, right]) > 300, "no colour bar in the red view"
+    changed = np.argwhere((with_legend != without).any(axis=2))
+    height, width = np.ptp(changed, axis=0) / without.shape[:2]
+    assert height < 0.4 and width < 0.25, "the legend covers the scan"
 
 
 def test_a_finding_chosen_is_gone_to_and_outlined_in_white(shown):

@@ -33,8 +33,8 @@ def test_a_new_file_is_noticed(tmp_path):
     for name in ("MedVAE", "MedVAELib", "Resources"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
     before = cmake_lists.expected(tmp_path)
-    for new in ("MedVAE/MedVAEPanel/skull.py", "MedVAE/Resources/UI/Skull.ui", "MedVAELib/skull/__init__.py",
-                "Resources/bundles/skull/metadata.json"):  # fmt: skip
+    for new in ("MedVAE/MedVAEPanel/new_tab.py", "MedVAE/Resources/UI/New.ui", "MedVAELib/new/__init__.py",
+                "Resources/bundles/new/metadata.json"):  # fmt: skip
         (tmp_path / new).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / new).write_text("")
     (tmp_path / "MedVAE" / "__pycache__").mkdir(exist_ok=True)
@@ -45,9 +45,9 @@ def test_a_new_file_is_noticed(tmp_path):
     def all_of(lists):
         return {f"{file.parent.name}/{name}" for file, each in lists.items() for name in sum(each.values(), [])}
 
-    assert all_of(after) - all_of(before) == {"MedVAE/MedVAEPanel/skull.py", "MedVAE/Resources/UI/Skull.ui",
-                                              "MedVAELib/skull/__init__.py",
-                                              "Resources/bundles/skull/metadata.json"}  # fmt: skip
+    assert all_of(after) - all_of(before) == {"MedVAE/MedVAEPanel/new_tab.py", "MedVAE/Resources/UI/New.ui",
+                                              "MedVAELib/new/__init__.py",
+                                              "Resources/bundles/new/metadata.json"}  # fmt: skip
     assert all_of(before) - all_of(after) == {"MedVAE/MedVAEPanel/tabs.py"}
 
 
