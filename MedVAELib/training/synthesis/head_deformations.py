@@ -12,6 +12,16 @@ from torch import Tensor
 from . import star_shapes
 from .random import Draw
 
+SUTURES = {
+    "sagittal": ((1.0, 0.0, 0.0), 0.0),
+    "coronal": ((0.0, 0.91, 0.41), 0.25),
+    "lambdoid": ((0.0, -0.89, 0.45), 0.45),
+}
+"""The circle on the sphere of directions u where a suture runs: its axis n and offset c in n·u = c."""
+FONTANELLES = ((0.0, 0.35, 0.94), (0.0, -0.75, 0.66), (0.82, 0.5, -0.1), (-0.82, 0.5, -0.1), (0.75, -0.62, -0.2),
+               (-0.75, -0.62, -0.2))  # fmt: skip
+"""Directions (x, y, z) of the anterior, posterior, sphenoidal and mastoid fontanelles."""
+
 
 def bump(centre: tuple[float, float, float], width: float, device: torch.device) -> Tensor:
     """1 in the direction of `centre` (x, y, z), falling off over `width` radians: (ROWS, COLUMNS)."""
@@ -60,7 +70,7 @@ def plagiocephaly(draw: Draw) -> tuple[Tensor, float]:
 def moulding(draw: Draw) -> tuple[Tensor, Tensor]:
     """Overlapping bones at sutures; and the stretch (3, 3) of the head from chin to vertex or occiput."""
     relief = torch.zeros(star_shapes.ROWS, star_shapes.COLUMNS, device=draw.device)
-    for normal, offset in (((1.0, 0.0, 0.0), 0.0), ((0.0, 0.9, 0.4), 0.25), ((0.0, -0.9, 0.45), 0.45)):
+    for normal, offset in SUTURES.values():
         if draw.chance(0.6):
             relief = relief + _overlap(normal, offset + draw.number(-0.1, 0.1), draw.number(-0.028, 0.028), draw.device)
     upward = draw.number(0.15, 0.9)

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import ultrasound_anatomy as anatomy
+from .head_deformations import FONTANELLES, SUTURES
 from .heads import Head, HeadPopulation
 from .planes import PLANES, SIZE, PlanePose, cut, draw_pose, outline_map, sample, smooth_noise
 from .random import Draw
@@ -164,16 +165,30 @@ def _bone(draw: Draw, head: Head, sdf: Tensor, unit: Tensor, plane: str) -> Tens
     band = torch.exp(-((sdf - width * draw.number(0.5, 1.0)) / width).square())
     size = tuple(sdf.shape)
     band = band * torch.exp(draw.number(0, 1.0) * smooth_noise(draw, size, draw.integer(4, 14)).clamp(-2.5, 1.0))
-    for _ in range(draw.integer(0, 5)):
-        direction = draw.normal(3)
-        cosine = (unit / unit.norm(dim=-1, keepdim=True).clamp(min=1e-3)) @ (direction / direction.norm())
-        gap = torch.exp(-((cosine - 1).abs() / draw.number(0.001, 0.02)))
-        band = band * (1 - draw.number(0.4, 1.0) * gap)
+    band = band * _closed(draw, unit)
     if plane != "axial":
         base = torch.sigmoid((-unit[..., 2] - draw.number(0.25, 0.55)) / 0.1)
         ragged = torch.sigmoid(3 * (smooth_noise(draw, size, draw.integer(8, 20)) + draw.number(-0.5, 1.0)))
         band = band * (1 - base * (1 - draw.number(0.2, 0.9) * ragged))
     return band
+
+
+def _closed(draw: Draw, unit: Tensor) -> Tensor:
+    """How far bone is there, 0..1: gaps at fontanelles, at sutures, and anywhere that the sound happened to miss."""
+    towards = unit / unit.norm(dim=-1, keepdim=True).clamp(min=1e-3)
+    closed = torch.ones_like(unit[..., 0])
+    above = torch.sigmoid((towards[..., 2] + 0.1) / 0.05)
+    for axis, offset in SUTURES.values():
+        if draw.chance(0.5):
+            away = towards @ unit.new_tensor(axis) - offset - draw.number(-0.08, 0.08)
+            gap = torch.exp(-(away / draw.number(0.02, 0.07)).square()) * above
+            closed = closed * (1 - draw.number(0.3, 1.0) * gap)
+    centres = [unit.new_tensor(centre) for centre in FONTANELLES if draw.chance(0.4)]
+    centres += [direction / direction.norm() for direction in draw.normal(draw.integer(0, 4), 3)]
+    for centre in centres:
+        gap = torch.exp((towards @ centre - 1) / draw.number(0.002, 0.025))
+        closed = closed * (1 - draw.number(0.4, 1.0) * gap)
+    return closed
 
 
 def _passed(draw: Draw, bone: Tensor, step_mm: float) -> Tensor:
