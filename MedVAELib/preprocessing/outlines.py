@@ -22,7 +22,7 @@ SIZE = 96
 """Pixels along an edge of a canonical map, and voxels along an edge of the volume."""
 MARGIN = 1.30
 """Edge of the volume over the head's estimated occipitofrontal diameter."""
-OFD_PER_MAJOR_AXIS = {"axial": 1.0, "sagittal": 1.0, "coronal": 1.17}
+OFD_PER_MAJOR_AXIS = {"axial": 1.0, "sagittal": 1.0, "coronal": 1.21}
 """Occipitofrontal diameter over the major axis of a plane's outline; the coronal plane does not show it."""
 _MOST_SUPERSAMPLES = 8
 

