@@ -15,10 +15,14 @@ from .skull import Estimate, Guess, Subset
 from .skull_metrics import Solid
 from .skull_planes import SeenPlanes
 
+DETERMINISTIC = ("tlnet",)
+"""Models whose samples are all the same, so that one is drawn."""
+
 
 def model_method(predictor: SkullPredictor, samples: int, seed: int = 0,
                  cancel: CancelToken | None = None) -> Callable[[SeenPlanes, Sequence[Subset]], list[Guess]]:
     """A bundle's model as `medvae skull` runs it, on outlines that are found already."""
+    samples = 1 if predictor.bundle.model in DETERMINISTIC else samples
 
     def predict(seen: SeenPlanes, subsets: Sequence[Subset]) -> list[Guess]:
         return [guess(*seen.canonical(subset)) for subset in subsets]

@@ -17,6 +17,7 @@ from scipy.spatial import cKDTree
 
 HAUSDORFF_SHARE = 0.95
 _HALF_DIAGONAL = 0.87  # of a voxel: how far apart neighbouring surface points of one surface lie at most
+_EVERY = 3  # points are closer than a voxel, and distances between smooth surfaces change over many voxels
 NAN = float("nan")
 
 
@@ -117,8 +118,8 @@ class Solid:
 def agreement(predicted: Solid, true: Solid) -> Agreement:
     """Compares two heads in the head frame; see the module's convention."""
     mask = predicted.on_grid_of(true)
-    forth = true.distance_mm(predicted.points_mm)
-    back = predicted.distance_mm(true.points_mm)
+    forth = true.distance_mm(predicted.points_mm[::_EVERY])
+    back = predicted.distance_mm(true.points_mm[::_EVERY])
     return Agreement(
         dice=2 * int((mask & true.mask).sum()) / (int(mask.sum()) + int(true.mask.sum())),
         hausdorff_mm=float(max(forth.max(), back.max())),

@@ -34,9 +34,10 @@ def write_head_picture(case: Case, seen: SeenPlanes, guesses: Mapping[tuple[str,
 
     ours = next(iter(guesses))[0]
     most, least = guesses[ours, BY_COUNT[0]], guesses[ours, BY_COUNT[-1]]
-    figure = Figure(figsize=(15, 9.4), facecolor="black", layout="constrained")
+    figure = Figure(figsize=(15, 9.4), facecolor="black")  # placed by hand: arranging costs more than drawing
     FigureCanvasAgg(figure)
-    panels = figure.subplots(3, 5)
+    panels = figure.subplots(3, 5, gridspec_kw={"left": 0.02, "right": 0.99, "top": 0.9, "bottom": 0.06,
+                                                "wspace": 0.05, "hspace": 0.05})  # fmt: skip
     for row, plane in zip(panels, PLANES, strict=True):
         _show_plane(row[0], seen, plane)
         true = _slice(case.solid, case.solid.field, plane, case.solid)
@@ -51,16 +52,17 @@ def write_head_picture(case: Case, seen: SeenPlanes, guesses: Mapping[tuple[str,
             panel.set_aspect("equal")
         predicted = _slice(least.solid, least.solid.field, plane, case.solid)
         error = _shown(predicted - true, np.minimum(abs(predicted), abs(true)))
-        shown = row[3].imshow(error, origin="lower", cmap="coolwarm", vmin=-ERROR_MM, vmax=ERROR_MM)
-        figure.colorbar(shown, ax=row[3], shrink=0.7).ax.tick_params(colors="white", labelsize=7)
+        scales = [row[3].imshow(error, origin="lower", cmap="coolwarm", vmin=-ERROR_MM, vmax=ERROR_MM)]
         if least.std_mm is not None:
             std = _shown(_slice(least.solid, least.std_mm, plane, case.solid), abs(predicted))
-            shown = row[4].imshow(std, origin="lower", cmap="viridis", vmin=0, vmax=STD_MM)
-            figure.colorbar(shown, ax=row[4], shrink=0.7).ax.tick_params(colors="white", labelsize=7)
+            scales.append(row[4].imshow(std, origin="lower", cmap="viridis", vmin=0, vmax=STD_MM))
         for panel in row:
             panel.set_xticks([])
             panel.set_yticks([])
             panel.set_facecolor("black")
+    for scale, left in zip(scales, (0.62, 0.82), strict=False):
+        bar = figure.colorbar(scale, cax=figure.add_axes((left, 0.035, 0.15, 0.012)), orientation="horizontal")
+        bar.ax.tick_params(colors="white", labelsize=7)
     titles = ("plane: true outline green, found red",
               f"from {len(BY_COUNT[0])} planes: true green, ours red,\nmean head blue",
               f"from the {BY_COUNT[-1][0]} plane alone", "ours from one plane − true, mm,\nnear the surfaces",
@@ -70,7 +72,7 @@ def write_head_picture(case: Case, seen: SeenPlanes, guesses: Mapping[tuple[str,
     figure.suptitle(f"{case.name} ({case.kind}). Slices through the centroid; up is anterior (axial) or superior, "
                     f"{ours} std up to {0 if most.std_mm is None else float(most.std_mm.max()):.1f} mm from three "
                     "planes", color="white", fontsize=9)  # fmt: skip
-    figure.savefig(path, dpi=90)
+    figure.savefig(path, dpi=80)
 
 
 def _show_plane(panel, seen: SeenPlanes, plane: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from ..training.synthesis.heads import KINDS, Head, HeadPopulation, read_head_sh
 from ..training.synthesis.planes import PlanePose, cut, draw_pose, outline_map
 from ..training.synthesis.random import Draw
 from ..training.synthesis.ultrasound import simulate_bmode
-from .skull import Case
+from .skull import Case, Subset
 from .skull_metrics import Solid
 
 IMAGE_PX = (432, 576)
@@ -47,10 +47,15 @@ class SeenPlanes:
     images: Mapping[str, PlaneImage]
     outlines: Mapping[str, Outline]
     true_outlines: Mapping[str, np.ndarray]
+    _canonical: dict[Subset, tuple[Tensor, Tensor, float]] = field(default_factory=dict, repr=False)
 
-    def canonical(self, subset: Sequence[str]) -> tuple[Tensor, Tensor, float]:
-        """Canonical maps (3, 96, 96), which of them are there (3,), and the spacing in mm of the case's grid."""
-        return network_input({plane: (self.outlines[plane].map, self.outlines[plane].pixel_mm) for plane in subset})
+    def canonical(self, subset: Subset) -> tuple[Tensor, Tensor, float]:
+        """Canonical maps (3, 96, 96), which of them are there (3,), and the spacing in mm of the case's grid; made once
+        for all methods."""
+        if subset not in self._canonical:
+            chosen = {plane: (self.outlines[plane].map, self.outlines[plane].pixel_mm) for plane in subset}
+            self._canonical[subset] = network_input(chosen)
+        return self._canonical[subset]
 
 
 @dataclass(frozen=True)
