@@ -5,8 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from MedVAELib.errors import InputError
 from MedVAELib.evaluation.mean_head import MeanHead, extents_mm, visible_extents
 from MedVAELib.evaluation.skull_metrics import Solid, agreement
+from MedVAELib.resources import resource_dir
+from MedVAELib.skull.config import SkullRun
+from MedVAELib.training.config import read_config
 
 SPACING = 1.3
 
@@ -67,3 +71,22 @@ def test_an_extent_shown_twice_is_averaged():
 def test_nothing_seen_is_refused(mean, maps):
     with pytest.raises(ValueError, match="no plane"):
         mean.predict(maps, SPACING)
+
+
+def test_the_shipped_mean_head_is_of_the_training_heads():
+    data = read_config(resource_dir() / "configs" / "fetal-skull.yaml", SkullRun).data
+    shipped = MeanHead.shipped()
+    assert list(shipped.names) == [name for name in data.train if "SB" not in name]
+    head = Solid(shipped.scaled(70.0, 100.0, 80.0, SPACING), SPACING)
+    assert extents_mm(head) == pytest.approx([70, 100, 80], abs=0.5)
+    assert 0.7 < shipped.ratios["height"] < 0.85 and 0.75 < shipped.ratios["bpd"] < 0.9
+
+
+def test_what_is_no_mean_head_is_said_so(tmp_path, mean):
+    mean.write(tmp_path / "mean.safetensors")
+    again = MeanHead.read(tmp_path / "mean.safetensors")
+    assert again.ratios == mean.ratios and np.abs(again.field - mean.field).max() < 1e-3
+    (tmp_path / "other.safetensors").write_bytes(b"something else")
+    for name in ("other.safetensors", "missing.safetensors"):
+        with pytest.raises(InputError, match="no mean head"):
+            MeanHead.read(tmp_path / name)
