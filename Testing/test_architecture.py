@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 RANKS = {
     "cli": 6, "worker": 6, "__main__": 6,
     "evaluation": 5, "cohort": 5,
-    "report": 4, "reporting": 4, "outputs": 4,
+    "report": 4, "reporting": 4, "outputs": 4, "skull_outputs": 4,
     "anomaly": 3, "skull": 3, "latent": 3, "cardiac": 3,
     "inference": 2, "bundle": 2, "bundle_import": 2, "training": 2, "preprocessing": 2,
     "models": 1,

@@ -25,6 +25,11 @@ DIVERGING = LinearSegmentedColormap.from_list(
     "residual", ["#b9e3ff", "#3f93e0", "#17406e", "#121417", "#7a2418", "#e8653c", "#ffdcb0"])
 
 
+UNCERTAINTY = LinearSegmentedColormap.from_list(
+    "uncertainty", ["#f3ead6", "#f2cf8f", "#ee9a4d", "#d5543f", "#8e2157", "#43134a"])
+"""From the colour of bone, where all is sure."""
+
+
 COLD = LinearSegmentedColormap.from_list("cold", ["#1c2fb5", "#1a78e6", "#22c3ee", "#9af0ff"])
 
 

@@ -1,0 +1,90 @@
+"""Pictures of a skull prediction: the planes with the outline found on them, sections, and the head from outside."""
+
+from __future__ import annotations
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import Colormap
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from ..preprocessing.outlines import PLANES
+from ..skull.result import FoundPlane, SkullPrediction
+from .colours import UNCERTAINTY, Legend, map_legend
+from .head_views import VIEWS, HeadPainter
+from .pictures import LETTER, MUTED, draw_outline, grid, write_text
+
+STD_RANGE_MM = (0.2, 1.6)
+"""Of the surface's colours; the same in every report, so that reports can be compared."""
+_PANEL_PX = 440
+PROBABILITY, STD = matplotlib.colormaps["cividis"], matplotlib.colormaps["magma"]
+# Letters at the left, right, top and bottom edge of a section.
+_LETTERS = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
+
+
+def plane_picture(found: FoundPlane) -> Image.Image:
+    """The plane as it was given, the outline in bright cyan, the size of what is shown below."""
+    rows, columns = found.image.grey_yx.shape
+    scale = _PANEL_PX / max(rows, columns)
+    size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
+    grey = Image.fromarray((found.image.grey_yx * 255).astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
+    pixels = np.asarray(grey.convert("RGB")).astype(np.float32)
+    draw_outline(pixels, found.outline_yx, 2.2, 1.0, "bright")
+    picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    _scale_bar(picture, scale / found.image.pixel_mm)
+    return picture
+
+
+def views(result: SkullPrediction) -> tuple[Image.Image, Legend]:
+    """The head from three sides, coloured by the standard deviation of its surface in mm."""
+    painter = HeadPainter(result.distance_mm, result.distance_std_mm, result.spacing_mm, UNCERTAINTY, STD_RANGE_MM,
+                          result.planes_used)  # fmt: skip
+    picture = grid([[painter.paint(view, _PANEL_PX) for view in VIEWS]])
+    return picture, map_legend("standard deviation of the surface along its normal, mm", UNCERTAINTY, *STD_RANGE_MM)
+
+
+def sections(result: SkullPrediction, volume_zyx: NDArray[np.float32], colours: Colormap, high: float) -> Image.Image:
+    """Axial, coronal and sagittal section through the head's centre, 0…high in `colours`, the mean outline drawn."""
+    panels = []
+    for plane in ("axial", "coronal", "sagittal"):
+        pixels = colours(np.clip(_section(volume_zyx, plane) / high, 0, 1))[..., :3].astype(np.float32) * 255
+        picture = Image.fromarray(pixels.astype(np.uint8)).resize((_PANEL_PX,) * 2, Image.Resampling.BICUBIC)
+        drawn = np.asarray(picture).astype(np.float32)
+        inside = np.clip(_section(result.distance_mm, plane) / result.spacing_mm + 0.5, 0, 1)
+        draw_outline(drawn, inside, 1.4, 0.9, "bright")
+        picture = Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8))
+        _letters(picture, plane)
+        _scale_bar(picture, _PANEL_PX / (volume_zyx.shape[0] * result.spacing_mm))
+        panels.append(picture)
+    return grid([panels])
+
+
+def section_legend(title: str, colours: Colormap, high: float) -> Legend:
+    return map_legend(title, colours, 0.0, high)
+
+
+def _section(volume_zyx: NDArray, plane: str) -> NDArray[np.float32]:
+    """The middle section as it is shown: superior or anterior at the top, right or anterior on the left."""
+    axis = PLANES.index(plane)  # axial: z, sagittal: x, coronal: y
+    axis = {0: 0, 1: 2, 2: 1}[axis]
+    middle = volume_zyx.shape[axis] // 2
+    section = volume_zyx.take((middle - 1, middle), axis).mean(axis)
+    return section[::-1, ::-1]
+
+
+def _letters(picture: Image.Image, plane: str) -> None:
+    draw, middle, edge = ImageDraw.Draw(picture), _PANEL_PX // 2, _PANEL_PX - 6
+    places = (((6, middle), "lm"), ((edge, middle), "rm"), ((middle, 6), "mt"), ((middle, edge), "mb"))
+    for letter, (at, anchor) in zip(_LETTERS[plane], places, strict=True):
+        write_text(draw, at, letter, 19, anchor, LETTER)
+    write_text(draw, (7, 7), plane, 15, "lt", MUTED)
+
+
+def _scale_bar(picture: Image.Image, px_per_mm: float) -> None:
+    draw = ImageDraw.Draw(picture)
+    length_mm = next(mm for mm in (50, 20, 10, 5, 1) if mm * px_per_mm < 0.3 * picture.width or mm == 1)
+    right, y = picture.width - 12, picture.height - 12
+    left = right - length_mm * px_per_mm
+    for width, colour in ((4, (0, 0, 0)), (2, LETTER)):
+        draw.line((left, y, right, y), colour, width)
+    write_text(draw, ((left + right) / 2, y - 5), f"{length_mm} mm", 14, "mb", MUTED)
