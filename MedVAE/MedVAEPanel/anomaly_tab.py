@@ -116,7 +116,7 @@ class AnomalyTab(Tab):
         parameters = self.parameters
         if parameters is None:
             return [_("The scene is being closed.")]
-        reasons = [problem(parameters.scan) or self.status.refusal, self.panel.offers.missing, self.bundles.refusal()]
+        reasons = [problem(parameters.scan) or self.status.refusal, self.panel.offers.missing, self.model.refusal()]
         return [reason for reason in reasons if reason]
 
     def detect(self) -> None:

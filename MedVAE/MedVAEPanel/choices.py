@@ -102,6 +102,12 @@ class ModelChoice:
         bundle = parameters.bundle or self.bundles.default
         return {"device": parameters.device} | ({"bundle": bundle} if bundle else {})
 
+    def refusal(self) -> str:
+        """Why the bundle shown cannot be used, or ""."""
+        if self.tab.panel.offers.bundles and not self.bundles.default:
+            return _("No model for this is installed: import one in the section Setup.")
+        return self.bundles.refusal()
+
     def _set(self, name: str, value: str) -> None:
         if self.tab.parameters is not None:
             setattr(self.tab.parameters, name, value)
@@ -177,8 +183,12 @@ def _in_words(value: Any, depth: int = 0) -> str:
 def outcome(reply: Mapping[str, Any], seconds: float) -> str:
     """What a detection came to, for the line below the button."""
     kind = {"flair": "FLAIR", "dwi": _("diffusion")}.get(reply.get("modality"), _("another kind of scan"))
-    provenance = reply.get("provenance", {})
-    device = str(provenance.get("device", ""))
-    device = "CPU" if device == "cpu" else _("GPU ({name})").format(name=device) if device else _("this machine")
-    text = _("Done in {seconds:.0f} s on {device}, read as {kind}.").format(seconds=seconds, device=device, kind=kind)
+    text = _("Done in {seconds:.0f} s on {device}, read as {kind}.").format(
+        seconds=seconds, device=device_in_words(reply), kind=kind)  # fmt: skip
     return "\n".join([text, *reply.get("warnings", [])])
+
+
+def device_in_words(reply: Mapping[str, Any]) -> str:
+    """What a result was computed on."""
+    device = str(reply.get("provenance", {}).get("device", ""))
+    return "CPU" if device == "cpu" else _("GPU ({name})").format(name=device) if device else _("this machine")

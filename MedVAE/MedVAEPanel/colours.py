@@ -34,6 +34,14 @@ def diverging(transparent_below: float) -> np.ndarray:
     return np.column_stack([rgb, (np.abs(at) >= min(transparent_below, 1.0)).astype(float)])
 
 
+def fill(node, rgba: np.ndarray) -> None:
+    """Writes a table into a colour node with as many colours."""
+    changing = node.StartModify()
+    for index, (red, green, blue, alpha) in enumerate(rgba):
+        node.SetColor(index, f"{index}", float(red), float(green), float(blue), float(alpha))
+    node.EndModify(changing)
+
+
 def _rgb_of_lab(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """CIE L*a*b* (D65) to sRGB in 0…1; what no screen can show is clipped."""
     fy = (lightness + 16) / 116

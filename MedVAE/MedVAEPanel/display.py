@@ -26,10 +26,10 @@ def prepare(volume, role: str, inside: np.ndarray, limit: float, scan, register:
 
     register(node, role, ending) names and marks a node as part of the run.
     """
-    volume.CreateDefaultDisplayNodes()
-    shown = volume.GetDisplayNode()
-    shown.SetAutoWindowLevel(False)
+    shown = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
+    shown.SetAutoWindowLevel(False)  # before it sees the image: the histogram for it would hold up the interface
     shown.SetAutoThreshold(False)
+    volume.SetAndObserveDisplayNodeID(shown.GetID())
     shown.SetInterpolate(False)  # a voxel's colour is its score
     if role == "reconstruction":
         _prepare_reconstruction(shown, scan, inside)
@@ -47,7 +47,7 @@ def prepare(volume, role: str, inside: np.ndarray, limit: float, scan, register:
     else:
         top = np.ceil(max(_top(inside, 99.9), 2.5 * limit)) if role == "anomaly" else _top(inside, 99.7)
         _set_window(shown, 0.0, top)
-        _set_table(colour, colours.sequential())
+        colours.fill(colour, colours.sequential())
         set_threshold(volume, limit if role == "anomaly" else 0.25 * top)
     _add_legend(volume, role)
 
@@ -73,13 +73,6 @@ def _set_window(shown, low: float, high: float) -> None:
     shown.SetAttribute(_WINDOW, repr(float(high)))
 
 
-def _set_table(colour, rgba: np.ndarray) -> None:
-    changing = colour.StartModify()
-    for index, (red, green, blue, alpha) in enumerate(rgba):
-        colour.SetColor(index, f"{index}", float(red), float(green), float(blue), float(alpha))
-    colour.EndModify(changing)
-
-
 def _add_legend(volume, role: str) -> None:
     logic = getattr(slicer.modules, "colors", None)
     if logic is None:
@@ -89,7 +82,7 @@ def _add_legend(volume, role: str) -> None:
     steps = round(threshold_range(volume)) if role == "anomaly" else 4  # scores have whole numbers beside them
     legend.SetLabelFormat("%.0f" if role == "anomaly" else "%.3g")
     legend.SetNumberOfLabels(1 + (steps if steps <= 8 else 4))
-    legend.SetSize(0.07, 0.3)  # the text grows with it
+    legend.SetSize(0.055, 0.28)  # the text grows with it
     legend.SetPosition(0.97, 0.06)  # the corner that a head fills least
     legend.SetAttribute(RUN, volume.GetAttribute(RUN))
     for tag in ("Red", COMPARED_VIEWS[1]):  # in one view of each layout is enough
@@ -125,7 +118,7 @@ def threshold(volume) -> float:
 def set_threshold(volume, value: float) -> None:
     shown = volume.GetScalarVolumeDisplayNode()
     if volume.GetAttribute(ROLE) == "residual":
-        _set_table(shown.GetColorNode(), colours.diverging(value / max(threshold_range(volume) or 1.0, 1e-12)))
+        colours.fill(shown.GetColorNode(), colours.diverging(value / max(threshold_range(volume) or 1.0, 1e-12)))
         shown.SetAttribute(_RESIDUAL_THRESHOLD, repr(float(value)))
         return
     # Never quite zero: outside of the brain every map is zero, and the scan shall stay visible there.

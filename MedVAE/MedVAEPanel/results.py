@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import slicer
+import vtk
 
 from .scan_node import ROLE, RUN
 
@@ -91,6 +92,23 @@ def nodes_of(run: str) -> list:
     return [node for node in all_nodes() if node.GetAttribute(RUN) == run]
 
 
+def make_folder(title: str, run: str) -> int:
+    """A folder of the subject hierarchy for a run's nodes; it goes with them unless something else lies in it."""
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    item = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), title)
+    hierarchy.SetItemAttribute(item, RUN, run)
+    return item
+
+
+def _remove_folder(run: str) -> None:
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+    for item in [items.GetId(index) for index in range(items.GetNumberOfIds())]:
+        if hierarchy.GetItemAttribute(item, RUN) == run and not hierarchy.GetNumberOfItemChildren(item):
+            hierarchy.RemoveItem(item, True, False)
+
+
 def put_beneath(parent_item: int, node) -> None:
     """In the subject hierarchy; Slicer usually made the node's item already."""
     hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
@@ -128,3 +146,4 @@ def remove(result: Result) -> None:
         for each in (node, *hanging(node)):
             if scene.IsNodePresent(each):
                 scene.RemoveNode(each)
+    _remove_folder(result.run)

@@ -72,8 +72,13 @@ def problem(node) -> str:
 def write_scan(node, folder: str | Path) -> dict[str, Any]:
     """Writes the values into `folder` as they are and returns the request's "scan". Raises OSError on a full disk."""
     file = Path(folder) / "scan.npy"
-    array_zyx = np.ascontiguousarray(slicer.util.arrayFromVolume(node))
-    with file.open("wb") as stream:
-        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array_zyx))
-        stream.write(memoryview(array_zyx).cast("B"))  # unlike numpy.save, this says so when the disk is full
+    write_array(slicer.util.arrayFromVolume(node), file)
     return {"array": str(file), "name": node.GetName() or "scan", **placement(node).as_itk()}
+
+
+def write_array(array: np.ndarray, file: Path) -> None:
+    """As `.npy`. Raises OSError; unlike numpy.save, also on a full disk."""
+    array = np.ascontiguousarray(array)
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
+        stream.write(memoryview(array).cast("B"))

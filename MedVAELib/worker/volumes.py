@@ -60,15 +60,16 @@ def given_plane(given: Mapping[str, Any]) -> PlaneImage:
         return PlaneImage.read(given["file"], told)
     if not isinstance(given.get("array"), str):
         raise UsageError("The request's plane needs a 'file' or an 'array'.")
-    import SimpleITK as sitk
-
     values, name = _read_array(Path(given["array"])), given.get("name")
     name = name if isinstance(name, str) and name else "plane"
+    if "spacing" not in given:
+        if told is None:
+            raise UsageError(f"{name} does not say how large its pixels are: give their size in mm.")
+        return PlaneImage.from_array(values, told, name)
+    import SimpleITK as sitk
+
     image = sitk.GetImageFromArray(values, isVector=values.ndim == 3)
-    if "spacing" in given:
-        image.SetSpacing(_numbers(given, "spacing", 2))
-    elif told is None:
-        raise UsageError(f"{name} does not say how large its pixels are: give their size in mm.")
+    image.SetSpacing(_numbers(given, "spacing", 2))
     return PlaneImage.from_image(image, told, name=name)
 
 

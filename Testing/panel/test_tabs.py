@@ -59,7 +59,7 @@ application.install(host, Path(checkout) / "Base" / "Python" / "slicer" if check
 import slicer
 _, _, widget, top = application.loadModule(os.path.join(sys.argv[1], "MedVAE.py"))
 widget.enter()
-anomaly, echo = widget.tabs
+anomaly, echo, *_ = widget.tabs
 echo.parameters.samples = 7
 node = widget.logic.getParameterNode()
 scan = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Other")
@@ -105,7 +105,7 @@ def test_a_file_in_the_folder_is_a_tab_of_the_panel(copy):
     done = _open(copy)
     assert "TOLD" in done.stdout, done.stdout + done.stderr
     told = json.loads(done.stdout.split("TOLD")[1])
-    assert told["titles"] == ["Anomalies", "Echo"]
+    assert told["titles"] == ["Anomalies", "Echo", "Fetal skull"]
     assert told["words"][:2] == ["Cancel", "Ask"] and told["words"][2].startswith("MedVAE ")
     assert told["samples"] == [16, 7], "a field of the same name belongs to each tab alone"
     assert told["scans"] == [True, True]

@@ -1,0 +1,51 @@
+"""The measures of a predicted head in the panel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import qt
+from slicer.i18n import tr as _
+
+
+class BiometryTable:
+    """Fills a QTableWidget: a row per measure, with its standard deviation over the samples."""
+
+    def __init__(self, table):
+        self.table = table
+        headers = [_("Measure"), _("Value"), _("SD"), _("Unit"), _("Percentile")]
+        tips = ["", _("Mean over the samples"), _("Standard deviation over the samples: what the planes leave open"),
+                "", _("Of healthy fetuses of the gestational age given, after INTERGROWTH-21st")]  # fmt: skip
+        table.setColumnCount(len(headers))
+        table.setHorizontalHeaderLabels(headers)
+        for column, tip in enumerate(tips):
+            table.horizontalHeaderItem(column).setToolTip(tip)
+        header = table.horizontalHeader()
+        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+
+    def show(self, measures: Sequence[Mapping[str, Any]]) -> None:
+        self.table.setRowCount(len(measures))
+        for index, measure in enumerate(measures):
+            percentile = measure["percentile"]
+            texts = (measure["title"][:1].upper() + measure["title"][1:], f"{measure['value']:.1f}",
+                     f"{measure['std']:.2f}", measure["unit"],
+                     _ordinal(percentile) if isinstance(percentile, float) else "–")  # fmt: skip
+            for column, text in enumerate(texts):
+                item = qt.QTableWidgetItem(text)
+                item.setToolTip(_interval(measure))
+                if column:
+                    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
+                self.table.setItem(index, column, item)
+
+
+def _interval(measure: Mapping[str, Any]) -> str:
+    return _("95 % interval: {low:.1f} to {high:.1f} {unit}").format(
+        low=measure["low"], high=measure["high"], unit=measure["unit"])  # fmt: skip
+
+
+def _ordinal(percentile: float) -> str:
+    if percentile < 1 or percentile > 99:
+        return "< 1" if percentile < 1 else "> 99"
+    return f"{percentile:.0f}"

@@ -1,0 +1,109 @@
+"""The part of the tab that shows a predicted skull: colours, overlay, planes in place, measures."""
+
+from __future__ import annotations
+
+from slicer.i18n import tr as _
+
+from . import skull_display
+from .biometry_table import BiometryTable
+from .plane_node import PLANES
+from .skull_parameters import DEFAULT_RANGE_MM
+from .skull_results import PLACED, Result, card_role, plane_role, remove
+
+_ORIENTATIONS = {"axial": "Axial", "sagittal": "Sagittal", "coronal": "Coronal"}
+
+
+class SkullSection:
+    """Keeps widgets, parameter node and views in step. `tab` gives the parameters."""
+
+    def __init__(self, tab, ui):
+        self.tab, self.ui = tab, ui
+        self.table = BiometryTable(ui.biometryTable)
+        self._run: str | None = None
+        self._shown: tuple | None = None
+        ui.resultSelector.addAttribute("vtkMRMLModelNode", "MedVAE.Role", "surface")
+        ui.fitButton.connect("clicked(bool)", lambda *a: self._set_range(*skull_display.fitting_range(self._surface)))
+        ui.defaultRangeButton.connect("clicked(bool)", lambda *a: self._set_range(*DEFAULT_RANGE_MM))
+        ui.removeButton.connect("clicked(bool)", lambda *a: self.remove_last())
+
+    @property
+    def result(self) -> Result | None:
+        parameters = self.tab.parameters
+        return Result.of(parameters.result) if parameters is not None else None
+
+    @property
+    def _surface(self):
+        return self.result.surface if self.result is not None else None
+
+    def show_new(self, result: Result) -> None:
+        self.tab.parameters.result = result.surface
+        self.update(self.tab.parameters)
+        skull_display.look_at_in_3d()
+
+    def update(self, parameters) -> None:
+        """Called whenever the parameters may have changed."""
+        result = Result.of(parameters.result) if parameters is not None else None
+        ui = self.ui
+        for widget in (ui.overlayCombo, ui.overlaySlider, ui.surfaceSlider, ui.lowSpin, ui.highSpin, ui.fitButton,
+                       ui.defaultRangeButton, ui.planesButton, ui.biometryTable):  # fmt: skip
+            widget.enabled = result is not None
+        ui.removeButton.enabled = Result.last() is not None
+        run = result.run if result is not None else None
+        if run != self._run:
+            self._change_result(result)
+            self._run, self._shown = run, None
+        choices = None if result is None else (
+            parameters.overlay, parameters.overlayOpacity, parameters.surfaceOpacity, parameters.stdLow,
+            parameters.stdHigh, parameters.showPlanes)  # fmt: skip
+        if choices is not None and choices != self._shown:
+            self._show(result, parameters)
+        self._shown = choices
+
+    def _change_result(self, result: Result | None) -> None:
+        """Of several results one is seen."""
+        for each in Result.all():
+            for role in ("surface", *map(card_role, PLANES)):
+                node = each.node(role)
+                if node is not None and node.GetDisplayNode() is not None:
+                    node.GetDisplayNode().SetVisibility(each == result)
+        self.table.show(result.measures if result is not None else [])
+        self.ui.summaryLabel.text = in_words(result) if result is not None else ""
+
+    def _show(self, result: Result, parameters) -> None:
+        surface = result.surface
+        skull_display.set_range(surface, parameters.stdLow, parameters.stdHigh)
+        surface.GetDisplayNode().SetOpacity(parameters.surfaceOpacity)
+        for plane in PLANES:
+            card = result.node(card_role(plane))
+            if card is not None:
+                card.GetDisplayNode().SetVisibility(parameters.showPlanes)
+        planes = {_ORIENTATIONS[plane]: result.node(plane_role(plane)) for plane in PLANES}
+        volume = result.node(parameters.overlay.value) if parameters.overlay.value else None
+        skull_display.show_in_slices(planes, volume, parameters.overlayOpacity)
+
+    def _set_range(self, low_mm: float, high_mm: float) -> None:
+        parameters = self.tab.parameters
+        parameters.stdLow, parameters.stdHigh = low_mm, high_mm
+
+    def remove_last(self) -> None:
+        """Takes away all that the last prediction added, and shows the one before it, if any."""
+        last = Result.last()
+        if last is None:
+            return
+        remove(last)
+        earlier = Result.last()
+        parameters = self.tab.parameters
+        parameters.result = earlier.surface if earlier is not None else None
+        self.update(parameters)
+        self.tab.ui.messageLabel.text = _("The last result was removed.")
+
+
+def in_words(result: Result) -> str:
+    """Which planes a result was made from, where they are shown, and what to be careful about."""
+    used = result.planes_used
+    missing = [plane for plane in PLANES if plane not in used]
+    text = _("Predicted from: {planes}.").format(planes=", ".join(used))
+    if missing:
+        text += " " + _("Missing: {planes}.").format(planes=", ".join(missing))
+    text += " " + _("The images are not registered: each is {placed}.").format(placed=PLACED)
+    return "\n".join([text, *result.provenance.get("warnings", [])])
