@@ -1,74 +1,139 @@
-"""`make screenshots`: the pictures of README and catalogue, from the panel in the test host after a real detection.
+"""`make screenshots`: the pictures of README and catalogue, from the panel in the test host during a real detection.
 
-Writes panel.png, findings-3d.png and compare.png into Resources/screenshots.
+    python -m Testing.screenshots                              the sample, into Resources/screenshots
+    python -m Testing.screenshots --scan FILE --output DIR     any scan, to be looked at and not committed
+
+Writes setup.png, scan.png, running.png, panel.png, findings-3d.png and compare.png: one for each step of the tutorial.
 """
 
+import argparse
 import os
 from pathlib import Path
 
 import numpy as np
 
+from Testing.panel.ticks import Ticks
+
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
 FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "screenshots"
-SIDE = 420
+SIDE, WIDTH = 420, 470
+ROW = 1  # of the findings table, the one that the pictures show
 
 
 def main() -> None:
-    from Testing.slicer_host import application, scene
-
-    host = scene.HeadlessSlicer()
-    application.install(host)
-    for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
-        host.addSliceView(name, orientation, (SIDE, SIDE))
-    host.add3DView("1", (SIDE, SIDE))
-
-    import slicer
-
-    from Testing.panel import detections
-    from Testing.panel.conftest import Panel
-
-    panel = Panel(host)
-    scan = detections.add_scan()
-    panel.ui.inputSelector.setCurrentNode(scan)
-    slicer.util.setSliceViewerLayers(background=scan, fit=False)
-    for name in ("Red", "Yellow", "Green"):
-        host.views[name].fit()
-    panel.detect(samples=16)
-    panel.ui.findingsTable.selectRow(0)
-    panel.ui.surfaceButton.click()
-    panel.pump(seconds=0.3)
-    host.views["1"].resetCamera()
-    image = {name: host.views[name].image() for name in ("Red", "Yellow", "Green", "1")}
-    rows = [np.concatenate([image[a], image[b]], 1) for a, b in (("Red", "1"), ("Green", "Yellow"))]
-    save("panel.png", np.concatenate([grab(panel, 2 * SIDE), np.concatenate(rows)], 1))
-    save("findings-3d.png", image["1"])
-    panel.ui.compareButton.click()
-    panel.pump(seconds=0.3)
-    save("compare.png", np.concatenate([host.views[name].image() for name in ("MedVAEScan", "MedVAEMap")], 1))
-    panel.widget.cleanup()
-    panel.pump(seconds=0.2)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scan", type=Path)
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    pictures = Pictures(options.output)
+    pictures.choose_scan(options.scan)
+    pictures.detect()
+    pictures.results()
+    pictures.setup()
+    pictures.close()
 
 
-def grab(panel, height: int) -> np.ndarray:
-    """The panel's own widget as RGB."""
+class Pictures:
+    """A person's way through the tutorial, a picture at each step."""
+
+    def __init__(self, folder: Path):
+        from Testing.slicer_host import application, scene
+
+        self.folder, self.host = folder, scene.HeadlessSlicer()
+        application.install(self.host)
+        for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
+            self.host.addSliceView(name, orientation, (SIDE, SIDE))
+        self.host.add3DView("1", (SIDE, SIDE))
+        from Testing.panel.conftest import Panel
+
+        self.panel = Panel(self.host)
+
+    def choose_scan(self, file: Path | None) -> None:
+        import slicer
+
+        panel = self.panel
+        if file is None:
+            panel.ui.sampleButton.click()
+        else:
+            slicer.util.loadVolume(str(file))
+        for name in ("Red", "Yellow", "Green"):
+            self.host.views[name].fit()
+        panel.ready()
+        panel.pump(lambda: "voxels" in panel.ui.statusLabel.text, 60)
+        panel.pump(lambda: panel.widget.offers.bundles, 60)
+        self.grab()  # lays the widgets out
+        self.save("scan.png", _grab(panel.ui.scanSection))
+
+    def detect(self) -> None:
+        panel = self.panel
+        panel.ui.settingsSection.collapsed = False
+        panel.ui.detectButton.click()
+        with Ticks() as ticks:
+            panel.pump(lambda: panel.ui.progressBar.value >= 45, 120)
+            self.grab()
+            self.save("running.png", _grab(panel.ui.detectionSection))
+            panel.ui.settingsSection.collapsed = True
+            assert panel.pump(lambda: panel.tab.running is None, 240), "no result in time"
+        print(f"Event loop during the detection: {ticks}")
+        print(panel.ui.messageLabel.text)
+
+    def results(self) -> None:
+        panel, host = self.panel, self.host
+        panel.ui.findingsTable.selectRow(ROW)
+        panel.ui.surfaceButton.click()
+        panel.pump(seconds=0.3)
+        host.views["1"].node.SetBoxVisible(False)
+        host.views["1"].resetCamera()
+        camera = host.views["1"].renderer.GetActiveCamera()
+        camera.Azimuth(-35)
+        camera.Elevation(25)
+        camera.Zoom(1.6)
+        image = {name: host.views[name].image() for name in ("Red", "Yellow", "Green", "1")}
+        rows = [np.concatenate([image[a], image[b]], 1) for a, b in (("Red", "1"), ("Green", "Yellow"))]
+        self.save("panel.png", np.concatenate([self.grab(2 * SIDE), np.concatenate(rows)], 1))
+        self.save("findings-3d.png", image["1"])
+        panel.ui.compareButton.click()
+        panel.pump(seconds=0.3)
+        views = [host.views[name].image() for name in ("MedVAEScan", "MedVAEMap")]
+        self.save("compare.png", np.concatenate(views, 1))
+        panel.ui.compareButton.click()
+
+    def setup(self) -> None:
+        panel = self.panel
+        panel.widget.ui.setupSection.collapsed = False
+        panel.pump(lambda: panel.widget.setup_section.bundle_names, 60)
+        self.grab(1400)
+        self.save("setup.png", _grab(panel.widget.ui.setupSection))
+
+    def grab(self, height: int = 2 * SIDE) -> np.ndarray:
+        """The panel's own widget as RGB."""
+        self.panel.top.resize(WIDTH, height)
+        self.panel.top.show()
+        self.panel.pump(seconds=0.3)
+        return _grab(self.panel.top)
+
+    def save(self, name: str, rgb: np.ndarray) -> None:
+        """With a palette: a third of the size, and nothing that an eye would miss."""
+        from PIL import Image
+
+        palette = Image.fromarray(rgb).quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        palette.save(self.folder / name, optimize=True)
+        print(f"{self.folder / name}: {(self.folder / name).stat().st_size / 1000:.0f} kB")
+
+    def close(self) -> None:
+        self.panel.widget.cleanup()
+        self.panel.pump(seconds=0.2)
+
+
+def _grab(widget) -> np.ndarray:
     from PySide6 import QtGui
 
-    panel.top.resize(470, height)
-    panel.top.show()
-    panel.pump(seconds=0.3)
-    picture = panel.top.grab().toImage().convertToFormat(QtGui.QImage.Format_RGB888)
+    picture = widget.grab().toImage().convertToFormat(QtGui.QImage.Format_RGB888)
     rows = np.frombuffer(picture.constBits(), np.uint8).reshape(picture.height(), picture.bytesPerLine())
     return rows[:, : 3 * picture.width()].reshape(picture.height(), picture.width(), 3).copy()
-
-
-def save(name: str, rgb: np.ndarray) -> None:
-    from PIL import Image
-
-    palette = Image.fromarray(rgb).quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    palette.save(FOLDER / name, optimize=True)
-    print(FOLDER / name)
 
 
 if __name__ == "__main__":
