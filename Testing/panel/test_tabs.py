@@ -28,7 +28,7 @@ class EchoParameters:
 
 
 class EchoTab(Tab):
-    name, title, order = "echo", "Echo", 20
+    name, title, order = "echo", "Echo", 15
     Parameters = EchoParameters
 
     def setup(self, page):
