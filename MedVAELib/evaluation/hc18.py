@@ -19,6 +19,7 @@ from ..preprocessing.outlines import MARGIN, SIZE
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..skull.biometry import ellipse_circumference, measure_heads
 from ..skull.planes import PlaneImage
+from ..skull.predict import network_input
 from ..skull.result import FoundPlane, SkullPrediction
 from ..training.hc18 import read_plane
 from .bright_extent import bright_axes_mm
@@ -109,10 +110,16 @@ def evaluate_plane(plane: DrawnPlane, method: str, predict: Predict, mean_head: 
     major, minor = found.semi_axes_mm
     predicted[method] = circumference.value
     predicted[OUTLINE] = float(ellipse_circumference(torch.tensor(major), torch.tensor(minor)))
-    predicted[MEAN_HEAD] = _scaled_circumference(mean_head, 2 * major, 2 * minor)
+    predicted[MEAN_HEAD] = _circumference_on_outline(mean_head, found)
     overlap = NAN if plane.drawn is None else dice(found.outline_yx > 0.5, plane.drawn)
     return PlaneScore(plane.name, plane.circumference_mm, predicted, circumference.std, overlap, found.confidence,
                       found.doubts, seconds)
+
+
+def _circumference_on_outline(mean_head: MeanHead, found: FoundPlane) -> float:
+    """Circumference in mm of the mean head scaled to the extents of a found outline."""
+    maps, _, spacing_mm = network_input({"axial": (torch.from_numpy(found.outline_yx), found.image.pixel_mm)})
+    return _circumference(mean_head.predict({"axial": maps[0].numpy()}, spacing_mm), spacing_mm)
 
 
 def _scaled_circumference(mean_head: MeanHead, ofd_mm: float, bpd_mm: float) -> float:
@@ -121,4 +128,8 @@ def _scaled_circumference(mean_head: MeanHead, ofd_mm: float, bpd_mm: float) -> 
         return NAN
     spacing_mm = MARGIN * ofd_mm / SIZE
     head = mean_head.scaled(**mean_head.complete({"ofd": ofd_mm, "bpd": bpd_mm}), spacing_mm=spacing_mm)
-    return float(measure_heads(torch.from_numpy(head)[None] / spacing_mm, spacing_mm)["HC"])
+    return _circumference(head, spacing_mm)
+
+
+def _circumference(distance_mm: np.ndarray, spacing_mm: float) -> float:
+    return float(measure_heads(torch.from_numpy(distance_mm)[None] / spacing_mm, spacing_mm)["HC"])
