@@ -33,7 +33,7 @@ class HCVAEConfig:
     features: int = 96
     width: int = 24
     latent: int = 16
-    voxels: float = 500.0
+    voxels: float = 10000.0
     overlap: float = 1.0
     beta: float = 1.0
     warmup: int = 500

@@ -1,0 +1,67 @@
+"""Coverage is what it says, and the temperature that gives it is found."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from MedVAELib.progress import CancelToken
+from MedVAELib.skull.calibrate import LEVELS, TEMPERATURES, calibrate, coverage
+from MedVAELib.skull.held_back import HeldBack, agreement
+
+from ..models.ellipsoids import ellipsoids
+
+
+class Offsets(nn.Module):
+    """Predicts the ellipsoid with an error of standard deviation 1 per head, believing it to be `believed`."""
+
+    def __init__(self, believed: float, truth: torch.Tensor):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.believed, self.truth = believed, truth
+        self.error = torch.randn(len(truth), 1, 1, 1, 1, generator=torch.Generator().manual_seed(1))
+
+    def encode_planes(self, planes, present):
+        return planes.flatten(1)[:, 0].long()
+
+    def sample(self, condition, samples, generator, temperature=1.0):
+        centre = (self.truth + self.error)[condition].repeat_interleave(samples, 0)
+        noise = torch.randn(len(centre), 1, 1, 1, 1, generator=generator)
+        return centre + temperature * self.believed * noise
+
+
+def heads(count: int = 120) -> HeldBack:
+    one = ellipsoids(1)[2][:, :, ::6, ::6, ::6]
+    planes = torch.zeros(count, 3, 96, 96)
+    planes[:, 0, 0, 0] = torch.arange(count)
+    return HeldBack(planes, one.expand(count, -1, -1, -1, -1), torch.ones(count), ["typical"] * count)
+
+
+@pytest.mark.parametrize("believed", [0.5, 1.0])
+def test_the_temperature_makes_up_for_a_wrong_belief(believed):
+    held_back = heads()
+    found = calibrate(Offsets(believed, held_back.sdf), held_back, 16, CancelToken())
+    assert found["temperature"] in TEMPERATURES and 0.8 <= found["temperature"] * believed <= 1.25
+    for shares in found["coverage"].values():
+        assert all(abs(share - level) < 0.12 for share, level in zip(shares, LEVELS, strict=True))
+
+
+def test_coverage_counts_the_surface_alone():
+    truth = torch.full((1, 4, 4, 4), 5.0)
+    truth[0, 0] = 0.0
+    samples = truth[:, None] + torch.tensor([-1.0, 0.0, 1.0]).view(1, 3, 1, 1, 1)
+    wrong = truth.clone()
+    wrong[0, 1:] = -5.0
+    assert coverage(samples, wrong) == (1.0, 1.0, 1.0)
+    assert coverage(samples, truth + 1.5) == (0.0, 0.0, 1.0)
+
+
+def test_agreement_of_shifted_balls_is_their_shift():
+    line = torch.arange(48) * 2 - 47.0
+    away = (line.view(-1, 1, 1) ** 2 + line.view(1, -1, 1) ** 2 + line.view(1, 1, -1) ** 2).sqrt()
+    ball = (30 - away)[None]
+    dice, average, greatest = agreement(ball, ball + 2)
+    assert float(average) == pytest.approx(2, abs=0.05) and float(greatest) == pytest.approx(2, abs=0.1)
+    assert float(dice) == pytest.approx(2 * 30**3 / (30**3 + 32**3), abs=0.01)
+    assert float(agreement(ball, ball)[0]) == 1.0

@@ -1,0 +1,118 @@
+"""Training a skull model from a config: a calibrated bundle, pictures, an exact resume, and clear refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from MedVAELib.bundle import load_bundle
+from MedVAELib.errors import Cancelled, InputError
+from MedVAELib.progress import CancelToken
+from MedVAELib.resources import resource_dir
+from MedVAELib.skull import train
+from MedVAELib.skull.config import OutlineRun, SkullRun
+from MedVAELib.skull.held_back import HeldBack
+from MedVAELib.training.config import read_config
+from MedVAELib.training.skull_cases import CaseStore
+from MedVAELib.training.synthesis.planes import PlaneCases
+from MedVAELib.training.trainer import Trainer
+
+from ..models.ellipsoids import ellipsoids
+
+CONFIG = """
+task: fetal-skull
+data: {{head_masks: heads, train: [a], validation: [b], test: [c], cases: 256}}
+planes: {{misplacement: 0.5}}
+model: {{name: {model}, features: 8, width: 4}}
+trainer: {{steps: 6, batch: 4, validate_every: 6, checkpoint_every: 3}}
+calibration: {{heads: 4, samples: 3}}
+bundle: {{name: tiny, version: 0.0.1}}
+"""
+
+
+def cases(seeds) -> PlaneCases:
+    """Ellipsoids in place of heads."""
+    planes, present, sdf = ellipsoids(len(seeds), seeds[0] % 1000)
+    return PlaneCases(planes * present[:, :, None, None], present, sdf, torch.ones(len(seeds)), [])
+
+
+@pytest.fixture
+def without_atlases(monkeypatch, tmp_path):
+    """The run on ellipsoids: no head masks are read."""
+    planes, _, sdf = ellipsoids(4, 7)
+    held_back = HeldBack(planes, sdf, torch.ones(4), ["typical"] * 4)
+
+    def store(config, output, device):
+        return CaseStore(tmp_path / "cases", lambda: cases, {"seed": 0}, chunks=1)
+
+    monkeypatch.setattr(train, "held_back_heads", lambda *_: held_back)
+    monkeypatch.setattr(train, "case_store", store)
+
+
+def run(tmp_path: Path, name: str, model: str = "hcvae", **options) -> Path:
+    (tmp_path / "config.yaml").write_text(CONFIG.format(model=model))
+    return train.train_from_config(tmp_path / "config.yaml", tmp_path / name, device="cpu", **options)
+
+
+@pytest.mark.parametrize("model", ["hcvae", "tlnet"])
+def test_from_config_to_a_calibrated_bundle(tmp_path, without_atlases, model):
+    seen = []
+    bundle = load_bundle(run(tmp_path, "out", model, progress=lambda s, f, m="": seen.append(f)))
+    assert seen == sorted(seen) and bundle.model == model
+    assert {"checkpoint.pt", "curves.png", "predictions.png", "log.jsonl"} <= {
+        file.name for file in (tmp_path / "out").iterdir()
+    }
+    line = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])["validation"]
+    assert {f"{name} {count}" for name in ("dice", "surface", "hausdorff", "std") for count in (1, 2, 3)} == set(line)
+    calibration = bundle.calibration
+    assert calibration["temperature"] > 0 and set(calibration["coverage"]) == {"1", "2", "3"}
+    assert "## Calibration" in (bundle.path / "README.md").read_text()
+    if model == "tlnet":
+        assert calibration["temperature"] == 1.0 and calibration["coverage"]["3"] == [0.0, 0.0, 0.0]
+
+
+def test_resume_goes_on_exactly(tmp_path, without_atlases, monkeypatch):
+    """Cancelled after three of six steps and resumed, the weights are those of an unbroken run."""
+    monkeypatch.setattr(train, "_validation", lambda *_: lambda state: {})
+    run(tmp_path, "whole")
+    cancel, save = CancelToken(), Trainer.save
+
+    def save_and_cancel(trainer):
+        save(trainer)
+        if trainer.step == 3:
+            cancel.cancel()
+
+    with monkeypatch.context() as patch, pytest.raises(Cancelled):
+        patch.setattr(Trainer, "save", save_and_cancel)
+        run(tmp_path, "broken", cancel=cancel)
+    run(tmp_path, "broken", resume=True)
+    whole, broken = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("whole", "broken"))
+    assert broken["step"] == 6 and int(broken["model"]["updates"]) == 6
+    for name, value in whole["model"].items():
+        assert torch.allclose(value.float(), broken["model"][name].float(), atol=1e-6), name
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    (CONFIG.format(model="hcvae").replace("[c]", "[a]"), "only one of"),
+    (CONFIG.format(model="hcvae").replace("cases: 256", "cases: 100"), "multiple of 256"),
+    (CONFIG.format(model="hcvae").replace("misplacement: 0.5", "misplaced: 1"), "misplaced"),
+    (CONFIG.format(model="hcvae").replace("heads: 4", "heads: 0"), "positive"),
+    ("task: healthy-anatomy", "fetal-skull"),
+])
+def test_bad_configs_are_one_sentence(tmp_path, text, words):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=words) as error:
+        read_config(tmp_path / "config.yaml", SkullRun)
+    assert "\n" not in str(error.value) and "config.yaml" in str(error.value)
+
+
+def test_the_shipped_configs_can_be_read_and_compare_like_with_like():
+    folder = resource_dir() / "configs"
+    runs = [read_config(folder / f"fetal-skull{suffix}.yaml", SkullRun) for suffix in ("", "-cvae", "-tlnet", "-gan")]
+    assert [one.model_name for one in runs] == ["hcvae", "cvae", "tlnet", "cgan"]
+    assert all((one.data, one.planes, one.trainer) == (runs[0].data, runs[0].planes, runs[0].trainer) for one in runs)
+    outline = read_config(folder / "head-outline.yaml", OutlineRun)
+    assert outline.data.train == runs[0].data.train and not set(outline.data.validation) & set(runs[0].data.test)
