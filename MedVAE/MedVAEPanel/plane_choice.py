@@ -22,9 +22,12 @@ class PlaneChoice:
     def __init__(self, tab, ui, name: str, on_change: Callable[[], None]):
         self.tab, self.name, self._on_change = tab, name, on_change
         self.title = TITLES[name]
-        self.spin = getattr(ui, f"{name}SpacingSpin")
+        self.selector, self.spin = getattr(ui, f"{name}Selector"), getattr(ui, f"{name}SpacingSpin")
         self.views = ComboChoice(getattr(ui, f"{name}ViewCombo"), self._on_view)
+        # Bound here: a parameter node's own binding would offer the parameter's class alone, and no colour images.
+        self.selector.connect("currentNodeChanged(vtkMRMLNode*)", self._on_node)
         self.spin.connect("valueChanged(double)", self._on_typed)
+        self.offer_views()
 
     @property
     def source(self) -> PlaneSource | None:
@@ -39,6 +42,7 @@ class PlaneChoice:
         setattr(parameters, self.name, source.node if source is not None else None)
 
     def offer_views(self) -> None:
+        """The slice views that there are now."""
         manager = slicer.app.layoutManager()
         names = [name for name in (manager.sliceViewNames() if manager is not None else ()) if _OURS not in name]
         tip = _("The slice that this view shows when you click Predict skull.")
@@ -50,6 +54,9 @@ class PlaneChoice:
     def update(self) -> None:
         """Shows what the parameters hold."""
         source = self.source
+        blocked = self.selector.blockSignals(True)
+        self.selector.setCurrentNode(source.node if source is not None else None)
+        self.selector.blockSignals(blocked)
         self.views.choose(getattr(self.tab.parameters, f"{self.name}View"))
         self.views.combo.enabled = source is not None
         if source is not None:
@@ -83,6 +90,10 @@ class PlaneChoice:
         edge = f"{row:.3g}" if abs(row - column) < 1e-3 * row else f"{row:.3g} × {column:.3g}"
         size = "{} × {}".format(*source.size_px)
         return _("{plane} ({size} pixels of {edge} mm)").format(plane=self.title.lower(), size=size, edge=edge)
+
+    def _on_node(self, node) -> None:
+        if self.tab.parameters is not None:
+            setattr(self.tab.parameters, self.name, node)
 
     def _on_view(self, view: str) -> None:
         if self.tab.parameters is not None:

@@ -1,0 +1,130 @@
+"""A scene with a predicted skull, saved and read back where nothing is known of it: a fresh application."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .detections import ROOT
+from .skull_scenes import SkullTabDriver, add_plane, add_volume, make_resources, open_panel
+
+REOPEN = """
+import json, os, sys, time
+from pathlib import Path
+from Testing.slicer_host import application, scene
+host = scene.HeadlessSlicer()
+checkout = os.environ.get("SLICER_SOURCE_DIR")
+application.install(host, Path(checkout) / "Base" / "Python" / "slicer" if checkout else None)
+for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
+    host.addSliceView(name, orientation)
+host.add3DView()
+import numpy as np
+import slicer
+file, panel_first = sys.argv[1], sys.argv[2] == "panel first"
+if panel_first:
+    _, _, widget, top = application.loadModule(os.path.join("MedVAE", "MedVAE.py"))
+slicer.util.loadScene(file)
+if not panel_first:
+    _, _, widget, top = application.loadModule(os.path.join("MedVAE", "MedVAE.py"))
+for _ in range(20):
+    slicer.app.processEvents()
+    time.sleep(0.005)
+tab = next(tab for tab in widget.tabs if tab.name == "skull")
+ui, result = tab.ui, tab.results.result
+surface, legends = result.surface, slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+colour, rgba = surface.GetDisplayNode().GetColorNode(), [0.0] * 4
+colour.GetColor(200, rgba)
+told = dict(
+    planes=[ui.axialSelector.currentNode().GetName(), ui.sagittalSelector.currentNode().GetName()],
+    coronal=ui.coronalSelector.currentNode() is None, view=ui.sagittalViewCombo.currentText,
+    pixel=ui.axialSpacingSpin.value, weeks=ui.gaSpin.value, samples=ui.samplesSpin.value, words=ui.planesLabel.text,
+    summary=ui.summaryLabel.text, rows=[[ui.biometryTable.item(r, c).text() for c in range(5)]
+                                        for r in range(ui.biometryTable.rowCount)],
+    range=list(surface.GetDisplayNode().GetScalarRange()), spins=[ui.lowSpin.value, ui.highSpin.value], colour=rgba,
+    opacity=surface.GetDisplayNode().GetOpacity(), legends=len(legends), provenance=result.provenance,
+    source=surface.GetNodeReference("MedVAE.Plane.axial") is ui.axialSelector.currentNode(),
+    bounds=list(surface.GetPolyData().GetBounds()), foreground=host.views["Red"].composite.GetForegroundVolumeID(),
+    overlay=result.node("std").GetID(),
+)
+view = host.views["1"]
+view.resetCamera()
+camera = view.renderer.GetActiveCamera()
+camera.SetPosition(180, 260, 160)
+camera.SetFocalPoint(0, 0, 0)
+camera.SetViewUp(0, 0, 1)
+view.renderer.ResetCameraClippingRange()
+shown = view.image()
+told["colourful"] = float((np.ptp(shown[150:350, 150:350].astype(int), axis=-1) > 80).mean())
+ui.planesButton.click()
+told["acts"] = float((view.image() != shown).any(-1).mean())
+np.save(sys.argv[3], slicer.util.arrayFromModelPointData(surface, "std_mm"))
+ui.removeButton.click()
+told["left"] = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode") if "skull" in
+                (node.GetName() or "")]
+widget.cleanup()
+print("TOLD" + json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def saved(host, tmp_path_factory):
+    """The scene file and what was seen before it was saved."""
+    import slicer
+
+    folder = tmp_path_factory.mktemp("scene")
+    with open_panel(host, make_resources(tmp_path_factory.mktemp("resources"))) as panel:
+        skull = SkullTabDriver(panel)
+        ui = skull.ui
+        skull.choose("axial", add_plane("axial", "Frame", pixel_mm=None))
+        ui.axialSpacingSpin.value = 0.5
+        panel.host.views["Yellow"].node.SetSliceOffset(0.0)
+        skull.choose("sagittal", add_volume())
+        skull.choose_view("sagittal", "Yellow")
+        ui.gaSpin.value = 30.5
+        result = skull.predict(samples=7)
+        ui.lowSpin.value, ui.highSpin.value, ui.surfaceSlider.value = 0.5, 4.0, 0.85
+        panel.pump(seconds=0.05)
+        table = ui.biometryTable
+        seen = {"rows": [[table.item(row, column).text() for column in range(5)] for row in range(table.rowCount)],
+                "summary": ui.summaryLabel.text, "provenance": result.provenance,
+                "std_mm": slicer.util.arrayFromModelPointData(result.surface, "std_mm").copy(),
+                "bounds": result.surface.GetPolyData().GetBounds()}  # fmt: skip
+        file = folder / "scene.mrb"
+        assert slicer.util.saveScene(str(file)) and file.is_file()
+    return file, seen
+
+
+@pytest.mark.parametrize("order", ["scene first", "panel first"])
+def test_everything_is_back_in_a_fresh_application(saved, order, tmp_path):
+    file, seen = saved
+    told, std_mm = _reopened(file, order, tmp_path)
+    assert told["planes"] == ["Frame", "Volume"] and told["coronal"] and told["view"] == "Slice in Yellow"
+    assert (told["pixel"], told["weeks"], told["samples"]) == (0.5, 30.5, 7) and "coronal" in told["words"]
+    assert told["rows"] == seen["rows"] and told["summary"] == seen["summary"]
+    assert told["provenance"] == seen["provenance"] and told["source"]
+    assert told["range"] == pytest.approx([0.5, 4.0]) and told["spins"] == pytest.approx([0.5, 4.0])
+    assert told["opacity"] == pytest.approx(0.85) and told["legends"] == 1
+    from MedVAEPanel import colours
+
+    np.testing.assert_allclose(told["colour"], colours.sequential()[200], atol=0.01)
+    np.testing.assert_allclose(std_mm, seen["std_mm"], atol=1e-5)
+    np.testing.assert_allclose(told["bounds"], seen["bounds"], atol=0.01)
+    assert told["foreground"] == told["overlay"] and told["colourful"] > 0.1 and told["acts"] > 0.01
+    assert told["left"] == [], "Remove last result does not know the result any more"
+
+
+def _reopened(file: Path, order: str, folder: Path) -> tuple[dict, np.ndarray]:
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow",
+                   "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
+    array = folder / "std.npy"
+    done = subprocess.run([sys.executable, "-c", REOPEN, str(file), order, str(array)], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, timeout=240)  # fmt: skip
+    told = [line[4:] for line in done.stdout.splitlines() if line.startswith("TOLD")]
+    assert told, done.stdout[-3000:] + done.stderr[-6000:]
+    return json.loads(told[0]), np.load(array)
