@@ -15,7 +15,6 @@ from .planes_to_skull import (
     kl_weight,
     reconstruction_terms,
     repeat_samples,
-    shifted,
 )
 
 
@@ -27,10 +26,10 @@ class CVAEConfig:
     features: int = 96
     width: int = 24
     latent: int = 48
-    voxels: float = 10000.0
+    voxels: float = 3000.0
     overlap: float = 1.0
     beta: float = 1.0
-    warmup: int = 500
+    warmup: int = 200
 
     def __post_init__(self) -> None:
         if min(self.features, self.width, self.latent, self.voxels) < 1:
@@ -63,7 +62,7 @@ class ConditionalVAE(PlanesToSkull):
         condition = self.encode_planes(planes, present)
         prior = self.prior(condition.flatten(1))
         seen = torch.cat([self.volume(sdf), condition.flatten(1)], 1)
-        posterior = shifted(prior, self.posterior(seen))
+        posterior = self.posterior(seen)
         kl = kl_divergence(posterior, prior).mean()
         terms = reconstruction_terms(self.decode(draw_gaussian(posterior, generator), condition), sdf)
         beta = kl_weight(self.config.beta, self.config.warmup, self.updates)

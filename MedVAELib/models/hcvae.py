@@ -20,7 +20,6 @@ from .planes_to_skull import (
     kl_weight,
     reconstruction_terms,
     repeat_samples,
-    shifted,
 )
 
 
@@ -33,10 +32,10 @@ class HCVAEConfig:
     features: int = 96
     width: int = 24
     latent: int = 16
-    voxels: float = 10000.0
+    voxels: float = 3000.0
     overlap: float = 1.0
     beta: float = 1.0
-    warmup: int = 500
+    warmup: int = 200
     free_nats: float = 0.0
 
     def __post_init__(self) -> None:
@@ -76,7 +75,7 @@ class HierarchicalCVAE(PlanesToSkull):
         code, divergences = seen[:, :0], []
         for level in range(PLANE_COUNT):
             prior = self._prior(level, code, condition)
-            posterior = shifted(prior, self.posterior[level](torch.cat([seen, code], 1)))
+            posterior = self.posterior[level](torch.cat([seen, code], 1))
             divergences.append(kl_divergence(posterior, prior).mean())
             code = torch.cat([code, draw_gaussian(posterior, generator)], 1)
         terms = reconstruction_terms(self.decode(code, condition), sdf)

@@ -85,12 +85,6 @@ def kl_weight(beta: float, warmup: int, updates: Tensor) -> Tensor:
     return beta * ((updates + 1) / max(1, warmup)).clamp(max=1.0)
 
 
-def shifted(prior: Gaussian, change: Gaussian) -> Gaussian:
-    """A posterior told as its difference from the prior, so that it starts at it (NVAE, Vahdat & Kautz 2020)."""
-    scale = (0.5 * prior[1]).exp()
-    return prior[0] + scale * change[0], (prior[1] + change[1]).clamp(-12.0, 4.0)
-
-
 def repeat_samples(condition: Tensor, samples: int) -> Tensor:
     """(B, 3, F) → (B·samples, 3, F), a case's samples next to one another."""
     return condition.repeat_interleave(samples, 0)

@@ -113,7 +113,7 @@ class ShapeDecoder(nn.Module):
 class GaussianHead(nn.Module):
     """Features → mean and log-variance of a diagonal Gaussian, the latter clamped."""
 
-    LOG_VARIANCE = (-8.0, 4.0)
+    LOG_VARIANCE = (-10.0, 6.0)
 
     def __init__(self, inputs: int, latent: int, hidden: int = 128):
         super().__init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from statistics import NormalDist
 
 import torch
@@ -11,7 +12,9 @@ from ..progress import CancelToken
 from .held_back import SUBSETS, HeldBack, predict
 
 LEVELS = (0.5, 0.8, 0.95)
-TEMPERATURES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.5, 3.0)
+RANGE = (0.25, 4.0)
+"""Of temperatures that are looked through."""
+_STEPS = 6  # halvings of the range's logarithm: to 5 %
 _NEAR = 1.0  # voxels of the 96³ grid from the predicted surface: where coverage is counted
 
 
@@ -20,20 +23,29 @@ def calibrate(model: nn.Module, held_back: HeldBack, samples: int, cancel: Cance
     """The temperature at which central intervals cover what they say, over all numbers of planes alike.
 
     Of a surface point, the interval is mean ± quantile · standard deviation of the samples' signed distance there, and
-    it covers if the true distance lies in it. Returns "temperature", and "coverage" on the heads it was chosen on, by
-    number of planes. A model whose samples do not differ has the temperature 1 and covers nothing.
+    it covers if the true distance lies in it. Coverage rises with the temperature, so it is found by bisection. Returns
+    "temperature", and "coverage" on the heads it was chosen on, by number of planes. A model whose samples do not
+    differ has the temperature 1 and covers nothing.
     """
-    tried: dict[float, dict[int, tuple[float, ...]]] = {}
-    for temperature in TEMPERATURES:
-        tried[temperature] = {}
+
+    def covered(temperature: float) -> dict[int, tuple[float, ...]]:
+        shares = {}
         for count in SUBSETS:
             cancel.check()
-            tried[temperature][count] = coverage(predict(model, held_back, count, samples, temperature),
-                                                 held_back.sdf[:, 0])  # fmt: skip
-        if all(max(levels) == 0.0 for levels in tried[temperature].values()):
-            return _entry(1.0, tried[temperature])
-    best = min(tried, key=lambda temperature: _miss(tried[temperature]))
-    return _entry(best, tried[best])
+            drawn = predict(model, held_back, count, samples, temperature)
+            shares[count] = coverage(drawn, held_back.sdf[:, 0])
+        return shares
+
+    low, high = (math.log(limit) for limit in RANGE)
+    found = covered(1.0)
+    if all(max(levels) == 0.0 for levels in found.values()):
+        return _entry(1.0, found)
+    temperature = 1.0
+    for _ in range(_STEPS):
+        low, high = (math.log(temperature), high) if _excess(found) < 0 else (low, math.log(temperature))
+        temperature = math.exp((low + high) / 2)
+        found = covered(temperature)
+    return _entry(temperature, found)
 
 
 def coverage(samples: Tensor, truth: Tensor) -> tuple[float, ...]:
@@ -49,10 +61,11 @@ def coverage(samples: Tensor, truth: Tensor) -> tuple[float, ...]:
     return tuple(shares)
 
 
-def _miss(by_count: dict[int, tuple[float, ...]]) -> float:
-    return max(abs(share - level) for shares in by_count.values() for share, level in zip(shares, LEVELS, strict=True))
+def _excess(by_count: dict[int, tuple[float, ...]]) -> float:
+    """By how much more is covered than should be, on average over levels and numbers of planes."""
+    return sum(sum(shares) - sum(LEVELS) for shares in by_count.values())
 
 
 def _entry(temperature: float, by_count: dict[int, tuple[float, ...]]) -> dict[str, object]:
     stated = {str(count): [round(share, 3) for share in shares] for count, shares in by_count.items()}
-    return {"temperature": temperature, "levels": list(LEVELS), "coverage": stated}
+    return {"temperature": round(temperature, 3), "levels": list(LEVELS), "coverage": stated}

@@ -37,7 +37,7 @@ class CalibrationConfig:
     """heads: validation heads drawn for the calibration; samples: of the model for each of them and each subset."""
 
     heads: int = 24
-    samples: int = 32
+    samples: int = 16
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.samples < 2:

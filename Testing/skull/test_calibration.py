@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from MedVAELib.progress import CancelToken
-from MedVAELib.skull.calibrate import LEVELS, TEMPERATURES, calibrate, coverage
+from MedVAELib.skull.calibrate import LEVELS, RANGE, calibrate, coverage
 from MedVAELib.skull.held_back import HeldBack, agreement
 
 from ..models.ellipsoids import ellipsoids
@@ -42,7 +42,7 @@ def heads(count: int = 120) -> HeldBack:
 def test_the_temperature_makes_up_for_a_wrong_belief(believed):
     held_back = heads()
     found = calibrate(Offsets(believed, held_back.sdf), held_back, 16, CancelToken())
-    assert found["temperature"] in TEMPERATURES and 0.8 <= found["temperature"] * believed <= 1.25
+    assert RANGE[0] <= found["temperature"] <= RANGE[1] and 0.8 <= found["temperature"] * believed <= 1.25
     for shares in found["coverage"].values():
         assert all(abs(share - level) < 0.12 for share, level in zip(shares, LEVELS, strict=True))
 
