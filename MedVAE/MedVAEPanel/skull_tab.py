@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from . import choices
 from .plane_choice import PlaneChoice
-from .plane_node import PLANES, slice_node
+from .plane_node import PLANES, PlaneSource, slice_node
 from .skull_parameters import SkullParameters
 from .skull_results import add_result
 from .skull_section import SkullSection
@@ -168,11 +168,13 @@ class SkullTab(Tab):
     # --- Helpers -----------------------------------------------------------------------------------------------------
 
     def _load_sample(self) -> None:
-        from .sample_data import load_sample_planes
+        from .sample_data import load_sample_planes, sample_head
 
-        planes = load_sample_planes()
-        for plane in self.planes if planes else ():
-            plane.choose(planes.get(plane.name))
+        nodes = load_sample_planes()
+        if nodes is not None and self.parameters is not None:
+            for plane in self.planes:
+                plane.choose(PlaneSource(nodes[plane.name]))
+            self.parameters.gaWeeks = float(sample_head()["ga_weeks"])
 
     def settings(self) -> dict[str, Any]:
         parameters = self.parameters

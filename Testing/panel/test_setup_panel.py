@@ -222,7 +222,7 @@ def test_the_sample_is_registered_with_an_address_that_works_and_its_checksum(pa
     module.SampleDataLogic = SampleDataLogic
     monkeypatch.setitem(sys.modules, "SampleData", module)
     register_sample_data()
-    (source,) = registered
+    source = registered[0]
     file, _ = urllib.request.urlretrieve(source["uris"], tmp_path / source["fileNames"])
     assert source["checksums"] == "SHA256:" + hashlib.sha256(Path(file).read_bytes()).hexdigest()
     assert Path(source["thumbnailFileName"]).is_file()

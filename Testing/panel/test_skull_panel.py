@@ -170,6 +170,30 @@ def test_a_picture_file_states_no_size_even_if_it_pretends(skull, tmp_path):
     assert skull.ui.axialSpacingSpin.enabled and not skull.ui.predictButton.enabled
 
 
+def test_the_sample_planes_by_one_click(skull, tmp_path, monkeypatch):
+    """On stand-ins in the place of the files that come with MedVAE."""
+    import slicer
+    from MedVAEPanel import library
+    from PIL import Image
+
+    folder = tmp_path / "sample" / "skull"
+    folder.mkdir(parents=True)
+    for plane in AXES_MM:
+        Image.fromarray(picture(plane)).save(folder / f"{plane}.png")
+    (folder / "truth.json").write_text(json.dumps({"spacing_mm": 0.5, "ga_weeks": 29.0}))
+    monkeypatch.setattr(library, "resource", lambda name: tmp_path / name)
+    skull.ui.sampleButton.click()
+    nodes = [getattr(skull.ui, f"{plane}Selector").currentNode() for plane in AXES_MM]
+    assert len(set(nodes)) == 3 and skull.ui.gaSpin.value == 29.0
+    assert [getattr(skull.ui, f"{plane}SpacingSpin").value for plane in AXES_MM] == [0.5] * 3
+    count = slicer.mrmlScene.GetNumberOfNodes()
+    skull.ui.sampleButton.click()
+    assert slicer.mrmlScene.GetNumberOfNodes() == count, "loaded once"
+    result = skull.predict()
+    assert result.planes_used == list(AXES_MM) and "%" not in skull.ui.biometryTable.item(0, 4).text()
+    assert skull.ui.biometryTable.item(0, 4).text() != "–"
+
+
 def test_the_same_image_twice(skull):
     node = add_plane("axial")
     skull.choose("axial", node)
