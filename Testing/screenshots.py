@@ -3,7 +3,8 @@
     python -m Testing.screenshots                              the sample, into Resources/screenshots
     python -m Testing.screenshots --scan FILE --output DIR     any scan, to be looked at and not committed
 
-Writes setup.png, scan.png, running.png, panel.png, findings-3d.png and compare.png: one for each step of the tutorial.
+Writes setup.png, scan.png, running.png, panel.png, findings-3d.png and compare.png: one for each step of the tutorial;
+and skull-planes.png, skull.png and skull-3d.png from the sample planes, where the bundle for them is there.
 """
 
 import argparse
@@ -33,6 +34,8 @@ def main() -> None:
     pictures.detect()
     pictures.results()
     pictures.setup()
+    if (FOLDER.parent / "bundles" / "fetal-skull").is_dir():
+        pictures.skull()
     pictures.close()
 
 
@@ -107,6 +110,33 @@ class Pictures:
         panel.pump(lambda: panel.widget.setup_section.bundle_names, 60)
         self.grab(1400)
         self.save("setup.png", _grab(panel.widget.ui.setupSection))
+
+    def skull(self) -> None:
+        """The other tab, from its sample to the skull in 3D, seen from the front, the right and above."""
+        import slicer
+
+        from Testing.panel.skull_scenes import SkullTabDriver
+
+        slicer.mrmlScene.Clear(0)
+        driver, view = SkullTabDriver(self.panel), self.host.views["1"]
+        self.panel.widget.ui.setupSection.collapsed = True
+        self.panel.widget.ui.tabWidget.currentIndex = self.panel.widget.tabs.index(driver.tab)
+        driver.ui.sampleButton.click()
+        driver.ready()
+        self.grab()
+        self.save("skull-planes.png", _grab(driver.ui.planesSection))
+        driver.predict(samples=64)
+        print(driver.ui.messageLabel.text)
+        view.resetCamera()
+        camera = view.renderer.GetActiveCamera()
+        camera.SetPosition(170, 250, 130)
+        camera.SetFocalPoint(0, 0, 0)
+        camera.SetViewUp(0, 0, 1)
+        view.renderer.ResetCameraClippingRange()
+        image = {name: self.host.views[name].image() for name in ("Red", "Yellow", "Green", "1")}
+        rows = [np.concatenate([image[a], image[b]], 1) for a, b in (("Red", "1"), ("Green", "Yellow"))]
+        self.save("skull.png", np.concatenate([self.grab(2 * SIDE), np.concatenate(rows)], 1))
+        self.save("skull-3d.png", image["1"])
 
     def grab(self, height: int = 2 * SIDE) -> np.ndarray:
         """The panel's own widget as RGB."""
