@@ -13,11 +13,16 @@ if TYPE_CHECKING:
     from .anomaly.detect import detect_anomalies
     from .bundle import load_bundle
     from .scan import Scan
+    from .skull.planes import PlaneImage
+    from .skull.predict import predict_skull
 
 __version__ = "0.1.0"
-__all__ = ["Scan", "__version__", "detect_anomalies", "load_bundle"]
+__all__ = ["PlaneImage", "Scan", "__version__", "detect_anomalies", "load_bundle", "predict_skull"]
 
-_HOMES = {"Scan": ".scan", "detect_anomalies": ".anomaly.detect", "load_bundle": ".bundle"}
+_HOMES = {
+    "PlaneImage": ".skull.planes", "Scan": ".scan", "detect_anomalies": ".anomaly.detect", "load_bundle": ".bundle",
+    "predict_skull": ".skull.predict",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from .. import __version__
 from ..failures import Failure
 from .bundles import app as bundles_app
 from .detect import detect
+from .skull import skull
 from .train import train
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("detect")(detect)
+app.command("skull")(skull)
 app.command("train")(train)
 app.add_typer(bundles_app, name="bundles")
 
@@ -39,11 +41,13 @@ def medvae(
     version: Annotated[bool, typer.Option(
         "--version", help="Print the version and exit.", callback=_print_version, is_eager=True)] = False,
 ) -> None:
-    """See where a brain scan departs from healthy anatomy. For research use only.
+    """See where a brain scan departs from healthy anatomy, and a fetal skull in 3D from ultrasound planes.
 
-    Try it on the sample that comes with MedVAE:
+    For research use only. Try it on the samples that come with MedVAE:
 
         medvae detect --sample --output demo_output
+
+        medvae skull --sample --output skull_output
     """
 
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
 from ..outputs import PROVENANCE_FILE
 from ..scan import MODALITIES
+from .table import Line, read_table
 
 REQUIRED_COLUMNS = ("case", "scan")
 OPTIONAL_COLUMNS = ("modality", "series")
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".img.gz", ".hdr", ".dcm")
-_UNSAFE_NAME = re.compile(r'[\x00-\x1f<>:"/\\|?*]|^[. ]|[. ]$')
-_LONGEST_NAME = 120
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,10 @@ class Case:
     modality: str = ""
     series: str = ""
 
+    def resolved(self) -> Case:
+        """With an absolute path, for another machine."""
+        return replace(self, scan=self.scan.resolve())
+
 
 def read_cases(table: Path) -> list[Case]:
     """The cases of a CSV file with the columns case, scan and, if wanted, modality and series.
@@ -36,27 +37,7 @@ def read_cases(table: Path) -> list[Case]:
     separate. Raises InputError, naming file and line, for a table that leaves anything unclear; whether the scans
     are there is seen when their turn comes.
     """
-    lines = _lines(table)
-    if not lines:
-        raise InputError(f"{table} is empty: give it a first line with the columns {', '.join(REQUIRED_COLUMNS)}.")
-    separator = max(",;\t", key=lines[0].count)
-    try:
-        reader = csv.DictReader(lines, delimiter=separator, skipinitialspace=True, strict=True)
-        columns = [(name or "").strip().lower() for name in reader.fieldnames or []]
-        reader.fieldnames = columns
-        missing = [name for name in REQUIRED_COLUMNS if name not in columns]
-        if missing:
-            raise InputError(f"{table} has no column '{missing[0]}' (it has: {', '.join(columns)}): name the columns "
-                             "case and scan in its first line.")  # fmt: skip
-        twice = [name for name in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) if columns.count(name) > 1]
-        if twice:
-            raise InputError(f"{table} has the column '{twice[0]}' more than once: keep one of them.")
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise InputError(f"{table} is no CSV file that can be read ({error}): export it again.") from None
-    cases = [_case(table, line, row) for line, row in rows if any((v or "").strip() for v in _texts(row))]
-    if not cases:
-        raise InputError(f"{table} lists no cases: add a line for each scan below the columns' names.")
+    cases = [_case(line) for line in read_table(table, REQUIRED_COLUMNS, OPTIONAL_COLUMNS, "scan")]
     refuse_double_names(cases, table)
     return cases
 
@@ -114,40 +95,8 @@ def stem(scan: Path) -> str:
     return name
 
 
-def _lines(table: Path) -> list[str]:
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{table} does not exist: give a CSV file with the columns case and scan.") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{table} is not a text file in UTF-8: export it as 'CSV UTF-8'.") from None
-    except OSError as error:
-        raise InputError(f"{table} cannot be read ({error.strerror}): give a CSV file.") from None
-    lines = text.splitlines(keepends=True)
-    while lines and not lines[0].strip():
-        del lines[0]
-    return lines
-
-
-def _texts(row: dict) -> list[str]:
-    return [value for value in row.values() if isinstance(value, str)]
-
-
-def _case(table: Path, line: int, row: dict) -> Case:
-    def value(column: str) -> str:
-        return (row.get(column) or "").strip()
-
-    name, scan, modality = value("case"), value("scan"), value("modality").lower()
-    if None in row:
-        raise InputError(f"{table}, line {line}: there are more values than columns; put quotes around values that "
-                         "hold the separator.")  # fmt: skip
-    for column, text in (("case", name), ("scan", scan)):
-        if not text:
-            raise InputError(f"{table}, line {line}: the column '{column}' is empty; fill it in.")
-    if _UNSAFE_NAME.search(name) or len(name) > _LONGEST_NAME or name.lower() == "summary.csv":
-        raise InputError(f"{table}, line {line}: '{name}' cannot be the name of a folder; use letters, digits, '-' "
-                         "and '_'.")  # fmt: skip
+def _case(line: Line) -> Case:
+    modality = line.value("modality").lower()
     if modality and modality not in MODALITIES:
-        raise InputError(f"{table}, line {line}: there is no modality '{modality}'; use one of "
-                         f"{', '.join(MODALITIES)}, or leave it empty.")  # fmt: skip
-    return Case(name, table.parent / Path(scan).expanduser(), modality, value("series"))
+        raise line.error(f"there is no modality '{modality}'; use one of {', '.join(MODALITIES)}, or leave it empty.")
+    return Case(line.case_name(), line.path(line.required("scan")), modality, line.value("series"))

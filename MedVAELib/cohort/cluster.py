@@ -6,26 +6,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..bundle import load_bundle
 from ..errors import UsageError
 from ..failures import Failure
 from ..progress import CancelToken, Progress, no_progress
-from .cases import Case
-from .run import Settings, Told, run_case, start
-from .summary import CaseRow, write_summary
-
-if TYPE_CHECKING:
-    from ..anomaly.detector import Detector
+from .run import Task, Told, run_case, start
+from .summary import write_summary
 
 _CONNECT_S, _LOOK_S = 15, 0.5
 
 
 def run_on_cluster(
-    cases: Sequence[Case], output: Path, settings: Settings, scheduler: str, *, resume: bool = False,
+    cases: Sequence[Any], output: Path, settings: Task, scheduler: str, *, resume: bool = False,
     progress: Progress = no_progress, cancel: CancelToken | None = None, told: Told = lambda row, result: None,
-) -> list[CaseRow]:  # fmt: skip
+) -> list[Any]:  # fmt: skip
     """As `run_cohort`, on the workers of the scheduler at `scheduler` (host:port).
 
     Scans, bundle and output must lie where every worker sees them under the same paths. Raises UsageError when
@@ -35,13 +31,11 @@ def run_on_cluster(
         from distributed import Client, wait
     except ImportError:
         raise UsageError("--scheduler needs the package distributed: run  pip install 'medvae[cluster]'.") from None
-    from ..anomaly.detect import check_arguments
-
-    check_arguments(settings.samples, settings.fpr, settings.score)
+    settings.check()
     cancel = cancel or CancelToken()
     bundle = load_bundle(settings.bundle)
     settings, output = replace(settings, bundle=str(bundle.path)), output.resolve()
-    cases = [replace(case, scan=case.scan.resolve()) for case in cases]
+    cases = [case.resolved() for case in cases]
     try:
         client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
@@ -60,7 +54,7 @@ def run_on_cluster(
                     continue
                 for future in done:
                     index = futures[future]
-                    rows[index] = _row(cases[index], future)
+                    rows[index] = _row(cases[index], settings, future)
                     told(rows[index], None)
                 write_summary(rows, output)
                 finished = len(futures) - len(pending)
@@ -70,21 +64,19 @@ def run_on_cluster(
     return rows
 
 
-def _row(case: Case, future: Any) -> CaseRow:
+def _row(case: Any, settings: Task, future: Any) -> Any:
     """What the worker returned; a worker that died, or a task that never ran, is a failure of that case."""
     error = future.exception()
-    return CaseRow.of_failure(case, Failure.of(error), 0.0) if error is not None else future.result()
+    return settings.row.of_failure(case, Failure.of(error), 0.0) if error is not None else future.result()
 
 
-def _case_on_worker(case: Case, output: Path, settings: Settings) -> CaseRow:
+def _case_on_worker(case: Any, output: Path, settings: Task) -> Any:
     bundle = load_bundle(settings.bundle)
-    detector = _detector(settings.bundle, bundle.sha256, settings.device)
-    return run_case(case, output, settings, bundle, detector, no_progress, CancelToken())[0]
+    model = _model(settings, bundle.sha256)
+    return run_case(case, output, settings, bundle, model, no_progress, CancelToken())[0]
 
 
 @lru_cache(maxsize=1)
-def _detector(bundle: str, sha256: str, device: str) -> Detector:
+def _model(settings: Task, sha256: str) -> Any:
     """Loaded once per worker process."""
-    from ..anomaly.detect import Detector
-
-    return Detector.load(bundle, device)
+    return settings.load(load_bundle(settings.bundle))

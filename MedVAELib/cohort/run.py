@@ -1,4 +1,4 @@
-"""Runs the cases of a cohort one after the other, with one detector; keeps the summary true after each."""
+"""Runs the cases of a cohort one after the other, with one model; keeps the summary true after each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import __version__
 from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle, load_bundle
@@ -22,14 +22,49 @@ if TYPE_CHECKING:
     from ..anomaly.detector import Detector
     from ..anomaly.result import Detection
 
-Told = Callable[[CaseRow, "Detection | None"], None]
-"""Called after every case with its row, and its detection where there is one at hand."""
+Told = Callable[[Any, Any], None]
+"""Called after every case with its row, and its result where there is one at hand."""
 _SHARE_OF_WRITING = 0.15  # of a scan's progress, the rest being the detection
+
+
+class NamedCase(Protocol):
+    """What all kinds of cases have: a name, which is that of their folder."""
+
+    @property
+    def name(self) -> str: ...
+
+
+class Task(Protocol):
+    """What is to be done with every case. bundle: name or folder; row: the kind of line in the summary."""
+
+    @property
+    def bundle(self) -> str: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def row(self) -> Any: ...
+
+    def check(self) -> None:
+        """Raises UsageError for settings out of range."""
+
+    def request(self, case: Any, bundle: Bundle) -> dict[str, Any]:
+        """All that decides a case's result: a result made with the same need not be made again. Not the device: what
+        one computes, another may complete."""
+
+    def load(self, bundle: Bundle) -> Any:
+        """The model on its device, kept warm for all cases."""
+
+    def run(self, case: Any, directory: Path, bundle: Bundle, model: Any, progress: Progress,
+            cancel: CancelToken) -> Any:  # fmt: skip
+        """Reads a case, computes and writes every file of the contract into `directory`; raises what these raise.
+        model: None to load it only when the case was read."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How every case is to be detected; as in `detect_anomalies`. bundle: name or folder."""
+    """How every scan is to be detected; as in `detect_anomalies`. bundle: name or folder."""
 
     bundle: str = DEFAULT_ANOMALY_BUNDLE
     device: str = "auto"
@@ -40,54 +75,66 @@ class Settings:
     modality: str = "auto"
     series: str | None = None
 
+    row = CaseRow
+
     def arguments(self) -> dict[str, Any]:
         return {"samples": self.samples, "fpr": self.fpr, "score": self.score, "seed": self.seed}
 
+    def check(self) -> None:
+        from ..anomaly.detect import check_arguments
+
+        check_arguments(self.samples, self.fpr, self.score)
+
     def request(self, case: Case, bundle: Bundle) -> dict[str, Any]:
-        """All that decides a case's result: a result made with the same need not be made again. Not the device: what
-        one computes, another may complete."""
         return {
             "medvae_version": __version__, "bundle_sha256": bundle.sha256, **self.arguments(),
             "modality": case.modality or self.modality, "series": case.series or self.series,
-            "scan": _fingerprint(case.scan),
+            "scan": fingerprint(case.scan),
         }  # fmt: skip
+
+    def load(self, bundle: Bundle) -> Detector:
+        from ..anomaly.detect import Detector
+
+        return Detector.load(bundle, self.device)
+
+    def run(self, case: Case, directory: Path, bundle: Bundle, model: Detector | None, progress: Progress,
+            cancel: CancelToken) -> Detection:  # fmt: skip
+        return detect_case(case, directory, self, bundle, model, progress, cancel)
 
 
 def run_cohort(
-    cases: Sequence[Case], output: Path, settings: Settings, *, resume: bool = False, progress: Progress = no_progress,
+    cases: Sequence[NamedCase], output: Path, settings: Task, *, resume: bool = False, progress: Progress = no_progress,
     cancel: CancelToken | None = None, told: Told = lambda row, result: None, debug: bool = False,
-) -> list[CaseRow]:  # fmt: skip
-    """Detects on every case, into `output/<case>/`, and keeps `output/summary.csv`.
+) -> list[Any]:  # fmt: skip
+    """Does the task on every case, into `output/<case>/`, and keeps `output/summary.csv`.
 
-    resume: leave alone what is there, complete, and made from the same scan with the same settings. Returns a row
+    resume: leave alone what is there, complete, and made from the same input with the same settings. Returns a row
     per case. Raises UsageError for wrong settings or an output that cannot be written, BundleError, and Cancelled or
     KeyboardInterrupt with the summary as far as the run came; what goes wrong with one case is in its row.
     """
-    from ..anomaly.detect import Detector, check_arguments
-
-    check_arguments(settings.samples, settings.fpr, settings.score)
+    settings.check()
     cancel = cancel or CancelToken()
     bundle = load_bundle(settings.bundle)
     rows, waiting = start(cases, output, settings, bundle, resume, told)
-    detector: Detector | None = None
+    model: Any = None
     for number, index in enumerate(waiting):
         cancel.check()
-        detector = detector or Detector.load(bundle, settings.device)
+        model = model or settings.load(bundle)
         part = scaled(progress, number / len(waiting), (number + 1) / len(waiting))
-        rows[index], result = run_case(cases[index], output, settings, bundle, detector, part, cancel, debug)
+        rows[index], result = run_case(cases[index], output, settings, bundle, model, part, cancel, debug)
         write_summary(rows, output)
         told(rows[index], result)
     return rows
 
 
 def start(
-    cases: Sequence[Case], output: Path, settings: Settings, bundle: Bundle, resume: bool, told: Told
-) -> tuple[list[CaseRow], list[int]]:
+    cases: Sequence[NamedCase], output: Path, settings: Task, bundle: Bundle, resume: bool, told: Told
+) -> tuple[list[Any], list[int]]:
     """The rows before anything is computed, written, and the indices of the cases that are still to be done."""
-    rows = [CaseRow(case.name, str(case.scan)) for case in cases]
+    rows = [settings.row.not_run(case) for case in cases]
     if resume:
         for index, case in enumerate(cases):
-            rows[index] = earlier_row(case, output / case.name, settings.request(case, bundle)) or rows[index]
+            rows[index] = earlier_row(case, output / case.name, settings, bundle) or rows[index]
     write_summary(rows, output)
     for row in rows:
         if row.status == DONE:
@@ -96,25 +143,25 @@ def start(
 
 
 def run_case(
-    case: Case, output: Path, settings: Settings, bundle: Bundle, detector: Detector, progress: Progress,
+    case: NamedCase, output: Path, settings: Task, bundle: Bundle, model: Any, progress: Progress,
     cancel: CancelToken, debug: bool = False,
-) -> tuple[CaseRow, Detection | None]:  # fmt: skip
+) -> tuple[Any, Any]:  # fmt: skip
     """One case, whatever happens: only Cancelled and KeyboardInterrupt get out."""
     started = time.perf_counter()
     try:
-        result = detect_case(case, output / case.name, settings, bundle, detector, progress, cancel)
+        result = settings.run(case, output / case.name, bundle, model, progress, cancel)
     except Cancelled:
         raise
     except Exception as error:
         failure = Failure.of(error)
         if debug:
             traceback.print_exc()
-        row = CaseRow.of_failure(case, failure, time.perf_counter() - started)
+        row = settings.row.of_failure(case, failure, time.perf_counter() - started)
         if read_provenance(output / case.name) is not None:
             failure = Failure(failure.kind, failure.exit_code, f"{failure.message} Its folder holds an earlier result.")
-            row = CaseRow.of_failure(case, failure, time.perf_counter() - started)
+            row = settings.row.of_failure(case, failure, time.perf_counter() - started)
         return row, None
-    return CaseRow.of_result(case, result, time.perf_counter() - started), result
+    return settings.row.of_result(case, result, time.perf_counter() - started), result
 
 
 def detect_case(
@@ -142,18 +189,18 @@ def detect_case(
     return result
 
 
-def earlier_row(case: Case, folder: Path, request: dict[str, Any]) -> CaseRow | None:
+def earlier_row(case: NamedCase, folder: Path, settings: Task, bundle: Bundle) -> Any:
     """The row of a complete result of this very request; None when there is none."""
-    provenance = read_provenance(folder)
+    provenance, request = read_provenance(folder), settings.request(case, bundle)
     if provenance is None or {key: provenance["request"].get(key) for key in request} != request:
         return None
     try:
-        return CaseRow.of_folder(case, folder, provenance)
+        return settings.row.of_folder(case, folder, provenance)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _fingerprint(scan: Path) -> list[int] | None:
+def fingerprint(scan: Path) -> list[int] | None:
     """Files, bytes and last change of a scan: different when it was exchanged. None when it is not there."""
     try:
         files = [scan] if not scan.is_dir() else [file for file in sorted(scan.rglob("*")) if file.is_file()]

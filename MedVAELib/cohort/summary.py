@@ -6,7 +6,7 @@ import csv
 import errno
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +42,10 @@ class CaseRow:
     message: str = ""
 
     @classmethod
+    def not_run(cls, case: Case) -> CaseRow:
+        return cls(case.name, str(case.scan))
+
+    @classmethod
     def of_result(cls, case: Case, result: Detection, seconds: float) -> CaseRow:
         findings = [(finding.volume_ml, finding.peak) for finding in result.findings]
         return cls._done(case, result.modality, findings, seconds, result.warnings)
@@ -72,8 +76,8 @@ class CaseRow:
         )  # fmt: skip
 
 
-def write_summary(rows: Iterable[CaseRow], output: Path) -> Path:
-    """Writes the table in one step. Raises UsageError when the folder cannot be written."""
+def write_summary(rows: Sequence[Any], output: Path) -> Path:
+    """Writes the table, of rows of one dataclass, in one step. Raises UsageError when the folder cannot be written."""
     path = output / SUMMARY_FILE
     temporary = path.with_name(f".{SUMMARY_FILE}.{os.getpid()}.tmp")
     try:
@@ -81,7 +85,7 @@ def write_summary(rows: Iterable[CaseRow], output: Path) -> Path:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         with temporary.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, [field.name for field in fields(CaseRow)], lineterminator="\n")
+            table = csv.DictWriter(file, [field.name for field in fields(rows[0])], lineterminator="\n")
             table.writeheader()
             for row in rows:
                 table.writerow({key: "" if value is None else value for key, value in asdict(row).items()})

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, UsageError
 from ..image_files import MAX_NONFINITE_FRACTION
+from ..preprocessing.outlines import PLANES
 from ..scan import IMAGE_SUFFIX, safe_name
 from .plane_files import Cut, StoredPlane, parse_cut, plane_of_image, read_stored_plane
 
@@ -160,3 +161,24 @@ def _square_pixels(grey: NDArray[np.float32], spacing_yx_mm: tuple[float, float]
     resampled = F.interpolate(torch.from_numpy(np.ascontiguousarray(grey))[None, None], shape, mode="bilinear",
                               antialias=True, align_corners=False)  # fmt: skip
     return resampled[0, 0].clamp(0, 1).numpy(), pixel_mm
+
+
+def parse_spacings(text: str) -> dict[str, float]:
+    """Pixel sizes in mm by plane from "0.25" (all planes) or "axial=0.25,coronal=0.3"; {} from an empty text.
+
+    Raises UsageError.
+    """
+    sizes: dict[str, float] = {}
+    for part in filter(None, (part.strip() for part in text.replace(";", ",").split(","))):
+        plane, equals, number = part.rpartition("=")
+        names = [plane.strip().lower()] if equals else list(PLANES)
+        try:
+            size = float(number)
+        except ValueError:
+            size = math.nan
+        if not set(names) <= set(PLANES) or not math.isfinite(size) or set(names) & set(sizes):
+            raise UsageError(f"The pixel size '{text}' cannot be read: give mm for all planes, as 0.25, or by plane, "
+                             "as axial=0.25,coronal=0.3 (--spacing).")  # fmt: skip
+        check_spacing(size)
+        sizes |= dict.fromkeys(names, size)
+    return sizes

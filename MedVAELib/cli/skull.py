@@ -1,0 +1,150 @@
+"""`medvae skull`: standard planes in, a 3D skull with its uncertainty out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import CohortError, UsageError
+from ..listening import cancelled_by_signals
+from ..progress import CancelToken, Progress
+from .listeners import progress_listener
+from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+
+if TYPE_CHECKING:
+    from ..cohort.skull import SkullRow, SkullSettings
+    from ..skull.result import SkullPrediction
+
+_PLANE_HELP = "{} plane: PNG, JPEG, DICOM, NIfTI or NRRD; volume.nii.gz@40 takes a slice of a volume (also @x40, @y40)."
+
+
+def _plane_option(name: str) -> Any:
+    return typer.Option(f"--{name}", metavar="FILE", show_default=False, help=_PLANE_HELP.format(name.capitalize()))
+
+
+def skull(
+    output: Annotated[Path, typer.Option(
+        "--output", "-o", metavar="DIR", show_default=False,
+        help="Folder for the results; with --cohort, one folder in it per head.")],
+    axial: Annotated[str | None, _plane_option("axial")] = None,
+    sagittal: Annotated[str | None, _plane_option("sagittal")] = None,
+    coronal: Annotated[str | None, _plane_option("coronal")] = None,
+    spacing: Annotated[str, typer.Option(
+        metavar="MM", show_default=False,
+        help="Edge of a pixel in mm, where the files do not state it: 0.25, or axial=0.25,coronal=0.3.")] = "",
+    ga: Annotated[float | None, typer.Option(
+        metavar="WEEKS", show_default=False, help="Gestational age in weeks, for percentiles of the measures.")] = None,
+    sample: Annotated[bool, typer.Option(
+        "--sample", help="Use the planes that come with MedVAE, and compare with the head they show.")] = False,
+    cohort: Annotated[Path | None, typer.Option(
+        "--cohort", metavar="FILE", show_default=False,
+        help="CSV file with the columns case, axial, sagittal, coronal, and if wanted spacing and ga: one head per "
+             "line.")] = None,
+    resume: Annotated[bool, typer.Option(
+        "--resume", help="With --cohort: do only what is missing, failed, or was made in another way.")] = False,
+    scheduler: Annotated[str | None, typer.Option(
+        "--scheduler", metavar="ADDRESS", show_default=False,
+        help="With --cohort: compute on the Dask cluster of this scheduler (host:port).")] = None,
+    bundle: Annotated[str | None, typer.Option(
+        metavar="NAME|DIR", show_default=False,
+        help="Model to use (see 'medvae bundles list'); by default the one shipped with MedVAE.")] = None,
+    samples: Annotated[int, typer.Option(
+        min=1, max=1024,
+        help="Heads drawn: more give a smoother standard deviation, and take longer.")] = 32,
+    device: DeviceOption = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the samples: same seed, same result.")] = 0,
+    progress: ProgressOption = ProgressKind.bar,
+    debug: DebugOption = False,
+) -> None:
+    """Predict the skull of a fetus in 3D from one to three standard planes of ultrasound.
+
+    Writes into DIR a report, the skull as probability and mask, its standard deviation, a surface coloured by it, and
+    biometry with standard deviations; all in mm in a frame of the head's own, since planes are not registered.
+
+    Examples:
+
+        medvae skull --sample --output skull_output
+
+        medvae skull --axial head.png --spacing 0.21 --ga 24.5 --output results
+
+        medvae skull --axial a.dcm --sagittal s.dcm --coronal c.dcm --output results
+
+        medvae skull --cohort heads.csv --output results --resume
+    """
+    files = tuple((name, text) for name, text in (("axial", axial), ("sagittal", sagittal), ("coronal", coronal))
+                  if text is not None)  # fmt: skip
+    if (bool(files), sample, cohort is not None).count(True) != 1:
+        raise UsageError("Give --axial, --sagittal or --coronal (any of them), or --cohort, or --sample, and not "
+                         "several of these.")  # fmt: skip
+    if (resume or scheduler) and cohort is None:
+        raise UsageError("--resume and --scheduler are for a --cohort.")
+    with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
+        listener("start", 0.0, "Starting")
+        from ..bundle import DEFAULT_SKULL_BUNDLE, load_bundle
+        from ..cohort.skull import SkullCase, SkullSettings
+
+        settings = SkullSettings(bundle or DEFAULT_SKULL_BUNDLE, device, samples, seed, spacing, ga)
+        settings.check()
+        quiet = progress is ProgressKind.json
+        if cohort is not None:
+            _predict_many(cohort, output, settings, scheduler, listener, cancel, quiet, resume=resume, debug=debug)
+            return
+        if sample:
+            from .skull_sample import sample_case
+
+            case = sample_case()
+        else:
+            case = SkullCase("skull", files)
+        result = settings.run(case, output, load_bundle(settings.bundle), None, listener, cancel)
+        _say(result, output, quiet, sample)
+
+
+def _predict_many(
+    table: Path, output: Path, settings: SkullSettings, scheduler: str | None, listener: Progress,
+    cancel: CancelToken, quiet: bool, *, resume: bool, debug: bool,
+) -> None:  # fmt: skip
+    """Every head in its own folder, with one model; an unusable plane does not keep the others from being done."""
+    from ..cohort import SUMMARY_FILE, run_cohort
+    from ..cohort.skull import read_skull_cases
+
+    def told(row: SkullRow, result: SkullPrediction | None) -> None:
+        if row.status == "failed":
+            print(f"medvae: {row.case}: {row.message}", file=sys.stderr)
+        elif row.message:
+            print(f"medvae: {row.case}: warning: {row.message}", file=sys.stderr)
+        if row.status == "done" and not quiet:
+            print(f"{row.case}: HC {row.hc_mm:.0f} ± {row.hc_std_mm:.1f} mm from {row.planes}")
+
+    options: dict[str, Any] = {"resume": resume, "progress": listener, "cancel": cancel, "told": told}
+    cases = read_skull_cases(table)
+    if scheduler:
+        from ..cohort.cluster import run_on_cluster
+
+        rows = run_on_cluster(cases, output, settings, scheduler, **options)
+    else:
+        rows = run_cohort(cases, output, settings, debug=debug, **options)
+    failed = sum(row.status == "failed" for row in rows)
+    if failed:
+        raise CohortError(f"{failed} of {len(rows)} heads failed, for the reasons above; "
+                          f"the results of the others and {SUMMARY_FILE} are in {output}.")  # fmt: skip
+    if not quiet:
+        print(f"Summary of {len(rows)} heads: {output / SUMMARY_FILE}")
+
+
+def _say(result: SkullPrediction, directory: Path, quiet: bool, sample: bool) -> None:
+    """What the user sees at the end. With JSON lines (`quiet`) only the warnings, on standard error."""
+    for warning in result.warnings:
+        print(f"medvae: warning: {warning}", file=sys.stderr)
+    if quiet:
+        return
+    from rich.console import Console
+
+    from .skull_sample import biometry_table, sample_truth
+
+    missing = f"; not given: {', '.join(result.planes_missing)}" if result.planes_missing else ""
+    print(f"Skull from {', '.join(result.planes_used)}{missing}")
+    Console().print(biometry_table(result, sample_truth() if sample else None))
+    print(f"Report: {directory / 'report.html'}")

@@ -1,0 +1,57 @@
+"""The sample planes that come with MedVAE, and the biometry of a prediction beside that of the head they show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import UsageError
+from ..preprocessing.outlines import PLANES
+from ..resources import resource_dir
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..cohort.skull import SkullCase
+    from ..skull.result import SkullPrediction
+
+
+def sample_case() -> SkullCase:
+    """The sample's planes and pixel size. Raises UsageError when this installation lacks them."""
+    from ..cohort.skull import SkullCase
+
+    truth = sample_truth()
+    folder = resource_dir() / "sample" / "skull"
+    files = tuple((plane, str(folder / f"{plane}.png")) for plane in PLANES)
+    return SkullCase("sample", files, f"{truth['spacing_mm']}", float(truth["ga_weeks"]))
+
+
+def sample_truth() -> Mapping[str, Any]:
+    """`truth.json` of the sample: spacing_mm, ga_weeks, kind, and measures by name. Raises as `sample_case`."""
+    path = resource_dir() / "sample" / "skull" / "truth.json"
+    if not path.is_file():
+        raise UsageError(f"This installation lacks the sample planes beside {path}: use a clone of the repository.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def biometry_table(result: SkullPrediction, truth: Mapping[str, Any] | None) -> Table:
+    """The measures with their standard deviations, and the truth beside them where it is known."""
+    from rich.table import Table
+
+    table = Table(title="Biometry", title_justify="left")
+    table.add_column("measure")
+    for column in ("value", "std", "95 % interval", "centile"):
+        table.add_column(column, justify="right")
+    if truth is not None:
+        table.add_column("true", justify="right")
+        table.add_column("inside")
+    for measure in result.measures:
+        low, high = measure.interval
+        row = [measure.name, f"{measure.value:.1f} {measure.unit}", f"{measure.std:.1f}", f"{low:.1f} to {high:.1f}",
+               "-" if measure.percentile is None else f"{measure.percentile:.0f}"]  # fmt: skip
+        if truth is not None:
+            true = float(truth["measures"][measure.name])
+            row += [f"{true:.1f}", "yes" if low <= true <= high else "no"]
+        table.add_row(*row)
+    return table

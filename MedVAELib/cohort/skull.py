@@ -1,0 +1,191 @@
+"""Many fetal heads in one go: planes in, a folder of results for each out, on the cohort's own code."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..bundle import DEFAULT_SKULL_BUNDLE, Bundle
+from ..failures import Failure
+from ..outputs import plain
+from ..preprocessing.outlines import PLANES
+from ..progress import CancelToken, Progress, scaled
+from ..skull.plane_files import parse_cut
+from ..skull.planes import PlaneImage, parse_spacings
+from ..skull_outputs import BIOMETRY_FILE, biometry_record, check_skull_writable, write_skull
+from .cases import refuse_double_names
+from .run import fingerprint
+from .summary import DONE, FAILED, NOT_RUN
+from .table import Line, read_table
+
+if TYPE_CHECKING:
+    from ..skull.predict import SkullPredictor
+    from ..skull.result import SkullPrediction
+
+_SHARE_OF_WRITING = 0.35  # of a case's progress, the rest being the prediction
+
+
+@dataclass(frozen=True)
+class SkullCase:
+    """A head of a cohort. planes: (plane, file or file@slice) in clinical order; spacing: pixel sizes as
+    `parse_spacings` reads them, "" as set for all; ga_weeks: None as set for all."""
+
+    name: str
+    planes: tuple[tuple[str, str], ...]
+    spacing: str = ""
+    ga_weeks: float | None = None
+
+    def resolved(self) -> SkullCase:
+        """With absolute paths, for another machine."""
+        found = []
+        for plane, text in self.planes:
+            file, cut = parse_cut(text)
+            ending = f"@{'xyz'[cut.axis]}{cut.index}" if cut else ""
+            found.append((plane, f"{file.resolve()}{ending}"))
+        return SkullCase(self.name, tuple(found), self.spacing, self.ga_weeks)
+
+
+def read_skull_cases(table: Path) -> list[SkullCase]:
+    """The cases of a CSV file with the column case, one or more of axial, sagittal and coronal, and, if wanted,
+    spacing and ga. Relative paths start from the file's own folder. Raises InputError, naming file and line."""
+    cases = [_case(line) for line in read_table(table, ("case",), (*PLANES, "spacing", "ga"), "head")]
+    refuse_double_names(cases, table)
+    return cases
+
+
+def _case(line: Line) -> SkullCase:
+    planes = tuple((plane, str(line.path(line.value(plane)))) for plane in PLANES if line.value(plane))
+    if not planes:
+        raise line.error(f"no plane is given; fill in one of the columns {', '.join(PLANES)}.")
+    try:
+        age = float(line.value("ga")) if line.value("ga") else None
+    except ValueError:
+        age = math.nan
+    if age is not None and not math.isfinite(age):
+        raise line.error(f"'{line.value('ga')}' is no gestational age in weeks.")
+    return SkullCase(line.case_name(), planes, line.value("spacing"), age)
+
+
+@dataclass(frozen=True)
+class SkullRow:
+    """A line of the summary. status: done, failed or not run; measures with their standard deviations; message:
+    warnings of a result, or why there is none."""
+
+    case: str
+    planes: str
+    status: str = NOT_RUN
+    bpd_mm: float | None = None
+    bpd_std_mm: float | None = None
+    ofd_mm: float | None = None
+    ofd_std_mm: float | None = None
+    hc_mm: float | None = None
+    hc_std_mm: float | None = None
+    hc_percentile: float | None = None
+    volume_ml: float | None = None
+    volume_std_ml: float | None = None
+    seconds: float | None = None
+    exit_code: int | None = None
+    message: str = ""
+
+    @classmethod
+    def not_run(cls, case: SkullCase) -> SkullRow:
+        return cls(case.name, _listed(case))
+
+    @classmethod
+    def of_result(cls, case: SkullCase, result: SkullPrediction, seconds: float) -> SkullRow:
+        return cls._done(case, plain(biometry_record(result)), seconds)
+
+    @classmethod
+    def of_failure(cls, case: SkullCase, failure: Failure, seconds: float) -> SkullRow:
+        return cls(case.name, _listed(case), FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
+                   message=failure.message)  # fmt: skip
+
+    @classmethod
+    def of_folder(cls, case: SkullCase, folder: Path, provenance: Mapping[str, Any]) -> SkullRow:
+        """The line of a result that an earlier run left. Raises OSError, ValueError or KeyError if it is damaged."""
+        record = json.loads((folder / BIOMETRY_FILE).read_text(encoding="utf-8"))
+        return cls._done(case, record, float(provenance["request"].get("seconds", 0.0)))
+
+    @classmethod
+    def _done(cls, case: SkullCase, record: Mapping[str, Any], seconds: float) -> SkullRow:
+        measures = record["measures"]
+        numbers = {}
+        for name, unit in (("BPD", "mm"), ("OFD", "mm"), ("HC", "mm"), ("volume", "ml")):
+            numbers[f"{name.lower()}_{unit}"] = round(measures[name]["value"], 3)
+            numbers[f"{name.lower()}_std_{unit}"] = round(measures[name]["std"], 3)
+        share = measures["HC"]["percentile"]
+        return cls(case.name, _listed(case), DONE, **numbers, hc_percentile=None if share is None else round(share, 2),
+                   seconds=round(seconds, 2), exit_code=0, message=" ".join(record["warnings"]))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SkullSettings:
+    """How every head is to be predicted; as in `predict_skull`. spacing: as `parse_spacings` reads it."""
+
+    bundle: str = DEFAULT_SKULL_BUNDLE
+    device: str = "auto"
+    samples: int = 32
+    seed: int = 0
+    spacing: str = ""
+    ga_weeks: float | None = None
+    outline_bundle: str | None = None
+
+    row = SkullRow
+
+    def check(self) -> None:
+        from ..skull.predict import check_arguments
+
+        check_arguments({"axial": None}, self.samples, self.ga_weeks)
+        parse_spacings(self.spacing)
+
+    def request(self, case: SkullCase, bundle: Bundle) -> dict[str, Any]:
+        return {
+            "medvae_version": __version__, "bundle_sha256": bundle.sha256, "samples": self.samples, "seed": self.seed,
+            "spacing": case.spacing or self.spacing, "ga_weeks": self._age(case),
+            "planes": {plane: [text.rpartition("@")[2] if parse_cut(text)[1] else "", fingerprint(parse_cut(text)[0])]
+                       for plane, text in case.planes},
+        }  # fmt: skip
+
+    def load(self, bundle: Bundle) -> SkullPredictor:
+        from ..skull.predict import SkullPredictor
+
+        return SkullPredictor.load(bundle, self.device, self.outline_bundle)
+
+    def run(self, case: SkullCase, directory: Path, bundle: Bundle, model: SkullPredictor | None, progress: Progress,
+            cancel: CancelToken) -> SkullPrediction:  # fmt: skip
+        started = time.perf_counter()
+        check_skull_writable(directory)
+        progress("read", 0.0, f"Reading {case.name}")
+        planes = read_planes(case.planes, case.spacing or self.spacing)
+        request = self.request(case, bundle)
+        cancel.check()
+        from ..skull.predict import predict_skull
+
+        share = 1.0 - _SHARE_OF_WRITING
+        result = predict_skull(
+            planes, predictor=model or self.load(bundle), samples=self.samples, seed=self.seed,
+            ga_weeks=self._age(case), progress=scaled(progress, 0.0, share), cancel=cancel,
+        )  # fmt: skip
+        result.provenance["request"] = {**request, "seconds": round(time.perf_counter() - started, 2)}
+        write_skull(result, directory, scaled(progress, share, 1.0), cancel)
+        return result
+
+    def _age(self, case: SkullCase) -> float | None:
+        return self.ga_weeks if case.ga_weeks is None else case.ga_weeks
+
+
+def read_planes(planes: tuple[tuple[str, str], ...], spacing: str) -> dict[str, PlaneImage]:
+    """The named plane files. Raises what `PlaneImage.read` raises."""
+    sizes = parse_spacings(spacing)
+    return {plane: PlaneImage.read(text, sizes.get(plane)) for plane, text in planes}
+
+
+def _listed(case: SkullCase) -> str:
+    return " ".join(plane for plane, _ in case.planes)
+

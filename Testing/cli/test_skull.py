@@ -1,0 +1,239 @@
+"""`medvae skull`: its files, messages and exit codes, on small untrained bundles and pictures of a bright ring."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from PIL import Image
+
+from MedVAELib.cli.app import run
+from MedVAELib.reporting import skull_page
+from MedVAELib.reporting.skull_pictures import PROBABILITY
+from MedVAELib.resources import RESOURCES_VARIABLE
+from MedVAELib.skull.engine import OutlineEngine
+from MedVAELib.skull_outputs import SKULL_FILES
+from Testing.skull.bundles import bright_outline, outline_bundle, shape_bundle
+from Testing.skull.heads import AXES_MM, plane_with_head
+
+FAST = ("--samples", "2", "--device", "cpu", "--progress", "none")
+
+
+@pytest.fixture(scope="module")
+def resources(tmp_path_factory):
+    """A folder Resources with small bundles of the shipped names, and a sample."""
+    folder = tmp_path_factory.mktemp("Resources")
+    shape_bundle(folder / "bundles" / "fetal-skull")
+    outline_bundle(folder / "bundles" / "head-outline")
+    sample = folder / "sample" / "skull"
+    sample.mkdir(parents=True)
+    z, y, x = AXES_MM
+    for name, axes in (("axial", (y, x)), ("sagittal", (y, z)), ("coronal", (z, x))):
+        Image.fromarray(plane_with_head(axes, angle=0.0)).save(sample / f"{name}.png")
+    measures = {"BPD": 88.0, "OFD": 110.0, "HC": 312.0, "cephalic index": 80.0, "volume": 425.0}
+    truth = {"spacing_mm": 0.4, "ga_weeks": 32.0, "kind": "typical", "measures": measures}
+    (sample / "truth.json").write_text(json.dumps(truth))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def small_models(resources, monkeypatch):
+    monkeypatch.setenv(RESOURCES_VARIABLE, str(resources))
+    monkeypatch.setattr(OutlineEngine, "find", lambda self, images: bright_outline(images))
+    # The pictures have tests of their own, and take longer than all else here.
+    small = Image.new("RGB", (8, 8))
+    for name in ("plane_picture", "sections"):
+        monkeypatch.setattr(f"MedVAELib.reporting.skull_page.{name}", lambda *_: small)
+    legend = skull_page.section_legend("", PROBABILITY, 1.0)
+    monkeypatch.setattr(skull_page, "views", lambda result: (small, legend))
+
+
+@pytest.fixture(scope="module")
+def planes(resources) -> dict[str, Path]:
+    return {name: resources / "sample" / "skull" / f"{name}.png" for name in ("axial", "sagittal", "coronal")}
+
+
+def skull(*arguments: object) -> int:
+    return run(["skull", *map(str, arguments)])
+
+
+def sentence(capsys) -> str:
+    """The one line on standard error."""
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def test_every_file_of_the_contract(planes, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert skull("--axial", planes["axial"], "--coronal", planes["coronal"], "--spacing", 0.4, "--ga", 30,
+                 "--output", out, *FAST) == 0  # fmt: skip
+    assert sorted(file.name for file in out.iterdir()) == sorted(SKULL_FILES)
+    said = capsys.readouterr().out
+    assert "axial, coronal; not given: sagittal" in said and "report.html" in said
+    for name, kind in (("skull", sitk.sitkFloat32), ("skull_mask", sitk.sitkUInt8), ("std", sitk.sitkFloat32)):
+        image = sitk.ReadImage(str(out / f"{name}.nii.gz"))
+        assert image.GetPixelID() == kind and image.GetSize() == (96, 96, 96)
+    biometry = json.loads((out / "biometry.json").read_text())
+    assert set(biometry["measures"]) == {"BPD", "OFD", "HC", "cephalic index", "volume"}
+    assert biometry["planes_used"] == ["axial", "coronal"] and biometry["planes_missing"] == ["sagittal"]
+    assert biometry["measures"]["HC"]["percentile"] is not None and biometry["ga_weeks"] == 30
+    provenance = json.loads((out / "provenance.json").read_text())
+    assert set(provenance["files"]) == set(SKULL_FILES)
+    assert provenance["bundle"] == "fetal-skull" and provenance["input"]["axial"]["pixel_mm"] == 0.4
+    page = (out / "report.html").read_text()
+    assert "research use only" in page.lower() and "not registered" in page and "Not given: sagittal" in page
+
+
+def test_a_second_run_replaces_the_first(planes, tmp_path):
+    for _ in range(2):
+        assert skull("--axial", planes["axial"], "--spacing", 0.4, "--output", tmp_path / "out", *FAST) == 0
+
+
+def test_sample_says_how_it_compares(tmp_path, capsys):
+    assert skull("--sample", "--output", tmp_path / "out", *FAST) == 0
+    said = capsys.readouterr().out
+    assert "true" in said and "312.0" in said
+
+
+def test_progress_as_json_lines(planes, tmp_path, capsys):
+    assert skull("--axial", planes["axial"], "--spacing", 0.4, "--output", tmp_path / "out", "--samples", 2,
+                 "--device", "cpu", "--progress", "json") == 0  # fmt: skip
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    fractions = [line["fraction"] for line in lines]
+    assert fractions == sorted(fractions) and fractions[-1] == 1.0
+    assert {"outline", "sampling", "surface", "write"} <= {line["stage"] for line in lines}
+
+
+def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
+    """Files that are no plane, and what is to be said of them."""
+    ring = plane_with_head()
+    volume = sitk.GetImageFromArray(np.stack([ring] * 12))
+    sitk.WriteImage(volume, str(folder / "volume.nii.gz"))
+    Image.fromarray(np.zeros((300, 300), np.uint8)).save(folder / "blank.png")
+    Image.fromarray(np.random.default_rng(0).integers(0, 80, (256, 256), dtype=np.uint8)).save(folder / "noise.png")
+    (folder / "notes.txt").write_text("no picture")
+    return {
+        "volume": (folder / "volume.nii.gz", "volume.nii.gz@6"), "blank": (folder / "blank.png", "blank"),
+        "not an ultrasound": (folder / "noise.png", "no outline of a head"), "text": (folder / "notes.txt", "damaged"),
+        "missing": (folder / "nowhere.png", "does not exist"), "folder": (folder, "folder"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ["volume", "blank", "not an ultrasound", "text", "missing", "folder"])
+def test_what_is_no_plane_ends_with_3_and_one_sentence(tmp_path, capsys, case):
+    file, said = bad_inputs(tmp_path)[case]
+    assert skull("--axial", file, "--spacing", 0.4, "--output", tmp_path / "out", *FAST) == 3
+    assert said in sentence(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_usage_ends_with_2(planes, tmp_path, capsys):
+    axial, out = ("--axial", planes["axial"]), ("--output", tmp_path / "out", *FAST)
+    for arguments, said in (
+        ((), "--axial, --sagittal or --coronal"), ((*axial, "--sample"), "not several"), (axial, "--spacing"),
+        ((*axial, "--spacing", 0), "pixel size"), ((*axial, "--spacing", -1), "pixel size"),
+        ((*axial, "--spacing", "wide"), "pixel size"), ((*axial, "--spacing", "axial=0.3,axial=0.4"), "pixel size"),
+        ((*axial, "--spacing", "nan"), "pixel size"), ((*axial, "--spacing", "coronal=0.3"), "--spacing"),
+        ((*axial, "--spacing", 0.4, "--ga", 60), "gestational age"), ((*axial, "--spacing", 0.4, "--resume"), "cohort"),
+    ):  # fmt: skip
+        assert skull(*arguments, *out) == 2, arguments
+        assert said in sentence(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_absurd_spacing_is_refused(planes, tmp_path, capsys):
+    assert skull("--axial", planes["axial"], "--spacing", 40, "--output", tmp_path / "out", *FAST) == 3
+    assert "pixel size" in sentence(capsys)
+
+
+def test_the_same_image_twice(planes, tmp_path, capsys):
+    assert skull("--axial", planes["axial"], "--coronal", planes["axial"], "--spacing", 0.4, "--output",
+                 tmp_path / "out", *FAST) == 3  # fmt: skip
+    assert "as axial and as coronal" in sentence(capsys)
+
+
+def test_a_large_colour_frame_and_mirrored_planes_give_the_same_head(planes, tmp_path):
+    picture = Image.open(planes["axial"])
+    large = picture.resize((4000, 4000 * picture.height // picture.width)).convert("RGB")
+    large.save(tmp_path / "large.png")
+    picture.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "down.png")
+    picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "mirrored.jpg", quality=95)
+    found = []
+    for name, spacing in (("large.png", 0.4 * picture.width / 4000), ("down.png", 0.4), ("mirrored.jpg", 0.4)):
+        out = tmp_path / name.split(".")[0]
+        assert skull("--axial", tmp_path / name, "--spacing", spacing, "--output", out, *FAST) == 0
+        found.append(json.loads((out / "biometry.json").read_text())["measures"]["HC"]["value"])
+    assert found == pytest.approx([found[0]] * 3, rel=0.01)
+
+
+def test_a_slice_of_a_volume(planes, tmp_path):
+    image = sitk.GetImageFromArray(np.stack([plane_with_head()] * 9))
+    image.SetSpacing((0.4, 0.4, 2.0))
+    sitk.WriteImage(image, str(tmp_path / "volume.nii.gz"))
+    out = tmp_path / "out"
+    assert skull("--axial", f"{tmp_path / 'volume.nii.gz'}@4", "--output", out, *FAST) == 0
+    assert json.loads((out / "provenance.json").read_text())["input"]["axial"]["pixel_size_from"] == "file header"
+
+
+def test_bundles_that_cannot_be_used_end_with_4(planes, resources, tmp_path, capsys):
+    arguments = ("--axial", planes["axial"], "--spacing", 0.4, "--output", tmp_path / "out", *FAST)
+    assert skull(*arguments, "--bundle", "nowhere") == 4
+    assert "nowhere" in sentence(capsys)
+    assert skull(*arguments, "--bundle", "head-outline") == 4
+    assert "no model of fetal skulls" in sentence(capsys)
+
+
+def test_foreign_files_are_not_overwritten(planes, tmp_path, capsys):
+    (tmp_path / "skull.nii.gz").write_bytes(b"an expert's work")
+    assert skull("--axial", planes["axial"], "--spacing", 0.4, "--output", tmp_path, *FAST) == 2
+    assert "skull.nii.gz" in sentence(capsys)
+    assert (tmp_path / "skull.nii.gz").read_bytes() == b"an expert's work"
+
+
+def test_a_doubtful_plane_warns(tmp_path, capsys, planes):
+    assert skull("--axial", planes["axial"], "--spacing", 0.09, "--output", tmp_path / "out", *FAST) == 0
+    assert "30 to 150 mm" in capsys.readouterr().err
+    assert "30 to 150 mm" in (tmp_path / "out" / "report.html").read_text()
+    assert "30 to 150 mm" in (tmp_path / "out" / "biometry.json").read_text()
+
+
+def test_a_cohort(planes, tmp_path, capsys):
+    table = tmp_path / "heads.csv"
+    table.write_text(f"case,axial,sagittal,coronal,spacing,ga\nboth,{planes['axial']},{planes['sagittal']},,0.4,31\n"
+                     f"side,,{planes['sagittal']},,sagittal=0.4,\nbad,{tmp_path}/none.png,,,0.4,\n")  # fmt: skip
+    out = tmp_path / "out"
+    assert skull("--cohort", table, "--output", out, *FAST) == 5
+    assert "none.png" in capsys.readouterr().err
+    with (out / "summary.csv").open(newline="") as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    assert [rows[name]["status"] for name in ("both", "side", "bad")] == ["done", "done", "failed"]
+    assert rows["both"]["planes"] == "axial sagittal" and rows["both"]["hc_percentile"]
+    assert rows["bad"]["exit_code"] == "3"
+    kept = (out / "both" / "report.html").stat().st_mtime_ns
+    assert skull("--cohort", table, "--output", out, "--resume", *FAST) == 5
+    assert (out / "both" / "report.html").stat().st_mtime_ns == kept
+    again = (out / "summary.csv").read_text().splitlines()
+    assert again[1].startswith("both,axial sagittal,done")
+
+
+@pytest.mark.parametrize("text, said", [
+    ("case,axial\n", "lists no cases"), ("case,axial\na,\n", "no plane"), ("name,axial\na,b.png\n", "no column 'case'"),
+    ("case,axial,ga\na,b.png,old\n", "gestational age"), ("case,axial\na,b.png\nA,c.png\n", "more than once"),
+])  # fmt: skip
+def test_tables_that_leave_something_unclear(tmp_path, capsys, text, said):
+    (tmp_path / "heads.csv").write_text(text)
+    assert skull("--cohort", tmp_path / "heads.csv", "--output", tmp_path / "out", *FAST) == 3
+    assert said in sentence(capsys)
+
+
+def test_cancelling_leaves_nothing(planes, tmp_path, capsys, monkeypatch):
+    from MedVAELib.errors import Cancelled
+
+    monkeypatch.setattr("MedVAELib.skull_outputs.write_surface", lambda *_: (_ for _ in ()).throw(Cancelled()))
+    assert skull("--axial", planes["axial"], "--spacing", 0.4, "--output", tmp_path / "out", *FAST) == 130
+    assert not (tmp_path / "out").exists()
