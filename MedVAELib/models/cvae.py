@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..networks.skull import PLANE_COUNT, GaussianHead, VolumeEncoder
+from ..networks.skull import PLANE_COUNT, CorrelatedHead, GaussianHead, VolumeEncoder
 from .planes_to_skull import (
     PlanesToSkull,
+    draw_correlated,
     draw_gaussian,
     kl_divergence,
     kl_weight,
@@ -48,7 +49,7 @@ class ConditionalVAE(PlanesToSkull):
         self.config = config
         seen = PLANE_COUNT * config.features
         self.volume = VolumeEncoder(2 * config.features, config.width)
-        self.prior = GaussianHead(seen, config.latent)
+        self.prior = CorrelatedHead(seen, config.latent)
         self.posterior = GaussianHead(2 * config.features + seen, config.latent)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
@@ -75,4 +76,4 @@ class ConditionalVAE(PlanesToSkull):
         self, condition: Tensor, samples: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Tensor:
         """z from the prior, (B·samples, latent)."""
-        return draw_gaussian(self.prior(repeat_samples(condition, samples).flatten(1)), generator, temperature)
+        return draw_correlated(self.prior(repeat_samples(condition, samples).flatten(1)), generator, temperature)

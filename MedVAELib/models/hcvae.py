@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..networks.skull import PLANE_COUNT, GaussianHead, VolumeEncoder
+from ..networks.skull import PLANE_COUNT, CorrelatedHead, GaussianHead, VolumeEncoder
 from .planes_to_skull import (
-    Gaussian,
+    Correlated,
     PlanesToSkull,
+    draw_correlated,
     draw_gaussian,
     kl_divergence,
     kl_weight,
@@ -56,7 +57,7 @@ class HierarchicalCVAE(PlanesToSkull):
         seen = PLANE_COUNT * config.features
         self.volume = VolumeEncoder(2 * config.features, config.width)
         before = [level * config.latent for level in range(PLANE_COUNT)]
-        self.prior = nn.ModuleList(GaussianHead(config.features + n, config.latent) for n in before)
+        self.prior = nn.ModuleList(CorrelatedHead(config.features + n, config.latent) for n in before)
         self.posterior = nn.ModuleList(GaussianHead(2 * config.features + seen + n, config.latent) for n in before)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
@@ -93,9 +94,9 @@ class HierarchicalCVAE(PlanesToSkull):
         condition = repeat_samples(condition, samples)
         code = condition[:, 0, :0]
         for level in range(PLANE_COUNT):
-            drawn = draw_gaussian(self._prior(level, code, condition), generator, temperature)
+            drawn = draw_correlated(self._prior(level, code, condition), generator, temperature)
             code = torch.cat([code, drawn], 1)
         return code
 
-    def _prior(self, level: int, code: Tensor, condition: Tensor) -> Gaussian:
+    def _prior(self, level: int, code: Tensor, condition: Tensor) -> Correlated:
         return self.prior[level](torch.cat([code, condition[:, level]], 1))

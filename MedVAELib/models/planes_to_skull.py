@@ -9,6 +9,8 @@ from ..networks.skull import SDF_RANGE, PlaneSetEncoder, ShapeDecoder
 
 Gaussian = tuple[Tensor, Tensor]
 """Mean and log-variance, (B, Z) each."""
+Correlated = tuple[Tensor, Tensor]
+"""Mean (B, Z) and lower-triangular factor (B, Z, Z) of the covariance."""
 
 _SURFACE_SCALE = 3.0  # voxels of the 96³ grid: the weight of a voxel falls by e over this distance from the surface
 _BACKGROUND = 0.05  # what a voxel far from the surface still weighs
@@ -63,10 +65,17 @@ def reconstruction_terms(predicted: Tensor, sdf: Tensor) -> dict[str, Tensor]:
     return {"nll": 0.5 * (square_error + 1e-4).log(), "overlap": 1 - dice.mean(), "rms": square_error.sqrt()}
 
 
-def draw_gaussian(gaussian: Gaussian, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
-    """A sample; `temperature` multiplies the standard deviation."""
+def draw_gaussian(gaussian: Gaussian, generator: torch.Generator | None) -> Tensor:
+    """A sample of independent latents."""
     mean, log_variance = gaussian
-    return mean + temperature * standard_normal(mean.shape, generator, mean.device) * (0.5 * log_variance).exp()
+    return mean + standard_normal(mean.shape, generator, mean.device) * (0.5 * log_variance).exp()
+
+
+def draw_correlated(prior: Correlated, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
+    """A sample of correlated latents; `temperature` multiplies their standard deviations."""
+    mean, factor = prior
+    noise = standard_normal(mean.shape, generator, mean.device)
+    return mean + temperature * torch.einsum("bij,bj->bi", factor, noise)
 
 
 def standard_normal(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
@@ -74,10 +83,13 @@ def standard_normal(shape: tuple[int, ...], generator: torch.Generator | None, d
     return torch.randn(shape, generator=generator, device=generator.device if generator else device).to(device)
 
 
-def kl_divergence(posterior: Gaussian, prior: Gaussian) -> Tensor:
-    """KL(q‖p) of diagonal Gaussians in nats, summed over latents, (B,)."""
-    (mean_q, log_q), (mean_p, log_p) = posterior, prior
-    return 0.5 * (log_p - log_q + (log_q.exp() + (mean_q - mean_p).square()) / log_p.exp() - 1).sum(1)
+def kl_divergence(posterior: Gaussian, prior: Correlated) -> Tensor:
+    """KL(q‖p) in nats of a diagonal against a correlated Gaussian, (B,)."""
+    (mean_q, log_q), (mean_p, factor) = posterior, prior
+    columns = torch.cat([torch.diag_embed((0.5 * log_q).exp()), (mean_q - mean_p)[:, :, None]], 2)
+    whitened = torch.linalg.solve_triangular(factor, columns, upper=False).square().sum((1, 2))
+    volume = 2 * factor.diagonal(dim1=1, dim2=2).log().sum(1) - log_q.sum(1)
+    return 0.5 * (whitened + volume - mean_q.shape[1])
 
 
 def kl_weight(beta: float, warmup: int, updates: Tensor) -> Tensor:

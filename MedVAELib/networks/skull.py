@@ -124,6 +124,29 @@ class GaussianHead(nn.Module):
         return mean, log_variance.clamp(*self.LOG_VARIANCE)
 
 
+class CorrelatedHead(nn.Module):
+    """Features → mean (B, Z) and lower-triangular factor L (B, Z, Z) of a Gaussian with covariance L·Lᵀ.
+
+    What planes leave open is one thing, such as the head's height, that many latents tell of at once: independent ones
+    would understate it.
+    """
+
+    LOG_SCALE = (-5.0, 3.0)
+
+    def __init__(self, inputs: int, latent: int, hidden: int = 128):
+        super().__init__()
+        self.latent = latent
+        below = latent * (latent - 1) // 2
+        self.layers = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent + below))
+        self.register_buffer("below", torch.tril_indices(latent, latent, -1), persistent=False)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_scale, below = self.layers(features).float().tensor_split([self.latent, 2 * self.latent], -1)
+        factor = torch.diag_embed(log_scale.clamp(*self.LOG_SCALE).exp())
+        factor[:, self.below[0], self.below[1]] = below
+        return mean, factor
+
+
 class ShapeCritic(nn.Module):
     """Signed distance (B, 1, 48, 48, 48) and condition (B, C) → realism logit (B, 1); no batch norm, as real and
     predicted shapes come in separate batches."""

@@ -89,7 +89,7 @@ def _validation(
     @torch.inference_mode()
     def validate(state: dict[str, Tensor]) -> dict[str, float]:
         model.load_state_dict(state)
-        line = measure(model, held_back, samples=4)
+        line = measure(model, held_back, samples=8)
         draw_predictions(model, held_back, output / "predictions.png")
         tensorboard(output, line)
         draw_curves(output, ["rms"], [name for name in line if name.startswith("surface")])
