@@ -133,9 +133,13 @@ class Pictures:
         camera.SetFocalPoint(0, 0, 0)
         camera.SetViewUp(0, 0, 1)
         view.renderer.ResetCameraClippingRange()
+        panel = self.grab()
+        panel = panel[: len(panel) // 2 * 2]
+        for each in self.host.views.values():
+            _resize(each, len(panel) // 2)
         image = {name: self.host.views[name].image() for name in ("Red", "Yellow", "Green", "1")}
         rows = [np.concatenate([image[a], image[b]], 1) for a, b in (("Red", "1"), ("Green", "Yellow"))]
-        self.save("skull.png", np.concatenate([self.grab(2 * SIDE), np.concatenate(rows)], 1))
+        self.save("skull.png", np.concatenate([panel, np.concatenate(rows)], 1))
         self.save("skull-3d.png", image["1"])
 
     def grab(self, height: int = 2 * SIDE) -> np.ndarray:
@@ -156,6 +160,13 @@ class Pictures:
     def close(self) -> None:
         self.panel.widget.cleanup()
         self.panel.pump(seconds=0.2)
+
+
+def _resize(view, side: int) -> None:
+    view.rw.SetSize(side, side)
+    if hasattr(view, "composite"):
+        view.logic.ResizeSliceNode(side, side)
+        view.logic.FitSliceToAll()
 
 
 def _grab(widget) -> np.ndarray:
