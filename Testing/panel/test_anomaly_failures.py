@@ -37,9 +37,9 @@ def small_files(limit_bytes: int):
 
 def restart_worker(panel, **environment) -> None:
     """The next request starts a worker with these variables."""
+    panel.widget.worker.environment.update(environment)  # before: whatever the panel asks next starts it
     panel.widget.worker.shutdown()
     panel.pump(seconds=0.05)
-    panel.widget.worker.environment.update(environment)
     panel.widget.offers.ask(again=True)
 
 
@@ -93,7 +93,7 @@ def test_a_bundle_that_was_damaged_after_it_was_offered(panel, scan, tmp_path):
     restart_worker(panel, MEDVAE_RESOURCES=str(resources))
     assert panel.pump(lambda: panel.tab.bundles.refusal() == "" and panel.tab.bundles._final, 60)
     panel.ready()
-    weights = next((resources / "bundles").glob("*/model.safetensors"))
+    weights = resources / "bundles" / "healthy-anatomy" / "model.safetensors"
     damaged = bytearray(weights.read_bytes())
     damaged[len(damaged) // 2] ^= 0xFF
     weights.write_bytes(bytes(damaged))
@@ -136,9 +136,9 @@ def test_without_torch_the_panel_says_what_is_missing_and_opens_setup(panel, sca
 def test_torch_vanishes_after_the_panel_was_opened(panel, scan, python_without_torch):
     panel.ready()
     assert panel.pump(lambda: panel.widget.offers.info, 60)
-    panel.widget.worker.shutdown()
     panel.widget.worker.command = [sys.executable, "-S"]
     panel.widget.worker.environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(python_without_torch)])
+    panel.widget.worker.shutdown()
     before = node_ids()
     text = click_and_wait(panel)
     assert "torch" in text and "Setup" in text, text
