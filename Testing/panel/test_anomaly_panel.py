@@ -115,6 +115,7 @@ STAGES = {"start": 0, "anatomy": 5, "fit": 38, "sampling": 43, "restore": 62, "s
 """What the progress bar shows at least when a stage begins, in percent."""
 
 
+@pytest.mark.timeout(900)  # a dozen seconds; on a crowded machine every cancelled worker has to be replaced
 def test_cancel_at_each_stage_adds_nothing_and_the_next_click_works(panel, scan):
     panel.ready()
     before = detections.node_ids()
