@@ -10,9 +10,9 @@ from torch import Tensor
 from ..networks.skull import PLANE_COUNT, CorrelatedHead, GaussianHead, VolumeEncoder
 from .planes_to_skull import (
     PlanesToSkull,
+    balanced_divergence,
     draw_correlated,
     draw_gaussian,
-    kl_divergence,
     kl_weight,
     reconstruction_terms,
     repeat_samples,
@@ -22,21 +22,22 @@ from .planes_to_skull import (
 @dataclass(frozen=True)
 class CVAEConfig:
     """features: per plane; width: channels of the finest feature maps; latent: latents in all; voxels, overlap, beta,
-    warmup: as in the hierarchical model."""
+    warmup, prior: as in the hierarchical model."""
 
     features: int = 96
     width: int = 24
     latent: int = 48
-    voxels: float = 3000.0
+    voxels: float = 300.0
     overlap: float = 1.0
     beta: float = 1.0
     warmup: int = 200
+    prior: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.features, self.width, self.latent, self.voxels) < 1:
             raise ValueError("features, width, latent and voxels must be positive")
-        if min(self.overlap, self.beta, self.warmup) < 0:
-            raise ValueError("overlap, beta and warmup must not be negative")
+        if min(self.overlap, self.beta, self.warmup) < 0 or self.prior <= 0:
+            raise ValueError("overlap, beta and warmup must not be negative, and prior positive")
 
 
 class ConditionalVAE(PlanesToSkull):
@@ -56,7 +57,7 @@ class ConditionalVAE(PlanesToSkull):
     def loss(
         self, planes: Tensor, present: Tensor, sdf: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """loss = nll + overlap·(1 − Dice) + β·KL(q‖p) / voxels, scaled as in the hierarchical model.
+        """loss = nll + overlap·(1 − Dice) + β·KL(q‖p̄) / voxels + prior·KL(q̄‖p) / latents, as in the hierarchical model.
 
         planes (B, 3, 96, 96), present (B, 3) bool, sdf (B, 1, 48, 48, 48) in voxels of the 96³ grid.
         """
@@ -64,13 +65,13 @@ class ConditionalVAE(PlanesToSkull):
         prior = self.prior(condition.flatten(1))
         seen = torch.cat([self.volume(sdf), condition.flatten(1)], 1)
         posterior = self.posterior(seen)
-        kl = kl_divergence(posterior, prior).mean()
+        of_posterior, of_prior = (kl.mean() for kl in balanced_divergence(posterior, prior))
         terms = reconstruction_terms(self.decode(draw_gaussian(posterior, generator), condition), sdf)
         beta = kl_weight(self.config.beta, self.config.warmup, self.updates)
         if self.training:
             self.updates += 1
-        loss = terms["nll"] + self.config.overlap * terms["overlap"] + beta * kl / self.config.voxels
-        return {"loss": loss, **terms, "kl": kl}
+        loss = terms["nll"] + self.config.overlap * terms["overlap"] + beta * of_posterior / self.config.voxels
+        return {"loss": loss + self.config.prior * of_prior / self.config.latent, **terms, "kl": of_posterior}
 
     def draw(
         self, condition: Tensor, samples: int, generator: torch.Generator | None = None, temperature: float = 1.0

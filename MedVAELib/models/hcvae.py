@@ -15,9 +15,9 @@ from ..networks.skull import PLANE_COUNT, CorrelatedHead, GaussianHead, VolumeEn
 from .planes_to_skull import (
     Correlated,
     PlanesToSkull,
+    balanced_divergence,
     draw_correlated,
     draw_gaussian,
-    kl_divergence,
     kl_weight,
     reconstruction_terms,
     repeat_samples,
@@ -28,22 +28,24 @@ from .planes_to_skull import (
 class HCVAEConfig:
     """features: per plane; width: channels of the finest feature maps; latent: latents per level; voxels: how many
     independent voxels a volume counts for against the KL divergence; overlap: weight of 1 − Dice, in nats per voxel;
-    beta: weight of the KL divergence after `warmup` steps; free_nats: KL per level that costs nothing."""
+    beta: weight of the KL divergence for the posterior after `warmup` steps; free_nats: KL per level that costs
+    nothing; prior: weight of the KL divergence for the prior, in nats per latent."""
 
     features: int = 96
     width: int = 24
     latent: int = 16
-    voxels: float = 3000.0
+    voxels: float = 300.0
     overlap: float = 1.0
     beta: float = 1.0
     warmup: int = 200
     free_nats: float = 0.0
+    prior: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.features, self.width, self.latent, self.voxels) < 1:
             raise ValueError("features, width, latent and voxels must be positive")
-        if min(self.overlap, self.beta, self.warmup, self.free_nats) < 0:
-            raise ValueError("overlap, beta, warmup and free_nats must not be negative")
+        if min(self.overlap, self.beta, self.warmup, self.free_nats) < 0 or self.prior <= 0:
+            raise ValueError("overlap, beta, warmup and free_nats must not be negative, and prior positive")
 
 
 class HierarchicalCVAE(PlanesToSkull):
@@ -69,23 +71,26 @@ class HierarchicalCVAE(PlanesToSkull):
         planes (B, 3, 96, 96), present (B, 3) bool, sdf (B, 1, 48, 48, 48) in voxels of the 96³ grid. Neighbouring
         voxels of a smooth shape are not independent: summing the likelihood over all 110,592 would make the KL
         divergence vanish beside it, so a volume counts for `voxels` independent ones:
-        loss = nll + overlap·(1 − Dice) + β·Σ KL(q‖p) / voxels. Returns also "kl1" … "kl3" in nats per case.
+        loss = nll + overlap·(1 − Dice) + β·Σ KL(q‖p̄) / voxels + prior·Σ KL(q̄‖p) / latents, where a bar means that
+        no gradient reaches it (see balanced_divergence). Returns also "kl1" … "kl3" in nats per case.
         """
         condition = self.encode_planes(planes, present)
         seen = torch.cat([self.volume(sdf), condition.flatten(1)], 1)
         code, divergences = seen[:, :0], []
         for level in range(PLANE_COUNT):
-            prior = self._prior(level, code, condition)
+            prior = self._prior(level, code.detach(), condition)
             posterior = self.posterior[level](torch.cat([seen, code], 1))
-            divergences.append(kl_divergence(posterior, prior).mean())
+            divergences.append(torch.stack(balanced_divergence(posterior, prior)).mean(1))
             code = torch.cat([code, draw_gaussian(posterior, generator)], 1)
         terms = reconstruction_terms(self.decode(code, condition), sdf)
-        free = torch.stack([kl.clamp(min=self.config.free_nats) for kl in divergences]).sum()
+        of_posterior, of_prior = torch.stack(divergences, 1)
         beta = kl_weight(self.config.beta, self.config.warmup, self.updates)
-        loss = terms["nll"] + self.config.overlap * terms["overlap"] + beta * free / self.config.voxels
+        divergence = beta * of_posterior.clamp(min=self.config.free_nats).sum() / self.config.voxels
+        divergence = divergence + self.config.prior * of_prior.sum() / code.shape[1]
+        loss = terms["nll"] + self.config.overlap * terms["overlap"] + divergence
         if self.training:
             self.updates += 1
-        return {"loss": loss, **terms} | {f"kl{level + 1}": kl for level, kl in enumerate(divergences)}
+        return {"loss": loss, **terms} | {f"kl{level + 1}": kl for level, kl in enumerate(of_posterior)}
 
     def draw(
         self, condition: Tensor, samples: int, generator: torch.Generator | None = None, temperature: float = 1.0

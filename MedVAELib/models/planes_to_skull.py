@@ -92,6 +92,17 @@ def kl_divergence(posterior: Gaussian, prior: Correlated) -> Tensor:
     return 0.5 * (whitened + volume - mean_q.shape[1])
 
 
+def balanced_divergence(posterior: Gaussian, prior: Correlated) -> tuple[Tensor, Tensor]:
+    """KL(q‖p) in nats, (B,) twice: for the posterior alone to learn from, and for the prior alone.
+
+    KL balancing (Hafner et al. 2021): a prior has to follow its posterior at full strength, however weakly the
+    posterior is drawn to the prior; otherwise what planes say of the latents is never learned.
+    """
+    fixed_prior = prior[0].detach(), prior[1].detach()
+    fixed_posterior = posterior[0].detach(), posterior[1].detach()
+    return kl_divergence(posterior, fixed_prior), kl_divergence(fixed_posterior, prior)
+
+
 def kl_weight(beta: float, warmup: int, updates: Tensor) -> Tensor:
     """β after `updates` training steps: a linear rise over `warmup` of them."""
     return beta * ((updates + 1) / max(1, warmup)).clamp(max=1.0)
