@@ -134,7 +134,8 @@ def _bars(panel, scores: Sequence[Score], name: str, groups) -> None:
         low = min(low, float(np.nanmin(value, initial=1.0)))
     if name == "dice":
         panel.set_ylim(max(0.0, low - 0.05), 1)
-    panel.set_xticks(range(len(groups)), [label.replace(" + ", "\n") for label, _ in groups], fontsize=8)
+    labels = [label.replace(" + ", "\n").replace(", ", ",\n") for label, _ in groups]
+    panel.set_xticks(range(len(groups)), labels, fontsize=7)
     panel.set_title(FIGURES[name][0], fontsize=10)
     panel.grid(axis="y", alpha=0.3)
 
