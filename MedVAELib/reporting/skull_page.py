@@ -8,6 +8,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from ..growth_charts import FIRST_WEEK, LAST_WEEK
+from ..preprocessing.outlines import PLANES
 from ..skull.biometry import TITLES
 from ..skull.result import Measure, SkullPrediction
 from . import words
@@ -57,8 +58,8 @@ def write_skull_report(result: SkullPrediction, directory: Path) -> Path:
 
 
 def _heading(result: SkullPrediction) -> str:
-    names = list(dict.fromkeys(found.image.name for found in result.planes))
-    return ", ".join(names) if names else "Fetal skull"
+    names = [name for name in dict.fromkeys(found.image.name for found in result.planes) if name not in PLANES]
+    return ", ".join(names) or "Fetal skull"
 
 
 def _summary(result: SkullPrediction) -> str:
@@ -71,7 +72,7 @@ def _summary(result: SkullPrediction) -> str:
 def _facts(result: SkullPrediction) -> list[tuple[str, str]]:
     shown = [(measure.name, f"{measure.value:.0f} {measure.unit}" if measure.value >= 100 else
               f"{measure.value:.1f} {measure.unit}") for measure in result.measures]  # fmt: skip
-    age = [("gestational age given", f"{result.ga_weeks:g} weeks")] if result.ga_weeks is not None else []
+    age = [("weeks, as given", f"{result.ga_weeks:g}")] if result.ga_weeks is not None else []
     return [*shown, *age, ("planes used", f"{len(result.planes)} of 3")]
 
 

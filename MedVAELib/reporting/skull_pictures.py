@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import matplotlib
 import numpy as np
 from matplotlib.colors import Colormap
@@ -40,7 +42,10 @@ def views(result: SkullPrediction) -> tuple[Image.Image, Legend]:
     painter = HeadPainter(result.distance_mm, result.distance_std_mm, result.spacing_mm, UNCERTAINTY, STD_RANGE_MM,
                           result.planes_used)  # fmt: skip
     picture = grid([[painter.paint(view, _PANEL_PX) for view in VIEWS]])
-    return picture, map_legend("standard deviation of the surface along its normal, mm", UNCERTAINTY, *STD_RANGE_MM)
+    low, high = STD_RANGE_MM
+    legend = map_legend("standard deviation of the surface along its normal, mm", UNCERTAINTY, low, high)
+    ticks = [(0.0, f"≤ {low:g}"), *(tick for tick in legend.ticks if 10 < tick[0] < 90), (100.0, f"≥ {high:g}")]
+    return picture, replace(legend, ticks=ticks)
 
 
 def sections(result: SkullPrediction, volume_zyx: NDArray[np.float32], colours: Colormap, high: float) -> Image.Image:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..bundle import Bundle
 from ..errors import InputError, UsageError
 from ..growth_charts import FIRST_WEEK, LAST_WEEK
-from ..preprocessing.outlines import PLANES, SIZE, canonical_map, case_spacing
+from ..preprocessing.outlines import MARGIN, PLANES, SIZE, canonical_map, case_spacing
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..timing import Timer
 from .biometry import summarise
@@ -29,6 +29,8 @@ from .surface import head_surface
 __all__ = ["OutlineMap", "SkullPredictor", "predict_from_outlines", "predict_skull"]
 
 MAX_SAMPLES = 10_000
+LEARNED_MM = (55.0, 130.0)
+"""Occipitofrontal diameter of the heads that the shape model has learned, 20 to 36 weeks with their spread."""
 MAX_DISAGREEMENT = 0.2
 """Of the length that two planes share, by which they may disagree without a warning."""
 OutlineMap = tuple[Tensor, float]
@@ -177,10 +179,16 @@ def _found_plane(name: str, image: PlaneImage, outline: Outline, result: SkullPr
 
 
 def _size_warnings(outlines: Mapping[str, OutlineMap]) -> list[str]:
-    """Planes that disagree about how long the head is; the first one in clinical order is believed."""
-    lengths = {name: float(case_spacing({name: (outline[None], mm)})) for name, (outline, mm) in outlines.items()}
+    """A head unlike those the model has learned, and planes that disagree about how long it is; the first one in
+    clinical order is believed."""
+    lengths = {name: float(case_spacing({name: (outline[None], mm)})) * SIZE / MARGIN
+               for name, (outline, mm) in outlines.items()}  # fmt: skip
     names = [name for name in PLANES if name in lengths]
-    warnings = []
+    warnings, ofd_mm = [], lengths[names[0]]
+    if not LEARNED_MM[0] <= ofd_mm <= LEARNED_MM[1]:
+        warnings.append(f"By the {names[0]} plane the head is {ofd_mm:.0f} mm long; the model has learned heads of "
+                        f"{LEARNED_MM[0]:g} to {LEARNED_MM[1]:g} mm (20 to 36 weeks), so shape and standard deviation "
+                        "may be off.")  # fmt: skip
     for name in names[1:]:
         ratio = lengths[name] / lengths[names[0]]
         if abs(np.log(ratio)) > np.log(1 + MAX_DISAGREEMENT):

@@ -31,6 +31,7 @@ from MedVAELib.outputs import write_detection
 from MedVAELib.resources import resource_dir
 from MedVAELib.scan import Scan
 
+from .bench_skull import skull_tables
 from .bench_worker import clicks_table, measure_clicks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -186,6 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     gc.collect()
     add(clicks_table(measure_clicks(image, options.device, options.repeats)))
     add(sampling_part(options.samples, options.device))
+    add(skull_tables(device=options.device))
     add(f"Peak memory of reading, detecting and writing this scan: {peak_memory_gib(image, options.device):.2f} GiB.\n")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text("\n".join(parts), encoding="utf-8")
