@@ -27,7 +27,7 @@ class CVAEConfig:
     features: int = 96
     width: int = 24
     latent: int = 48
-    voxels: float = 300.0
+    voxels: float = 60.0
     overlap: float = 1.0
     beta: float = 1.0
     warmup: int = 200

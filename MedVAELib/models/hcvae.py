@@ -1,7 +1,9 @@
 """Hierarchical conditional VAE: a fetal skull from one to three standard planes, with what they leave open.
 
 Latents are nested by the planes' clinical relevance, each with a learned prior (after Cerrolaza et al. 2018):
-p(z₁ | axial) p(z₂ | z₁, sagittal) p(z₃ | z₁, z₂, coronal), and one decoder p(x | z₁, z₂, z₃, planes).
+p(z₁ | axial) p(z₂ | z₁, axial, sagittal) p(z₃ | z₁, z₂, axial, sagittal, coronal), and one decoder
+p(x | z₁, z₂, z₃, planes). A level also sees the planes of those above it: without them, what the sagittal plane tells
+of z₃ would have to pass through samples of z₁ and z₂, and predictions from two planes were worse for it.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ class HCVAEConfig:
     features: int = 96
     width: int = 24
     latent: int = 16
-    voxels: float = 300.0
+    voxels: float = 60.0
     overlap: float = 1.0
     beta: float = 1.0
     warmup: int = 200
@@ -59,7 +61,9 @@ class HierarchicalCVAE(PlanesToSkull):
         seen = PLANE_COUNT * config.features
         self.volume = VolumeEncoder(2 * config.features, config.width)
         before = [level * config.latent for level in range(PLANE_COUNT)]
-        self.prior = nn.ModuleList(CorrelatedHead(config.features + n, config.latent) for n in before)
+        self.prior = nn.ModuleList(
+            CorrelatedHead((level + 1) * config.features + n, config.latent) for level, n in enumerate(before)
+        )
         self.posterior = nn.ModuleList(GaussianHead(2 * config.features + seen + n, config.latent) for n in before)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
@@ -104,4 +108,4 @@ class HierarchicalCVAE(PlanesToSkull):
         return code
 
     def _prior(self, level: int, code: Tensor, condition: Tensor) -> Correlated:
-        return self.prior[level](torch.cat([code, condition[:, level]], 1))
+        return self.prior[level](torch.cat([code, condition[:, : level + 1].flatten(1)], 1))

@@ -76,8 +76,8 @@ def test_samples_differ_and_temperature_zero_ends_that(name):
     assert torch.allclose(cold[0], cold[1], atol=1e-5)
 
 
-def test_each_level_of_the_hierarchy_sees_its_plane_alone():
-    """p(z₁|axial) must not change with the sagittal plane, p(z₂|z₁, sagittal) must."""
+def test_a_level_of_the_hierarchy_sees_no_later_plane():
+    """p(z₁|axial) must not change with the sagittal plane, p(z₂|z₁, axial, sagittal) must."""
     model = small("hcvae").eval()
     condition = torch.randn(1, 3, 16)
     other = condition.clone()
