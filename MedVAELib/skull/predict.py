@@ -29,7 +29,7 @@ from .surface import head_surface
 __all__ = ["OutlineMap", "SkullPredictor", "predict_from_outlines", "predict_skull"]
 
 MAX_SAMPLES = 10_000
-LEARNED_MM = (55.0, 130.0)
+LEARNED_MM = (52.0, 130.0)
 """Occipitofrontal diameter of the heads that the shape model has learned, 20 to 36 weeks with their spread."""
 MAX_DISAGREEMENT = 0.2
 """Of the length that two planes share, by which they may disagree without a warning."""

@@ -230,3 +230,14 @@ def test_bundles_of_other_kinds_are_refused(bundles, tmp_path):
         _ = SkullPredictor.load(bundles[0], "cpu", bundles[0]).outline
     with pytest.raises(BundleError, match="no bundle"):
         SkullPredictor.load("no-such-bundle", "cpu")
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
+def test_gpu_agrees_with_cpu(bundles):
+    found = []
+    for device in ("cpu", "cuda"):
+        predictor = SkullPredictor.load(bundles[0], device, bundles[1])
+        predictor.outline.find = bright_outline
+        found.append(predict_skull(images(), predictor=predictor, samples=6))
+    assert found[0].distance_mm == pytest.approx(found[1].distance_mm, abs=0.2)
+    assert found[0].measure("HC").value == pytest.approx(found[1].measure("HC").value, rel=2e-3)
