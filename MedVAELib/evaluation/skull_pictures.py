@@ -135,7 +135,7 @@ def _bars(panel, scores: Sequence[Score], name: str, groups) -> None:
     if name == "dice":
         panel.set_ylim(max(0.0, low - 0.05), 1)
     labels = [label.replace(" + ", "\n").replace(", ", ",\n") for label, _ in groups]
-    panel.set_xticks(range(len(groups)), labels, fontsize=7)
+    panel.set_xticks(range(len(groups)), labels, fontsize=8 if len(groups) < 5 else 6)
     panel.set_title(FIGURES[name][0], fontsize=10)
     panel.grid(axis="y", alpha=0.3)
 
@@ -154,5 +154,6 @@ def _calibration(panel, scores: Sequence[Score]) -> None:
     panel.set_xlabel("level of the interval", fontsize=8)
     panel.set_ylabel("share of the surface inside", fontsize=8)
     panel.set_title("What the standard deviation is worth", fontsize=10)
-    panel.legend(fontsize=7)
+    if panel.get_legend_handles_labels()[0]:
+        panel.legend(fontsize=7)
     panel.grid(alpha=0.3)
