@@ -54,15 +54,16 @@ class ScoreCalibration:
 
     def apply(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated score, float32. Strictly rising in `raw`, also beyond the rarest score seen in healthy brains,
-        where it goes on along the tail's last slope."""
+        where the share goes on falling as a power of `raw`, the heavy tail of extreme values (Pickands 1975)."""
         log_share = -np.log10(self.share)
         # Ties (many zeros) are spread by a hair so that ranks survive.
         knots = self.raw + np.arange(len(self.raw)) * 1e-9
         tail = slice(-12, None)
-        slope = max((log_share[-1] - log_share[tail][0]) / max(knots[-1] - knots[tail][0], 1e-6), 1e-3)
+        last = max(knots[-1], 1e-6)
+        slope = max((log_share[-1] - log_share[tail][0]) / max(np.log(last / max(knots[tail][0], 1e-9)), 1e-6), 1e-3)
         inside = np.interp(raw, knots, log_share)
         below = log_share[0] * np.clip(raw / max(knots[0], 1e-6), 0, 1)
-        beyond = log_share[-1] + slope * (raw - knots[-1])
+        beyond = log_share[-1] + slope * np.log(np.maximum(raw, last) / last)
         return np.where(raw > knots[-1], beyond, np.where(raw < knots[0], below, inside)).astype(np.float32)
 
     def as_json(self) -> dict[str, list[float] | float]:
