@@ -96,7 +96,7 @@ class Pictures:
         camera.Zoom(1.6)
         image = {name: host.views[name].image() for name in ("Red", "Yellow", "Green", "1")}
         rows = [np.concatenate([image[a], image[b]], 1) for a, b in (("Red", "1"), ("Green", "Yellow"))]
-        self.save("panel.png", np.concatenate([self.grab(2 * SIDE), np.concatenate(rows)], 1))
+        self.save("panel.png", _beside(self.grab(2 * SIDE), np.concatenate(rows)))
         self.save("findings-3d.png", image["1"])
         panel.ui.compareButton.click()
         panel.pump(seconds=0.3)
@@ -160,6 +160,12 @@ class Pictures:
     def close(self) -> None:
         self.panel.widget.cleanup()
         self.panel.pump(seconds=0.2)
+
+
+def _beside(panel: np.ndarray, views: np.ndarray) -> np.ndarray:
+    """Panel and views in one picture; below the views, where the panel is taller, the panel's own background."""
+    gap = np.broadcast_to(panel[-1, -1], (max(0, len(panel) - len(views)), views.shape[1], 3))
+    return np.concatenate([panel[: len(views) + len(gap)], np.concatenate([views, gap])], 1)
 
 
 def _resize(view, side: int) -> None:
