@@ -411,7 +411,8 @@ def browse(path: Path, profile: Path, *options: str) -> subprocess.CompletedProc
 @pytest.mark.parametrize("width", [1200, 500])
 def test_a_browser_shows_the_page_whole(page, page_directory, tmp_path, width):
     probed = tmp_path / "probed.html"
-    probed.write_text(page.replace("style-src", "script-src 'unsafe-inline'; style-src").replace("</body>", PROBE), encoding="utf-8")
+    scripted = page.replace("style-src", "script-src 'unsafe-inline'; style-src").replace("</body>", PROBE)
+    probed.write_text(scripted, encoding="utf-8")
     done = browse(probed, tmp_path / "profile", f"--window-size={width},2000", "--dump-dom")
     seen = json.loads(re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL).group(1))
     assert seen["pictures"] > 15 and seen["broken"] == 0
