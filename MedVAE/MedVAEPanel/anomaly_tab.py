@@ -16,14 +16,14 @@ from .parameters import AnomalyParameters
 from .result_section import ResultSection
 from .scan_node import ROLE, placement, problem
 from .scan_status import ScanStatus
-from .tabs import Tab
-from .task_run import Running, TaskRun
+from .tabs import TaskTab
+from .task_run import TaskRun
 
 _SEED = 0
 _MODALITIES = {"flair", "dwi"}
 
 
-class AnomalyTab(Tab):
+class AnomalyTab(TaskTab):
     name = "anomaly"
     title = _("Anomalies")
     order = 10
@@ -48,10 +48,6 @@ class AnomalyTab(Tab):
         self.model = choices.ModelChoice(self, ui, lambda bundle: not _MODALITIES.isdisjoint(bundle["modality"]))
         self.bundles = self.model.bundles
         ui.sampleButton.connect("clicked(bool)", lambda *a: self._load_sample())
-
-    @property
-    def running(self) -> Running | None:
-        return self.run.running
 
     # --- Scene and parameters ----------------------------------------------------------------------------------------
 
@@ -104,10 +100,6 @@ class AnomalyTab(Tab):
     def _on_node_removed(self, caller, event, node) -> None:
         if self.running is not None and node is self.running.subject:
             self.run.cancel(_("The scan was removed, so its detection was cancelled."))
-
-    def on_offers(self) -> None:
-        self.model.on_offers(self.panel.offers)
-        self.run.update_button()
 
     # --- Detecting ---------------------------------------------------------------------------------------------------
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import qt
 from slicer.i18n import tr as _
+
+from .tables import set_columns, set_row
 
 
 class BiometryTable:
@@ -17,13 +18,7 @@ class BiometryTable:
         headers = [_("Measure"), _("Value"), _("SD"), _("Unit"), _("Percentile")]
         tips = ["", _("Mean over the samples"), _("Standard deviation over the samples: what the planes leave open"),
                 "", _("Of healthy fetuses of the gestational age given, after INTERGROWTH-21st")]  # fmt: skip
-        table.setColumnCount(len(headers))
-        table.setHorizontalHeaderLabels(headers)
-        for column, tip in enumerate(tips):
-            table.horizontalHeaderItem(column).setToolTip(tip)
-        header = table.horizontalHeader()
-        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        set_columns(table, headers, tips)
 
     def show(self, measures: Sequence[Mapping[str, Any]]) -> None:
         self.table.setRowCount(len(measures))
@@ -32,12 +27,7 @@ class BiometryTable:
             texts = (measure["title"][:1].upper() + measure["title"][1:], f"{measure['value']:.1f}",
                      f"{measure['std']:.2f}", measure["unit"],
                      _ordinal(percentile) if isinstance(percentile, float) else "–")  # fmt: skip
-            for column, text in enumerate(texts):
-                item = qt.QTableWidgetItem(text)
-                item.setToolTip(_interval(measure))
-                if column:
-                    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
-                self.table.setItem(index, column, item)
+            set_row(self.table, index, texts, _interval(measure))
 
 
 def _interval(measure: Mapping[str, Any]) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import qt
 from slicer.i18n import tr as _
 
 from . import display, segments
 from .anomaly_results import Result
 from .findings_node import position_now, rows
+from .tables import set_columns, set_row
 
 _SIDES = (("R", "L"), ("A", "P"), ("S", "I"))
 
@@ -23,13 +23,7 @@ class FindingsTable:
         headers = [_("Where"), _("ml"), _("Peak"), _("Mean"), _("Position (mm)")]
         tips = [_("Side and tissue; the rows are ordered by volume × mean score, worst first."), _("Volume"),
                 _("Highest anomaly score"), _("Mean anomaly score"), _("Where the score is highest, in the world")]
-        table.setColumnCount(len(headers))
-        table.setHorizontalHeaderLabels(headers)
-        for column, tip in enumerate(tips):
-            table.horizontalHeaderItem(column).setToolTip(tip)
-        header = table.horizontalHeader()
-        header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
-        header.setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        set_columns(table, headers, tips)
         table.connect("itemSelectionChanged()", self._choose)
         table.connect("cellClicked(int,int)", lambda row, column: self._choose())
 
@@ -46,11 +40,7 @@ class FindingsTable:
             dark = _(" (dark)") if row["polarity"] == "dark" else ""
             texts = (row["location"] + dark, f"{row['volume_ml']:.2f}", f"{row['peak']:.1f}", f"{row['mean']:.1f}",
                      in_words(place))  # fmt: skip
-            for column, text in enumerate(texts):
-                item = qt.QTableWidgetItem(text)
-                if column:
-                    item.setTextAlignment(qt.Qt.AlignRight | qt.Qt.AlignVCenter)
-                self.table.setItem(index, column, item)
+            set_row(self.table, index, texts)
         self.table.blockSignals(blocked)
         self.summary.text = self._summary(node)
 

@@ -16,8 +16,8 @@ from .plane_node import PLANES, PlaneSource, slice_node
 from .skull_parameters import SkullParameters
 from .skull_results import add_result
 from .skull_section import SkullSection
-from .tabs import Tab
-from .task_run import Running, TaskRun
+from .tabs import TaskTab
+from .task_run import TaskRun
 from .watch import Watch
 
 _SEED = 0
@@ -26,7 +26,7 @@ _DEFAULT_BUNDLE = "fetal-skull"
 _WEEKS = (14.0, 40.0)
 
 
-class SkullTab(Tab):
+class SkullTab(TaskTab):
     name = "skull"
     title = _("Fetal skull")
     order = 20
@@ -46,10 +46,6 @@ class SkullTab(Tab):
             self._missing, self.predict, self._on_parameters)  # fmt: skip
         self.model = choices.ModelChoice(self, ui, lambda bundle: bundle.get("model") in _MODELS, _DEFAULT_BUNDLE)
         ui.sampleButton.connect("clicked(bool)", lambda *a: self._load_sample())
-
-    @property
-    def running(self) -> Running | None:
-        return self.run.running
 
     # --- Scene and parameters ----------------------------------------------------------------------------------------
 
@@ -92,10 +88,6 @@ class SkullTab(Tab):
     def _on_node_removed(self, caller, event, node) -> None:
         if self.running is not None and node in self.running.subject:
             self.run.cancel(_("An image was removed, so the prediction was cancelled."))
-
-    def on_offers(self) -> None:
-        self.model.on_offers(self.panel.offers)
-        self.run.update_button()
 
     # --- What is chosen ----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import pkgutil
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import qt
 import slicer
@@ -84,6 +85,21 @@ class Tab:
 
     def cleanup(self) -> None:
         """The application closes, or the module is reloaded."""
+
+
+class TaskTab(Tab):
+    """A tab that computes one thing at a time. `setup` makes `run`, a `TaskRun`, and `model`, a `ModelChoice`."""
+
+    run: Any
+    model: Any
+
+    @property
+    def running(self):
+        return self.run.running
+
+    def on_offers(self) -> None:
+        self.model.on_offers(self.panel.offers)
+        self.run.update_button()
 
 
 def make_tabs(panel) -> list[Tab]:

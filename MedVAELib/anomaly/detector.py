@@ -32,7 +32,8 @@ class Detector:
             settings = bundle.calibration
             usable = len(shape) == 3 and all(n > 0 and n % 16 == 0 for n in shape) and spacing_mm > 0
             usable = usable and len(settings["tissue_weight"]) == len(TISSUES) and isinstance(settings["score"], dict)
-            usable = usable and all(Emphasis(**settings["emphasis"][modality]) for modality in ("flair", "dwi"))
+            for modality in ("flair", "dwi"):
+                Emphasis(**settings["emphasis"][modality])
             usable = usable and settings["fine_sigma_mm"] >= 0 and settings["coarse_sigma_mm"] >= 0
         except (KeyError, TypeError, ValueError):
             usable = False

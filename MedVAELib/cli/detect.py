@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import CohortError, UsageError
+from ..errors import UsageError
 from ..listening import cancelled_by_signals
 from ..progress import CancelToken, Progress
 from .listeners import progress_listener
+from .many import run_many
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
@@ -120,7 +121,6 @@ def _detect_many(
     cancel: CancelToken, quiet: bool, *, resume: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Every scan in its own folder, with one detector; an unusable scan does not keep the others from being done."""
-    from ..cohort import SUMMARY_FILE, run_cohort
 
     def told(row: CaseRow, result: Detection | None) -> None:
         if row.status == "failed":
@@ -130,19 +130,8 @@ def _detect_many(
         elif not quiet:
             print(f"{row.case}: {row.findings} findings, {row.volume_ml:g} ml in all")
 
-    options: dict[str, Any] = {"resume": resume, "progress": listener, "cancel": cancel, "told": told}
-    if scheduler:
-        from ..cohort.cluster import run_on_cluster
-
-        rows = run_on_cluster(cases, output, settings, scheduler, **options)
-    else:
-        rows = run_cohort(cases, output, settings, debug=debug, **options)
-    failed = sum(row.status == "failed" for row in rows)
-    if failed:
-        raise CohortError(f"{failed} of {len(rows)} scans failed, for the reasons above; "
-                          f"the results of the others and {SUMMARY_FILE} are in {output}.")
-    if not quiet:
-        print(f"Summary of {len(rows)} scans: {output / SUMMARY_FILE}")
+    run_many(cases, output, settings, scheduler, listener, cancel, told, "scans",
+             quiet=quiet, resume=resume, debug=debug)  # fmt: skip
 
 
 def _say(result: Detection, directory: Path, quiet: bool, outcome: Outcome | None = None) -> None:

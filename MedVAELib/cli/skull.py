@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import CohortError, UsageError
+from ..errors import UsageError
 from ..listening import cancelled_by_signals
 from ..progress import CancelToken, Progress
 from .listeners import progress_listener
+from .many import run_many
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
@@ -107,7 +108,6 @@ def _predict_many(
     cancel: CancelToken, quiet: bool, *, resume: bool, debug: bool,
 ) -> None:  # fmt: skip
     """Every head in its own folder, with one model; an unusable plane does not keep the others from being done."""
-    from ..cohort import SUMMARY_FILE, run_cohort
     from ..cohort.skull import read_skull_cases
 
     def told(row: SkullRow, result: SkullPrediction | None) -> None:
@@ -118,20 +118,8 @@ def _predict_many(
         if row.status == "done" and not quiet:
             print(f"{row.case}: HC {row.hc_mm:.0f} ± {row.hc_std_mm:.1f} mm from {row.planes}")
 
-    options: dict[str, Any] = {"resume": resume, "progress": listener, "cancel": cancel, "told": told}
-    cases = read_skull_cases(table)
-    if scheduler:
-        from ..cohort.cluster import run_on_cluster
-
-        rows = run_on_cluster(cases, output, settings, scheduler, **options)
-    else:
-        rows = run_cohort(cases, output, settings, debug=debug, **options)
-    failed = sum(row.status == "failed" for row in rows)
-    if failed:
-        raise CohortError(f"{failed} of {len(rows)} heads failed, for the reasons above; "
-                          f"the results of the others and {SUMMARY_FILE} are in {output}.")  # fmt: skip
-    if not quiet:
-        print(f"Summary of {len(rows)} heads: {output / SUMMARY_FILE}")
+    run_many(read_skull_cases(table), output, settings, scheduler, listener, cancel, told, "heads",
+             quiet=quiet, resume=resume, debug=debug)  # fmt: skip
 
 
 def _say(result: SkullPrediction, directory: Path, quiet: bool, sample: bool) -> None:

@@ -16,38 +16,28 @@ from torch import Tensor, nn
 from ..networks.skull import PLANE_COUNT, CorrelatedHead, GaussianHead, VolumeEncoder
 from .planes_to_skull import (
     Correlated,
+    LatentConfig,
     PlanesToSkull,
     balanced_divergence,
     draw_correlated,
     draw_gaussian,
-    kl_weight,
+    negative_bound,
     reconstruction_terms,
     repeat_samples,
 )
 
 
 @dataclass(frozen=True)
-class HCVAEConfig:
-    """features: per plane; width: channels of the finest feature maps; latent: latents per level; voxels: how many
-    independent voxels a volume counts for against the KL divergence; overlap: weight of 1 − Dice, in nats per voxel;
-    beta: weight of the KL divergence for the posterior after `warmup` steps; free_nats: KL per level that costs
-    nothing; prior: weight of the KL divergence for the prior, in nats per latent."""
+class HCVAEConfig(LatentConfig):
+    """latent: latents per level; free_nats: KL per level that costs nothing."""
 
-    features: int = 96
-    width: int = 24
     latent: int = 16
-    voxels: float = 60.0
-    overlap: float = 1.0
-    beta: float = 1.0
-    warmup: int = 200
     free_nats: float = 0.0
-    prior: float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.features, self.width, self.latent, self.voxels) < 1:
-            raise ValueError("features, width, latent and voxels must be positive")
-        if min(self.overlap, self.beta, self.warmup, self.free_nats) < 0 or self.prior <= 0:
-            raise ValueError("overlap, beta, warmup and free_nats must not be negative, and prior positive")
+        super().__post_init__()
+        if self.free_nats < 0:
+            raise ValueError("free_nats must not be negative")
 
 
 class HierarchicalCVAE(PlanesToSkull):
@@ -70,13 +60,10 @@ class HierarchicalCVAE(PlanesToSkull):
     def loss(
         self, planes: Tensor, present: Tensor, sdf: Tensor, generator: torch.Generator | None = None
     ) -> dict[str, Tensor]:
-        """Negative evidence lower bound per voxel, with the KL divergence divided by `voxels`.
+        """The negative evidence lower bound as `negative_bound` scales it, and its terms.
 
-        planes (B, 3, 96, 96), present (B, 3) bool, sdf (B, 1, 48, 48, 48) in voxels of the 96³ grid. Neighbouring
-        voxels of a smooth shape are not independent: summing the likelihood over all 110,592 would make the KL
-        divergence vanish beside it, so a volume counts for `voxels` independent ones:
-        loss = nll + overlap·(1 − Dice) + β·Σ KL(q‖p̄) / voxels + prior·Σ KL(q̄‖p) / latents, where a bar means that
-        no gradient reaches it (see balanced_divergence). Returns also "kl1" … "kl3" in nats per case.
+        planes (B, 3, 96, 96), present (B, 3) bool, sdf (B, 1, 48, 48, 48) in voxels of the 96³ grid. "kl1" … "kl3":
+        divergence per level in nats per case.
         """
         condition = self.encode_planes(planes, present)
         seen = torch.cat([self.volume(sdf), condition.flatten(1)], 1)
@@ -88,10 +75,8 @@ class HierarchicalCVAE(PlanesToSkull):
             code = torch.cat([code, draw_gaussian(posterior, generator)], 1)
         terms = reconstruction_terms(self.decode(code, condition), sdf)
         of_posterior, of_prior = torch.stack(divergences, 1)
-        beta = kl_weight(self.config.beta, self.config.warmup, self.updates)
-        divergence = beta * of_posterior.clamp(min=self.config.free_nats).sum() / self.config.voxels
-        divergence = divergence + self.config.prior * of_prior.sum() / code.shape[1]
-        loss = terms["nll"] + self.config.overlap * terms["overlap"] + divergence
+        paid = of_posterior.clamp(min=self.config.free_nats).sum()
+        loss = negative_bound(self.config, terms, paid, of_prior.sum(), code.shape[1], self.updates)
         if self.training:
             self.updates += 1
         return {"loss": loss, **terms} | {f"kl{level + 1}": kl for level, kl in enumerate(of_posterior)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,29 @@ Correlated = tuple[Tensor, Tensor]
 
 _SURFACE_SCALE = 3.0  # voxels of the 96³ grid: the weight of a voxel falls by e over this distance from the surface
 _BACKGROUND = 0.05  # what a voxel far from the surface still weighs
+
+
+@dataclass(frozen=True)
+class LatentConfig:
+    """What the variational models are told. features: per plane; width: channels of the finest feature maps; latent:
+    latents (per level, where there are several); voxels: how many independent voxels a volume counts for against the
+    KL divergence; overlap: weight of 1 − Dice, in nats per voxel; beta: weight of the KL divergence for the posterior
+    after `warmup` steps; prior: weight of the KL divergence for the prior, in nats per latent."""
+
+    features: int = 96
+    width: int = 24
+    latent: int = 48
+    voxels: float = 60.0
+    overlap: float = 1.0
+    beta: float = 1.0
+    warmup: int = 200
+    prior: float = 1.0
+
+    def __post_init__(self) -> None:
+        if min(self.features, self.width, self.latent, self.voxels) < 1:
+            raise ValueError("features, width, latent and voxels must be positive")
+        if min(self.overlap, self.beta, self.warmup) < 0 or self.prior <= 0:
+            raise ValueError("overlap, beta and warmup must not be negative, and prior positive")
 
 
 class PlanesToSkull(nn.Module):
@@ -103,9 +128,19 @@ def balanced_divergence(posterior: Gaussian, prior: Correlated) -> tuple[Tensor,
     return kl_divergence(posterior, fixed_prior), kl_divergence(fixed_posterior, prior)
 
 
-def kl_weight(beta: float, warmup: int, updates: Tensor) -> Tensor:
-    """β after `updates` training steps: a linear rise over `warmup` of them."""
-    return beta * ((updates + 1) / max(1, warmup)).clamp(max=1.0)
+def negative_bound(
+    config: LatentConfig, terms: dict[str, Tensor], of_posterior: Tensor, of_prior: Tensor, latents: int,
+    updates: Tensor,
+) -> Tensor:  # fmt: skip
+    """nll + overlap·(1 − Dice) + β·KL(q‖p̄) / voxels + prior·KL(q̄‖p) / latents, where a bar means that no gradient
+    reaches it (see balanced_divergence). β rises over `warmup` of the training steps, `updates` of which are done.
+
+    Neighbouring voxels of a smooth shape are not independent: summing the likelihood over all 110,592 would make the KL
+    divergence vanish beside it, so a volume counts for `voxels` independent ones.
+    """
+    beta = config.beta * ((updates + 1) / max(1, config.warmup)).clamp(max=1.0)
+    fit = terms["nll"] + config.overlap * terms["overlap"]
+    return fit + beta * of_posterior / config.voxels + config.prior * of_prior / latents
 
 
 def repeat_samples(condition: Tensor, samples: int) -> Tensor:

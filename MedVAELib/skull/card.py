@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from ..training.config import RunConfig
+from ..training.card import card, common_metadata, training_record
 from .config import OutlineRun, SkullRun
 
 ATLASES = [
@@ -35,7 +35,7 @@ def skull_metadata(
               "value_range": [0, 1]}  # fmt: skip
     volume = {"type": "signed distance", "num_channels": 1, "dtype": "float32", "spatial_shape": [48, 48, 48],
               "value_range": [-48, 48]}  # fmt: skip
-    return _common(config) | {
+    return common_metadata(config) | {
         "task": "Prediction of the fetal skull in 3D from standard planes of ultrasound",
         "description": "From the outlines of the head in one to three standard planes (axial, sagittal, coronal) to "
                        "the signed distance of the skull's outer surface, with samples of what the planes leave open.",
@@ -44,7 +44,7 @@ def skull_metadata(
             "model": config.model_name, "config": config.model_settings, "modality": ["ultrasound"],
             "grid": {"shape_zyx": [96, 96, 96], "edge_over_ofd": 1.3}, "intensity": {"outline": [0, 1]},
             "calibration": calibration, "training_data": ATLASES,
-            "results": {"training": _training(config, steps, seconds) | {"cases": config.data.cases,
+            "results": {"training": training_record(config, steps, seconds) | {"cases": config.data.cases,
                                                                          "planes": asdict(config.planes)}},
         },
     }  # fmt: skip
@@ -62,37 +62,7 @@ def skull_card(metadata: dict[str, object]) -> str:
         "on:", "", "| planes | " + " | ".join(f"{level:.0%}" for level in levels) + " |",
         "|---" * (1 + len(levels)) + "|", *rows,
     ]  # fmt: skip
-    return _card("fetal-skull", metadata, table, SKULL_LIMITS)
-
-
-def _common(config: RunConfig) -> dict[str, object]:
-    return {
-        "version": config.bundle.version, "changelog": {config.bundle.version: "first release"},
-        "required_packages_version": {}, "authors": "MedVAE contributors", "copyright": "Apache-2.0",
-        "intended_use": "Research use only.",
-    }  # fmt: skip
-
-
-def _training(config: RunConfig, steps: int, seconds: float) -> dict[str, object]:
-    return {"steps": steps, "batch": config.trainer.batch, "hours": round(seconds / 3600, 2)}
-
-
-def _card(name: str, metadata: dict[str, object], middle: list[str], limits: str) -> str:
-    medvae = metadata["medvae"]
-    training = medvae["results"]["training"]
-    lines = [
-        f"# {name} {metadata['version']}", "", str(metadata["description"]), "", "## Training", "",
-        f"Model `{medvae['model']}`, {training['steps']} steps of {training['batch']}, {training['hours']} hours. "
-        f"{training.get('note', '')}".strip(), "", "| data | source | licence | used for |", "|---|---|---|---|",
-    ]  # fmt: skip
-    lines += [f"| {d['name']} | {d['source']} | {d['licence']} | {d['used_for']} |" for d in medvae["training_data"]]
-    lines += ["", *middle, "", "## Measured", ""]
-    tables = {title: text for title, text in medvae["results"].items() if isinstance(text, str)}
-    if not tables:
-        lines.append("Not measured yet: run `medvae evaluate`.")
-    for title, text in tables.items():
-        lines += [f"### {title}", "", text, ""]
-    return "\n".join([*lines, "", "## Limits", "", limits, ""])
+    return card("fetal-skull", metadata, SKULL_LIMITS, table)
 
 
 OUTLINE_LIMITS = """\
@@ -114,7 +84,7 @@ def outline_metadata(config: OutlineRun, steps: int, seconds: float) -> dict[str
     outline = {"type": "logits", "num_channels": 1, "dtype": "float32", "spatial_shape": side,
                "value_range": [-20, 20]}  # fmt: skip
     real = [HC18_ENTRY] if config.data.hc18 and config.mix.real > 0 else []
-    return _common(config) | {
+    return common_metadata(config) | {
         "task": "Outline of the fetal head in a standard plane of ultrasound",
         "description": "From an ultrasound plane to the filled outline of the fetal head on it, and to how sure it is "
                        "that there is one.",
@@ -123,11 +93,11 @@ def outline_metadata(config: OutlineRun, steps: int, seconds: float) -> dict[str
             "model": config.model_name, "config": config.model_settings, "modality": ["ultrasound"],
             "grid": {"shape_yx": side}, "intensity": {"grey": [0, 1]}, "calibration": {},
             "training_data": ATLASES + real,
-            "results": {"training": _training(config, steps, seconds) | {"mix": asdict(config.mix)}},
+            "results": {"training": training_record(config, steps, seconds) | {"mix": asdict(config.mix)}},
         },
     }  # fmt: skip
 
 
 def outline_card(metadata: dict[str, object]) -> str:
     """The README.md of an outline network's bundle, in Markdown."""
-    return _card("head-outline", metadata, [], OUTLINE_LIMITS)
+    return card("head-outline", metadata, OUTLINE_LIMITS)

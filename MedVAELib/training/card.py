@@ -1,0 +1,58 @@
+"""What the metadata and the model cards of all bundles have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ..bundle import Bundle, load_bundle, save_bundle
+from .config import RunConfig
+
+
+def common_metadata(config: RunConfig) -> dict[str, object]:
+    """The entries that every task's bundle has alike."""
+    return {
+        "version": config.bundle.version, "changelog": {config.bundle.version: "first release"},
+        "required_packages_version": {}, "authors": "MedVAE contributors", "copyright": "Apache-2.0",
+        "intended_use": "Research use only.",
+    }  # fmt: skip
+
+
+def training_record(config: RunConfig, steps: int, seconds: float) -> dict[str, object]:
+    """How long a model was trained, for `results`."""
+    return {"steps": steps, "batch": config.trainer.batch, "hours": round(seconds / 3600, 2)}
+
+
+def card(name: str, metadata: dict[str, object], limits: str, middle: Sequence[str] = ()) -> str:
+    """The README.md of a bundle, in Markdown; middle: lines between the training data and what was measured."""
+    medvae = metadata["medvae"]
+    training = medvae["results"]["training"]
+    lines = [
+        f"# {name} {metadata['version']}", "", str(metadata["description"]), "", "## Training", "",
+        f"Model `{medvae['model']}`, {training['steps']} steps of {training['batch']}, {training['hours']} hours. "
+        f"{training.get('note', '')}".strip(), "", "| data | source | licence | used for |", "|---|---|---|---|",
+    ]  # fmt: skip
+    lines += [f"| {d['name']} | {d['source']} | {d['licence']} | {d['used_for']} |" for d in medvae["training_data"]]
+    lines += ["", *middle, *([""] if middle else []), "## Measured", ""]
+    tables = {title: text for title, text in medvae["results"].items() if isinstance(text, str)}
+    if not tables:
+        lines.append("Not measured yet: run `medvae evaluate`.")
+    for title, text in tables.items():
+        lines += [f"### {title}", "", text, ""]
+    return "\n".join([*lines, "", "## Limits", "", limits, ""])
+
+
+def attach_results(
+    bundle: str | Path | Bundle, tables: dict[str, str], write_card: Callable[[dict[str, object]], str], note: str = ""
+) -> Bundle:
+    """Writes measured tables (Markdown, by title) and a note on training into a bundle's metadata and card.
+
+    write_card: the task's own, from metadata to README.md.
+    """
+    bundle = load_bundle(bundle)
+    metadata = {key: value for key, value in bundle.metadata.items() if not key.endswith("_version")}
+    results = {**metadata["medvae"]["results"], **tables}
+    results["training"] = {**results["training"], **({"note": note} if note else {})}
+    metadata["medvae"] = {**metadata["medvae"], "results": results}
+    metadata["required_packages_version"] = bundle.metadata["required_packages_version"]
+    return save_bundle(bundle.path, metadata, bundle.state_dict(), write_card(metadata))
