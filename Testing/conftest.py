@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
+_TEXT = locale.setlocale(locale.LC_CTYPE)
+
+
+@pytest.fixture(autouse=True)
+def text_stays_text():
+    """SimpleITK's DICOM writer, which only tests use, leaves the process in the C locale, where text is ASCII."""
+    locale.setlocale(locale.LC_CTYPE, _TEXT)
+    yield
+    locale.setlocale(locale.LC_CTYPE, _TEXT)
+
 
 ROOT = Path(__file__).resolve().parents[1]
 
