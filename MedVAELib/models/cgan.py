@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.func import functional_call
 
 from ..networks.skull import PLANE_COUNT, ShapeCritic
-from .planes_to_skull import PlanesToSkull, reconstruction_terms, standard_normal
+from .gaussians import standard_normal
+from .planes_to_skull import PlanesToSkull, reconstruction_terms
+from .registry import register
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class CGANConfig:
             raise ValueError("features, width and noise must be positive, overlap and adversarial not negative")
 
 
+@register("cgan")
 class ConditionalGAN(PlanesToSkull):
     """The generator and its critic, with both objectives in one loss."""
 

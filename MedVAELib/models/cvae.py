@@ -6,18 +6,20 @@ import torch
 from torch import Tensor
 
 from ..networks.skull import PLANE_COUNT, CorrelatedHead, GaussianHead, VolumeEncoder
+from .gaussians import draw_gaussian
 from .planes_to_skull import (
     LatentConfig,
     PlanesToSkull,
     balanced_divergence,
     draw_correlated,
-    draw_gaussian,
     negative_bound,
     reconstruction_terms,
     repeat_samples,
 )
+from .registry import register
 
 
+@register("cvae")
 class ConditionalVAE(PlanesToSkull):
     """The network with its objective and its samples."""
 

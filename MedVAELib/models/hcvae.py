@@ -14,17 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.skull import PLANE_COUNT, CorrelatedHead, GaussianHead, VolumeEncoder
+from .gaussians import draw_gaussian
 from .planes_to_skull import (
     Correlated,
     LatentConfig,
     PlanesToSkull,
     balanced_divergence,
     draw_correlated,
-    draw_gaussian,
     negative_bound,
     reconstruction_terms,
     repeat_samples,
 )
+from .registry import register
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class HCVAEConfig(LatentConfig):
             raise ValueError("free_nats must not be negative")
 
 
+@register("hcvae")
 class HierarchicalCVAE(PlanesToSkull):
     """The network with its objective and its samples."""
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..networks.head_outline import HeadOutlineNet
+from .registry import register
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class HeadOutlineConfig:
             raise ValueError("width must be positive, overlap and head not negative")
 
 
+@register("head_outline")
 class HeadOutline(HeadOutlineNet):
     """The network with its training objective."""
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..networks.healthy_anatomy import HealthyAnatomyNet
+from .registry import register
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class HealthyAnatomyConfig:
             raise ValueError("classes, width and latent must be positive and beta not negative")
 
 
+@register("healthy_anatomy")
 class HealthyAnatomyVAE(HealthyAnatomyNet):
     """The network with its training objective."""
 

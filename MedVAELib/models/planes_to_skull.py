@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.skull import SDF_RANGE, PlaneSetEncoder, ShapeDecoder
+from .gaussians import Gaussian, standard_normal
 
-Gaussian = tuple[Tensor, Tensor]
-"""Mean and log-variance, (B, Z) each."""
 Correlated = tuple[Tensor, Tensor]
 """Mean (B, Z) and lower-triangular factor (B, Z, Z) of the covariance."""
 
@@ -90,22 +89,11 @@ def reconstruction_terms(predicted: Tensor, sdf: Tensor) -> dict[str, Tensor]:
     return {"nll": 0.5 * (square_error + 1e-4).log(), "overlap": 1 - dice.mean(), "rms": square_error.sqrt()}
 
 
-def draw_gaussian(gaussian: Gaussian, generator: torch.Generator | None) -> Tensor:
-    """A sample of independent latents."""
-    mean, log_variance = gaussian
-    return mean + standard_normal(mean.shape, generator, mean.device) * (0.5 * log_variance).exp()
-
-
 def draw_correlated(prior: Correlated, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
     """A sample of correlated latents; `temperature` multiplies their standard deviations."""
     mean, factor = prior
     noise = standard_normal(mean.shape, generator, mean.device)
     return mean + temperature * torch.einsum("bij,bj->bi", factor, noise)
-
-
-def standard_normal(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
-    """Noise on `device`, drawn where the generator lives: one on the CPU gives the same noise on every device."""
-    return torch.randn(shape, generator=generator, device=generator.device if generator else device).to(device)
 
 
 def kl_divergence(posterior: Gaussian, prior: Correlated) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..networks.skull import PLANE_COUNT, PlaneSetEncoder, ShapeDecoder, VolumeEncoder
 from .planes_to_skull import reconstruction_terms
+from .registry import register
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class TLNetConfig:
             raise ValueError("features, width and embedding must be positive, overlap and agreement not negative")
 
 
+@register("tlnet")
 class TLNet(nn.Module):
     """The network with its objective. It is deterministic: all samples are the same."""
 
