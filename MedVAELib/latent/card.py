@@ -1,0 +1,61 @@
+"""Metadata and model cards of the bundles that the task images makes."""
+
+from __future__ import annotations
+
+from ..training.card import card, common_metadata, training_record
+from .config import ImagesRun
+from .statistics import LatentStatistics
+
+LIMITS = """\
+- It knows the images it was trained on; what it makes of others means little.
+- Latents have no meaning of their own: what one shows, and what labels seem to be separable by, may come from scanner,
+  protocol or preparation. `medvae latent classify` checks that.
+- What it draws is no patient's image. Few training images may be remembered: compare samples with their nearest ones.
+- Research use only. Not a medical device."""
+CONVENTION = {
+    "unit": "0 to 1 as prepared", "byte": "divided by 255",
+    "percentile": "each image clipped to 0 … its 99.5th percentile and divided by that",
+}  # fmt: skip
+
+
+def images_metadata(
+    config: ImagesRun, shape: tuple[int, ...], spacing_mm: tuple[float, ...] | None, scaling: str,
+    statistics: LatentStatistics, measured: dict[str, float], counts: dict[str, int], steps: int, seconds: float,
+) -> dict[str, object]:  # fmt: skip
+    """Everything `save_bundle` needs but the weights. scaling: what it was in the end; measured: on the validation
+    images; counts: images and patients by part."""
+    image = {"type": "image", "modality": config.data.modality, "num_channels": 1, "dtype": "float32",
+             "spatial_shape": list(shape), "value_range": [0, 1]}  # fmt: skip
+    data = config.data
+    return common_metadata(config) | {
+        "task": "Autoencoder of images: reconstructions, latents, samples",
+        "description": f"A {config.model_name} of images of {' × '.join(map(str, shape))} voxels.",
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": image}},
+        "medvae": {
+            "model": config.model_name, "config": {**config.model_settings, "shape": list(shape)},
+            "modality": [data.modality], "calibration": {},
+            "grid": {"shape": list(shape), "spacing_mm": None if spacing_mm is None else list(spacing_mm),
+                     "fit": data.fit, "preparation": data.preparation},
+            "intensity": {"range": [0, 1], "scaling": scaling, "convention": CONVENTION[scaling]},
+            "latents": statistics.plain(),
+            "training_data": [{"name": data.name or data.source, "source": data.citation or data.source,
+                               "licence": data.licence, "used_for": "weights"}],
+            "results": {"training": training_record(config, steps, seconds) | counts,
+                        "Validation images": _table(measured)},
+        },
+    }  # fmt: skip
+
+
+def images_card(config: ImagesRun, metadata: dict[str, object]) -> str:
+    """The README.md of a bundle, in Markdown."""
+    latents = metadata["medvae"]["latents"]
+    lines = ["## Latents", "", f"{len(latents['mean'])} latents, over {latents['count']} training images."]
+    if latents["labels"]:
+        lines += ["", "| label | training images |", "|---|---|"]
+        lines += [f"| {label} | {part['count']} |" for label, part in latents["labels"].items()]
+    return card(config.bundle.name, metadata, LIMITS, lines)
+
+
+def _table(measured: dict[str, float]) -> str:
+    rows = [f"| {name} | {value:.5g} |" for name, value in measured.items()]
+    return "\n".join(["| measure | value |", "|---|---|", *rows])

@@ -1,0 +1,212 @@
+"""A trained image autoencoder, ready to use: arrays and scans in, latents and images out, on whatever the machine has.
+
+    latents = load_latent_model("vae-8")
+    prepared = latents.prepare(Scan.read("flair.nii.gz"))
+    mean, log_variance = latents.encode(prepared.image[None])
+    mean[0, 3] += 2.0
+    moved = prepared.to_scan(latents.decode(mean)[0, 0])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..bundle import Bundle, load_bundle
+from ..errors import BundleError, InputError, UsageError
+from ..inference.ladder import PlacedModel
+from ..models import MODELS, build_model
+from ..models.autoencoder import ImageAutoencoder
+from ..preprocessing.image_form import ImageForm
+from ..progress import CancelToken, Progress, no_progress
+from ..scan import Scan
+from .statistics import LatentStatistics
+
+PLAIN = "plain"
+"""Name of the preparation that needs nothing but the image (see `preprocessing.image_form`)."""
+_AT_ONCE = 16
+_DRAWN_AT_ONCE = 8  # fixed, so that the draws of a seed do not depend on the machine
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """image: (1, *shape) float32 in 0…1, as the model takes it. to_scan: brings an array (*shape), such as `image[0]`
+    or a decoded one, onto the scan's grid as a float32 SimpleITK image in the same 0…1."""
+
+    image: NDArray[np.float32]
+    to_scan: Callable[[NDArray[np.float32]], sitk.Image]
+
+
+class LatentModel(PlacedModel):
+    """Encoder, decoder and statistics of one bundle. Arrays are float32; latents come as the model shapes them."""
+
+    def __init__(self, bundle: Bundle, device: str = "auto", log: Callable[[str], None] | None = None):
+        # float32 everywhere: these images are small, and latents are compared with one another.
+        super().__init__(device, "float32", log)
+        bundle.require_model(MODELS)
+        model, state = build_model(bundle.model, bundle.config), bundle.state_dict()
+        if not isinstance(model, ImageAutoencoder):
+            raise BundleError(f"The bundle {bundle.name} holds a {bundle.model}, which is no autoencoder of images: "
+                              "choose a bundle that 'medvae train' made for the task images.")
+        bundle.require_fit(state, model.state_dict())
+        model.load_state_dict(state)
+        self.bundle, self.statistics = bundle, _statistics(bundle)
+        medvae = bundle.metadata["medvae"]
+        self.preparation = str(medvae["grid"].get("preparation", PLAIN))
+        self.spacing_mm: tuple[float, ...] | None = _spacing(medvae["grid"])
+        self.form = _form(bundle, model.shape)
+        self.shape, self.latent_shape, self.variational = model.shape, model.latent_shape, model.variational
+        self.load(model)
+
+    @property
+    def model(self) -> ImageAutoencoder:
+        """The model where it computes now, in evaluation mode."""
+        return self._model
+
+    # ---- images and latents ----
+
+    def encode(
+        self, images: NDArray[np.float32], progress: Progress = no_progress, cancel: CancelToken | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """images (N, 1, *shape) in 0…1 → mean and log-variance (N, *latent_shape); None for the latter if the model
+        is not variational. Raises InputError for another shape, Cancelled, DeviceMemoryError."""
+        self._check_images(images)
+        parts = self._in_batches(lambda batch: self._model.encode(batch), images, progress, cancel)
+        mean = np.concatenate([part[0] for part in parts])
+        return mean, np.concatenate([part[1] for part in parts]) if self.variational else None
+
+    def decode(
+        self, latents: NDArray[np.float32], progress: Progress = no_progress, cancel: CancelToken | None = None
+    ) -> NDArray[np.float32]:
+        """latents (N, *latent_shape), or flattened (N, Z) → images (N, 1, *shape) in 0…1."""
+        latents = np.asarray(latents, np.float32).reshape(-1, *self.latent_shape)
+        return np.concatenate(self._in_batches(lambda batch: (self._model.decode(batch),), latents, progress, cancel,
+                                               first=True))  # fmt: skip
+
+    def reconstruct(
+        self, images: NDArray[np.float32], progress: Progress = no_progress, cancel: CancelToken | None = None
+    ) -> NDArray[np.float32]:
+        """images (N, 1, *shape) → what their posterior's mean stands for, the same shape."""
+        self._check_images(images)
+        return np.concatenate(self._in_batches(lambda batch: (self._model.reconstruct(batch),), images, progress,
+                                               cancel, first=True))  # fmt: skip
+
+    def kl_per_latent(
+        self, images: NDArray[np.float32], progress: Progress = no_progress, cancel: CancelToken | None = None
+    ) -> NDArray[np.float32] | None:
+        """images (N, 1, *shape) → KL divergence in nats (N, *latent_shape), None if the model is not variational."""
+        self._check_images(images)
+        if not self.variational:
+            return None
+        return np.concatenate(self._in_batches(lambda batch: (self._model.kl_per_latent(batch),), images, progress,
+                                               cancel, first=True))  # fmt: skip
+
+    def sample(
+        self, count: int, seed: int = 0, label: str | None = None, progress: Progress = no_progress,
+        cancel: CancelToken | None = None,
+    ) -> NDArray[np.float32]:  # fmt: skip
+        """`count` new images (count, 1, *shape): the model's own samples or, with a label, decoded latents drawn from
+        the Gaussian of that label's training images. The first n of a seed are the same for every count ≥ n."""
+        self._check_count(count)
+        if label is not None:
+            return self.decode(self.draw(count, seed, label), progress, cancel)
+        cancel, drawn = cancel or CancelToken(), []
+        for start in range(0, count, _DRAWN_AT_ONCE):
+            cancel.check()
+            drawn.append(self._attempt(lambda start=start: self._drawn(_seed_of(seed, start)), batched=False))
+            done = min(start + _DRAWN_AT_ONCE, count)
+            progress("sampling", done / count, f"{done} of {count} samples")
+        return np.concatenate(drawn)[:count]
+
+    def draw(self, count: int, seed: int, label: str) -> NDArray[np.float32]:
+        """Latents (count, *latent_shape) from the Gaussian of a label. Raises UsageError for an unknown label."""
+        self._check_count(count)
+        if label not in self.statistics.labels:
+            known = ", ".join(self.statistics.labels) or "none"
+            raise UsageError(f"The bundle {self.bundle.name} knows no label '{label}' (it has {known}).")
+        moments = self.statistics.labels[label]
+        noise = [np.random.default_rng((seed, i)).standard_normal(len(moments.mean)) for i in range(count)]
+        flat = moments.mean + moments.std * np.array(noise, np.float32).reshape(count, -1)
+        return flat.astype(np.float32).reshape(count, *self.latent_shape)
+
+    # ---- scans ----
+
+    def prepare(
+        self, scan: Scan, progress: Progress = no_progress, cancel: CancelToken | None = None
+    ) -> Prepared:
+        """A scan as the model takes it, by the preparation it was trained with, and the way back. Raises InputError
+        for a scan that cannot be brought into that form."""
+        if self.preparation == PLAIN:
+            image = self.form.apply(scan.image, scan.name)
+            return Prepared(image[None], lambda array: self.form.restored(array, scan.image))
+        if self.preparation == "mni-4mm":
+            from ..preprocessing.published import prepare_published
+
+            made = prepare_published(scan, progress=progress, cancel=cancel)
+            return Prepared(np.asarray(made.image, np.float32)[None], made.to_scan)
+        raise InputError(f"{scan.name} is a whole scan, and the bundle {self.bundle.name} works on {self.preparation}: "
+                         f"make them with 'medvae prepare --preparation {self.preparation}'.")
+
+    # ---- inside ----
+
+    def _drawn(self, seed: int) -> NDArray[np.float32]:
+        return self._model.sample(_DRAWN_AT_ONCE, torch.Generator().manual_seed(seed)).float().cpu().numpy()
+
+    def _in_batches(self, work: Callable[[Tensor], tuple[Tensor | None, ...]], values: NDArray[np.float32],
+                    progress: Progress, cancel: CancelToken | None, first: bool = False) -> list:  # fmt: skip
+        """work(batch) for every batch of (N, …), results as float32 arrays; `first`: of the first one alone."""
+        cancel, results = cancel or CancelToken(), []
+        for start in range(0, len(values), _AT_ONCE):
+            cancel.check()
+            part = torch.from_numpy(np.ascontiguousarray(values[start : start + _AT_ONCE], np.float32))
+            made = self._attempt(lambda part=part: work(part.to(self.device)), batched=False)
+            arrays = [None if tensor is None else tensor.float().cpu().numpy() for tensor in made]
+            results.append(arrays[0] if first else arrays)
+            done = min(start + _AT_ONCE, len(values))
+            progress("computing", done / len(values), f"{done} of {len(values)} images")
+        return results
+
+    def _check_count(self, count: int) -> None:
+        if count < 1:
+            raise UsageError(f"{count} images cannot be drawn: ask for at least 1.")
+
+    def _check_images(self, images: NDArray[np.float32]) -> None:
+        if images.shape[1:] != (1, *self.shape):
+            raise InputError(f"The bundle {self.bundle.name} takes images of shape {list(self.shape)}, not "
+                             f"{list(images.shape[2:])}: prepare them for it.")  # fmt: skip
+
+
+def load_latent_model(
+    bundle: str | Path | Bundle, device: str = "auto", log: Callable[[str], None] | None = None
+) -> LatentModel:
+    """The model of a bundle, by its name or folder. Raises BundleError for one that is missing, damaged or of another
+    task, UsageError for a device that is not there."""
+    return LatentModel(load_bundle(bundle), device, log)
+
+
+def _statistics(bundle: Bundle) -> LatentStatistics:
+    return LatentStatistics.of_plain(bundle.metadata["medvae"].get("latents"), f"The bundle {bundle.name}")
+
+
+def _spacing(grid: dict[str, object]) -> tuple[float, ...] | None:
+    spacing = grid.get("spacing_mm")
+    return None if spacing is None else tuple(float(value) for value in spacing)
+
+
+def _form(bundle: Bundle, shape: tuple[int, ...]) -> ImageForm:
+    medvae = bundle.metadata["medvae"]
+    try:
+        return ImageForm(shape, medvae["grid"].get("fit", "exact"), medvae["intensity"].get("scaling", "unit"))
+    except ValueError as error:
+        raise BundleError(f"The metadata of {bundle.name} are damaged ({error}): get the bundle again.") from error
+
+
+def _seed_of(seed: int, start: int) -> int:
+    return int(np.random.SeedSequence((seed, start)).generate_state(1, np.uint64)[0] >> np.uint64(1))

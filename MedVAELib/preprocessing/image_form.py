@@ -1,0 +1,139 @@
+"""The plain preparation: images of any kind as arrays of one shape in 0…1, and arrays of that shape back on their grid.
+
+Volumes are turned first so that their axes run as in `geometry`: z inferior → superior, y posterior → anterior,
+x left → right. Pictures stay as they are stored.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .geometry import SMOOTHING
+
+FITS = ("exact", "crop", "stretch")
+SCALINGS = ("auto", "unit", "byte", "percentile")
+PERCENTILE = 99.5
+_UNIT_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True)
+class ImageForm:
+    """shape: (y, x) or (z, y, x) in voxels. fit: "exact" takes only images of that shape, "crop" cuts or pads with 0
+    around the middle, "stretch" brings the whole field of view onto it. scaling: "unit" values lie in 0…1 already,
+    "byte" divides by 255, "percentile" clips each image to 0 … its 99.5th percentile and divides by that, "auto" is
+    one of these, decided once for all images of a set (see `choose_scaling`)."""
+
+    shape: tuple[int, ...]
+    fit: str = "exact"
+    scaling: str = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(int(side) for side in self.shape))
+        if len(self.shape) not in (2, 3) or min(self.shape) < 1:
+            raise ValueError(f"shape must have 2 or 3 positive sides, not {list(self.shape)}")
+        if self.fit not in FITS or self.scaling not in SCALINGS:
+            raise ValueError(f"fit must be one of {', '.join(FITS)}, scaling one of {', '.join(SCALINGS)}")
+
+    def with_scaling(self, scaling: str) -> ImageForm:
+        return replace(self, scaling=scaling)
+
+    def apply(self, image: sitk.Image, name: str) -> NDArray[np.float32]:
+        """The image as (*shape) in 0…1. Raises InputError, naming it as `name`, for another shape, or another range
+        than its scaling allows."""
+        return scaled(self.fitted(image, name), self.scaling, name)
+
+    def fitted(self, image: sitk.Image, name: str) -> NDArray[np.float32]:
+        """The image as (*shape) in its own intensities."""
+        image = as_dimensions(turned(image), len(self.shape), name)
+        if image.GetSize() == self.shape[::-1]:
+            return sitk.GetArrayFromImage(image).astype(np.float32)
+        if self.fit == "exact":
+            found = " × ".join(map(str, image.GetSize()[::-1]))
+            raise InputError(f"{name} has {found} voxels where {' × '.join(map(str, self.shape))} are asked for: "
+                             "set fit to crop or stretch, or prepare the images first.")
+        return sitk.GetArrayFromImage(_onto(_smoothed(image, self.grid(image)), self.grid(image)))
+
+    def grid(self, image: sitk.Image) -> sitk.Image:
+        """The empty grid of this shape that an image, turned and of as many axes, is resampled to."""
+        old, new = np.array(image.GetSize(), float), np.array(self.shape[::-1], float)
+        spacing = np.array(image.GetSpacing()) * (old / new if self.fit == "stretch" else 1.0)
+        grid = sitk.Image([int(n) for n in new], sitk.sitkUInt8)
+        grid.SetSpacing(spacing.tolist())
+        grid.SetDirection(image.GetDirection())
+        middle = np.array(image.TransformContinuousIndexToPhysicalPoint(((old - 1) / 2).tolist()))
+        axes = np.array(image.GetDirection()).reshape(len(new), len(new))
+        grid.SetOrigin((middle - axes @ (spacing * (new - 1) / 2)).tolist())
+        return grid
+
+    def restored(self, array: NDArray[np.float32], image: sitk.Image) -> sitk.Image:
+        """An array (*shape) on the very grid of the image that it was made from or stands for, in the array's units;
+        0 where that grid reaches beyond it."""
+        plane_or_volume = as_dimensions(turned(image), len(self.shape), "the image")
+        made = sitk.GetImageFromArray(np.ascontiguousarray(array, np.float32))
+        made.CopyInformation(self.grid(plane_or_volume))
+        if len(self.shape) < image.GetDimension():  # a volume of one slice
+            made = sitk.JoinSeries(made)
+            made.CopyInformation(image)
+        return _onto(made, image)
+
+
+def choose_scaling(ranges: Sequence[tuple[float, float]], all_bytes: bool) -> str:
+    """What "auto" means for a set, from every image's (minimum, maximum) and whether all are stored in 8 bits: "unit"
+    if no value lies outside 0…1, else "byte" for 8-bit images, else "percentile"."""
+    if all(low >= -_UNIT_TOLERANCE and high <= 1 + _UNIT_TOLERANCE for low, high in ranges) and not all_bytes:
+        return "unit"
+    return "byte" if all_bytes else "percentile"
+
+
+def scaled(values: NDArray[np.float32], scaling: str, name: str) -> NDArray[np.float32]:
+    """Intensities in 0…1 as "unit", "byte" or "percentile" say. Raises InputError, naming the image as `name`."""
+    if scaling == "percentile":
+        top = float(np.percentile(values, PERCENTILE))
+        if not top > 0:
+            raise InputError(f"{name} is empty: {PERCENTILE:g} % of its voxels are not above 0.")
+        return np.clip(values / top, 0, 1, dtype=np.float32)
+    values = values / 255 if scaling == "byte" else values
+    low, high = float(values.min()), float(values.max())
+    if low < -_UNIT_TOLERANCE or high > 1 + _UNIT_TOLERANCE:
+        raise InputError(f"{name} has intensities from {low:.4g} to {high:.4g} where 0 to 1 are asked for: "
+                         "set scaling to percentile, or prepare the images first.")
+    return np.clip(values, 0, 1, dtype=np.float32)
+
+
+def turned(image: sitk.Image) -> sitk.Image:
+    """A volume with its axes in the order and directions stated above, nearest to the patient's; a picture as it is."""
+    return sitk.DICOMOrient(image, "RAS") if image.GetDimension() == 3 and image.GetSize()[2] > 1 else image
+
+
+def as_dimensions(image: sitk.Image, dimensions: int, name: str) -> sitk.Image:
+    """The image with 2 or 3 axes: a volume of one slice is a picture. Raises InputError where that is not so."""
+    if image.GetDimension() == dimensions and (dimensions == 2 or image.GetSize()[2] > 1):
+        return image
+    if image.GetDimension() == 3 and dimensions == 2 and image.GetSize()[2] == 1:
+        return image[:, :, 0]
+    if dimensions == 3:
+        raise InputError(f"{name} is a picture, and volumes are asked for: give volumes, or a shape of two sides.")
+    raise InputError(f"{name} is a volume of {image.GetSize()[-1]} slices, and pictures are asked for: "
+                     "make slices with 'medvae prepare --preparation slices', or give a shape of three sides.")
+
+
+def _smoothed(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    """Without what the coarser grid cannot show, along each axis where it is coarser."""
+    image = sitk.Cast(image, sitk.sitkFloat32)
+    for axis, (fine, coarse) in enumerate(zip(image.GetSpacing(), grid.GetSpacing(), strict=True)):
+        if coarse > 1.01 * fine and image.GetSize()[axis] >= 4:
+            sigma = SMOOTHING * math.sqrt(coarse**2 - fine**2)
+            image = sitk.RecursiveGaussian(image, sigma, direction=axis)
+    return image
+
+
+def _onto(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    return sitk.Resample(image, grid, sitk.Transform(image.GetDimension(), sitk.sitkIdentity), sitk.sitkLinear, 0.0,
+                         sitk.sitkFloat32)  # fmt: skip

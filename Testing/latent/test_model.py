@@ -1,0 +1,96 @@
+"""LatentModel: what goes in and out, that draws depend on the seed alone, and the way back to a scan's grid."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
+from MedVAELib.latent.model import load_latent_model
+from MedVAELib.progress import CancelToken
+from MedVAELib.scan import Scan
+
+from .bundles import image_bundle
+
+
+@pytest.fixture(scope="module")
+def latents(tmp_path_factory):
+    return load_latent_model(image_bundle(tmp_path_factory.mktemp("bundle") / "tiny"), "cpu")
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    bundle = image_bundle(tmp_path_factory.mktemp("bundle") / "tiny3d", shape=(16, 24, 16), fit="stretch",
+                          scaling="percentile")  # fmt: skip
+    return load_latent_model(bundle, "cpu")
+
+
+def noise(count, shape=(16, 16), seed=0):
+    return np.random.default_rng(seed).random((count, 1, *shape), np.float32)
+
+
+def test_encode_decode(latents):
+    images = noise(19)
+    mean, log_variance = latents.encode(images)
+    assert mean.shape == log_variance.shape == (19, 3)
+    assert latents.kl_per_latent(images).shape == (19, 3)
+    decoded = latents.decode(mean)
+    assert decoded.shape == images.shape and 0 <= decoded.min() < decoded.max() <= 1
+    assert np.array_equal(decoded, latents.reconstruct(images))
+    assert np.allclose(latents.encode(images[:1])[0], mean[:1], atol=1e-5)
+
+
+def test_samples_depend_on_the_seed_alone(latents):
+    ten = latents.sample(10, seed=3)
+    assert ten.shape == (10, 1, 16, 16)
+    assert np.array_equal(ten[:4], latents.sample(4, seed=3))
+    assert not np.array_equal(ten, latents.sample(10, seed=4))
+
+
+def test_a_label_draws_around_its_mean(latents):
+    drawn = latents.draw(4000, 0, "b")
+    moments = latents.statistics.labels["b"]
+    assert np.allclose(drawn.mean(0), moments.mean, atol=4 * moments.std.max() / 4000**0.5)
+    assert np.allclose(drawn.std(0), moments.std, rtol=0.1)
+    assert latents.sample(2, 0, "b").shape == (2, 1, 16, 16)
+    with pytest.raises(UsageError, match="a, b"):
+        latents.sample(2, 0, "c")
+    with pytest.raises(UsageError, match="at least 1"):
+        latents.sample(0)
+
+
+def test_a_scan_and_back(volumes, head_image):
+    """What is made of a scan lies on its own grid, however the scan is stored."""
+    scan = Scan.from_image(head_image())
+    prepared = volumes.prepare(scan)
+    assert prepared.image.shape == (1, 16, 24, 16) and prepared.image.max() == 1
+    flipped = Scan.from_image(sitk.DICOMOrient(scan.image, "LIP"))
+    assert np.allclose(volumes.prepare(flipped).image, prepared.image, atol=1e-4)
+    for same in (scan, flipped):
+        back = prepared.to_scan(prepared.image[0]) if same is scan else volumes.prepare(same).to_scan(prepared.image[0])
+        assert back.GetSize() == same.image.GetSize() and back.GetDirection() == same.image.GetDirection()
+        found, true = sitk.GetArrayFromImage(back), sitk.GetArrayFromImage(same.image)
+        assert np.corrcoef(found.ravel(), true.ravel())[0, 1] > 0.8
+
+
+def test_refusals(latents, volumes, head_image, tmp_path):
+    with pytest.raises(InputError, match=r"\[16, 16\]"):
+        latents.encode(noise(1, (8, 8)))
+    with pytest.raises(InputError, match="slices"):
+        latents.prepare(Scan.from_image(head_image()))
+    token = CancelToken()
+    token.cancel()
+    with pytest.raises(Cancelled):
+        volumes.encode(noise(1, (16, 24, 16)), cancel=token)
+    bundle = image_bundle(tmp_path / "other")
+    file = bundle.path / "metadata.json"
+    metadata = json.loads(file.read_text())
+    del metadata["medvae"]["latents"]["mean"]
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(BundleError, match="statistics"):
+        load_latent_model(bundle.path)
+    with pytest.raises(BundleError, match="no autoencoder"):
+        load_latent_model("healthy-anatomy")
