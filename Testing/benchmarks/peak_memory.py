@@ -11,8 +11,15 @@ from pathlib import Path
 
 
 def peak_bytes() -> int:
-    """Largest resident size of this process so far; macOS counts bytes, Linux KiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Largest resident size of this process so far.
+
+    Linux counts into ru_maxrss what the parent held when it forked, so the process's own high-water mark is read there.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, KiB elsewhere
     return peak if sys.platform == "darwin" else peak * 1024
 
 
