@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..bundle import load_bundle
 from ..models import build_model
@@ -14,20 +16,33 @@ from .config import RunConfig
 from .trainer import Trainer
 
 
-def start_trainer(config: RunConfig, output: Path, device: torch.device, resume: bool) -> Trainer:
-    """The trainer of a run: new, from the config's initial weights, or resumed from the checkpoint in `output`."""
+def start_trainer(
+    config: RunConfig, output: Path, device: torch.device, resume: bool, warm_up: int | None = None
+) -> Trainer:
+    """The trainer of a run: new, from the config's initial weights, or resumed from the checkpoint in `output`.
+
+    warm_up: steps before which the run is not judged; None: it is never judged, unless its loss is no number.
+    """
     torch.manual_seed(config.trainer.seed)
     model = build_model(config.model_name, config.model_settings)
     if config.initial_weights:
         model.load_state_dict(load_bundle(config.initial_weights).state_dict())
-    trainer = Trainer(model, config.trainer, output, device)
+    trainer = Trainer(model, config.trainer, output, device, warm_up or 0)
+    if warm_up is not None:
+        trainer.watch_health(warm_up)
     if resume:
         trainer.resume()
     return trainer
 
 
-def tensorboard(output: Path, validation: dict[str, float]) -> None:
-    """Adds a validation and the last training line to the TensorBoard events, where TensorBoard is installed."""
+def tensorboard(
+    output: Path, validation: Mapping[str, float], pictures: Mapping[str, NDArray[np.float32]] | None = None,
+    distributions: Mapping[str, NDArray[np.float32]] | None = None,
+) -> None:  # fmt: skip
+    """Adds a validation and the last training line to the TensorBoard events, where TensorBoard is installed.
+
+    pictures: grey (H, W) in 0…1 by name; distributions: values of which a histogram is kept.
+    """
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
@@ -40,3 +55,7 @@ def tensorboard(output: Path, validation: dict[str, float]) -> None:
         for name in set(last) - {"step", "seconds", "validation"}:
             if np.isfinite(last[name]):
                 writer.add_scalar(f"training/{name}", last[name], last["step"])
+        for name, picture in (pictures or {}).items():
+            writer.add_image(name, picture, last["step"], dataformats="HW")
+        for name, values in (distributions or {}).items():
+            writer.add_histogram(name, values, last["step"])

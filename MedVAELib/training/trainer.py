@@ -1,10 +1,12 @@
-"""One training loop: resumable to the step, with progress, validation, averaged weights and pictures as it goes."""
+"""One training loop for one process or several: resumable to the step, with progress, validation, averaged weights,
+early stop and checks of its health as it goes."""
 
 from __future__ import annotations
 
 import json
 import math
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,16 +14,23 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..inference.device import cpu_bfloat16_problem
+from ..errors import Cancelled, DeviceMemoryError, InputError
+from ..inference.device import cpu_bfloat16_problem, cpu_flags, has_bfloat16_instructions
+from ..inference.memory import is_out_of_memory
+from ..networks.across_processes import with_synced_norms
 from ..progress import CancelToken, Progress
+from .early_stop import EarlyStop
+from .health import HealthChecks
+from .processes import Processes, SharedNoise
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
     """steps: optimiser steps in all; warmup and decay: shares of the steps over which the learning rate rises and
     falls (in between it is constant, so a run can be prolonged); average: decay of the weights' moving average;
-    validate_every and checkpoint_every: steps."""
+    validate_every and checkpoint_every: steps; patience: validations without a gain after which a run ends with its
+    best weights, 0 for never; gain: what counts as one, relative to the best; watch: the validation's value that has to
+    fall; precision: "auto" (bfloat16 where it is fast), "float32" or "bfloat16"."""
 
     steps: int = 20000
     batch: int = 4
@@ -34,10 +43,18 @@ class TrainerConfig:
     validate_every: int = 200
     checkpoint_every: int = 100
     seed: int = 0
+    patience: int = 0
+    gain: float = 0.001
+    watch: str = "loss"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.learning_rate <= 0:
             raise ValueError("steps, batch and learning_rate must be positive")
+        if self.validate_every < 1 or self.checkpoint_every < 1:
+            raise ValueError("validate_every and checkpoint_every must be positive")
+        if self.patience < 0 or self.gain < 0 or self.precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError("patience and gain must not be negative, precision auto, float32 or bfloat16")
 
     def rate(self, step: int) -> float:
         """Learning rate at a step: linear rise, plateau, linear fall to 2 %."""
@@ -60,21 +77,40 @@ class Trainer:
     """Trains a model that has `loss(*batch, generator) -> {"loss": …}`.
 
     Writes into `directory`: checkpoint.pt (everything needed to go on exactly where it stopped), log.jsonl (one
-    line per validation or ten steps) and whatever `on_validation` adds.
+    line per validation or ten steps) and whatever `validate` adds. Of several processes (see `processes`) the first
+    alone writes and validates. warm_up: steps before which neither early stop nor health judges the run.
     """
 
-    def __init__(self, model: nn.Module, config: TrainerConfig, directory: Path, device: torch.device):
+    def __init__(
+        self, model: nn.Module, config: TrainerConfig, directory: Path, device: torch.device, warm_up: int = 0
+    ):
         self.config, self.directory, self.device = config, Path(directory), device
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self.model = model.to(device)
+        self.processes = Processes.current()
+        if config.batch % self.processes.count:
+            raise InputError(f"trainer.batch is {config.batch}, which {self.processes.count} processes cannot share "
+                             "equally: make it a multiple.")  # fmt: skip
+        if self.processes.first:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        self.model = (model if self.processes.count == 1 else with_synced_norms(model)).to(device)
         for weight in self.model.parameters():
             weight.data = _format(weight.data)
         self.averaged = {name: value.detach().clone() for name, value in model.state_dict().items()}
         self.optimiser = torch.optim.AdamW(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
         self.step = 0
         self.seconds = 0.0
+        self.early = EarlyStop(config.patience, config.gain, warm_up)
+        self.health: HealthChecks | None = None
+        self.autocast = bool(self.processes.from_first(self._half_is_fast(), device))
+
+    def watch_health(self, grace: int) -> None:
+        """From now on a diverging or collapsed run ends; to be called before `resume`."""
+        self.health = HealthChecks(self.model, grace)
+
+    def _half_is_fast(self) -> bool:
         # bf16 doubles the speed of a CPU that has its instructions, and is a hundred times slower on one that has not.
-        self.autocast = device.type == "cuda" or (device.type == "cpu" and not cpu_bfloat16_problem())
+        if self.config.precision != "auto":
+            return self.config.precision == "bfloat16"
+        return self.device.type == "cuda" or (self.device.type == "cpu" and not cpu_bfloat16_problem())
 
     # ---- checkpoints ----
 
@@ -82,24 +118,50 @@ class Trainer:
     def checkpoint(self) -> Path:
         return self.directory / "checkpoint.pt"
 
+    @property
+    def log(self) -> Path:
+        return self.directory / "log.jsonl"
+
     def save(self) -> None:
+        if not self.processes.first:
+            return
         state = {
             "model": self.model.state_dict(), "averaged": self.averaged, "optimiser": self.optimiser.state_dict(),
             "step": self.step, "seconds": self.seconds, "config": asdict(self.config),
+            "early": self.early.state(), "health": self.health.state() if self.health else None,
+            "autocast": {self.device.type: self.autocast},
         }  # fmt: skip
         partial = self.checkpoint.with_suffix(".partial")
         torch.save(state, partial)
         partial.replace(self.checkpoint)
 
     def resume(self) -> None:
-        """Goes on from checkpoint.pt. Raises InputError where there is none."""
+        """Goes on from checkpoint.pt. Raises InputError where there is none, or one of another model."""
         if not self.checkpoint.exists():
             raise InputError(f"{self.checkpoint}: nothing to resume from; start without --resume.")
+        if not zipfile.is_zipfile(self.checkpoint):
+            raise InputError(f"{self.checkpoint}: is damaged; start anew without --resume.")
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        self.model.load_state_dict(state["model"])
+        try:
+            self.model.load_state_dict(state["model"])
+            self.optimiser.load_state_dict(state["optimiser"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise InputError(f"{self.checkpoint}: is of another model than the config's; use the config it was started "
+                             "with, or start anew without --resume.") from error  # fmt: skip
         self.averaged = state["averaged"]
-        self.optimiser.load_state_dict(state["optimiser"])
         self.step, self.seconds = state["step"], state["seconds"]
+        if "early" in state:
+            self.early.load_state(state["early"])
+        if self.health and state.get("health"):
+            self.health.load_state(state["health"])
+        self._keep_precision(state.get("autocast", {}))
+        self._forget_log_after(self.step)
+
+    def _keep_precision(self, used: dict[str, bool]) -> None:
+        """The number format of the run so far: the choice by speed may fall otherwise today, and numbers would too."""
+        possible = self.device.type != "cpu" or has_bfloat16_instructions(cpu_flags())
+        if self.config.precision == "auto" and self.device.type in used and (possible or not used[self.device.type]):
+            self.autocast = used[self.device.type]
 
     # ---- the loop ----
 
@@ -110,58 +172,119 @@ class Trainer:
         progress: Progress,
         cancel: CancelToken,
     ) -> None:
-        """Trains to `config.steps`; cancelling keeps the checkpoint and raises Cancelled."""
+        """Trains to `config.steps`, or until the early stop, after which `averaged` holds the best weights.
+
+        batches: the whole batch, in every process. Cancelling keeps the checkpoint and raises Cancelled.
+        """
         self.model.train()
         stream, begin, first, recent = batches(self.step), time.monotonic(), self.step, []
         spent = self.seconds
-        while self.step < self.config.steps:
-            if cancel.cancelled:
+        while self.step < self.config.steps and not self.early.over:
+            if self.processes.any(cancel.cancelled, self.device):
                 self.save()
-                cancel.check()
-            terms = self._update([_format(tensor.to(self.device)) for tensor in next(stream)])
-            recent.append(terms)
+                raise Cancelled
+            recent.append(self._update([_format(self.processes.share(t).to(self.device)) for t in next(stream)]))
             self.step += 1
             elapsed = time.monotonic() - begin
             self.seconds = spent + elapsed
-            if self.step % 10 == 0 or self.step == self.config.steps:
-                mean = {key: sum(t[key] for t in recent) / len(recent) for key in recent[0]}
-                recent = []
+            last = self.step == self.config.steps
+            if self.step % 10 == 0 or last:
                 left = elapsed / (self.step - first) * (self.config.steps - self.step)
-                self._log({"step": self.step, "seconds": round(self.seconds), **mean})
-                progress("training", self.step / self.config.steps,
-                         f"step {self.step}, loss {mean['loss']:.4f}, {_clock(left)} left")  # fmt: skip
-            if self.step % self.config.checkpoint_every == 0 or self.step == self.config.steps:
+                self._report(recent, left, progress)
+                recent = []
+            if self.step % self.config.validate_every == 0 or last:
+                self._validate(validate)
+            if self.step % self.config.checkpoint_every == 0 or last or self.early.over:
                 self.save()
-            if self.step % self.config.validate_every == 0 or self.step == self.config.steps:
-                self._log({"step": self.step, "seconds": round(self.seconds), "validation": validate(self.averaged)})
+        if self.early.weights:
+            self.averaged = self.early.weights
+
+    def _report(self, recent: list[dict[str, float]], left: float, progress: Progress) -> None:
+        mean = {key: sum(t[key] for t in recent) / len(recent) for key in recent[0]}
+        self._log({"step": self.step, "seconds": round(self.seconds), **mean})
+        progress("training", self.step / self.config.steps,
+                 f"step {self.step}, loss {mean['loss']:.4f}, {_clock(left)} left")  # fmt: skip
+        if self.health:
+            self.health.training(self.step, mean)
+
+    def _validate(self, validate: Callable[[dict[str, Tensor]], dict[str, float]]) -> None:
+        watched = math.nan
+        if self.processes.first:
+            values = validate(self.averaged)
+            self._log({"step": self.step, "seconds": round(self.seconds), "validation": values})
+            if self.config.patience and self.config.watch not in values:
+                raise InputError(f"trainer.watch names '{self.config.watch}', but a validation gives "
+                                 f"{', '.join(values)}.")  # fmt: skip
+            watched = values.get(self.config.watch, math.nan)
+            if self.health:
+                self.health.validation(self.step, values)
+        self.early.see(self.step, self.processes.from_first(watched, self.device), self.averaged)
 
     def _update(self, batch: list[Tensor]) -> dict[str, float]:
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.rate(self.step)
         # The noise of a step depends on its number alone, so a resumed run draws what the unbroken one would have.
         noise = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.step)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            terms = self.model.loss(*batch, noise)
         self.optimiser.zero_grad(set_to_none=True)
-        terms["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
-        values = {key: float(value.detach()) for key, value in terms.items()} | {"gradient": float(norm)}
+        try:
+            with (
+                torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast),
+                SharedNoise(self.processes, noise, len(batch[0])),
+            ):
+                terms = self.model.loss(*batch, noise)
+            terms["loss"].backward()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DeviceMemoryError("Out of memory while training: lower trainer.batch or the model's width.") \
+                from error
+        norm = self._shared_gradient()
+        values = self._shared_values({key: value.detach() for key, value in terms.items()} | {"gradient": norm})
         if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient"]):
             raise InputError(
                 f"Training diverged at step {self.step}: the loss is not a number; lower learning_rate and resume."
             )
         self.optimiser.step()
+        self.processes.average(buffer for buffer in self.model.buffers() if buffer.dtype.is_floating_point)
+        self._average_weights()
+        return values
+
+    def _shared_gradient(self) -> Tensor:
+        """Averages gradients over the processes, clips them, and returns their norm before that."""
+        self.processes.average(p.grad for p in self.model.parameters() if p.grad is not None)
+        return nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip)
+
+    def _shared_values(self, terms: dict[str, Tensor]) -> dict[str, float]:
+        values = torch.stack([value.float().reshape(()).to(self.device) for value in terms.values()])
+        self.processes.average([values])
+        return dict(zip(terms, values.tolist(), strict=True))
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
         decay = min(self.config.average, (1 + self.step) / (10 + self.step))
         for name, value in self.model.state_dict().items():
             if value.dtype.is_floating_point:
                 self.averaged[name].lerp_(value, 1 - decay)
             else:
                 self.averaged[name].copy_(value)
-        return values
+
+    # ---- the log ----
 
     def _log(self, line: dict[str, object]) -> None:
-        with open(self.directory / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        if self.processes.first:
+            with open(self.log, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _forget_log_after(self, step: int) -> None:
+        """What a killed run wrote after its last checkpoint comes again, and half a line may be the last."""
+        if not (self.processes.first and self.log.exists()):
+            return
+        lines = self.log.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
+        if kept != lines:
+            partial = self.log.with_suffix(".partial")
+            partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            partial.replace(self.log)
 
 
 def _clock(seconds: float) -> str:

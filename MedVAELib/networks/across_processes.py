@@ -1,0 +1,98 @@
+"""What a batch has in common when several processes compute a part of it each: its mean, and batch norm's statistics.
+
+In one process all of this is what plain torch does. Gradients are meant to be averaged over the processes afterwards,
+as the trainer does; then they are those of one process with the whole batch.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def process_count() -> int:
+    """Processes that train together, 1 without `torchrun`."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+class _MeanOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(context, value: Tensor) -> Tensor:
+        return _mean(value)
+
+    @staticmethod
+    def backward(context, gradient: Tensor) -> Tensor:
+        # Each process's loss depends on each one's value; the average of gradients later divides by their number again.
+        return _mean(gradient)
+
+
+def _mean(value: Tensor) -> Tensor:
+    total = value.detach().clone(memory_format=torch.contiguous_format)
+    distributed.all_reduce(total)
+    return total / process_count()
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """The mean of every process's tensor, all of one shape; differentiable."""
+    return _MeanOverProcesses.apply(value) if process_count() > 1 else value
+
+
+def batch_mean(value: Tensor) -> Tensor:
+    """Mean over the first axis of the whole batch, (B, …) → (…); to be used where what follows is not linear."""
+    return mean_over_processes(value.mean(0))
+
+
+def gathered(value: Tensor) -> Tensor:
+    """Every process's rows (B, …) in the order of the processes, without gradient: the whole batch's."""
+    if process_count() == 1:
+        return value
+    parts = [torch.empty_like(value, memory_format=torch.contiguous_format) for _ in range(process_count())]
+    distributed.all_gather(parts, value.detach().contiguous())
+    return torch.cat(parts)
+
+
+class SyncedBatchNorm(_BatchNorm):
+    """Batch norm with the statistics of the whole batch; torch's own such layer needs a GPU."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of axes."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self.training or process_count() == 1:
+            return super().forward(input)
+        axes, shape = (0, *range(2, input.dim())), (1, -1, *[1] * (input.dim() - 2))
+        values = input.float()
+        mean = mean_over_processes(values.mean(axes))
+        variance = mean_over_processes((values - mean.view(shape)).square().mean(axes))
+        if self.running_mean is not None:
+            self._remember(mean, variance, input.numel() // input.shape[1] * process_count())
+        scale = (variance + self.eps).rsqrt()
+        if self.affine:
+            scale = scale * self.weight
+        result = (values - mean.view(shape)) * scale.view(shape)
+        return (result + self.bias.view(shape) if self.affine else result).to(input.dtype)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+        self.num_batches_tracked += 1
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance * count / (count - 1), share)
+
+
+def with_synced_norms(module: nn.Module) -> nn.Module:
+    """The module with every batch norm replaced by one over all processes, of the same weights and names."""
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm) and not isinstance(child, SyncedBatchNorm):
+            synced = SyncedBatchNorm(child.num_features, child.eps, child.momentum, child.affine,
+                                     child.track_running_stats)  # fmt: skip
+            synced.weight, synced.bias = child.weight, child.bias
+            for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+                setattr(synced, buffer, getattr(child, buffer))
+            synced.train(child.training)
+            setattr(module, name, synced)
+        else:
+            with_synced_norms(child)
+    return module

@@ -1,0 +1,130 @@
+"""Training with several processes, one per GPU or share of the cores: `torchrun … -m MedVAELib train CONFIG.yaml`.
+
+Every process makes the whole batch's data and noise and computes its share of the rows, gradients are averaged, so the
+result is that of one process. Without `torchrun` there is one process, and the same code.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from ..errors import UsageError
+from ..inference.device import cuda_problem
+
+_PATIENCE = timedelta(hours=2)  # the others wait while the first validates and writes
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process's number among `count`."""
+
+    rank: int = 0
+    count: int = 1
+
+    @classmethod
+    def current(cls) -> Processes:
+        if distributed.is_available() and distributed.is_initialized():
+            return cls(distributed.get_rank(), distributed.get_world_size())
+        return cls()
+
+    @property
+    def first(self) -> bool:
+        """The first process alone writes files and validates."""
+        return self.rank == 0
+
+    def share(self, rows: Tensor) -> Tensor:
+        """This process's rows of a batch (B, …); B is a multiple of `count`."""
+        size = len(rows) // self.count
+        return rows[self.rank * size : (self.rank + 1) * size]
+
+    def average(self, tensors: Iterable[Tensor]) -> None:
+        """Replaces floating-point tensors by their mean over the processes, in one exchange."""
+        tensors = list(tensors)
+        if self.count == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.detach().float().reshape(-1) for tensor in tensors])
+        distributed.all_reduce(flat)
+        flat /= self.count
+        for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+            tensor.detach().copy_(mean.view(tensor.shape))
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether one of the processes says so."""
+        if self.count == 1:
+            return flag
+        said = torch.tensor(float(flag), device=device)
+        distributed.all_reduce(said)
+        return bool(said > 0)
+
+    def from_first(self, value: float, device: torch.device) -> float:
+        """The first process's number, in all of them."""
+        if self.count == 1:
+            return value
+        told = torch.tensor(value, dtype=torch.float64, device=device)
+        distributed.broadcast(told, 0)
+        return float(told)
+
+    def wait(self) -> None:
+        """Until all of them are here."""
+        if self.count > 1:
+            distributed.barrier()
+
+
+class SharedNoise(TorchFunctionMode):
+    """Within, random numbers of `generator` whose first axis runs over this process's `rows` (or a multiple of them)
+    are its part of those that one process would have drawn for the whole batch."""
+
+    def __init__(self, processes: Processes, generator: torch.Generator, rows: int):
+        super().__init__()
+        self.processes, self.generator, self.rows = processes, generator, rows
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        ours = func in (torch.randn, torch.rand) and kwargs.get("generator") is self.generator
+        if not ours or self.processes.count == 1:
+            return func(*args, **kwargs)
+        shape = tuple(args[0]) if args and not isinstance(args[0], int) else tuple(args)
+        if not shape or shape[0] == 0 or shape[0] % self.rows:
+            return func(*args, **kwargs)
+        return self.processes.share(func((shape[0] * self.processes.count, *shape[1:]), **kwargs))
+
+
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Within, the processes that `torchrun` started know one another; yields the device for this one.
+
+    Without `torchrun` nothing happens, and `device` is yielded as it is. Raises UsageError where there are more
+    processes than GPUs.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        yield device
+        return
+    device = _own_device(device, int(os.environ.get("LOCAL_RANK", 0)))
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
+    try:
+        yield device
+    finally:
+        distributed.destroy_process_group()
+
+
+def _own_device(device: str, local_rank: int) -> str:
+    if device == "cpu" or (device == "auto" and cuda_problem()):
+        return "cpu"
+    if device not in ("auto", "cuda"):
+        raise UsageError(f"With torchrun every process takes a device of its own: give --device cuda or cpu, "
+                         f"not {device}.")  # fmt: skip
+    if local_rank >= torch.cuda.device_count():
+        raise UsageError(f"torchrun starts more processes than there are GPUs ({torch.cuda.device_count()}): "
+                         "lower --nproc-per-node, or give --device cpu.")  # fmt: skip
+    return f"cuda:{local_rank}"
