@@ -1,0 +1,111 @@
+"""Confound check: how well acquisition tags alone, without any image, predict the label.
+
+Where they do, a model that tells the labels apart may only have learned to tell the scanners apart. Tags and latents
+are judged on the same patients left out, tags by a random forest, which sees any relation to the label, not only a
+linear one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .probe import Estimate, by_patient, linear_probe
+from .table import LatentTable
+
+CLEAR_GAIN = 0.1
+"""Share of the way from chance to perfect that tags must go, beyond their interval, to count as telling the label."""
+_TREES, _LEAF = 60, 3
+_MAX_KINDS = 50
+
+
+@dataclass(frozen=True)
+class ConfoundCheck:
+    """Balanced accuracies in patients left out: of all tags together, of each tag alone (best first), of the latents.
+
+    verdict: "alarm", "suspect" (above chance, but not clearly) or "clear"; sentence: the same for a reader.
+    """
+
+    target: str
+    classes: tuple[str, ...]
+    images: int
+    patients: int
+    tags: Estimate
+    each_tag: dict[str, Estimate]
+    latents: Estimate
+
+    @property
+    def chance(self) -> float:
+        return 1 / len(self.classes)
+
+    @property
+    def verdict(self) -> str:
+        def gain(value: float) -> float:
+            return (value - self.chance) / (1 - self.chance)
+
+        if gain(self.tags.low) > 0 and gain(self.tags.value) >= CLEAR_GAIN:
+            return "alarm"
+        return "suspect" if gain(self.tags.low) > 0 or gain(self.tags.value) >= CLEAR_GAIN else "clear"
+
+    @property
+    def sentence(self) -> str:
+        figures = (f"acquisition tags alone predict '{self.target}' in patients left out with a balanced accuracy of "
+                   f"{self.tags} (chance {self.chance:.2f}; latents {self.latents})")  # fmt: skip
+        if self.verdict == "alarm":
+            best = next(iter(self.each_tag))
+            share = " and do as well as the latents" if self.tags.value >= self.latents.value - 0.02 else ""
+            return (f"CONFOUNDED: {figures}{share}, most of all '{best}': what the model's figure says of the image "
+                    "cannot be told from what it says of the scanner.")  # fmt: skip
+        if self.verdict == "suspect":
+            return f"Possibly confounded: {figures}: too few patients to tell; compare with images of matched tags."
+        return f"No sign of confounding: {figures}."
+
+
+def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str] | None = None,
+                   seed: int = 0) -> ConfoundCheck:  # fmt: skip
+    """Compares the table's tags (by default all) with its latents' means as predictors of a column.
+
+    Raises InputError without tags or with too few patients, UsageError for a tag that is not there.
+    """
+    table, labels = table.labelled(target)
+    names = [name for name in (tags if tags is not None else table.tags) if name != target]
+    columns = {name: tag_features(table.column(name)) for name in names}
+    columns = {name: values for name, values in columns.items() if values.shape[1]}
+    if not columns:
+        raise InputError("The table has no acquisition tag that varies, so confounding cannot be checked: add columns "
+                         "such as repetition_time_ms to the CSV file of the images.")  # fmt: skip
+
+    def score(features: NDArray) -> Estimate:
+        return by_patient(lambda _: _forest(seed), features, labels, table.patients, seed).balanced_accuracy
+
+    each = {name: score(values) for name, values in columns.items()}
+    together = score(np.concatenate(list(columns.values()), 1)) if len(each) > 1 else next(iter(each.values()))
+    probe = linear_probe(table.mean, labels, table.patients, seed)
+    best_first = dict(sorted(each.items(), key=lambda item: -item[1].value))
+    return ConfoundCheck(target, probe.classes, len(labels), len(set(table.patients)), together, best_first,
+                         probe.balanced_accuracy)  # fmt: skip
+
+
+def tag_features(column: NDArray) -> NDArray[np.float64]:
+    """A tag as features (N, F): a number with its missing ones marked, or one column per kind; none if it is constant
+    or tells nearly every image apart, as a series number does."""
+    if column.dtype == np.float64:
+        missing = ~np.isfinite(column)
+        filled = np.where(missing, np.median(column[~missing]) if (~missing).any() else 0.0, column)
+        features = np.stack([filled, missing.astype(np.float64)], 1)
+    else:
+        kinds = sorted(set(column))
+        features = np.stack([column == kind for kind in kinds], 1).astype(np.float64)
+        if len(kinds) > min(_MAX_KINDS, len(column) // 2):
+            return np.zeros((len(column), 0))
+    return features[:, np.ptp(features, axis=0) > 0]
+
+
+def _forest(seed: int):
+    from sklearn.ensemble import RandomForestClassifier
+
+    return RandomForestClassifier(_TREES, min_samples_leaf=_LEAF, class_weight="balanced", random_state=seed, n_jobs=1)

@@ -1,0 +1,150 @@
+"""How well something predicts a label in patients it was not fitted on: folds by patient, intervals over patients."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+FOLDS = 5
+RESAMPLES = 1000
+CONFIDENCE = 0.95
+MAX_COMPONENTS = 200
+"""Latents beyond as many are first brought to their principal components, of the fitted images alone."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its percentile-bootstrap interval over patients."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Predictions for every image by models that saw none of its patient's images. probability: (N, K) of classes."""
+
+    classes: tuple[str, ...]
+    true: NDArray
+    probability: NDArray[np.float64]
+    patients: NDArray
+    folds: int
+
+    @property
+    def predicted(self) -> NDArray:
+        return np.asarray(self.classes, object)[self.probability.argmax(1)]
+
+    @property
+    def balanced_accuracy(self) -> Estimate:
+        """Mean recall over the classes: 1/K by chance, however unequal they are."""
+        return mean_recall(self.true, self.predicted, self.patients)
+
+    @property
+    def auc(self) -> Estimate:
+        """Area under the ROC curve, with more than two classes the mean over each against the rest."""
+        chosen = range(1, 2) if len(self.classes) == 2 else range(len(self.classes))
+
+        def figure(weights: NDArray) -> NDArray:
+            return np.nanmean([_auc(self.true == self.classes[i], self.probability[:, i], weights) for i in chosen], 0)
+
+        return estimate(figure, self.patients)
+
+
+def linear(classes: int, features: int, images: int):
+    """Linear discriminant analysis with Ledoit-Wolf shrinkage, as a scikit-learn pipeline.
+
+    Features keep their scales: a latent that carries nothing hardly varies, and standardising would make it as loud as
+    the others.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+    from sklearn.pipeline import make_pipeline
+
+    most = min(MAX_COMPONENTS, images - 1)
+    steps = [PCA(most, svd_solver="full")] if features > most else []
+    return make_pipeline(*steps, LinearDiscriminantAnalysis(
+        solver="eigen", shrinkage="auto", n_components=min(classes - 1, features, most)))  # fmt: skip
+
+
+def linear_probe(features: NDArray, labels: Sequence[str], patients: Sequence[str], seed: int = 0) -> Probe:
+    """`linear` on features (N, F), each patient predicted from the others. Rows without a label are left out.
+
+    Raises InputError with fewer than two labels, or a label of a single patient.
+    """
+    features = np.asarray(features, np.float64)
+    classes = len(set(labels) - {""})
+    return by_patient(lambda images: linear(classes, features.shape[1], images), features, labels, patients, seed)
+
+
+def by_patient(make: Callable[[int], object], features: NDArray, labels: Sequence[str], patients: Sequence[str],
+               seed: int = 0) -> Probe:  # fmt: skip
+    """Predictions of make(images fitted on), a scikit-learn classifier, in folds that keep each patient together."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    labels, patients = np.asarray(labels, object), np.asarray(patients, object)
+    known = labels != ""
+    features, labels, patients = features[known], labels[known], patients[known]
+    classes = tuple(sorted(set(labels)))
+    if len(classes) < 2:
+        raise InputError(f"Predicting a label needs two labels at least, and there is {len(classes)}: give a label "
+                         "to the images of each class.")  # fmt: skip
+    of_class = {name: len(set(patients[labels == name])) for name in classes}
+    folds = min(FOLDS, *of_class.values())
+    if folds < 2:
+        lone = min(of_class, key=of_class.__getitem__)
+        raise InputError(f"The label '{lone}' has images of a single patient, so it cannot be predicted in patients "
+                         "left out: add patients.")  # fmt: skip
+    probability = np.zeros((len(labels), len(classes)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=UserWarning)  # small folds lack rare classes; they count as missed
+        for fit, held in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, patients):
+            model = make(len(fit)).fit(features[fit], labels[fit])
+            columns = [classes.index(name) for name in model.classes_]
+            probability[np.ix_(held, columns)] = model.predict_proba(features[held])
+    return Probe(classes, labels, probability, patients, folds)
+
+
+def estimate(figure: Callable[[NDArray], NDArray], patients: NDArray, seed: int = 0) -> Estimate:
+    """figure(weights (R, N) of the images) → (R,), of all images once, and its interval over resampled patients."""
+    names, place = np.unique(np.asarray(patients, str), return_inverse=True)
+    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)  # a resample without any class's image
+        value = figure(np.ones((1, len(place))))[0]
+        draws = figure(drawn[:, place].astype(np.float64))
+    draws = draws[np.isfinite(draws)]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(draws, (tail, 1 - tail)) if draws.size else (np.nan, np.nan)
+    return Estimate(float(value), float(low), float(high))
+
+
+def mean_recall(true: NDArray, predicted: NDArray, patients: NDArray) -> Estimate:
+    """Recall, averaged over the classes that are there."""
+    right, of_class = true == predicted, [true == name for name in sorted(set(true))]
+    return estimate(lambda weights: np.nanmean(
+        [(weights[:, rows] @ right[rows]) / weights[:, rows].sum(1) for rows in of_class], 0), patients)  # fmt: skip
+
+
+def share_right(true: NDArray, predicted: NDArray, patients: NDArray) -> Estimate:
+    """Accuracy."""
+    right = true == predicted
+    return estimate(lambda weights: (weights @ right) / weights.sum(1), patients)
+
+
+def _auc(truth: NDArray[np.bool_], score: NDArray, weights: NDArray) -> NDArray:
+    """Share of pairs of one image of the class and one other that the score orders rightly, per row of weights."""
+    higher, lower = score[truth], np.sort(score[~truth])
+    order, inside = np.argsort(score[~truth], kind="stable"), weights[:, truth]
+    outside = np.concatenate([np.zeros((len(weights), 1)), weights[:, ~truth][:, order].cumsum(1)], 1)
+    below, up_to = (outside[:, np.searchsorted(lower, higher, side=side)] for side in ("left", "right"))
+    return (inside * (below + up_to)).sum(1) / (2 * inside.sum(1) * outside[:, -1])

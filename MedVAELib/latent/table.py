@@ -1,0 +1,217 @@
+"""A cohort's latents as a table: one row per image with case, patient, label, split, tags, mean and log-variance.
+
+As CSV or Parquet: columns `case`, `patient`, `label`, `split`, one per tag, then `mu_0` … and, for models that have
+a variance, `logvar_0` …; latents with several axes are flattened in C order.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, UsageError
+from .statistics import LatentStatistics, latent_statistics
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+_NAMED = ("case", "patient", "label", "split")
+_NUMBERED = re.compile(r"(mu|logvar)_(\d+)")
+_PARQUET = (".parquet", ".pq")
+
+
+@dataclass(frozen=True)
+class LatentTable:
+    """mean: (N, Z) float32; log_variance: the same or None; the rest has one entry per image, "" where unknown.
+
+    tags: by name, numbers (float64, NaN where unknown) or texts (object). Raises InputError where lengths disagree.
+    """
+
+    cases: Sequence[str]
+    patients: Sequence[str]
+    mean: NDArray[np.float32]
+    log_variance: NDArray[np.float32] | None = None
+    labels: Sequence[str] = ()
+    split: Sequence[str] = ()
+    tags: Mapping[str, NDArray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        count = len(self.cases)
+        for name in ("labels", "split"):
+            if not len(getattr(self, name)):
+                object.__setattr__(self, name, [""] * count)
+        object.__setattr__(self, "tags", {name: as_column(values) for name, values in self.tags.items()})
+        parts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("tags", "log_variance")}
+        parts |= dict(self.tags)
+        uneven = [name for name, values in parts.items() if len(values) != count]
+        if uneven or self.mean.ndim != 2:
+            raise InputError(f"A table of {count} latents has {', '.join(uneven) or 'mean'} of another length: give "
+                             "one entry per image.")  # fmt: skip
+        if self.log_variance is not None and self.log_variance.shape != self.mean.shape:
+            raise InputError("Means and log-variances of a table of latents differ in shape: encode again.")
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @property
+    def latents(self) -> int:
+        return self.mean.shape[1]
+
+    def column(self, name: str) -> NDArray:
+        """The labels, split, patients, cases or a tag. Raises UsageError for a name that is none of these."""
+        named = {"label": self.labels, "split": self.split, "patient": self.patients, "case": self.cases}
+        if name in named:
+            return np.asarray(named[name], object)
+        if name in self.tags:
+            return self.tags[name]
+        known = ", ".join((*named, *self.tags))
+        raise UsageError(f"The table has no column '{name}': choose one of {known}.")
+
+    def select(self, rows: NDArray) -> LatentTable:
+        """The rows of a mask or of indices, in their order."""
+        rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, int)
+        chosen = {name: [getattr(self, name)[i] for i in rows] for name in ("cases", "patients", "labels", "split")}
+        variance = None if self.log_variance is None else self.log_variance[rows]
+        return replace(self, mean=self.mean[rows], log_variance=variance,
+                       tags={name: values[rows] for name, values in self.tags.items()}, **chosen)  # fmt: skip
+
+    def labelled(self, target: str = "label") -> tuple[LatentTable, NDArray]:
+        """The rows that have a value in a column, and the values as texts."""
+        labels = np.array(_texts(self.column(target)), object)
+        return self.select(labels != ""), labels[labels != ""]
+
+    @property
+    def kl(self) -> NDArray[np.float32] | None:
+        """Divergence of each posterior from the unit Gaussian in nats, (N, Z); None without variances."""
+        if self.log_variance is None:
+            return None
+        return 0.5 * (self.mean**2 + np.exp(self.log_variance) - 1 - self.log_variance)
+
+    @property
+    def statistics(self) -> LatentStatistics:
+        """Of these images, as a bundle has them of its training images."""
+        return latent_statistics(self.mean, self.kl, self.labels)
+
+    def row_of(self, case: str) -> int:
+        """Raises UsageError for a case that is not in the table."""
+        if case not in self.cases:
+            raise UsageError(f"The table has no case '{case}': choose one of its {len(self)} cases, such as "
+                             f"'{next(iter(self.cases), '')}'.")  # fmt: skip
+        return list(self.cases).index(case)
+
+    # ---- files ----
+
+    def write(self, path: str | Path) -> Path:
+        """CSV, or Parquet by the file's suffix. Raises UsageError where Parquet cannot be written."""
+        path = Path(path)
+        taken = [name for name in self.tags if name in _NAMED or _NUMBERED.fullmatch(name)]
+        if taken:
+            raise UsageError(f"A tag cannot be called '{taken[0]}' in a table of latents: rename that column.")
+        columns = {"case": self.cases, "patient": self.patients, "label": self.labels, "split": self.split, **self.tags}
+        if path.suffix.lower() in _PARQUET:
+            _write_parquet(path, columns, self.mean, self.log_variance)
+        else:
+            _write_csv(path, columns, self.mean, self.log_variance)
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> LatentTable:
+        """Raises InputError, naming the file, for what is no table of latents."""
+        path = Path(path)
+        if not path.is_file():
+            raise InputError(f"{path} does not exist: give a table that 'medvae latent encode' wrote.")
+        columns = _read_parquet(path) if path.suffix.lower() in _PARQUET else _read_csv(path)
+        mean, variance = (_numbered(path, columns, prefix) for prefix in ("mu", "logvar"))
+        if mean is None or "case" not in columns:
+            raise InputError(f"{path} is no table of latents (columns case, mu_0, …): make one with "
+                             "'medvae latent encode'.")  # fmt: skip
+        cases = _texts(columns["case"])
+        tags = {name: values for name, values in columns.items()
+                if name not in _NAMED and not _NUMBERED.fullmatch(name)}
+        return cls(cases, _texts(columns.get("patient", cases)), mean, variance, _texts(columns.get("label", ())),
+                   _texts(columns.get("split", ())), tags)
+
+
+def as_column(values: Sequence) -> NDArray:
+    """Numbers, with NaN for what is empty, if everything else parses as one; else texts."""
+    texts = _texts(values)
+    try:
+        numbers = np.array([float(text) if text else np.nan for text in texts], np.float64)
+    except ValueError:
+        return np.array(texts, object)
+    return numbers if np.isfinite(numbers).any() else np.array(texts, object)
+
+
+def _texts(values: Sequence) -> list[str]:
+    """Each as text without spaces around it; "" for None and NaN."""
+    return ["" if value is None or value != value else str(value).strip() for value in values]
+
+
+def _numbered(path: Path, columns: Mapping[str, Sequence], prefix: str) -> NDArray[np.float32] | None:
+    """The columns prefix_0, prefix_1, … side by side; None without any."""
+    count = sum((m := _NUMBERED.fullmatch(name)) is not None and m[1] == prefix for name in columns)
+    if not count:
+        return None
+    try:
+        values = np.array([columns[f"{prefix}_{i}"] for i in range(count)], np.float32).T
+    except (KeyError, ValueError):
+        raise InputError(f"{path}: the columns {prefix}_0 to {prefix}_{count - 1} are not all there, or hold "
+                         "something other than numbers: encode again.") from None  # fmt: skip
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: some values of {prefix} are not finite: encode again.")
+    return np.ascontiguousarray(values)
+
+
+def _latent_columns(mean: NDArray, variance: NDArray | None) -> dict[str, NDArray]:
+    columns = {f"mu_{i}": mean[:, i] for i in range(mean.shape[1])}
+    return columns if variance is None else columns | {f"logvar_{i}": variance[:, i] for i in range(mean.shape[1])}
+
+
+def _write_csv(path: Path, columns: Mapping[str, Sequence], mean: NDArray, variance: NDArray | None) -> None:
+    names = [*columns, *_latent_columns(mean, variance)]
+    numbers = mean if variance is None else np.concatenate([mean, variance], 1)
+    left = list(zip(*(_texts(values) for values in columns.values()), strict=True))
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(names)
+        for texts, row in zip(left, numbers, strict=True):
+            writer.writerow([*texts, *(f"{value:.9g}" for value in row)])  # nine digits: float32 comes back exactly
+
+
+def _read_csv(path: Path) -> dict[str, list[str]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.reader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table ({error}): make one with 'medvae latent encode'.") from None
+    if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
+        raise InputError(f"{path} is empty or has lines of different lengths: encode again.")
+    return {name: list(values) for name, values in zip(rows[0], zip(*rows[1:], strict=True), strict=True)}
+
+
+def _pyarrow():
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise UsageError("Parquet files need the package pyarrow: install it, or give the table a name that ends in "
+                         ".csv.") from None  # fmt: skip
+    return pyarrow
+
+
+def _write_parquet(path: Path, columns: Mapping[str, Sequence], mean: NDArray, variance: NDArray | None) -> None:
+    pyarrow = _pyarrow()
+    plain = {name: list(values) for name, values in columns.items()}
+    pyarrow.parquet.write_table(pyarrow.table(plain | _latent_columns(mean, variance)), path)
+
+
+def _read_parquet(path: Path) -> dict[str, list]:
+    pyarrow = _pyarrow()
+    try:
+        return pyarrow.parquet.read_table(path).to_pydict()
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(f"{path} cannot be read as Parquet ({str(error).splitlines()[0]}): encode again.") from None

@@ -1,0 +1,123 @@
+"""LDA, probes, embeddings and the confound check on cohorts in which the answer is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from MedVAELib.errors import InputError, UsageError
+from MedVAELib.latent.classify import classify
+from MedVAELib.latent.confound import confound_check, tag_features
+from MedVAELib.latent.embed import embed
+from MedVAELib.latent.probe import linear_probe
+from Testing.latent.cohorts import CLASSES, cohort
+
+
+def test_lda_tells_separate_classes_and_not_mixed_ones():
+    told = classify(cohort(apart=6))
+    assert told.classes == CLASSES and told.accuracy.value > 0.95
+    assert told.confusion.sum() == len(told.cases) == 30 and told.train_patients == 45
+    assert told.axes.shape == (120, 2) and told.axes_test.sum() == 30
+    mixed = classify(cohort(apart=0))
+    assert mixed.accuracy.value < 0.6 and mixed.majority == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_precision_and_recall_are_those_of_the_confusion():
+    told = classify(cohort(apart=1.5))
+    row, column = told.confusion[0], told.confusion[:, 0]
+    assert told.recall[0] == row[0] / row.sum() and told.precision[0] == column[0] / column.sum()
+    assert told.accuracy.low < told.accuracy.value < told.accuracy.high
+
+
+def test_without_a_split_patients_stay_together():
+    told = classify(cohort(split=False))
+    assert {p: np.sum(told.patients == p) for p in told.patients} == dict.fromkeys(told.patients, 2)
+    assert 30 <= len(told.cases) <= 50
+
+
+def test_a_patient_on_both_sides_is_refused():
+    table = cohort()
+    with pytest.raises(InputError, match="p03"):
+        classify(replace(table, split=["train", "test"] * 60, patients=["p03"] * 120))
+
+
+def test_many_latents_of_few_images_do_not_break_it():
+    told = classify(cohort(patients=30, latents=400, apart=12))
+    assert told.accuracy.value > 0.6 and told.axes.shape[1] == 2
+
+
+def test_another_column_can_be_the_target():
+    assert classify(cohort(), "scanner").classes == ("A", "B")
+    with pytest.raises(InputError, match="2|two"):
+        classify(replace(cohort(), labels=["one"] * 120))
+
+
+def test_confounded_cohort_raises_the_alarm_and_the_other_does_not():
+    alarm = confound_check(cohort(confounded=True))
+    assert alarm.verdict == "alarm" and alarm.tags.value > 0.9
+    assert next(iter(alarm.each_tag)) == "repetition_time_ms"
+    assert alarm.sentence.startswith("CONFOUNDED") and "repetition_time_ms" in alarm.sentence
+    calm = confound_check(cohort())
+    assert calm.verdict != "alarm" and calm.tags.low < 1 / 3 + 0.1
+    assert calm.latents.value > 0.9
+
+
+def test_a_relation_that_no_line_shows_is_found():
+    table = cohort(apart=0)
+    kind = np.array([CLASSES.index(label) for label in table.labels])
+    tags = {"bandwidth": np.where(kind == 1, 100.0, np.where(np.arange(120) % 4 < 2, 50.0, 150.0))}
+    check = confound_check(replace(table, tags=tags))
+    assert check.verdict == "alarm" and check.each_tag["bandwidth"].low > 0.4
+
+
+def test_a_patients_images_never_help_to_predict_it():
+    """A tag that names the patient predicts nothing in others."""
+    table = cohort(apart=0)
+    number = np.array([float(p[1:]) * 1000 % 7919 for p in table.patients])
+    assert confound_check(replace(table, tags={"number": number})).verdict != "alarm"
+
+
+def test_no_tags_is_one_sentence():
+    with pytest.raises(InputError, match="no acquisition tag"):
+        confound_check(replace(cohort(), tags={"te": np.full(120, 5.0), "uid": [f"u{i}" for i in range(120)]}))
+
+
+def test_features_of_tags():
+    assert tag_features(np.array([1.0, np.nan, 3.0])).tolist() == [[1, 0], [2, 1], [3, 0]]
+    assert tag_features(np.array(["a", "b", "a", "b"], object)).shape == (4, 2)
+
+
+def test_auc_of_a_probe():
+    table = cohort(apart=3)
+    lesion = ["lesion" if label == "severe" else "healthy" for label in table.labels]
+    probe = linear_probe(table.mean, lesion, table.patients)
+    assert probe.auc.value > 0.93 and probe.auc.low < probe.auc.value
+    from sklearn.metrics import roc_auc_score
+
+    positive = probe.probability[:, 1]
+    assert probe.auc.value == pytest.approx(roc_auc_score(probe.true == "lesion", positive), abs=1e-9)
+    shuffled = linear_probe(np.random.default_rng(0).normal(size=(120, 4)), lesion, table.patients)
+    assert 0.3 < shuffled.auc.value < 0.7
+    with pytest.raises(InputError, match="single patient"):
+        linear_probe(table.mean, ["a", "a", *["b"] * 118], table.patients)
+
+
+@pytest.mark.parametrize("method", ["pca", "tsne"])
+def test_embeddings_keep_classes_apart(method):
+    table = cohort(apart=12)
+    found = embed(table.mean, method)
+    groups = [found.points[np.array(table.labels) == name] for name in CLASSES]
+    centres = np.array([group.mean(0) for group in groups])
+    within = max(np.linalg.norm(group - centre, axis=1).mean() for group, centre in zip(groups, centres, strict=True))
+    assert np.linalg.norm(centres[0] - centres[2]) > 2 * within
+    assert np.array_equal(found.points, embed(table.mean, method).points)
+
+
+def test_embedding_of_few_or_unknown():
+    with pytest.raises(InputError, match="too few"):
+        embed(np.zeros((3, 4)))
+    with pytest.raises(UsageError, match="pca, tsne, umap"):
+        embed(np.zeros((9, 4)), "isomap")
+    assert embed(np.random.default_rng(0).normal(size=(4, 100)), "tsne").points.shape == (4, 2)
