@@ -31,7 +31,7 @@ class AutoencoderConfig:
 
     shape: tuple[int, ...] = (40, 48, 40)
     latent: int = 32
-    width: int = 32
+    width: int = 16
     bottom: int = 64
     levels: int = 3
     fold: int = 2
@@ -139,9 +139,9 @@ class ImageAutoencoder(nn.Module):
             each = 0.5 * ((image - torch.sigmoid(logits)) / self.config.noise).square()
         return each.flatten(1).sum(1)
 
-    def beta(self) -> Tensor:
-        """Weight of the KL divergence at the present step."""
-        return self.config.beta * ((self.updates + 1) / max(1, self.config.warmup)).clamp(max=1.0)
+    def warmed(self) -> Tensor:
+        """How much of the warm-up is over at the present step, 0…1."""
+        return ((self.updates + 1) / max(1, self.config.warmup)).clamp(max=1.0)
 
     def paid(self, divergence: Tensor) -> Tensor:
         """Divergences (B, *latents) in nats → what of them counts in the loss, a number: beyond the free bits."""
@@ -153,7 +153,7 @@ class ImageAutoencoder(nn.Module):
         "mse": mean square error per voxel. Counts the step while training.
         """
         reconstruction = self.negative_log_likelihood(image, logits).mean()
-        loss = (reconstruction + self.beta() * self.paid(divergence)) / self.config.voxels
+        loss = (reconstruction + self.config.beta * self.warmed() * self.paid(divergence)) / self.config.voxels
         if self.training:
             self.updates += 1
         return {"loss": loss, "reconstruction": reconstruction, "kl": divergence.flatten(1).sum(1).mean(),

@@ -1,0 +1,61 @@
+"""Autoencoder with one flat latent, the deterministic baseline; samples come from a Gaussian fitted to its latents."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..networks.autoencoder import FromFlat
+from .autoencoder import AutoencoderConfig, ImageAutoencoder
+from .gaussians import standard_normal
+from .registry import register
+
+_MEMORY = 0.02  # how much a batch changes the latents' mean and covariance
+
+
+@register("ae")
+class Autoencoder(ImageAutoencoder):
+    """The network with its objective."""
+
+    Config = AutoencoderConfig
+    variational = False
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__(config)
+        self.latent_shape = (config.latent,)
+        self.to_latent = nn.Linear(config.bottom_features, config.latent)
+        self.from_latent = FromFlat(config.latent, config.bottom, config.small)
+        self.register_buffer("latent_mean", torch.zeros(config.latent))
+        self.register_buffer("latent_covariance", torch.eye(config.latent))
+
+    def encode(self, image: Tensor) -> tuple[Tensor, None]:
+        """The latent (B, latent), and None: there is no variance."""
+        return self.to_latent(self.encoder(image).flatten(1)).float(), None
+
+    def loss(self, image: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """The negative log-likelihood per voxel. The generator is not used."""
+        latent, _ = self.encode(image)
+        logits = self.logits(latent)
+        reconstruction = self.negative_log_likelihood(image, logits).mean()
+        if self.training:
+            self._follow(latent.detach())
+            self.updates += 1
+        return {"loss": reconstruction / self.config.voxels, "reconstruction": reconstruction,
+                "mse": F.mse_loss(torch.sigmoid(logits), image)}  # fmt: skip
+
+    @torch.no_grad()
+    def _follow(self, latent: Tensor) -> None:
+        """Moving mean and covariance; the first batches count more, so that the start is soon forgotten."""
+        share = (1 / (self.updates + 1)).clamp(min=_MEMORY)
+        self.latent_mean.lerp_(latent.mean(0), share)
+        centred = latent - self.latent_mean
+        outer = centred[:, :, None] * centred[:, None, :]  # not a matrix product, which autocast would round
+        self.latent_covariance.lerp_(outer.mean(0), share)
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """`count` images whose latents are drawn from the Gaussian fitted to those of the training images."""
+        values, vectors = torch.linalg.eigh(self.latent_covariance.float())
+        root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+        noise = standard_normal((count, *self.latent_shape), generator, self.updates.device)
+        return self.decode(self.latent_mean + noise @ root)
