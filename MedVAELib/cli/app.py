@@ -14,6 +14,7 @@ from ..failures import Failure
 from .bundles import app as bundles_app
 from .detect import detect
 from .skull import skull
+from .synthesise import app as synthesise_app
 from .train import train
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ app.command("detect")(detect)
 app.command("skull")(skull)
 app.command("train")(train)
 app.add_typer(bundles_app, name="bundles")
+app.add_typer(synthesise_app, name="synthesise")
 
 
 def _print_version(wanted: bool) -> None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...preprocessing.intensity import NETWORK_MAX, NETWORK_MEDIAN
 from ...tissues import TISSUES, VENTRICLES
+from .acquisition import blur, dilate, sample_groups, thick_slices
 from .anatomy import GROUP_INDEX, GROUPS, TISSUE_OF_GROUP, Anatomy, LesionMask
 from .lesions import MNI_BRAIN_CENTRE, MNI_BRAIN_SIZE, add_lesions
 from .normal_brightness import brighten
@@ -92,7 +92,8 @@ class BrainSynthesiser:
         tumour = self._tumour(draw) if draw.chance(self.config.lesions) else None
         with_lesions = tumour is not None or draw.chance(self.config.lesions)
         coords, linear = self._deform(draw, tumour)
-        groups = self._sample(draw, anatomy, coords + centre, linear)  # (S, N) subsamples
+        labels = anatomy.groups.to(self.device)
+        groups = sample_groups(labels, coords + centre, linear, self.config.spacing_mm)  # (S, N) subsamples
         shape = self.config.shape
         target = torch.zeros(len(TISSUES), groups.shape[1], device=self.device)
         target.scatter_add_(0, self.tissue[groups], torch.full(groups.shape, 1 / len(groups), device=self.device))
@@ -143,20 +144,6 @@ class BrainSynthesiser:
         elastic = draw.field(shape, 5, 3) * draw.number(0, 4.5) + draw.field(shape, 11, 3) * draw.number(0, 2.0)
         return grid @ linear.T + shift + elastic.permute(1, 2, 3, 0), linear
 
-    def _sample(self, draw: Draw, anatomy: Anatomy, coords: Tensor, linear: Tensor) -> Tensor:
-        """Groups at four points inside each voxel (4, N): their mix is the partial volume."""
-        groups = anatomy.groups.to(self.device)
-        size = torch.tensor(groups.shape, device=self.device)
-        corners = torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], device=self.device)
-        flat, out = groups.flatten(), []
-        for corner in corners * (self.config.spacing_mm / 4):
-            index = (coords + linear @ corner.to(linear.dtype)).round().long()
-            inside = ((index >= 0) & (index < size)).all(-1)
-            index = torch.minimum(index.clamp(min=0), size - 1)
-            value = flat[(index[..., 0] * size[1] + index[..., 1]) * size[2] + index[..., 2]]
-            out.append(torch.where(inside, value, torch.zeros_like(value)).flatten())
-        return torch.stack(out).long()
-
     # ---- brightness ----
 
     def _contrast(self, draw: Draw) -> tuple[str, Tensor, Tensor]:
@@ -183,10 +170,10 @@ class BrainSynthesiser:
         shape = self.config.shape
         if draw.chance(self.config.coarse_noise):  # structures the decoder must learn to ignore (Kascenas et al. 2022)
             image = image + draw.field(shape, draw.integer(5, 20))[0] * draw.number(0.05, 0.35) * (brain > 0.5)
-        image = _blur(image, draw.number(0.25, 1.0))
+        image = blur(image, draw.number(0.25, 1.0))
         if draw.chance(self.config.thick_slices):
             axis = 0 if draw.chance(0.7) else draw.integer(1, 3)
-            image = _thick_slices(image, axis, round(2.0 * draw.integer(2, 4) / self.config.spacing_mm))
+            image = thick_slices(image, axis, round(2.0 * draw.integer(2, 4) / self.config.spacing_mm))
         image = image.clamp(min=0) * torch.exp(draw.field(shape, 3)[0] * draw.number(0, 0.3))
         noise = draw.number(0, 0.08)
         image = (image + noise * draw.normal(*shape)).square().add(0.3 * (noise * draw.normal(*shape)).square()).sqrt()
@@ -215,11 +202,11 @@ class BrainSynthesiser:
     def _strip(self, draw: Draw, target: Tensor, brain: Tensor) -> Tensor:
         """An imperfect brain mask (bool): grown and shrunk by a voxel or two from place to place."""
         whole = (target[1:8].sum(0) > 0.5).float()[None, None]
-        tight = 1 - _dilate(1 - _dilate((brain > 0.5).float()[None, None], 5), 5)
+        tight = 1 - dilate(1 - dilate((brain > 0.5).float()[None, None], 5), 5)
         tight = torch.maximum(tight, target[VENTRICLES][None, None])
         mask = whole if draw.chance(0.5) else torch.minimum(whole, tight)
         level = draw.field(self.config.shape, 8)[0] * draw.number(0, 1.2) + draw.number(-0.6, 0.8)
-        shrunk, grown = 1 - _dilate(1 - mask, 3), _dilate(mask, 3)
+        shrunk, grown = 1 - dilate(1 - mask, 3), dilate(mask, 3)
         mask = torch.where(level > 1, shrunk, torch.where(level < -1, grown, mask))[0, 0] > 0.5
         return mask | (brain > 0.5) if draw.chance(0.6) else mask
 
@@ -233,31 +220,3 @@ class BrainSynthesiser:
             start = 0 if draw.chance(0.5) else length - cut
             view.narrow(axis, start, cut).fill_(False)
         return view
-
-
-def _blur(image: Tensor, sigma: float) -> Tensor:
-    """Separable Gaussian blur (sigma in voxels, seven taps)."""
-    x = torch.arange(-3, 4, device=image.device, dtype=torch.float32)
-    kernel = torch.exp(-(x**2) / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    image = image[None, None]
-    for axis in range(3):
-        shape, padding = [1] * 5, [0] * 3
-        shape[2 + axis], padding[axis] = 7, 3
-        image = F.conv3d(image, kernel.view(shape), padding=padding)
-    return image[0, 0]
-
-
-def _dilate(mask: Tensor, width: int) -> Tensor:
-    """Maximum over a cube of `width` voxels (odd), one axis after the other; mask: (1, 1, D, H, W)."""
-    for axis in range(3):
-        kernel = [width if a == axis else 1 for a in range(3)]
-        mask = F.max_pool3d(mask, kernel, 1, [k // 2 for k in kernel])
-    return mask
-
-
-def _thick_slices(image: Tensor, axis: int, factor: int) -> Tensor:
-    """Averages `factor` voxels into a slice and interpolates back, as a thick-slice scan on a finer grid is."""
-    kernel = [factor if a == axis else 1 for a in range(3)]
-    thick = F.avg_pool3d(image[None, None], kernel, kernel, ceil_mode=True)
-    return F.interpolate(thick, size=image.shape, mode="trilinear")[0, 0]

@@ -1,0 +1,53 @@
+"""What a scanner makes of an anatomy: partial volume, blur, thick slices."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def sample_groups(groups: Tensor, coords: Tensor, linear: Tensor, spacing_mm: float) -> Tensor:
+    """Intensity groups at four points inside each voxel (4, N): their mix is the partial volume.
+
+    groups: (D, H, W) labels; coords: (d, h, w, 3) zyx positions of the voxels in it; linear: (3, 3) from millimetres of
+    the voxel grid (spacing_mm) to positions.
+    """
+    size = torch.tensor(groups.shape, device=groups.device)
+    corners = torch.tensor([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], device=groups.device)
+    flat, out = groups.flatten(), []
+    for corner in corners * (spacing_mm / 4):
+        index = (coords + linear @ corner.to(linear.dtype)).round().long()
+        inside = ((index >= 0) & (index < size)).all(-1)
+        index = torch.minimum(index.clamp(min=0), size - 1)
+        value = flat[(index[..., 0] * size[1] + index[..., 1]) * size[2] + index[..., 2]]
+        out.append(torch.where(inside, value, torch.zeros_like(value)).flatten())
+    return torch.stack(out).long()
+
+
+def blur(image: Tensor, sigma: float) -> Tensor:
+    """Separable Gaussian blur (sigma in voxels, seven taps)."""
+    x = torch.arange(-3, 4, device=image.device, dtype=torch.float32)
+    kernel = torch.exp(-(x**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    image = image[None, None]
+    for axis in range(3):
+        shape, padding = [1] * 5, [0] * 3
+        shape[2 + axis], padding[axis] = 7, 3
+        image = F.conv3d(image, kernel.view(shape), padding=padding)
+    return image[0, 0]
+
+
+def dilate(mask: Tensor, width: int) -> Tensor:
+    """Maximum over a cube of `width` voxels (odd), one axis after the other; mask: (1, 1, D, H, W)."""
+    for axis in range(3):
+        kernel = [width if a == axis else 1 for a in range(3)]
+        mask = F.max_pool3d(mask, kernel, 1, [k // 2 for k in kernel])
+    return mask
+
+
+def thick_slices(image: Tensor, axis: int, factor: int) -> Tensor:
+    """Averages `factor` voxels into a slice and interpolates back, as a thick-slice scan on a finer grid is."""
+    kernel = [factor if a == axis else 1 for a in range(3)]
+    thick = F.avg_pool3d(image[None, None], kernel, kernel, ceil_mode=True)
+    return F.interpolate(thick, size=image.shape, mode="trilinear")[0, 0]

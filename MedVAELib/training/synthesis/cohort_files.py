@@ -1,0 +1,144 @@
+"""A synthetic cohort on disk: images, lesions and the table that trainings and the latent tasks read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from ... import __version__
+from ...errors import InputError, UsageError
+from ...preprocessing.mni import mni_grid
+from ...preprocessing.model_image import block_means, model_image
+from ...progress import CancelToken, Progress, no_progress, scaled
+from .anatomy import read_lesion_masks
+from .cohort import HEALTHY, KINDS, SPACING_MM, CohortCase, CohortSynthesiser, plan
+from .mni_heads import MniHead, read_heads
+
+IMAGES_FILE, LESIONS_FILE, REQUEST_FILE = "images.csv", "lesions.csv", "cohort.json"
+SPACINGS_MM = (2.0, 4.0)
+_SHARE_OF_HEADS = 0.1
+
+
+@dataclass(frozen=True)
+class CohortRequest:
+    """What decides a cohort. spacing_mm: 4 for the models' grid (40×48×40), 2 for 80×96×80.
+
+    Raises UsageError for values out of range.
+    """
+
+    kind: str
+    count: int
+    seed: int = 0
+    spacing_mm: float = 4.0
+    confounded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"There is no cohort of kind '{self.kind}': use one of {', '.join(KINDS)}.")
+        if self.count < 1:
+            raise UsageError(f"A cohort has at least one case, not {self.count}.")
+        if self.spacing_mm not in SPACINGS_MM:
+            raise UsageError(f"Cohorts are made at 2 or 4 mm, not at {self.spacing_mm:g}.")
+
+
+def write_cohort(
+    request: CohortRequest, label_maps: Path, lesion_masks: Path, output: Path, progress: Progress = no_progress,
+    cancel: CancelToken | None = None, heads: Sequence[MniHead] | None = None,
+) -> Path:  # fmt: skip
+    """Writes `images.csv`, the images it lists, and `lesions.csv` with the fraction of lesion beside each; returns the
+    table. The same request goes on where it was interrupted.
+
+    lesion_masks: the folder that holds ms_ljubljana and stroke_soop. heads: those of `label_maps` where they were read
+    before. Raises UsageError for a folder with another cohort in it, InputError where label maps or masks are missing.
+    """
+    cancel = cancel or CancelToken()
+    masks = _masks(request, lesion_masks)
+    _claim(output, request)
+    heads = heads if heads is not None else read_heads(label_maps, scaled(progress, 0.0, _SHARE_OF_HEADS), cancel)
+    try:
+        cases = plan(request.kind, request.count, request.seed, len(heads), len(masks), request.confounded)
+    except ValueError as error:
+        raise UsageError(f"This cohort cannot be made: {error}.") from None
+    synthesise = CohortSynthesiser(request.kind, heads, masks)
+    rows = []
+    for number, case in enumerate(cases):
+        cancel.check()
+        rows.append(_write_case(case, synthesise, request.spacing_mm, output))
+        progress("cases", _SHARE_OF_HEADS + (1 - _SHARE_OF_HEADS) * (number + 1) / len(cases), case.name)
+    table = [_row(case, heads[case.head].name) for case in cases]
+    _write_csv(output / LESIONS_FILE, [row for row in rows if row])
+    return _write_csv(output / IMAGES_FILE, table)
+
+
+def _masks(request: CohortRequest, folder: Path) -> list:
+    name = KINDS[request.kind].masks
+    if not name:
+        return []
+    found = read_lesion_masks(Path(folder) / name) if (Path(folder) / name).is_dir() else []
+    if not found:
+        raise InputError(f"{Path(folder) / name} holds no lesion masks (*.nii.gz): a cohort of kind {request.kind} "
+                         "needs them.")  # fmt: skip
+    return found
+
+
+def _claim(output: Path, request: CohortRequest) -> None:
+    """Notes the request in the folder, or finds it there."""
+    wanted = {"medvae_version": __version__, **asdict(request)}
+    file = output / REQUEST_FILE
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if file.exists():
+            if json.loads(file.read_text(encoding="utf-8")) != wanted:
+                raise UsageError(f"{output} holds a cohort that was made in another way: choose another --output.")
+        else:
+            file.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{output} cannot be used for a cohort ({error}): choose another --output.") from error
+
+
+def _write_case(case: CohortCase, synthesise: CohortSynthesiser, spacing_mm: float, output: Path) -> dict[str, object]:
+    """Makes and writes a case unless it is there; its line for the table of lesions, empty for healthy ones."""
+    image, lesion = output / f"{case.name}.nii.gz", output / "lesions" / f"{case.name}.nii.gz"
+    sick = case.label != HEALTHY
+    if not image.exists():
+        scan, factor = synthesise(case), round(spacing_mm / SPACING_MM)
+        if sick:
+            lesion.parent.mkdir(exist_ok=True)
+            _write_volume(block_means(scan.lesion, factor), spacing_mm, lesion)
+        _write_volume(model_image(scan.values, scan.brain, factor), spacing_mm, image)  # last: it marks what is done
+    if not sick:
+        return {}
+    fraction = sitk.GetArrayViewFromImage(sitk.ReadImage(str(lesion)))
+    return {"case": case.name, "file": f"{lesion.parent.name}/{lesion.name}",
+            "lesion_ml": round(float(fraction.sum()) * spacing_mm**3 / 1000, 3), "mask": case.mask}  # fmt: skip
+
+
+def _row(case: CohortCase, head: str) -> dict[str, object]:
+    return {"file": f"{case.name}.nii.gz", "case": case.name, "patient": f"head{head}", "label": case.label,
+            "split": case.split, **asdict(case.acquisition)}  # fmt: skip
+
+
+def _write_volume(values_zyx: NDArray[np.float32], spacing_mm: float, path: Path) -> None:
+    image = sitk.GetImageFromArray(values_zyx.astype(np.float32))
+    image.CopyInformation(mni_grid(spacing_mm))
+    temporary = path.with_name(f".partial-{path.name}")
+    sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
+    os.replace(temporary, path)
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, object]]) -> Path:
+    temporary = path.with_name(f".partial-{path.name}")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]) if rows else ["case"], lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(temporary, path)
+    return path
