@@ -69,6 +69,12 @@ def problem(node) -> str:
     return ""
 
 
+def state(node) -> tuple:
+    """Another one whenever the values or the place of the scan may have changed."""
+    image = node.GetImageData()
+    return (image.GetMTime() if image else 0, placement(node).ijk_to_ras.tobytes())
+
+
 def write_scan(node, folder: str | Path) -> dict[str, Any]:
     """Writes the values into `folder` as they are and returns the request's "scan". Raises OSError on a full disk."""
     file = Path(folder) / "scan.npy"

@@ -23,9 +23,11 @@ _LARGEST_BRAIN_ML = 2200.0
 _SKULL_MODELS = ("hcvae", "cvae", "tlnet", "cgan")
 
 
-def expected_time(model: str) -> str:
+def expected_time(bundle: Bundle) -> str:
     """What a click with this model takes, in words."""
-    if model in _SKULL_MODELS:
+    if _latents(bundle):
+        return "the preparation of the scan, once; then less than a second an image"
+    if bundle.model in _SKULL_MODELS:
         return "about a second on a GPU, a few seconds on a CPU"
     return "a few seconds on a GPU, 5 to 30 seconds on a CPU; less for the same scan again"
 
@@ -103,8 +105,14 @@ def _about(bundle: Bundle) -> dict[str, Any]:
         "version": bundle.version, "task": bundle.metadata["task"], "description": bundle.metadata["description"],
         "licence": bundle.metadata["copyright"], "modality": bundle.modality, "training_data": medvae["training_data"],
         "results": medvae["results"], "grid": medvae["grid"], "sha256": bundle.sha256, "model": bundle.model,
-        "expected_time": expected_time(bundle.model),
+        "expected_time": expected_time(bundle), "latents": len(_latents(bundle)),
     }  # fmt: skip
+
+
+def _latents(bundle: Bundle) -> list[float]:
+    """A number per latent, if the bundle is an autoencoder of images."""
+    found = bundle.metadata["medvae"].get("latents")
+    return found.get("mean", []) if isinstance(found, dict) else []
 
 
 def describe(given: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ def given_scan(given: Mapping[str, Any], modality: str = "auto") -> Scan:
         raise UsageError("The request's scan needs a 'file' or an 'array'.")
     import SimpleITK as sitk
 
-    values = _read_array(Path(given["array"]))
+    values = read_array(Path(given["array"]))
     image = sitk.GetImageFromArray(values)
     if image.GetDimension() == 3:
         image.SetSpacing(_numbers(given, "spacing", 3))
@@ -60,7 +60,7 @@ def given_plane(given: Mapping[str, Any]) -> PlaneImage:
         return PlaneImage.read(given["file"], told)
     if not isinstance(given.get("array"), str):
         raise UsageError("The request's plane needs a 'file' or an 'array'.")
-    values, name = _read_array(Path(given["array"])), given.get("name")
+    values, name = read_array(Path(given["array"])), given.get("name")
     name = name if isinstance(name, str) and name else "plane"
     if "spacing" not in given:
         if told is None:
@@ -85,7 +85,8 @@ def write_array(path: Path, array: NDArray) -> None:
             file.write(raw[start : start + _CHUNK_BYTES])
 
 
-def _read_array(path: Path) -> NDArray:
+def read_array(path: Path, dimensions: tuple[int, ...] = (2, 3, 4)) -> NDArray:
+    """A `.npy` file of numbers that has one of these numbers of axes. Raises InputError for anything else."""
     import numpy as np
 
     try:
@@ -94,7 +95,7 @@ def _read_array(path: Path) -> NDArray:
         raise InputError(f"The scan's values are not at {path} ({error.strerror or error}): try again.") from None
     except (ValueError, EOFError):
         raise InputError(f"The scan's values in {path} are damaged: try again.") from None
-    if not isinstance(values, np.ndarray) or values.ndim not in (2, 3, 4) or values.dtype.kind not in "biufc":
+    if not isinstance(values, np.ndarray) or values.ndim not in dimensions or values.dtype.kind not in "biufc":
         raise InputError("The scan does not hold one number per voxel: choose a scalar volume.")
     return np.ascontiguousarray(values, _type_for_itk(values.dtype))
 

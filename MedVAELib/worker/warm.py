@@ -1,9 +1,11 @@
-"""What stays in memory between two requests: one detector with the scans it prepared last, one skull predictor."""
+"""What stays in memory between two requests: a detector and a latent model, each with the scans it prepared last, and
+a skull predictor."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from ..timing import Timer
 if TYPE_CHECKING:
     from ..anomaly.detector import Detector
     from ..anomaly.prepare import PreparedScan
+    from ..latent.model import LatentModel, Prepared
     from ..skull.predictor import SkullPredictor
 
 MAX_SCANS = 2
@@ -97,6 +100,55 @@ class WarmSkull:
         """As `WarmDetector.forget_if_degraded`."""
         if self._predictor is not None and self._predictor.shape.steps:
             self._key = self._predictor = None
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """key: what a client names it by in its next requests."""
+
+    key: str
+    prepared: Prepared
+
+
+class WarmLatents:
+    """Loads a latent model and prepares scans, unless it still has them."""
+
+    def __init__(self) -> None:
+        self._key: Any = None
+        self._model: LatentModel | None = None
+        self._images: OrderedDict[str, PreparedImage] = OrderedDict()
+
+    def model(self, name: str, device: str) -> LatentModel:
+        """name: of the bundle, or its folder. Raises what `load_latent_model` raises. Files that changed on disk are
+        read again."""
+        bundle = load_bundle(name)
+        key = (device, *_bundle_key(bundle))
+        if key != self._key or self._model is None or self._model.steps:
+            from ..latent.model import load_latent_model
+
+            self._key = self._model = None
+            self._images.clear()
+            self._model, self._key = load_latent_model(bundle, device), key
+        return self._model
+
+    def found(self, key: str) -> PreparedImage | None:
+        """An image that the present model still has."""
+        return self._images.get(key)
+
+    def prepared(
+        self, model: LatentModel, scan: Scan, progress: Progress, cancel: CancelToken, timer: Timer
+    ) -> PreparedImage:
+        """The scan as the model takes it. Raises what `LatentModel.prepare` raises."""
+        key = content_key(scan).hex()
+        found = self._images.get(key)
+        if found is None:
+            while len(self._images) >= MAX_SCANS:
+                self._images.popitem(last=False)
+            with timer.stage("prepare"):
+                found = PreparedImage(key, model.prepare(scan, progress, cancel))
+            self._images[key] = found
+        self._images.move_to_end(key)
+        return found
 
 
 def _bundle_key(bundle: Bundle) -> tuple[Any, ...]:

@@ -105,7 +105,7 @@ def test_a_file_in_the_folder_is_a_tab_of_the_panel(copy):
     done = _open(copy)
     assert "TOLD" in done.stdout, done.stdout + done.stderr
     told = json.loads(done.stdout.split("TOLD")[1])
-    assert told["titles"] == ["Anomalies", "Echo", "Fetal skull"]
+    assert told["titles"] == ["Anomalies", "Echo", "Fetal skull", "Latent space"]
     assert told["words"][:2] == ["Cancel", "Ask"] and told["words"][2].startswith("MedVAE ")
     assert told["samples"] == [16, 7], "a field of the same name belongs to each tab alone"
     assert told["scans"] == [True, True]

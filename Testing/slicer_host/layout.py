@@ -4,6 +4,15 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 
+import slicer
+import vtk
+
+from .plots import PlotView, PlotWidget
+
+_FOUR_UP = 3
+_WITHOUT_PLOT = (2, _FOUR_UP)  # vtkMRMLLayoutNode::SlicerLayoutConventionalView and SlicerLayoutFourUpView
+_WITH_PLOT = range(36, 41)  # SlicerLayoutConventionalPlotView and the four after it
+
 
 class SliceWidget:
     def __init__(self, view):
@@ -49,42 +58,57 @@ class ThreeDWidget:
         return self.view.node
 
 
-class _LayoutNode:
-    def __init__(self):
-        self.descriptions: dict[int, str] = {}
-
-    def IsLayoutDescription(self, number):
-        return number in self.descriptions
-
-    def AddLayoutDescription(self, number, text):
-        self.descriptions[number] = text
-        return True
-
-
 class _LayoutLogic:
-    def __init__(self):
-        self.node = _LayoutNode()
+    def __init__(self, node):
+        self.node = node
 
     def GetLayoutNode(self):
         return self.node
 
 
+def _make_layout_node(scene):
+    """Slicer's own; the layouts that are asked for by number are described as far as views come into being by them."""
+    node = slicer.vtkMRMLLayoutNode()
+    node.SetSingletonTag("Singleton")
+    plot = '<item><view class="vtkMRMLPlotViewNode" singletontag="PlotView1"/></item>'
+    for number in _WITHOUT_PLOT:
+        node.AddLayoutDescription(number, "<layout></layout>")
+    for number in _WITH_PLOT:
+        node.AddLayoutDescription(number, f"<layout>{plot}</layout>")
+    node.SetViewArrangement(_FOUR_UP)
+    return scene.AddNode(node)
+
+
 class LayoutManager:
-    """Views exist from the start (Red, Yellow, Green, one 3D view) or from the first layout that names them."""
+    """Views exist from the start (Red, Yellow, Green, one 3D view) or from the first layout that names them.
+
+    The scene's layout node is Slicer's own: module logics change the layout through it.
+    """
 
     def __init__(self, host):
-        self.host, self.logic, self.layout = host, _LayoutLogic(), 3
+        self.host = host
+        self.node = _make_layout_node(host.scene)
+        self.logic = _LayoutLogic(self.node)
+        self.node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *a: self._make_views())
+
+    @property
+    def layout(self):
+        return self.node.GetViewArrangement()
 
     def layoutLogic(self):
         return self.logic
 
     def setLayout(self, number):
-        self.layout = number
-        text = self.logic.node.descriptions.get(number)
+        self.node.SetViewArrangement(number)
+
+    def _make_views(self):
+        text = self.node.GetLayoutDescription(self.layout)
         for view in ET.fromstring(text).iter("view") if text else ():
-            name = view.get("singletontag")
-            if view.get("class") == "vtkMRMLSliceNode" and name not in self.host.views:
+            name, kind = view.get("singletontag"), view.get("class")
+            if kind == "vtkMRMLSliceNode" and name not in self.host.views:
                 self.host.addSliceView(name)
+            elif kind == "vtkMRMLPlotViewNode" and not self.host.plot_views:
+                self.host.plot_views.append(PlotView(self.host, name))
 
     def sliceViewNames(self):
         return [name for name, view in self.host.views.items() if hasattr(view, "composite")]
@@ -102,6 +126,13 @@ class LayoutManager:
 
     def _three_d_views(self):
         return [view for view in self.host.views.values() if not hasattr(view, "composite")]
+
+    @property
+    def plotViewCount(self):
+        return len(self.host.plot_views)
+
+    def plotWidget(self, number):
+        return PlotWidget(self.host.plot_views[number]) if 0 <= number < self.plotViewCount else None
 
     def mrmlSliceLogics(self):
         return self.host.appLogic.GetSliceLogics()

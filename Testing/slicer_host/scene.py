@@ -113,6 +113,7 @@ class HeadlessSlicer:
         s.AddNode(interaction)
         slicer.mrmlScene = s  # makes the real slicer.util array/node functions work
         self.views = {}
+        self.plot_views = []
 
     def addSliceView(self, name="Red", orientation="Axial", size=(500, 500)):
         v = self.views[name] = SliceView(self, name, orientation, size)

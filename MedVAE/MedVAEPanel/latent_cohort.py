@@ -1,0 +1,254 @@
+"""The part of the tab that plots a cohort: where it comes from, what the plot shows, and what a click on it does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from . import latent_plot
+from .choices import ComboChoice, Entry, Offer
+from .latent_plot import LABEL, Cohort, PlottedPlane
+from .task_run import TaskRun
+
+_SIGNAL = "dataSelected(vtkStringArray*, vtkCollection*)"
+_LATENTS = "latents"
+_FILE = "MedVAE.CohortFile"
+
+
+class CohortSection:
+    """`tab` gives parameters, `info` and `explorer`; it is told to load and encode the scan of a point."""
+
+    def __init__(self, tab, ui):
+        self.tab, self.ui = tab, ui
+        self._planes: tuple[str, list[PlottedPlane]] = ("", [])
+        self._shown: tuple | None = None
+        self._plane: PlottedPlane | None = None
+        self._view: Any = None
+        self._clicked: tuple[str, int] | None = None
+        self._soon = qt.QTimer()  # a click tells twice, first of the point clicked before
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.connect("timeout()", self._on_click)
+        self.run = TaskRun(
+            tab.panel, ui.plotButton, ui.cohortBar, ui.cohortLabel, _("Show cohort"),
+            _("Plots the cohort's latents; scans are encoded first. You can keep working meanwhile."),
+            self._missing, self.plot, tab.update_buttons)  # fmt: skip
+        self.plane = ComboChoice(ui.planeCombo, lambda name: tab.set_parameter("plane", name))
+        self.colour = ComboChoice(ui.colourCombo, lambda name: tab.set_parameter("colour", name))
+        ui.tableButton.connect("clicked(bool)", lambda *a: self._choose(self._ask_table()))
+        ui.cohortFolderButton.connect("clicked(bool)", lambda *a: self._choose(self._ask_folder()))
+
+    @property
+    def cohort(self) -> Cohort | None:
+        parameters = self.tab.parameters
+        return Cohort.of(parameters.chart) if parameters is not None else None
+
+    # --- Where it comes from -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _ask_table() -> str:
+        found = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("A table of latents, or a CSV of scans"), "",
+                                               _("Tables (*.csv *.parquet *.pq)"))  # fmt: skip
+        return found[0] if isinstance(found, tuple) else found
+
+    @staticmethod
+    def _ask_folder() -> str:
+        return qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("A folder of scans"))
+
+    def _choose(self, path: str) -> None:
+        if path:
+            self.tab.set_parameter("cohort", path)
+
+    def _missing(self) -> list[str]:
+        parameters = self.tab.parameters
+        if parameters is None:
+            return [_("The scene is being closed.")]
+        reasons = [] if parameters.cohort else [_("Choose a table or a folder.")]
+        return reasons + self.tab.problems()
+
+    def plot(self) -> None:
+        """Starts it; returns at once."""
+        source, settings = self.tab.parameters.cohort, self.tab.chosen()
+
+        def add(reply: Mapping[str, Any], seconds: float) -> str:
+            cohort = latent_plot.add_cohort(reply, Path(source).stem, settings)
+            self._planes = (cohort.result.run, _planes(reply))
+            self.tab.parameters.chart = cohort.chart
+            self._connect(cohort)
+            failed = reply["failed"]
+            text = _("{count} cases in {seconds:.1f} s. Click a point to see its image.").format(
+                count=len(reply["cases"]), seconds=seconds)  # fmt: skip
+            return "\n".join([text, *(_("Left out: {case}: {reason}").format(
+                case=each["case"], reason=each["message"]) for each in failed)])  # fmt: skip
+
+        self.tab.panel.log.secrets |= {source, Path(source).stem}
+        self.run.start("latent_cohort", None, lambda folder: {"source": source, **settings}, add)
+
+    # --- What it shows -----------------------------------------------------------------------------------------------
+
+    def update(self, parameters) -> None:
+        """Called whenever the parameters or the model may have changed."""
+        ui, cohort = self.ui, self.cohort
+        source = parameters.cohort if parameters is not None else ""
+        ui.sourceLabel.text, ui.sourceLabel.toolTip = Path(source).name or _("none"), source
+        for widget in (ui.planeCombo, ui.colourCombo):
+            widget.enabled = cohort is not None
+        if cohort is None:
+            self._shown = self._plane = None
+            return
+        planes = {plane.name: plane for plane in self.planes(cohort)}
+        self._offer(self.plane, list(planes), parameters.plane)
+        columns = [name for name in _columns(cohort) if any(cohort.column(name))]
+        self._offer(self.colour, columns or [LABEL], parameters.colour)
+        name = parameters.plane if parameters.plane in planes else next(iter(planes))
+        colour = parameters.colour if parameters.colour in columns else (columns or [LABEL])[0]
+        plane = planes[name]
+        wanted = (cohort.result.run, name, plane.axes, colour)
+        if wanted != self._shown:
+            latent_plot.show(cohort, plane, colour)
+            self._connect(cohort)
+            self._shown = wanted
+        self._plane = plane
+        self.mark()
+
+    def planes(self, cohort: Cohort) -> list[PlottedPlane]:
+        """LDA, PCA, t-SNE as the worker made them, and the two latents that matter most."""
+        run, planes = self._planes
+        if run != cohort.result.run:  # a scene that was loaded has points, but not the maps to them
+            planes = _stored(cohort)
+        return [*planes, *self._plane_of_latents(cohort)]
+
+    def _plane_of_latents(self, cohort: Cohort) -> list[PlottedPlane]:
+        order = self.tab.info.order(self.tab.parameters.order.value)[:2]
+        if len(order) < 2 or cohort.latents is None or not self._fits(cohort):
+            return []
+        matrix = np.zeros((2, self.tab.info.count))
+        matrix[[0, 1], order] = 1.0
+        axes = tuple(_("Latent {number}").format(number=index) for index in order)
+        return [PlottedPlane(_LATENTS, axes, cohort.numbers([f"mu_{i}" for i in order]), matrix, np.zeros(2))]
+
+    def mark(self) -> None:
+        """Moves the marks to the scan's latents and to those that are shown."""
+        cohort, explorer = self.cohort, self.tab.explorer
+        if cohort is None or self._plane is None:
+            return
+        scan = explorer.encoding.latents if explorer.encoding is not None else None
+        for name, latents in ((latent_plot.SCAN, scan), (latent_plot.SHOWN, explorer.latents)):
+            known = latents is not None and self._fits(cohort)
+            latent_plot.mark(cohort, name, self._plane.place(latents) if known else None)
+
+    def _fits(self, cohort: Cohort) -> bool:
+        """Whether the cohort's latents are those of the chosen model."""
+        return self.tab.info.ready and cohort.bundle == self.tab.info.reply["sha256"]
+
+    @staticmethod
+    def _offer(choice: ComboChoice, names: list[str], chosen: str) -> None:
+        offer = Offer([Entry(name, _title(name)) for name in names])
+        offer.default = names[0] if names else ""
+        choice.offer(offer, chosen if chosen in names else "", final=False)
+
+    # --- Clicks ------------------------------------------------------------------------------------------------------
+
+    def _connect(self, cohort: Cohort) -> None:
+        """Shows the chart, in a layout with a plot view if there is none, and listens to that view."""
+        slicer.modules.plots.logic().ShowChartInLayout(cohort.chart)
+        manager = slicer.app.layoutManager()
+        widget = manager.plotWidget(0) if manager is not None and manager.plotViewCount else None
+        view = widget.plotView() if widget is not None else None
+        if view is not None:
+            view.fitToContent()
+        if view is not None and view is not self._view:
+            self.disconnect()
+            view.connect(_SIGNAL, self._on_selected)
+            self._view = view
+
+    def disconnect(self) -> None:
+        if self._view is not None:
+            self._view.disconnect(_SIGNAL, self._on_selected)
+            self._view = None
+
+    def _on_selected(self, series_ids, points) -> None:
+        for index in range(series_ids.GetNumberOfValues()):
+            chosen = points.GetItemAsObject(index)
+            if chosen is not None and chosen.GetNumberOfValues():
+                self._clicked = (series_ids.GetValue(index), int(chosen.GetValue(chosen.GetNumberOfValues() - 1)))
+                self._soon.start()
+
+    def _on_click(self) -> None:
+        clicked, self._clicked, cohort = self._clicked, None, self.cohort
+        if self._view is not None:
+            self._view.RemovePlotSelections()  # else what was clicked before is told of again
+        row = cohort.row_of(*clicked) if cohort is not None and clicked is not None else None
+        if row is not None:
+            self.show_case(row)
+
+    def show_case(self, row: int) -> None:
+        """What a click on a point does: its image, decoded from its latents or, if asked for, as a scan."""
+        cohort, parameters = self.cohort, self.tab.parameters
+        case, label, file = (cohort.column(name)[row] for name in ("case", LABEL, "file"))
+        who = f"{case} ({label})" if label else case
+        if parameters.loadClicked:
+            problem = self._load(file, case)
+            if not problem:
+                return
+            self.tab.explorer.say(f"{who}: {problem}", bad=True)
+            return
+        latents = cohort.latents
+        if latents is None or not self._fits(cohort):
+            reason = _("the table does not keep as many latents as this model has") if latents is None else (
+                _("the cohort was encoded with another model than the one chosen"))
+            return self.tab.explorer.say(f"{who}: {reason}.", bad=True)
+        self.tab.explorer.go_to(latents[row], _("Decoded from the latents of {who}.").format(who=who))
+
+    def _load(self, file: str, case: str) -> str:
+        """Loads the scan of a case, or takes the one that is there, and encodes it. Returns why not, "" if it did."""
+        if not file or not Path(file).exists():
+            return _("the table does not say where its scan is, or it is not there.")
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+            if node.GetAttribute(_FILE) == file:
+                break
+        else:
+            try:
+                node = slicer.util.loadVolume(file, {"name": case})
+            except RuntimeError as error:
+                return str(error)
+            node.SetAttribute(_FILE, file)
+        self.tab.set_parameter("scan", node)
+        self.tab.encode_soon()
+        return ""
+
+
+def _planes(reply: Mapping[str, Any]) -> list[PlottedPlane]:
+    arrays = reply["arrays"]
+
+    def array(name: str) -> np.ndarray | None:
+        return np.load(arrays[name]) if name in arrays else None
+
+    return [PlottedPlane(found["name"], tuple(found["axes"]), array(f"points_{index}"), array(f"matrix_{index}"),
+                         array(f"offset_{index}")) for index, found in enumerate(reply["planes"])]  # fmt: skip
+
+
+def _stored(cohort: Cohort) -> list[PlottedPlane]:
+    table = cohort.table.GetTable()
+    names = [table.GetColumnName(index) for index in range(table.GetNumberOfColumns())]
+    found = [name[:-2] for name in names if name.endswith(" 1") and f"{name[:-2]} 2" in names]
+    return [PlottedPlane(name, (f"{name} 1", f"{name} 2"), cohort.numbers([f"{name} 1", f"{name} 2"]))
+            for name in found]  # fmt: skip
+
+
+def _columns(cohort: Cohort) -> list[str]:
+    """What points can be coloured by: the label and the tags."""
+    table = cohort.table.GetTable()
+    names = [table.GetColumnName(index) for index in range(table.GetNumberOfColumns())]
+    return [name for name in names if name not in ("case", "file") and not name.startswith("mu_")
+            and not (name[-2:] in (" 1", " 2") and f"{name[:-2]} 1" in names)]  # fmt: skip
+
+
+def _title(name: str) -> str:
+    return {_LATENTS: _("Most important latents"), LABEL: _("Label")}.get(name, name)

@@ -1,0 +1,217 @@
+"""The part of the tab where latents are moved: sliders, reset, samples, interpolation, and the volume that follows."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import slicer
+from slicer.i18n import tr as _
+
+from . import display
+from .latent_results import Result, add_decoded, fill
+from .latent_sliders import LatentSliders
+from .live import Live
+from .scan_node import write_array
+
+_BAD = "color: #d9534f"
+
+
+@dataclass(frozen=True, eq=False)
+class Encoding:
+    """A scan and its latents. state: what it was then (`scan_node.state`). bundle, device: what they were made with.
+    given, key: what the worker knows the scan by.
+
+    other: latents of the second scan, its node and them, or None.
+    """
+
+    scan: Any
+    state: tuple
+    bundle: str
+    device: str
+    given: Mapping[str, Any]
+    key: str
+    latents: np.ndarray
+    other: tuple[Any, np.ndarray] | None = None
+
+
+class LatentExplorer:
+    """`tab` gives parameters, `info` (the model) and `model` (the choice of it); `on_move()` hears of other latents.
+
+    latents: those that the volume shows, or shall show in a moment; None before anything was looked at.
+    """
+
+    def __init__(self, tab, ui, on_move: Callable[[], None]):
+        self.tab, self.ui, self._on_move = tab, ui, on_move
+        self.encoding: Encoding | None = None
+        self.latents: np.ndarray | None = None
+        self._folder: Path | None = None
+        self.sliders = LatentSliders(ui.slidersBox, self._on_slider)
+        self.live = Live(tab.panel.worker.request, "latent_decode", self._request, self._on_decoded, self._on_error)
+        ui.resetButton.connect("clicked(bool)", lambda *a: self.reset())
+        ui.interpolateSlider.connect("valueChanged(double)", self._on_interpolate)
+        ui.sampleButton.connect("clicked(bool)", lambda *a: self.sample())
+
+    @property
+    def volume(self):
+        """What shows the latents; None if it was never made, or the user deleted it."""
+        parameters = self.tab.parameters
+        return parameters.decoded if parameters is not None else None
+
+    # --- From the tab ------------------------------------------------------------------------------------------------
+
+    def begin(self, encoding: Encoding, volume) -> None:
+        """A scan was encoded; `volume` shows its reconstruction."""
+        self.live.drop()
+        self.encoding, self.latents = encoding, encoding.latents.copy()
+        self.tab.parameters.decoded = volume
+        self.show_in_views()
+        self.say("")
+        self.update(self.tab.parameters)
+
+    def forget(self) -> None:
+        """Another scan or model was chosen: what was encoded does not belong to it."""
+        self.live.drop()
+        self.encoding = self.latents = None
+        if self.tab.parameters is not None:
+            self.tab.parameters.decoded = None
+        self.say("")
+
+    def update(self, parameters) -> None:
+        """Called whenever parameters or model may have changed."""
+        info, ui = self.tab.info, self.ui
+        able = parameters is not None and info.ready
+        if able:
+            self.sliders.offer(info, parameters.order.value, parameters.sliders)
+            self.sliders.show(self.current)
+            display.set_opacity(parameters.decoded, parameters.opacity)
+        self.sliders.enable(able)
+        for widget in (ui.sampleButton, ui.resetButton, ui.orderCombo, ui.slidersSpin):
+            widget.enabled = able
+        ui.opacitySlider.enabled = able and parameters.decoded is not None and self.encoding is not None
+        other = self.encoding.other if self.encoding is not None else None
+        ui.interpolateSlider.enabled = other is not None and parameters.other is other[0]
+        ui.interpolateSlider.toolTip = _("From the scan (0) to the second scan (1), through the latents between.") if (
+            ui.interpolateSlider.enabled) else _("Choose a second scan and encode.")  # fmt: skip
+
+    @property
+    def start(self) -> np.ndarray:
+        """Where Reset leads: the scan's latents, or without one the mean of the training images."""
+        return self.encoding.latents if self.encoding is not None else self.tab.info.moments()[0]
+
+    @property
+    def current(self) -> np.ndarray:
+        return self.latents if self.latents is not None else self.start
+
+    # --- Moving ------------------------------------------------------------------------------------------------------
+
+    def go_to(self, latents: np.ndarray, what: str = "") -> None:
+        """Shows these latents (Z,), as soon as the worker has decoded them. what: where they came from, in words."""
+        self.latents = np.array(latents, np.float64)
+        self.sliders.show(self.latents)
+        self.say(what)
+        self.live.ask(self.latents)
+        self._on_move()
+
+    def reset(self) -> None:
+        self._set_interpolation(0.0)
+        self.go_to(self.start, _("The scan's own latents.") if self.encoding is not None else
+                   _("The mean of the training images."))  # fmt: skip
+
+    def sample(self) -> None:
+        """Latents drawn with the seed that is shown, which then moves on by one."""
+        parameters = self.tab.parameters
+        seed, label = parameters.seed, parameters.label
+        drawn = self.tab.info.draw(seed, label)
+        of = _("label {label}").format(label=label) if label else _("all training images")
+        parameters.seed = (seed + 1) % 1_000_000
+        self.go_to(drawn, _("Random sample (seed {seed}, {of}).").format(seed=seed, of=of))
+
+    def _on_slider(self, index: int, value: float) -> None:
+        moved = self.current.copy()
+        moved[index] = value
+        self.latents = moved
+        self.live.ask(moved)
+        self._on_move()
+
+    def _on_interpolate(self, share: float) -> None:
+        if self.encoding is None or self.encoding.other is None:
+            return
+        other, latents = self.encoding.other
+        self.go_to((1 - share) * self.encoding.latents + share * latents, _("{share:.0%} of the way to {name}.").format(
+            share=share, name=other.GetName()))  # fmt: skip
+
+    def _set_interpolation(self, share: float) -> None:
+        slider = self.ui.interpolateSlider
+        blocked = slider.blockSignals(True)
+        slider.value = share
+        slider.blockSignals(blocked)
+
+    # --- Decoding ----------------------------------------------------------------------------------------------------
+
+    def folder(self) -> Path:
+        """For the files that stay as long as the scan is explored. Raises OSError."""
+        if self._folder is None or not self._folder.is_dir():
+            self._folder = self.tab.panel.worker.folder("latent")
+        return self._folder
+
+    def _request(self, latents: np.ndarray) -> dict[str, Any]:
+        folder, encoding = self.folder(), self.encoding
+        write_array(latents, folder / "latents.npy")
+        target = {"scan": encoding.given, "key": encoding.key, "bundle": encoding.bundle, "device": encoding.device
+                  } if encoding is not None else self.tab.model.request()  # fmt: skip
+        return {**target, "latents": str(folder / "latents.npy"), "output": str(folder / f"decoded-{self.live.sent}")}
+
+    def _on_decoded(self, latents: np.ndarray, reply: Mapping[str, Any]) -> None:
+        try:
+            if self.tab.parameters is not None:
+                self._put(latents, reply)
+        except (ValueError, OSError) as error:
+            self.say(str(error), bad=True)
+        finally:
+            shutil.rmtree(Path(reply["arrays"]["decoded"]).parent, ignore_errors=True)
+
+    def _put(self, latents: np.ndarray, reply: Mapping[str, Any]) -> None:
+        if self.volume is not None:
+            fill(self.volume, latents, reply)
+            return
+        scan = self.encoding.scan if self.encoding is not None else None
+        self.tab.parameters.decoded = add_decoded(scan, self.tab.info.reply["name"], reply, self.tab.chosen())
+        fill(self.volume, latents, reply)
+        self.show_in_views()
+        self.tab.update_result()
+
+    def _on_error(self, error: Mapping[str, Any]) -> None:
+        if error.get("kind") != "Cancelled":
+            self.say(error["message"], bad=True)
+
+    def show_in_views(self) -> None:
+        """The decoded volume over its scan; without one it is the background, and the views go to its middle."""
+        volume = self.volume
+        if volume is None:
+            return
+        if self.encoding is not None:
+            display.show(self.encoding.scan, volume, self.tab.parameters.opacity)
+        else:
+            show_alone(volume)
+
+    def say(self, text: str, bad: bool = False) -> None:
+        self.ui.exploreLabel.text = text
+        self.ui.exploreLabel.setStyleSheet(_BAD if bad else "")
+
+    def on_removed(self) -> None:
+        """The volume is gone from the scene; the latents are still where they were."""
+        if Result.of(self.volume) is None and self.tab.parameters is not None:
+            self.tab.parameters.decoded = None
+
+
+def show_alone(volume) -> None:
+    """In all slice views, with nothing over it."""
+    display.show(volume, None, 0.0)
+    bounds = np.zeros(6)
+    volume.GetRASBounds(bounds)
+    slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *bounds.reshape(3, 2).mean(1))

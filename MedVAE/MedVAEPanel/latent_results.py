@@ -1,0 +1,135 @@
+"""What the latent space leaves in the scene: the decoded volume that the sliders change, and generated volumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import slicer
+
+from . import results as runs
+from .results import all_nodes, remove
+from .scan_node import ROLE, RUN
+
+__all__ = ["Result", "add_decoded", "add_generated", "fill", "remove", "unused"]
+DECODED, SAMPLE = "decoded", "sample"
+SCAN_REFERENCE = "MedVAE.Scan"
+LATENTS = "MedVAE.Latents"
+_UNIT = "0 to 1, as the model sees the scan"
+_MOST_KEPT = 1024
+"""Latents that a volume is made of are written onto it up to this number."""
+_GREY = "vtkMRMLColorTableNodeGrey"
+
+
+@dataclass(frozen=True)
+class Result(runs.Result):
+    """The nodes of one encoding, one cohort or one set of generated volumes."""
+
+    kind = "latent."
+
+
+def add_decoded(scan, name: str, reply: Mapping[str, Any], settings: Mapping[str, Any]):
+    """The volume that shows what latents stand for, named after the scan, or `name` without one. Returns the node.
+
+    Raises ValueError if it does not fit the scan any more, OSError if its file cannot be read.
+    """
+    array = np.load(reply["arrays"][DECODED])
+    if scan is not None and array.shape != scan.GetImageData().GetDimensions()[::-1]:
+        raise ValueError("The scan was changed meanwhile: encode it again.")
+    result = Result.new()
+    title = unused(f"{scan.GetName() if scan is not None else name} decoded")
+    try:
+        volume = _add(result.run, DECODED, title, scan, reply, settings)
+        _place(volume, array, scan, reply)
+        _show_grey(volume)
+        runs.mark_hanging(volume, result.run)
+        if scan is not None:
+            runs.put_beneath(_item_of(scan), volume)
+    except Exception:
+        remove(result)
+        raise
+    return volume
+
+
+def fill(volume, latents: np.ndarray, reply: Mapping[str, Any]) -> None:
+    """Shows other latents. Raises OSError if the file cannot be read, ValueError if it does not fit the volume."""
+    array = np.load(reply["arrays"][DECODED], mmap_mode="r")
+    image = volume.GetImageData()
+    if image is None or array.shape != image.GetDimensions()[::-1]:
+        raise ValueError("The decoded volume was changed: encode the scan again.")
+    slicer.util.updateVolumeFromArray(volume, array)
+    note_latents(volume, latents)
+
+
+def note_latents(volume, latents: np.ndarray) -> None:
+    if latents.size <= _MOST_KEPT:
+        volume.SetAttribute(LATENTS, json.dumps([float(f"{value:.6g}") for value in latents]))
+
+
+def add_generated(scan, reply: Mapping[str, Any], settings: Mapping[str, Any]) -> list:
+    """Every volume as a node, in one folder. Raises ValueError and OSError as `add_decoded`."""
+    arrays = {name: np.load(path) for name, path in reply["arrays"].items()}
+    provenance = reply["provenance"]
+    what = f"{provenance['bundle']} {provenance['label'] or ''}".strip()
+    result, made = Result.new(), []
+    try:
+        title = unused(f"{what} samples, seed {provenance['seed']}")
+        folder = runs.make_folder(title, result.run)
+        for index in range(len(arrays)):
+            name = unused(f"{what} sample {index + 1}")
+            volume = _add(result.run, SAMPLE, name, scan, reply, settings)
+            _place(volume, arrays[f"sample_{index + 1}"], scan, reply)
+            _show_grey(volume)
+            runs.put_beneath(folder, volume)
+            runs.mark_hanging(volume, result.run)
+            made.append(volume)
+    except Exception:
+        remove(result)
+        raise
+    return made
+
+
+def unused(title: str) -> str:
+    names, number, found = {node.GetName() for node in all_nodes()}, 1, title
+    while found in names:
+        number += 1
+        found = f"{title} ({number})"
+    return found
+
+
+def _add(run: str, role: str, name: str, scan, reply: Mapping[str, Any], settings: Mapping[str, Any]):
+    volume = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
+    volume.UnRegister(None)
+    volume.SetName(name)
+    attributes = runs.provenance_attributes(reply, settings, {"Preparation": reply["provenance"]["preparation"]})
+    for key, value in {RUN: run, ROLE: role, "MedVAE.Unit": _UNIT, **attributes}.items():
+        volume.SetAttribute(key, value)
+    if scan is not None:
+        volume.SetNodeReferenceID(SCAN_REFERENCE, scan.GetID())
+    return slicer.mrmlScene.AddNode(volume)  # last, so that selectors see what it is
+
+
+def _place(volume, array: np.ndarray, scan, reply: Mapping[str, Any]) -> None:
+    slicer.util.updateVolumeFromArray(volume, array)
+    if scan is not None:
+        volume.CopyOrientation(scan)
+        volume.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
+    else:
+        volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.array(reply["ijk_to_ras"])))
+
+
+def _show_grey(volume) -> None:
+    """Always from 0 to 1, so that brightness can be compared while latents change."""
+    volume.CreateDefaultDisplayNodes()
+    shown = volume.GetDisplayNode()
+    shown.SetAutoWindowLevel(False)
+    shown.SetAndObserveColorNodeID(_GREY)
+    shown.SetWindowLevelMinMax(0.0, 1.0)
+
+
+def _item_of(scan) -> int:
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    return hierarchy.GetItemByDataNode(scan) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), scan)

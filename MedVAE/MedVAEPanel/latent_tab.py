@@ -1,0 +1,277 @@
+"""The tab Latent space: choose a model and a scan, encode, look around. Its parts are in `latent_explorer` (sliders and
+the volume that follows them) and `latent_cohort` (the plot)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
+
+from . import choices, display
+from .choices import ComboChoice, Entry, Offer
+from .latent_cohort import CohortSection
+from .latent_explorer import Encoding, LatentExplorer, show_alone
+from .latent_model import LatentModelInfo
+from .latent_parameters import LatentParameters
+from .latent_results import DECODED, Result, add_decoded, add_generated, note_latents, remove
+from .scan_node import problem, state, write_scan
+from .tabs import TaskTab
+from .task_run import TaskRun
+from .watch import Watch
+
+_DEFAULT_BUNDLE = "flair-latents"
+
+
+class LatentTab(TaskTab):
+    name = "latent"
+    title = _("Latent space")
+    order = 30
+    page = "Latent"
+    Parameters = LatentParameters
+
+    def setup(self, page) -> None:
+        self.ui = ui = slicer.util.childWidgetVariables(page)
+        scene, panel = slicer.mrmlScene, self.panel
+        self._observers = [scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._on_node_removed)]
+        self.info = LatentModelInfo(panel.worker, self._on_parameters)
+        self.explorer = LatentExplorer(self, ui, self._on_move)
+        self.run = TaskRun(
+            panel, ui.encodeButton, ui.progressBar, ui.messageLabel, _("Encode"),
+            _("Finds the latents of the scan, and of the second one. You can keep working meanwhile."),
+            self._missing, self.encode, self._on_parameters)  # fmt: skip
+        self.generating = TaskRun(
+            panel, ui.generateButton, ui.generateBar, ui.generateLabel, _("Generate"),
+            _("Adds as many new volumes to the scene, on the grid of the encoded scan or else the model's own."),
+            self._missing_to_generate, self.generate, self.update_buttons)  # fmt: skip
+        self.cohort = CohortSection(self, ui)
+        self.model = choices.ModelChoice(self, ui, lambda bundle: bool(bundle.get("latents")), _DEFAULT_BUNDLE)
+        self.label = ComboChoice(ui.labelCombo, lambda name: self.set_parameter("label", name))
+        self.watch = Watch(self._on_scan_changed)
+        self._soon = qt.QTimer()  # a scan that a click loaded is encoded when the parameters have settled
+        self._soon.setSingleShot(True)
+        self._soon.connect("timeout()", self.encode)
+        ui.folderButton.connect("clicked(bool)", lambda *a: self._choose_folder())
+        ui.removeButton.connect("clicked(bool)", lambda *a: self.remove_last())
+
+    @property
+    def running(self):
+        return self.run.running or self.cohort.run.running or self.generating.running
+
+    # --- Scene and parameters ----------------------------------------------------------------------------------------
+
+    def set_parameter_node(self, parameters) -> None:
+        self.explorer.live.drop()
+        self.explorer.encoding = self.explorer.latents = None
+        self.bind(parameters, self.ui, self._on_parameters)
+        if parameters is None:
+            self.watch.stop()
+        self._on_parameters()
+
+    def set_parameter(self, name: str, value) -> None:
+        if self.parameters is not None:
+            setattr(self.parameters, name, value)
+
+    def enter(self) -> None:
+        self._on_parameters()
+
+    def on_offers(self) -> None:
+        super().on_offers()
+        self._on_parameters()
+
+    def on_scene_about_to_close(self) -> None:
+        for run in (self.run, self.cohort.run, self.generating):
+            run.cancel(_("The scene was closed, so this was cancelled."))
+
+    def cleanup(self) -> None:
+        for tag in self._observers:
+            slicer.mrmlScene.RemoveObserver(tag)
+        self.cohort.disconnect()
+        self.watch.stop()
+        self._soon.stop()
+
+    def _on_parameters(self, caller=None, event=None) -> None:
+        parameters = self.parameters
+        if parameters is not None:
+            self.model.show(parameters)
+            encoding = self.explorer.encoding
+            if encoding is not None and (encoding.scan is not parameters.scan or encoding.bundle != self._bundle):
+                self.explorer.forget()
+            # Asked when the tab is looked at: the worker is not started for a tab that nobody opens.
+            self.info.look_at(self._bundle if self.panel.offers.bundles else "")
+        self.ui.modelLabel.text = self.info.in_words()
+        self.explorer.update(parameters)
+        self.cohort.update(parameters)
+        self._offer_labels(parameters)
+        self.update_result()
+        self.update_buttons()
+
+    def update_buttons(self) -> None:
+        for run in (self.run, self.cohort.run, self.generating):
+            run.update_button()
+
+    def update_result(self) -> None:
+        self.ui.removeButton.enabled = Result.last() is not None
+
+    @property
+    def _bundle(self) -> str:
+        return self.parameters.bundle or self.model.bundles.default
+
+    def _offer_labels(self, parameters) -> None:
+        offer = Offer([Entry("", _("all training images")), *(Entry(name, name) for name in self.info.labels)])
+        chosen = parameters.label if parameters is not None and parameters.label in self.info.labels else ""
+        self.label.offer(offer, chosen, final=False)
+
+    def _on_move(self) -> None:
+        self.cohort.mark()
+        self.update_result()
+
+    def _on_scan_changed(self) -> None:
+        encoding = self.explorer.encoding
+        if encoding is not None and state(encoding.scan) != encoding.state:
+            self.explorer.forget()
+            self.run.say(_("The scan was changed: encode it again."))
+            self._on_parameters()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _on_node_removed(self, caller, event, node) -> None:
+        running = self.run.running
+        if running is not None and node in running.subject:
+            self.run.cancel(_("A scan was removed, so the encoding was cancelled."))
+        if self.explorer.encoding is not None and node is self.explorer.encoding.scan:
+            self.watch.stop()
+            self.explorer.forget()
+
+    def _choose_folder(self) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("The folder of a model bundle"))
+        if folder:
+            self.set_parameter("bundle", folder)
+
+    # --- What is missing ---------------------------------------------------------------------------------------------
+
+    def chosen(self) -> dict[str, str]:
+        """Bundle and device, for a request."""
+        return self.model.request()
+
+    def problems(self) -> list[str]:
+        """Of the model, one sentence each."""
+        refusal = "" if self._is_folder() else self.model.refusal()
+        waiting = "" if self.info.reply or self.info.problem else _("The worker is looking at the model.")
+        return [reason for reason in (self.panel.offers.missing, refusal or self.info.problem or waiting) if reason]
+
+    def _is_folder(self) -> bool:
+        return Path(self._bundle).is_absolute()
+
+    def _missing(self) -> list[str]:
+        parameters = self.parameters
+        if parameters is None:
+            return [_("The scene is being closed.")]
+        other = parameters.other
+        of_other = problem(other) if other is not None else ""
+        reasons = [problem(parameters.scan), _("Second scan: {problem}").format(problem=of_other) if of_other else ""]
+        if other is not None and other is parameters.scan:
+            reasons.append(_("The second scan is the first one: choose another, or none."))
+        return [reason for reason in reasons if reason] + self.problems()
+
+    def _missing_to_generate(self) -> list[str]:
+        return self.problems() if self.parameters is not None else [_("The scene is being closed.")]
+
+    # --- Encoding ----------------------------------------------------------------------------------------------------
+
+    def encode_soon(self) -> None:
+        """As by a click, in a moment."""
+        self._soon.start(0)
+
+    def encode(self) -> None:
+        """Starts finding the latents of the chosen scans; returns at once."""
+        if self._missing() or self.run.running is not None:
+            return self.update_buttons()
+        scan, other, settings = self.parameters.scan, self.parameters.other, self.chosen()
+        nodes = [node for node in (scan, other) if node is not None]
+        self.panel.log.secrets |= {node.GetName() for node in nodes if node.GetName()}
+        given: dict[str, Any] = {}
+        self.explorer.live.drop()
+
+        def fields(folder: Path) -> dict[str, Any]:
+            given.update(write_scan(scan, self.explorer.folder()))
+            second = {"other": write_scan(other, folder)} if other is not None else {}
+            return {"scan": given, **second, **settings}
+
+        def add(reply: Mapping[str, Any], seconds: float) -> str:
+            if not all(slicer.mrmlScene.IsNodePresent(node) for node in nodes):
+                raise ValueError(_("A scan was removed meanwhile; the result was dropped."))
+            self._begin(reply, scan, other, given, settings)
+            return self._in_words(reply, seconds)
+
+        self.panel.log.add(f"Encoding started ({len(nodes)} scans, {self.parameters.device}).")
+        self.run.start("latent_encode", tuple(nodes), fields, add)
+
+    def _begin(self, reply: Mapping[str, Any], scan, other, given, settings) -> None:
+        arrays = reply["arrays"]
+        latents = np.load(arrays["mean"]).astype(float)
+        second = (other, np.load(arrays["other"]).astype(float)) if "other" in arrays else None
+        volume = add_decoded(scan, "", reply, settings)
+        note_latents(volume, latents)
+        encoding = Encoding(scan, state(scan), self._bundle, settings["device"], given, reply["key"], latents, second)
+        self.explorer.begin(encoding, volume)
+        self.watch.look_at([scan])
+
+    @staticmethod
+    def _in_words(reply: Mapping[str, Any], seconds: float) -> str:
+        text = _("Encoded in {seconds:.1f} s on {device}. What the latents keep differs from the scan by {share:.1%} "
+                 "of the brightness range on average.").format(
+            seconds=seconds, device=choices.device_in_words(reply), share=reply["mean_difference"])  # fmt: skip
+        return "\n".join([text, *reply.get("warnings", [])])
+
+    # --- Generating --------------------------------------------------------------------------------------------------
+
+    def generate(self) -> None:
+        """Starts drawing new volumes; returns at once."""
+        parameters, encoding = self.parameters, self.explorer.encoding
+        scan = encoding.scan if encoding is not None else None
+        settings = {**self.chosen(), "count": parameters.count, "seed": parameters.seed, "label": parameters.label}
+        target = {"scan": encoding.given, "key": encoding.key} if encoding is not None else {}
+
+        def add(reply: Mapping[str, Any], seconds: float) -> str:
+            if scan is not None and not slicer.mrmlScene.IsNodePresent(scan):
+                raise ValueError(_("The scan was removed meanwhile; the volumes were dropped."))
+            made = add_generated(scan, reply, settings)
+            self.set_parameter("seed", (settings["seed"] + settings["count"]) % 1_000_000)
+            if scan is not None:
+                display.show(scan, made[0], parameters.opacity)
+            else:
+                show_alone(made[0])
+            self.update_result()
+            return _("{count} volumes in {seconds:.1f} s on {device}.").format(
+                count=len(made), seconds=seconds, device=choices.device_in_words(reply))  # fmt: skip
+
+        self.generating.start("latent_generate", scan, lambda folder: {**settings, **target}, add)
+
+    # --- Helpers -----------------------------------------------------------------------------------------------------
+
+    def remove_last(self) -> None:
+        """Takes away all that the last encoding, plot or generation added."""
+        last = Result.last()
+        if last is None:
+            return
+        mine = self.explorer.volume
+        gone = mine is not None and last.node(DECODED) is mine
+        if gone:
+            self.explorer.forget()
+        remove(last)
+        self.run.say(_("The last result was removed."))
+        self._on_parameters()
+
+    def settings(self) -> dict[str, Any]:
+        parameters = self.parameters
+        return {} if parameters is None else {
+            "bundle": _("a folder") if self._is_folder() else parameters.bundle or "default",
+            "device": parameters.device, "order": parameters.order.value, "sliders": parameters.sliders,
+            "count": parameters.count, "seed": parameters.seed, "second scan": parameters.other is not None,
+            "cohort": bool(parameters.cohort),
+        }  # fmt: skip

@@ -1,0 +1,83 @@
+"""Two-dimensional views of a table of latents that new images can be put into: PCA and LDA are linear, t-SNE is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .embed import LEAST, embed
+from .probe import linear
+from .table import TRAIN, LatentTable
+
+_MOST_FOR_LDA = 2048
+"""Latents beyond as many leave LDA out: its map from latents to the plane is found by sending every axis through it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """points: (N, 2), the table's rows. matrix: (2, Z) and offset: (2,), which put latents z at matrix·z + offset;
+    None where only the table's own images have a place."""
+
+    name: str
+    axes: tuple[str, str]
+    points: NDArray[np.float64]
+    matrix: NDArray[np.float64] | None = None
+    offset: NDArray[np.float64] | None = None
+
+
+def planes_of(table: LatentTable, seed: int = 0) -> list[Plane]:
+    """Those that the table allows: LDA needs two labels and two images of each, PCA and t-SNE four images."""
+    mean = table.mean.astype(np.float64)
+    found = [_lda(table, mean)] if _separable(table) else []
+    if len(table) >= LEAST and table.latents > 1:
+        tsne = embed(mean, "tsne", seed)
+        found += [_pca(mean), Plane("t-SNE", tsne.axes, np.asarray(tsne.points, np.float64))]
+    return found
+
+
+def _pca(mean: NDArray) -> Plane:
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2, svd_solver="full").fit(mean)
+    first, second = (f"PC {i + 1} ({share:.0%} of the variance)" for i, share in
+                     enumerate(np.nan_to_num(pca.explained_variance_ratio_)))
+    return Plane("PCA", (first, second), pca.transform(mean), pca.components_, -pca.components_ @ pca.mean_)
+
+
+def _separable(table: LatentTable) -> bool:
+    labels = [label for label in table.labels if label]
+    return (len(set(labels)) > 1 and min(labels.count(name) for name in set(labels)) > 1
+            and 1 < table.latents <= _MOST_FOR_LDA)  # fmt: skip
+
+
+def _lda(table: LatentTable, mean: NDArray) -> Plane:
+    """Fitted on the training images where the table says which they are. Two labels have one axis: the second is then
+    what varies most at right angles to it."""
+    labels, split = np.asarray(table.labels, object), np.asarray(table.split, object)
+    fit = (labels != "") & ((split == TRAIN) if _all_labels_in(labels, split == TRAIN) else True)
+    model = linear(len(set(labels[fit])), mean.shape[1], int(fit.sum())).fit(mean[fit], labels[fit])
+    offset = model.transform(np.zeros((1, mean.shape[1])))[0]
+    matrix = (model.transform(np.eye(mean.shape[1])) - offset).T
+    if len(matrix) > 1:
+        matrix, offset, second = matrix[:2], offset[:2], "LD 2"
+    else:
+        across = _across(mean, matrix[0])
+        matrix, offset = np.stack([matrix[0], across]), np.array([offset[0], -across @ mean.mean(0)])
+        second = "what varies most across LD 1"
+    return Plane("LDA", ("LD 1 (what sets the labels apart)", second), mean @ matrix.T + offset, matrix, offset)
+
+
+def _all_labels_in(labels: NDArray, rows: NDArray) -> bool:
+    """Whether the rows have two images of each label at least."""
+    known = set(labels) - {""}
+    return all((labels[rows] == name).sum() > 1 for name in known)
+
+
+def _across(mean: NDArray, direction: NDArray) -> NDArray:
+    """The unit direction of largest variance at right angles to another, (Z,)."""
+    unit = direction / max(np.linalg.norm(direction), 1e-12)
+    centred = mean - mean.mean(0)
+    rest = centred - np.outer(centred @ unit, unit)
+    return np.linalg.svd(rest, full_matrices=False)[2][0]

@@ -1,0 +1,272 @@
+"""The tasks of the latent space: what a model is, a scan's latents, latents decoded onto the scan, new volumes.
+
+A request names its scan by `scan` and, once it was encoded, by the `key` of the reply: with it the prepared scan that
+is still warm is taken, and the file is read again only by a worker that was started meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import BundleError, InputError, UsageError
+from ..progress import Progress, scaled
+from ..timing import Timer
+from .requests import field, hand_over
+from .server import Job
+from .volumes import given_scan, read_array
+
+if TYPE_CHECKING:
+    import numpy as np
+    import SimpleITK as sitk
+    from numpy.typing import NDArray
+
+    from ..bundle import Bundle
+    from ..latent.model import LatentModel
+    from ..scan import Scan
+    from .warm import PreparedImage, WarmLatents
+
+MOST_GENERATED = 64
+_SHARE_OF_WRITING = 0.1  # of a task's progress
+_warm: WarmLatents | None = None
+
+
+def latent_model(job: Job) -> Mapping[str, Any]:
+    """What the model of `bundle` is, from its metadata alone: shape, preparation, moments and order of its latents.
+
+    "refusal" says why no volume can be encoded with it, "" if one can.
+    """
+    import numpy as np
+
+    from ..bundle import load_bundle
+    from ..latent.statistics import LatentStatistics
+
+    bundle = load_bundle(field(job.request, "bundle", str))
+    require_latents(bundle)
+    found = LatentStatistics.of_plain(bundle.metadata["medvae"]["latents"], f"The bundle {bundle.name}")
+    carried = np.asarray(found.all.std**2 if found.kl is None else found.kl, np.float64)
+    orders = {"kl": np.argsort(-carried, kind="stable").tolist()}
+    if len(found.labels) > 1:
+        orders["separation"] = np.argsort(-_separation(found), kind="stable").tolist()
+    grid, shape = bundle.metadata["medvae"]["grid"], _shape(bundle)
+    return {
+        "name": bundle.name, "model": bundle.model, "sha256": bundle.sha256, "shape": list(shape),
+        "spacing_mm": grid.get("spacing_mm"), "preparation": grid.get("preparation", "plain"),
+        "mean": found.all.mean.tolist(), "std": found.all.std.tolist(),
+        "kl": None if found.kl is None else found.kl.tolist(), "active": int(found.active.sum()), "orders": orders,
+        "labels": {name: {"count": part.count, "mean": part.mean.tolist(), "std": part.std.tolist()}
+                   for name, part in found.labels.items()},
+        "description": bundle.metadata["description"], "refusal": _refusal(bundle.name, shape),
+    }  # fmt: skip
+
+
+def latent_encode(job: Job) -> Mapping[str, Any]:
+    """The latents of `scan`: arrays "mean" and "log_variance" (Z,), and "decoded", what they stand for, on its grid.
+
+    `other`: a second scan, for the array "other" (Z,).
+    """
+    request, timer = job.request, Timer()
+    report = scaled(job.progress, 0.0, 1.0 - _SHARE_OF_WRITING)
+    model = load(request, timer, report)
+    _require_volumes(model)
+    with timer.stage("read"):
+        scan = given_scan(field(request, "scan", dict))
+        other = given_scan(field(request, "other", dict)) if request.get("other") is not None else None
+    arrays: dict[str, NDArray] = {}
+    if other is not None:
+        arrays["other"] = _encoded(job, model, other, scaled(report, 0.1, 0.45), timer)[1].ravel()
+    image, mean, log_variance = _encoded(job, model, scan, scaled(report, 0.45 if other else 0.1, 0.9), timer)
+    with timer.stage("decode"):
+        decoded = model.decode(mean)[0, 0]
+    arrays |= {"mean": mean.ravel(), "decoded": _values(image.prepared.to_scan(decoded))}
+    if log_variance is not None:
+        arrays["log_variance"] = log_variance.ravel()
+    output = Path(field(request, "output", str))
+    handed = hand_over(output, arrays.items(), len(arrays), job, scaled(job.progress, 1.0 - _SHARE_OF_WRITING, 1.0))
+    difference = float(abs(image.prepared.image[0] - decoded).mean())
+    return {
+        "arrays": handed, "key": image.key, "mean_difference": difference, "warnings": list(scan.warnings),
+        "provenance": provenance(model, timer) | {"input": {"name": scan.name}},
+    }  # fmt: skip
+
+
+def latent_decode(job: Job) -> Mapping[str, Any]:
+    """The image that `latents` (a `.npy` file, (Z,)) stand for: array "decoded", on the grid of the scan, or without
+    one on the model's own, which "ijk_to_ras" then places."""
+    request, timer = job.request, Timer()
+    model = load(request, timer)
+    latents = _given_latents(model, field(request, "latents", str))
+    image = _given_image(job, model, timer)
+    with timer.stage("decode"):
+        decoded = placed(model, image, model.decode(latents[None])[0, 0])
+    arrays = hand_over(Path(field(request, "output", str)), [("decoded", _values(decoded))], 1, job, job.progress)
+    return {"arrays": arrays, "key": image.key if image else None, "ijk_to_ras": ijk_to_ras(decoded),
+            "provenance": provenance(model, timer)}  # fmt: skip
+
+
+def latent_generate(job: Job) -> Mapping[str, Any]:
+    """`count` new volumes from `seed`, of `label` if one is given: arrays "sample_1" …, placed as by `latent_decode`.
+    """
+    request, timer = job.request, Timer()
+    count, seed = field(request, "count", int, 1), field(request, "seed", int, 0)
+    label = field(request, "label", str, "") or None
+    if not 1 <= count <= MOST_GENERATED:
+        raise UsageError(f"{count} volumes cannot be generated at once: ask for 1 to {MOST_GENERATED}, or use "
+                         "'medvae generate'.")  # fmt: skip
+    report = scaled(job.progress, 0.0, 0.5)
+    model = load(request, timer, report)
+    _require_volumes(model)
+    image = _given_image(job, model, timer)
+    with timer.stage("sample"):
+        made = model.sample(count, seed, label, scaled(report, 0.2, 1.0), job.cancel)
+    first = placed(model, image, made[0, 0])
+
+    def volumes() -> Iterator[tuple[str, NDArray[np.float32]]]:
+        for index in range(count):
+            yield f"sample_{index + 1}", _values(placed(model, image, made[index, 0]) if index else first)
+
+    output = Path(field(request, "output", str))
+    arrays = hand_over(output, volumes(), count, job, scaled(job.progress, 0.5, 1.0))
+    return {"arrays": arrays, "ijk_to_ras": ijk_to_ras(first), "warnings": [],
+            "provenance": provenance(model, timer) | {"seed": seed, "label": label, "count": count}}  # fmt: skip
+
+
+# --- What the tasks share --------------------------------------------------------------------------------------------
+
+
+def load(request: Mapping[str, Any], timer: Timer, report: Progress | None = None) -> LatentModel:
+    """The model that the request names. Raises BundleError for one that is no autoencoder of images."""
+    if report is not None:
+        report("load", 0.0, "Loading the model")
+    with timer.stage("load"):
+        return warm_latents().model(field(request, "bundle", str), field(request, "device", str, "auto"))
+
+
+def require_latents(bundle: Bundle) -> None:
+    if "latents" not in bundle.metadata["medvae"]:
+        raise BundleError(f"The bundle {bundle.name} holds a {bundle.model}, which has no latent space to look into: "
+                          "choose a bundle that 'medvae train' made for the task images.")
+
+
+def placed(model: LatentModel, image: PreparedImage | None, array: NDArray[np.float32]) -> sitk.Image:
+    """An array (*shape) on the grid of the scan, or without one on the model's own."""
+    if image is not None:
+        return image.prepared.to_scan(array)
+    import SimpleITK as sitk
+
+    made = sitk.GetImageFromArray(array)
+    made.CopyInformation(own_grid(model))
+    return made
+
+
+def own_grid(model: LatentModel) -> sitk.Image:
+    """Where the model's volumes lie without a scan: in MNI space if it was trained there, else around the origin."""
+    if model.preparation == "mni-4mm":
+        from ..preprocessing.mni import mni_grid
+
+        return mni_grid(4.0)
+    from ..preprocessing.geometry import ras_grid
+
+    return ras_grid((0.0, 0.0, 0.0), model.shape, model.spacing_mm or (1.0, 1.0, 1.0))
+
+
+def ijk_to_ras(image: sitk.Image) -> list[list[float]]:
+    """(4, 4), from the voxels of a SimpleITK image."""
+    from ..preprocessing.geometry import ras_affine_mm
+
+    return ras_affine_mm(image).tolist()
+
+
+def provenance(model: LatentModel, timer: Timer) -> dict[str, Any]:
+    from .. import __version__
+    from ..outputs import plain
+
+    record = {
+        "medvae_version": __version__, "bundle": model.bundle.name, "bundle_sha256": model.bundle.sha256,
+        "model": model.bundle.model, "latents": int(model.statistics.all.mean.size), "preparation": model.preparation,
+        "unit": "0 to 1, as the model sees the scan", **model.describe(), "timings_s": timer.seconds,
+    }  # fmt: skip
+    return plain(record)
+
+
+def warm_latents() -> WarmLatents:
+    """Made at the first request: it needs torch, which the other tasks can do without."""
+    global _warm
+    if _warm is None:
+        from .warm import WarmLatents
+
+        _warm = WarmLatents()
+    return _warm
+
+
+# --- Inside ----------------------------------------------------------------------------------------------------------
+
+
+def _encoded(
+    job: Job, model: LatentModel, scan: Scan, report: Progress, timer: Timer
+) -> tuple[PreparedImage, NDArray[np.float32], NDArray[np.float32] | None]:
+    """The scan as the model takes it, with mean and log-variance (1, *latent_shape)."""
+    job.cancel.check()
+    image = warm_latents().prepared(model, scan, report, job.cancel, timer)
+    with timer.stage("encode"):
+        return image, *model.encode(image.prepared.image[None], cancel=job.cancel)
+
+
+def _given_image(job: Job, model: LatentModel, timer: Timer) -> PreparedImage | None:
+    """The scan of the request as the model takes it; None if the request has none."""
+    request = job.request
+    if request.get("scan") is None:
+        return None
+    found = warm_latents().found(field(request, "key", str, ""))
+    if found is not None:
+        return found
+    scan = given_scan(field(request, "scan", dict))
+    return warm_latents().prepared(model, scan, job.progress, job.cancel, timer)
+
+
+def _given_latents(model: LatentModel, path: str) -> NDArray[np.float32]:
+    import numpy as np
+
+    latents, count = read_array(Path(path), (1,)), int(np.prod(model.latent_shape))
+    if latents.size != count or not np.isfinite(latents).all():
+        raise UsageError(f"{latents.size} latents were given, and the model {model.bundle.name} has {count}.")
+    _require_volumes(model)
+    return latents.astype(np.float32)
+
+
+def _require_volumes(model: LatentModel) -> None:
+    refusal = _refusal(model.bundle.name, model.shape)
+    if refusal:
+        raise InputError(refusal)
+
+
+def _refusal(name: str, shape: tuple[int, ...]) -> str:
+    if len(shape) == 3:
+        return ""
+    size = " × ".join(map(str, shape[::-1]))
+    return (f"{name} works on flat images of {size} pixels, and a volume is none: choose a model of volumes, or use "
+            "'medvae latent' for images.")  # fmt: skip
+
+
+def _shape(bundle: Bundle) -> tuple[int, ...]:
+    return tuple(int(side) for side in bundle.metadata["medvae"]["grid"]["shape"])
+
+
+def _separation(found: Any) -> NDArray[np.float64]:
+    """Per latent: share of its variance that lies between the labels, from their moments alone."""
+    import numpy as np
+
+    parts = list(found.labels.values())
+    counts = np.array([part.count for part in parts], np.float64)[:, None]
+    means, stds = (np.stack([getattr(part, name) for part in parts]).astype(np.float64) for name in ("mean", "std"))
+    middle = (counts * means).sum(0) / counts.sum()
+    between, within = (counts * (means - middle) ** 2).sum(0), (counts * stds**2).sum(0)
+    total = between + within
+    return np.divide(between, total, out=np.zeros_like(total), where=total > 1e-12)
+
+
+def _values(image: sitk.Image) -> NDArray[np.float32]:
+    import SimpleITK as sitk
+
+    return sitk.GetArrayFromImage(image)  # a copy: a view would outlive the image that it looks at

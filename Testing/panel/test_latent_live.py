@@ -1,0 +1,82 @@
+"""The parts of the tab Latent space that need no worker: requests while dragging, groups of a plot."""
+
+from __future__ import annotations
+
+import pytest
+
+
+class Worker:
+    """Answers when it is told to."""
+
+    def __init__(self):
+        self.open = []
+
+    def request(self, task, fields, on_result, on_error):
+        self.open.append((fields, on_result, on_error))
+
+
+@pytest.fixture
+def live(panel):
+    from MedVAEPanel.live import Live
+
+    worker, seen, failed = Worker(), [], []
+    made = Live(worker.request, "decode", lambda what: {"what": what}, lambda what, reply: seen.append((what, reply)),
+                failed.append)  # fmt: skip
+    return made, worker, seen, failed
+
+
+def test_never_more_than_one_request_under_way_and_the_latest_wins(live):
+    live, worker, seen, failed = live
+    for value in range(50):
+        live.ask(value)
+    assert [fields["what"] for fields, *_ in worker.open] == [0] and live.busy
+    worker.open.pop(0)[1]("a")
+    assert [fields["what"] for fields, *_ in worker.open] == [49] and live.sent == 2
+    worker.open.pop(0)[1]("b")
+    assert seen == [(0, "a"), (49, "b")] and not live.busy and not worker.open and not failed
+
+
+def test_what_was_dropped_is_not_heard_of_any_more(live):
+    live, worker, seen, failed = live
+    live.ask(1)
+    live.ask(2)
+    live.drop()
+    assert not live.busy
+    live.ask(3)
+    (_, old, _), (fields, new, _) = worker.open
+    new("c")
+    old("a")
+    assert seen == [(3, "c")] and fields == {"what": 3} and live.sent == 2
+
+
+def test_an_error_does_not_stop_what_waits(live):
+    live, worker, seen, failed = live
+    live.ask(1)
+    live.ask(2)
+    worker.open.pop(0)[2]({"message": "no"})
+    worker.open.pop(0)[1]("b")
+    assert failed == [{"message": "no"}] and seen == [(2, "b")]
+
+
+def test_a_full_disk_is_an_error(panel):
+    from MedVAEPanel.live import Live
+
+    def send(what):
+        raise OSError("disk full")
+
+    failed = []
+    live = Live(Worker().request, "decode", send, None, failed.append)
+    live.ask(1)
+    assert "disk full" in failed[0]["message"] and not live.busy
+
+
+def test_groups_of_a_plot(panel):
+    from MedVAEPanel.latent_plot import group
+
+    assert group(["b", "a", "", "b"]) == {"a": [1], "b": [0, 3], "not known": [2]}
+    assert group(["", ""]) == {"cohort": [0, 1]}
+    assert list(group(["10", "9", "10"])) == ["9", "10"], "numbers are sorted as such"
+    quarters = group([str(value) for value in range(40)])
+    assert [len(rows) for rows in quarters.values()] == [10] * 4 and next(iter(quarters)).startswith("0 – ")
+    many = group([f"site {index // 2}" for index in range(60)])
+    assert len(many) == 10 and sum(map(len, many.values())) == 60 and "others" in many

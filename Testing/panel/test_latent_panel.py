@@ -1,0 +1,347 @@
+"""The tab Latent space driven as a person does, with a real model behind it and the real MRML scene under it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from Testing.conftest import synthetic_head
+from Testing.panel.detections import add_scan, node_ids
+from Testing.panel.latent_scenes import LATENTS, SHAPE, LatentTabDriver, lively_bundle, make_resources, write_cohort
+from Testing.panel.latent_scenes import write_table as write_latents
+from Testing.panel.skull_scenes import open_panel
+
+
+@pytest.fixture(scope="module")
+def resources(tmp_path_factory):
+    return make_resources(tmp_path_factory.mktemp("resources"))
+
+
+@pytest.fixture(scope="module")
+def table(resources, tmp_path_factory):
+    return write_latents(tmp_path_factory.mktemp("table") / "latents.csv", resources / "bundles" / "flair-latents")
+
+
+@pytest.fixture(scope="module")
+def opened(host, resources):
+    """One panel with one warm worker for all tests here, as at a desk."""
+    with open_panel(host, resources) as panel:
+        yield panel
+
+
+@pytest.fixture
+def latent(opened):
+    """The tab, in an empty scene."""
+    import slicer
+
+    slicer.mrmlScene.Clear(0)
+    driver = LatentTabDriver(opened)
+    driver.wait(lambda: driver.tab.info.ready, "the model known")
+    yield driver
+    slicer.mrmlScene.Clear(0)
+
+
+def head(name="Doe FLAIR", **settings):
+    """A tilted scan."""
+    turn = sitk.Euler3DTransform((0, 0, 0), 0.1, 0.0, 0.2).GetMatrix()
+    image = synthetic_head((40, 48, 24), (4.0, 4.0, 7.0), np.array(turn).reshape(3, 3), **settings)
+    return add_scan(name, image), image
+
+
+def place(volume) -> np.ndarray:
+    from MedVAEPanel.scan_node import own_ijk_to_ras
+
+    return own_ijk_to_ras(volume)
+
+
+def view(name="Red"):
+    import slicer
+
+    return slicer.app.layoutManager().sliceWidget(name).mrmlSliceCompositeNode()
+
+
+def test_encode_and_move_one_latent_at_a_time(latent, resources):
+    """What is shown is what the library decodes, on the scan's own grid."""
+    from MedVAELib.latent.model import load_latent_model
+    from MedVAELib.scan import Scan
+
+    scan, image = head()
+    volume = latent.encode(scan)
+    np.testing.assert_array_equal(place(volume), place(scan))
+    assert volume.GetName() == "Doe FLAIR decoded" and latent.array().shape == sitk.GetArrayViewFromImage(image).shape
+    model = load_latent_model(resources / "bundles" / "flair-latents", "cpu")
+    prepared = model.prepare(Scan.from_image(image))
+    mean = model.encode(prepared.image[None])[0]
+    np.testing.assert_allclose(latent.explorer.latents, mean[0], atol=1e-4)
+    assert latent.explorer.sliders.indices == [1, 3, 2, 0, 4], "not by their KL divergence"
+
+    first, pixels = latent.array(), latent.panel.image()
+    assert view().GetForegroundVolumeID() == volume.GetID() and view().GetBackgroundVolumeID() == scan.GetID()
+    latent.move(1, 3.5)
+    mean[0, 3] = 3.5
+    expected = sitk.GetArrayFromImage(prepared.to_scan(model.decode(mean)[0, 0]))
+    np.testing.assert_allclose(latent.array(), expected, atol=1e-3)
+    assert np.abs(latent.array() - first).max() > 0.05 and (latent.panel.image() != pixels).any()
+    assert latent.explorer.volume is volume, "the same volume follows the sliders"
+    kept = json.loads(volume.GetAttribute("MedVAE.Latents"))
+    assert len(kept) == LATENTS and kept[3] == pytest.approx(3.5)
+    latent.ui.resetButton.click()
+    latent.settle()
+    np.testing.assert_array_equal(latent.array(), first)
+    latent.ui.opacitySlider.value = 0.25
+    assert view().GetForegroundOpacity() == 0.25
+
+
+def test_dragging_never_piles_up_requests(latent, record_property):
+    latent.encode(head()[0])
+    before, slider = latent.explorer.live.sent, latent.explorer.sliders.slider(0)
+    for step in range(40):
+        slider.value = -2 + 0.1 * step
+    slider.value = 3.0
+    assert latent.explorer.live.sent == before + 1, "more than one request under way"
+    latent.settle()
+    assert latent.explorer.live.sent == before + 2
+    dragged = latent.array()
+    latent.ui.resetButton.click()
+    latent.settle()
+    assert not np.array_equal(latent.array(), dragged)
+    latent.move(0, 3.0)
+    np.testing.assert_array_equal(latent.array(), dragged)
+    assert not list(latent.explorer.folder().glob("decoded*")), "files were left behind"
+
+
+def test_without_a_scan_on_the_models_own_grid(latent):
+    assert not latent.ui.encodeButton.enabled and "Choose a scan" in latent.ui.encodeButton.toolTip
+    latent.tab.parameters.seed = 7
+    latent.ui.sampleButton.click()
+    latent.settle()
+    volume, first = latent.explorer.volume, latent.array()
+    assert first.shape == SHAPE and volume.GetName() == "flair-latents decoded"
+    assert "seed 7" in latent.ui.exploreLabel.text and latent.ui.seedSpin.value == 8
+    assert view().GetBackgroundVolumeID() == volume.GetID() and latent.panel.image().max() > 0
+    latent.ui.sampleButton.click()
+    latent.settle()
+    assert not np.array_equal(latent.array(), first)
+    latent.ui.seedSpin.value = 7
+    latent.ui.sampleButton.click()
+    latent.settle()
+    np.testing.assert_array_equal(latent.array(), first)
+    latent.pick(latent.ui.labelCombo, "MS")
+    drawn = []
+    for _ in range(40):
+        latent.ui.sampleButton.click()
+        drawn.append(latent.explorer.latents[3])
+    assert 0.5 < np.mean(drawn) < 1.5, "not drawn around the label's mean"
+
+
+def test_between_two_scans(latent):
+    scan, other = head()[0], head("Roe FLAIR", lesion_ras_mm=(25.0, 15.0, 5.0), seed=3)[0]
+    latent.encode(scan)
+    assert not latent.ui.interpolateSlider.enabled and "second scan" in latent.ui.interpolateSlider.toolTip
+    latent.encode(scan, other)
+    first, (node, latents) = latent.array(), latent.explorer.encoding.other
+    assert node is other and latent.ui.interpolateSlider.enabled
+    latent.ui.interpolateSlider.value = 1.0
+    latent.settle()
+    np.testing.assert_allclose(latent.explorer.latents, latents)
+    assert "Roe FLAIR" in latent.ui.exploreLabel.text and not np.array_equal(latent.array(), first)
+    latent.ui.interpolateSlider.value = 0.0
+    latent.settle()
+    np.testing.assert_array_equal(latent.array(), first)
+    latent.ui.otherSelector.setCurrentNode(scan)
+    assert not latent.ui.encodeButton.enabled and "first one" in latent.ui.encodeButton.toolTip
+
+
+def test_order_and_number_of_sliders(latent):
+    from MedVAEPanel.latent_parameters import Order
+
+    latent.tab.parameters.order = Order.SEPARATION
+    latent.ui.slidersSpin.value = 2
+    assert latent.explorer.sliders.indices[0] == 3 and len(latent.explorer.sliders.indices) == 2
+    latent.tab.parameters.order = Order.KL
+    assert latent.explorer.sliders.indices == [1, 3]
+
+
+def test_a_cohort_with_its_scan_marked_and_points_to_click(latent, table):
+    import slicer
+
+    latent.encode(head()[0])
+    cohort, plots = latent.plot(table), slicer.app.layoutManager().plotWidget(0).plotView()
+    assert plots.series_names() == ["MS", "healthy", "this scan", "what is shown"]
+    plane = latent.tab.cohort._plane
+    scan = cohort.result.node("series of this scan").GetTableNode().GetTable()
+    expected = plane.matrix @ latent.explorer.encoding.latents + plane.offset
+    np.testing.assert_allclose([scan.GetValueByName(0, axis).ToDouble() for axis in "xy"], expected, atol=1e-6)
+    labels = np.array(cohort.column("label"))
+    axis = plane.points[:, 0]
+    assert abs(axis[labels == "MS"].mean() - axis[labels == "healthy"].mean()) > 1.0
+
+    for name, point, case in (("MS", 2, 5), ("healthy", 4, 8), ("MS", 0, 1)):
+        plots.click(cohort.result.node(f"series of {name}"), point)
+        latent.wait(lambda case=case: f"case{case} " in latent.ui.exploreLabel.text, "the clicked case", 10)
+        latent.settle()
+        np.testing.assert_allclose(latent.explorer.latents, cohort.latents[case], atol=1e-6)
+    shown = cohort.result.node("series of what is shown").GetTableNode().GetTable()
+    np.testing.assert_allclose(shown.GetValueByName(0, "x").ToDouble(), axis[1], atol=1e-6)
+    latent.move(1, -3.0)
+    assert shown is not cohort.result.node("series of what is shown").GetTableNode().GetTable(), "the mark stays behind"
+
+    latent.pick(latent.ui.colourCombo, "repetition time")
+    assert len(plots.series_names()) == 6 and plots.series_names()[0][0].isdigit()
+    latent.pick(latent.ui.planeCombo, "t-SNE")
+    assert "this scan" not in plots.series_names() and cohort.chart.GetXAxisTitle() == "t-SNE 1"
+    latent.pick(latent.ui.planeCombo, "Most important latents")
+    assert cohort.chart.GetXAxisTitle() == "Latent 1" and "this scan" in plots.series_names()
+
+
+def test_scans_as_a_cohort_and_one_of_them_loaded_by_a_click(latent, tmp_path):
+    import slicer
+
+    source = write_cohort(tmp_path / "Doe")
+    cohort = latent.plot(source)
+    assert cohort.column("case") == [f"case{index}" for index in range(6)]
+    assert "Left out: broken" in latent.ui.cohortLabel.text and "damaged" in latent.ui.cohortLabel.text
+    latent.ui.loadCheck.checked = True
+    latent.tab.cohort.show_case(3)
+    latent.wait(lambda: latent.explorer.encoding is not None, "encoded")
+    assert latent.ui.scanSelector.currentNode().GetName() == "case3"
+    np.testing.assert_allclose(latent.explorer.latents, cohort.latents[3], atol=1e-4)
+    latent.tab.cohort.show_case(3)
+    latent.wait(lambda: latent.tab.run.running is None, "encoded again")
+    assert len([node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+                if node.GetName().startswith("case3") and "decoded" not in node.GetName()]) == 1  # fmt: skip
+
+
+def test_generate_and_take_it_away_again(latent, table):
+    import slicer
+
+    scan = head()[0]
+    latent.wait(lambda: latent.ui.generateButton.enabled, "ready")
+    before = node_ids()
+    latent.ui.countSpin.value = 3
+    latent.click(latent.ui.generateButton, latent.tab.generating)
+    made = [slicer.mrmlScene.GetNodeByID(each) for each in sorted(node_ids() - before)]
+    volumes = [node for node in made if node.IsA("vtkMRMLScalarVolumeNode")]
+    assert len(volumes) == 3 and latent.array(volumes[0]).shape == SHAPE and latent.ui.seedSpin.value == 3
+    latent.encode(scan)
+    once = node_ids()
+    latent.pick(latent.ui.labelCombo, "healthy")
+    latent.click(latent.ui.generateButton, latent.tab.generating)
+    volumes = [node for each in node_ids() - once if (node := slicer.mrmlScene.GetNodeByID(each)).IsA(
+        "vtkMRMLScalarVolumeNode")]  # fmt: skip
+    assert len(volumes) == 3
+    for volume in volumes:
+        np.testing.assert_array_equal(place(volume), place(scan))
+        assert latent.array(volume).shape == latent.array(scan).shape
+        provenance = json.loads(volume.GetAttribute("MedVAE.Provenance"))
+        assert (provenance["seed"], provenance["label"], provenance["settings"]["count"]) == (3, "healthy", 3)
+        assert provenance["bundle"] == "flair-latents" and len(provenance["bundle_sha256"]) == 64
+    assert len({latent.array(volume).tobytes() for volume in volumes}) == 3
+    with_volumes = node_ids()
+    latent.plot(table)
+    for expected in (with_volumes, once):
+        latent.ui.removeButton.click()
+        assert node_ids() - expected == set() and expected - node_ids() == set()
+    latent.ui.removeButton.click()
+    latent.ui.removeButton.click()
+    assert node_ids() == before and not latent.ui.removeButton.enabled and latent.explorer.encoding is None
+
+
+def test_models_that_cannot_be_explored(latent, resources, tmp_path):
+    head()
+    latent.pick(latent.ui.bundleCombo, "digits 0.1.0")
+    latent.wait(lambda: latent.tab.info.problem, "the model known")
+    reason = latent.ui.encodeButton.toolTip
+    assert "digits works on flat images of 16 × 16 pixels" in reason and "choose a model of volumes" in reason
+    assert not latent.ui.sampleButton.enabled and not latent.ui.generateButton.enabled
+    latent.tab.parameters.bundle = str(tmp_path / "nowhere")
+    latent.wait(lambda: "nowhere" in latent.ui.generateButton.toolTip, "refused")
+    folder = lively_bundle(tmp_path / "mine").path
+    latent.tab.parameters.bundle = str(folder)
+    latent.wait(lambda: latent.ui.generateButton.enabled, "a bundle from a folder usable")
+    assert latent.tab.settings()["bundle"] == "a folder"
+    latent.ui.sampleButton.click()
+    latent.settle()
+    assert latent.explorer.volume.GetName() == "mine decoded"
+
+
+def test_cancel_and_a_killed_worker(latent, tmp_path):
+    source = write_cohort(tmp_path / "cohort", 30)
+    latent.wait(lambda: latent.tab.info.ready, "ready")
+    latent.tab.parameters.cohort = str(source)
+    before = node_ids()
+    latent.wait(lambda: latent.ui.plotButton.enabled, "ready")
+    latent.ui.plotButton.click()
+    assert latent.ui.plotButton.text == "Cancel" and latent.tab.running is not None
+    latent.wait(lambda: latent.ui.cohortBar.value > 5, "under way")
+    latent.ui.plotButton.click()
+    latent.wait(lambda: latent.tab.running is None, "cancelled", 5)
+    assert "Cancelled" in latent.ui.cohortLabel.text and node_ids() == before
+
+    latent.encode(head()[0])
+    first = latent.array()
+    os.kill(latent.panel.widget.worker.pid, signal.SIGKILL)
+    latent.wait(lambda: latent.panel.widget.worker.pid is None, "dead", 20)
+    latent.move(0, 3.0)
+    assert np.abs(latent.array() - first).max() > 0.01, "a new worker knows the scan from its file"
+
+
+def test_a_scan_that_changes_or_goes_is_not_explored_any_more(latent):
+    import slicer
+
+    scan = head()[0]
+    latent.encode(scan)
+    slicer.util.updateVolumeFromArray(scan, slicer.util.arrayFromVolume(scan) * 2)
+    latent.wait(lambda: latent.explorer.encoding is None, "forgotten", 10)
+    assert "encode it again" in latent.ui.messageLabel.text
+    latent.encode(scan)
+    slicer.mrmlScene.RemoveNode(scan)
+    assert latent.explorer.encoding is None
+    latent.panel.pump(seconds=0.3)
+    latent.ui.sampleButton.click()
+    latent.settle()
+    assert latent.array().shape == SHAPE
+
+
+def test_the_scene_comes_back(latent, table, tmp_path):
+    """Choices, the decoded volume and the plot; encoding again goes on from there."""
+    import slicer
+
+    latent.encode(head()[0])
+    latent.move(0, 2.0)
+    latent.plot(table)
+    latent.pick(latent.ui.colourCombo, "repetition time")
+    shown, file = latent.array(), tmp_path / "scene.mrb"
+    assert slicer.util.saveScene(str(file))
+    slicer.mrmlScene.Clear(0)
+    assert latent.explorer.volume is None and latent.tab.cohort.cohort is None
+    slicer.util.loadScene(str(file))
+    latent.panel.pump(seconds=0.2)
+    np.testing.assert_allclose(latent.array(), shown, atol=1e-6)
+    cohort = latent.tab.cohort.cohort
+    assert cohort.column("case")[7] == "case7" and latent.ui.colourCombo.currentText == "repetition time"
+    assert latent.ui.planeCombo.currentText == "LDA" and "this scan" not in cohort.chart.GetTitle()
+    latent.tab.cohort.show_case(7)
+    latent.settle()
+    np.testing.assert_allclose(latent.explorer.latents, cohort.latents[7], atol=1e-6)
+    assert json.loads(latent.explorer.volume.GetAttribute("MedVAE.Provenance"))["bundle"] == "flair-latents"
+    while latent.ui.removeButton.enabled:
+        latent.ui.removeButton.click()
+    assert not [node for node in slicer.util.getNodesByClass("vtkMRMLTableNode")]
+
+
+def test_the_report_has_nothing_of_the_patient(latent, table, tmp_path):
+    import qt
+
+    latent.encode(head("Doe^Jane 1961-03-04")[0])
+    latent.tab.parameters.cohort = str(tmp_path / "Jane" / "latents.csv")
+    latent.click(latent.ui.plotButton, latent.tab.cohort.run)
+    assert "#d9534f" in latent.ui.cohortLabel.styleSheet and "does not exist" in latent.ui.cohortLabel.text
+    latent.panel.widget.ui.reportButton.click()
+    text = qt.QApplication.clipboard().text()
+    assert '"order": "kl"' in text and "Doe" not in text and "1961" not in text and "Jane" not in text
