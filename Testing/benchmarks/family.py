@@ -1,0 +1,60 @@
+"""One table of the family of image autoencoders, from data to page:
+
+    python -m Testing.benchmarks.family NAME [--work DIR]
+
+NAME is the rest of the name of a file `family_NAME.py` beside this one, which has `main(work)`: it trains what it needs
+below `work` (what is there already with the same config is used again), measures, and writes its page and picture here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+from typing import Any
+
+from MedVAELib.latent.train import train_from_config
+
+HERE = Path(__file__).parent
+WORK = Path("runs/family")
+
+
+def names() -> list[str]:
+    return sorted(file.stem.removeprefix("family_") for file in HERE.glob("family_*.py"))
+
+
+def trained(name: str, config: dict[str, Any], work: Path) -> Path:
+    """The bundle of a training, which is run or resumed unless it is there, made with this very config."""
+    import yaml
+
+    text, file, output = yaml.safe_dump(config, sort_keys=False), work / f"{name}.yaml", work / name
+    same = file.exists() and file.read_text(encoding="utf-8") == text
+    bundle = output / "bundle" / str(config["bundle"]["name"])
+    if same and (bundle / "metadata.json").exists():
+        return bundle
+    work.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="utf-8")
+    return train_from_config(file, output, same and (output / "checkpoint.pt").exists(), progress=_tell(name))
+
+
+def _tell(name: str):
+    told = [-1]
+
+    def listener(stage: str, fraction: float, message: str = "") -> None:
+        if int(20 * fraction) > told[0]:
+            told[0] = int(20 * fraction)
+            print(f"{name}: {message or stage}", flush=True)
+
+    return listener
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("name", choices=names())
+    parser.add_argument("--work", type=Path, default=WORK, help="folder for trainings; never committed")
+    chosen = parser.parse_args()
+    importlib.import_module(f"Testing.benchmarks.family_{chosen.name}").main(chosen.work)
+
+
+if __name__ == "__main__":
+    main()
