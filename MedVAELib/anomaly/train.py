@@ -47,6 +47,8 @@ def train_from_config(
     progress("data", 0.0, "Reading label maps")
     validate = _validation(config, settings, output, target)
     trainer.run(_batches(config, target), validate, scaled(progress, 0.0, 0.9), cancel)
+    if not trainer.processes.first:
+        return output / "bundle" / config.bundle.name
     return write_bundle(config, settings, trainer, output, scaled(progress, 0.9, 1.0), cancel)
 
 

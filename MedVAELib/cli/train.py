@@ -10,10 +10,14 @@ import typer
 
 from ..errors import Cancelled, UsageError
 from ..listening import cancelled_by_signals
+from ..progress import no_progress
 from .listeners import progress_listener
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
-TASKS = {"healthy-anatomy": "anomaly.train", "fetal-skull": "skull.train", "head-outline": "skull.train_outline"}
+TASKS = {
+    "healthy-anatomy": "anomaly.train", "fetal-skull": "skull.train", "head-outline": "skull.train_outline",
+    "images": "latent.train",
+}  # fmt: skip
 """What a config's `task:` may name, with the module whose `train_from_config` trains it."""
 
 
@@ -31,13 +35,16 @@ def train(
 ) -> None:
     """Train a model from a configuration file, with checkpoints, loss curves and pictures as it goes.
 
-    Ctrl-C stops after the current step and keeps a checkpoint; --resume goes on from there.
+    Ctrl-C stops after the current step and keeps a checkpoint; --resume goes on from there. Several GPUs, or several
+    processes on a CPU, share a run when torchrun starts it, with the same result.
 
     Examples:
 
         medvae train Resources/configs/healthy-anatomy.yaml --output runs/mine
 
         medvae train Resources/configs/healthy-anatomy.yaml --output runs/mine --resume --device cuda
+
+        torchrun --nproc-per-node 2 -m MedVAELib train Resources/configs/vae-8.yaml --output runs/vae-8
     """
     if not config.is_file():
         raise UsageError(f"The configuration {config} does not exist: give a YAML file, "
@@ -46,13 +53,15 @@ def train(
     with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
         listener("start", 0.0, "Starting")
         from ..training.config import read_task
+        from ..training.processes import joined
 
         train_from_config = import_module(f"..{TASKS[read_task(config, TASKS)]}", __package__).train_from_config
         try:
-            bundle = train_from_config(config, output=output, resume=resume, device=device, progress=listener,
-                                       cancel=cancel)
+            with joined(device) as (own_device, first):
+                bundle = train_from_config(config, output=output, resume=resume, device=own_device,
+                                           progress=listener if first else no_progress, cancel=cancel)
         except Cancelled as error:
             raise Cancelled(f"Cancelled: the same command with --resume goes on from the checkpoint in {output}.") \
                 from error
-    if progress is not ProgressKind.json:
+    if first and progress is not ProgressKind.json:
         print(f"Bundle: {bundle}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..training.card import card, common_metadata, training_record
+from ..training.image_sets import ImageSet
 from .config import ImagesRun
 from .statistics import LatentStatistics
 
@@ -19,29 +20,29 @@ CONVENTION = {
 
 
 def images_metadata(
-    config: ImagesRun, shape: tuple[int, ...], spacing_mm: tuple[float, ...] | None, scaling: str,
-    statistics: LatentStatistics, measured: dict[str, float], counts: dict[str, int], steps: int, seconds: float,
+    config: ImagesRun, settings: dict[str, object], images: ImageSet, statistics: LatentStatistics,
+    measured: dict[str, float], counts: dict[str, int], steps: int, seconds: float,
 ) -> dict[str, object]:  # fmt: skip
-    """Everything `save_bundle` needs but the weights. scaling: what it was in the end; measured: on the validation
-    images; counts: images and patients by part."""
-    image = {"type": "image", "modality": config.data.modality, "num_channels": 1, "dtype": "float32",
-             "spatial_shape": list(shape), "value_range": [0, 1]}  # fmt: skip
-    data = config.data
+    """Everything `save_bundle` needs but the weights. settings: all of the model's; measured: on the validation images
+    and, named so, the test images; counts: images and patients by part."""
+    shape, spacing, data = list(images.shape), images.spacing_mm, config.data
+    image = {"type": "image", "modality": data.modality, "num_channels": 1, "dtype": "float32",
+             "spatial_shape": shape, "value_range": [0, 1]}  # fmt: skip
     return common_metadata(config) | {
         "task": "Autoencoder of images: reconstructions, latents, samples",
         "description": f"A {config.model_name} of images of {' × '.join(map(str, shape))} voxels.",
         "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": image}},
         "medvae": {
-            "model": config.model_name, "config": {**config.model_settings, "shape": list(shape)},
+            "model": config.model_name, "config": {**settings, "shape": shape},
             "modality": [data.modality], "calibration": {},
-            "grid": {"shape": list(shape), "spacing_mm": None if spacing_mm is None else list(spacing_mm),
+            "grid": {"shape": shape, "spacing_mm": None if spacing is None else list(spacing),
                      "fit": data.fit, "preparation": data.preparation},
-            "intensity": {"range": [0, 1], "scaling": scaling, "convention": CONVENTION[scaling]},
+            "intensity": {"range": [0, 1], "scaling": images.scaling, "convention": CONVENTION[images.scaling]},
             "latents": statistics.plain(),
             "training_data": [{"name": data.name or data.source, "source": data.citation or data.source,
                                "licence": data.licence, "used_for": "weights"}],
             "results": {"training": training_record(config, steps, seconds) | counts,
-                        "Validation images": _table(measured)},
+                        "Held-back images": _table(measured)},
         },
     }  # fmt: skip
 

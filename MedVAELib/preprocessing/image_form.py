@@ -87,7 +87,7 @@ class ImageForm:
 def choose_scaling(ranges: Sequence[tuple[float, float]], all_bytes: bool) -> str:
     """What "auto" means for a set, from every image's (minimum, maximum) and whether all are stored in 8 bits: "unit"
     if no value lies outside 0…1, else "byte" for 8-bit images, else "percentile"."""
-    if all(low >= -_UNIT_TOLERANCE and high <= 1 + _UNIT_TOLERANCE for low, high in ranges) and not all_bytes:
+    if all(low >= -_UNIT_TOLERANCE and high <= 1 + _UNIT_TOLERANCE for low, high in ranges):
         return "unit"
     return "byte" if all_bytes else "percentile"
 

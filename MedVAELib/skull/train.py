@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..bundle import save_bundle
+from ..bundle import OUTLINE_BUNDLE, load_bundle, save_bundle
 from ..inference import select_device
 from ..models import build_model
 from ..progress import CancelToken, Progress, no_progress, scaled
@@ -25,6 +25,8 @@ from .calibrate import calibrate
 from .card import skull_card, skull_metadata
 from .config import SkullRun
 from .held_back import HeldBack, draw_predictions, held_back_heads, measure
+from .imaged_planes import OutlineImager
+from .predictor import load_outline_engine
 
 VOLUME = 48
 """Edge of the volumes that the models are trained on, in voxels."""
@@ -45,9 +47,11 @@ def train_from_config(
     trainer = start_trainer(config, output, target, resume)
     progress("data", 0.0, "Reading head masks")
     held_back = held_back_heads(data_path(config.data.head_masks), config.data.validation, config.calibration.heads,
-                                config.planes, VOLUME)  # fmt: skip
+                                config.planes, VOLUME, _imager(config.planes, torch.device("cpu")))  # fmt: skip
     trainer.run(_batches(config, output, target), _validation(config, output, target, held_back),
                 scaled(progress, 0.0, 0.98), cancel)  # fmt: skip
+    if not trainer.processes.first:
+        return output / "bundle" / config.bundle.name
     return write_bundle(config, trainer, output, held_back, cancel)
 
 
@@ -66,12 +70,22 @@ def case_store(config: SkullRun, output: Path, device: torch.device) -> CaseStor
     folder = Path(config.data.store) if config.data.store else output / "cases"
     masks, names = data_path(config.data.head_masks), config.data.train
     settings = {"seed": config.trainer.seed, "heads": sorted(names), "planes": asdict(config.planes), "size": VOLUME}
+    if config.planes.imaged:
+        settings["outlines"] = load_bundle(OUTLINE_BUNDLE).sha256
     make = partial(_case_maker, masks, names, config.planes, device)
     return CaseStore(folder, make, settings, config.data.cases // CHUNK)
 
 
 def _case_maker(masks: Path, names: list[str], planes: PlaneConfig, device: torch.device) -> PlaneCaseMaker:
-    return PlaneCaseMaker(HeadPopulation(read_head_shapes(masks, names), device, VOLUME), planes)
+    population = HeadPopulation(read_head_shapes(masks, names), device, VOLUME)
+    return PlaneCaseMaker(population, planes, _imager(planes, device))
+
+
+def _imager(planes: PlaneConfig, device: torch.device) -> OutlineImager | None:
+    """What finds outlines on images, where the config asks for such cases."""
+    if not planes.imaged:
+        return None
+    return OutlineImager(load_outline_engine(load_bundle(OUTLINE_BUNDLE), str(device)))
 
 
 def _batches(config: SkullRun, output: Path, device: torch.device) -> Batches:

@@ -48,9 +48,11 @@ def train_from_config(
     progress("data", 0.0, "Reading planes and head masks")
     validate = _validation(config, output, target)
     trainer.run(_batches(config, target), validate, progress, cancel)
-    metadata = outline_metadata(config, trainer.step, trainer.seconds)
     folder = output / "bundle" / config.bundle.name
-    return save_bundle(folder, metadata, trainer.averaged, outline_card(metadata)).path
+    if trainer.processes.first:
+        metadata = outline_metadata(config, trainer.step, trainer.seconds)
+        save_bundle(folder, metadata, trainer.averaged, outline_card(metadata))
+    return folder
 
 
 class HeadPool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar, TypeVar, get_origin, get_type_hints
 
@@ -47,7 +48,7 @@ Run = TypeVar("Run", bound=RunConfig)
 
 def read_task(path: Path, known: Mapping[str, object]) -> str:
     """The task that a training config names. Raises InputError unless it is one of `known`."""
-    task = _read_yaml(path).get("task")
+    task = read_settings(path).get("task")
     if task not in known:
         raise InputError(f"{path}: 'task:' must name what to train, one of {', '.join(sorted(known))}.")
     return str(task)
@@ -55,7 +56,7 @@ def read_task(path: Path, known: Mapping[str, object]) -> str:
 
 def read_config(path: Path, kind: type[Run]) -> Run:
     """Raises InputError, naming the file and the setting, for anything missing, unknown or out of range."""
-    raw = _read_yaml(path)
+    raw = read_settings(path)
     if raw.pop("task", None) != kind.task:
         raise InputError(f"{path}: 'task: {kind.task}' is missing.")
     hints = get_type_hints(kind)
@@ -73,6 +74,34 @@ def read_config(path: Path, kind: type[Run]) -> Run:
 def data_path(relative: str) -> Path:
     """A data path of the config: absolute, or below $MEDVAE_DATA (default: the present folder)."""
     return Path(os.environ.get("MEDVAE_DATA", ".")) / relative
+
+
+def source_path(source: str) -> Path:
+    """A user's own data: absolute, or below $MEDVAE_DATA or, where it is not there, below the present folder."""
+    return data_path(source) if "MEDVAE_DATA" in os.environ and _exists(data_path(source)) else Path(source)
+
+
+def _exists(path: Path) -> bool:
+    """Also for a glob: whether the folder before its first wildcard is there."""
+    return Path(*takewhile(lambda part: not set(part) & set("*?["), path.parts)).exists()
+
+
+def read_settings(path: Path) -> dict[str, object]:
+    """The sections of a config, on top of those of its `base:` if it names one: a file relative to it, with sections
+    whose settings hold where the config does not say otherwise."""
+    raw = _read_yaml(path)
+    if "base" not in raw:
+        return raw
+    base = raw.pop("base")
+    if not isinstance(base, str):
+        raise InputError(f"{path}: 'base:' must name another config.")
+    settings = _read_yaml(Path(path).parent / base)
+    if "base" in settings:
+        raise InputError(f"{path}: its base {base} has a base itself; only one level is read.")
+    for name, section in raw.items():
+        both = isinstance(section, dict) and isinstance(settings.get(name), dict)
+        settings[name] = {**settings[name], **section} if both else section
+    return settings
 
 
 def _read_yaml(path: Path) -> dict[str, object]:

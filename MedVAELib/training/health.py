@@ -11,7 +11,7 @@ from ..errors import InputError
 
 PATIENCE = 3
 """What is wrong has to be so as many times in a row: ten steps, or one validation, may be bad by chance."""
-_ROSE = 10.0  # times the fall from the first loss to the best one
+_ROSE = 10.0  # above the best loss, in units of how far it fell so far, or of the first one
 
 
 class HealthChecks:
@@ -44,8 +44,7 @@ class HealthChecks:
                                         "raise warmup or free_bits." if collapsed else None)  # fmt: skip
 
     def _diverging(self, loss: float) -> str | None:
-        fall = max(self.first - self.best, 1e-3 * abs(self.first))
-        if loss <= self.best + (1 + _ROSE) * fall:
+        if loss <= self.best + _ROSE * max(self.first - self.best, abs(self.first)):
             return None
         return (f"The training diverges: the loss is {loss:.4g} after {self.best:.4g} at its best. "
                 "Lower learning_rate.")  # fmt: skip

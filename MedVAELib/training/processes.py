@@ -99,21 +99,22 @@ class SharedNoise(TorchFunctionMode):
 
 
 @contextmanager
-def joined(device: str) -> Iterator[str]:
-    """Within, the processes that `torchrun` started know one another; yields the device for this one.
+def joined(device: str) -> Iterator[tuple[str, bool]]:
+    """Within, the processes that `torchrun` started know one another; yields the device for this one, and whether it
+    is the first.
 
     Without `torchrun` nothing happens, and `device` is yielded as it is. Raises UsageError where there are more
     processes than GPUs.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield device
+        yield device, True
         return
     device = _own_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
     try:
-        yield device
+        yield device, distributed.get_rank() == 0
     finally:
         distributed.destroy_process_group()
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from ..bundle import load_bundle
 from ..models import build_model
@@ -17,19 +18,21 @@ from .trainer import Trainer
 
 
 def start_trainer(
-    config: RunConfig, output: Path, device: torch.device, resume: bool, warm_up: int | None = None
-) -> Trainer:
+    config: RunConfig, output: Path, device: torch.device, resume: bool,
+    warm_up: Callable[[nn.Module], int] | None = None,
+) -> Trainer:  # fmt: skip
     """The trainer of a run: new, from the config's initial weights, or resumed from the checkpoint in `output`.
 
-    warm_up: steps before which the run is not judged; None: it is never judged, unless its loss is no number.
+    warm_up: gives the steps before which the run of a model is not judged; None: it is never judged, unless its loss
+    is no number.
     """
     torch.manual_seed(config.trainer.seed)
     model = build_model(config.model_name, config.model_settings)
     if config.initial_weights:
         model.load_state_dict(load_bundle(config.initial_weights).state_dict())
-    trainer = Trainer(model, config.trainer, output, device, warm_up or 0)
-    if warm_up is not None:
-        trainer.watch_health(warm_up)
+    trainer = Trainer(model, config.trainer, output, device, warm_up(model) if warm_up else 0)
+    if warm_up:
+        trainer.watch_health(warm_up(model))
     if resume:
         trainer.resume()
     return trainer

@@ -177,6 +177,8 @@ class Trainer:
         batches: the whole batch, in every process. Cancelling keeps the checkpoint and raises Cancelled.
         """
         self.model.train()
+        if self.step == 0 and self.processes.first:
+            self.log.unlink(missing_ok=True)  # of an earlier run in the same folder
         stream, begin, first, recent = batches(self.step), time.monotonic(), self.step, []
         spent = self.seconds
         while self.step < self.config.steps and not self.early.over:

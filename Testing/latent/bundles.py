@@ -14,6 +14,7 @@ from MedVAELib.latent.config import ImageData, ImagesRun
 from MedVAELib.latent.statistics import latent_statistics
 from MedVAELib.models import build_model
 from MedVAELib.training.config import BundleConfig
+from MedVAELib.training.image_sets import ImageSet
 from MedVAELib.training.trainer import TrainerConfig
 
 
@@ -34,7 +35,8 @@ def image_bundle(
     statistics = latent_statistics(means, None if kl is None else kl.numpy(), names)
     config = ImagesRun(model={"name": model, **settings}, trainer=TrainerConfig(steps=1), bundle=BundleConfig("tiny"),
                        data=ImageData("images", preparation=preparation, fit=fit))  # fmt: skip
-    counts = {"images": count, "patients": count}
-    metadata = images_metadata(config, tuple(shape), None if spacing_mm is None else tuple(spacing_mm), scaling,
-                               statistics, {"mse": float(np.var(means))}, counts, 1, 1.0)  # fmt: skip
+    cases = [f"case{i}" for i in range(count)]
+    spacing = None if spacing_mm is None else tuple(spacing_mm)
+    data = ImageSet(images.numpy(), cases, cases, names, [""] * count, {}, spacing, scaling)
+    metadata = images_metadata(config, settings, data, statistics, {"mse": float(np.var(means))}, {}, 1, 1.0)
     return save_bundle(folder, metadata, made.state_dict(), images_card(config, metadata))

@@ -1,0 +1,140 @@
+"""`medvae train` for image autoencoders: from a folder of images to a bundle, with curves and pictures as it goes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..bundle import save_bundle
+from ..errors import InputError
+from ..inference import select_device
+from ..models import build_model
+from ..models.autoencoder import ImageAutoencoder
+from ..progress import CancelToken, Progress, no_progress, scaled
+from ..training.config import read_config, source_path
+from ..training.image_pictures import draw_panels
+from ..training.image_sets import ImageSet, read_images
+from ..training.processes import Processes
+from ..training.run import start_trainer
+from ..training.trainer import Batches, Trainer
+from .card import images_card, images_metadata
+from .config import ImagesRun
+from .validation import CURVES, ImageValidation
+
+SPLIT_FILE = "split.csv"
+
+
+def train_from_config(
+    path: Path, output: Path, resume: bool = False, device: str = "auto", progress: Progress = no_progress,
+    cancel: CancelToken | None = None,
+) -> Path:  # fmt: skip
+    """Trains and writes `output`/bundle. Returns the bundle's folder.
+
+    Besides: checkpoint.pt (resumable to the step), log.jsonl, split.csv (which image is in which part), curves.png,
+    reconstructions.png, samples.png and TensorBoard events. Raises InputError for a bad config, images that cannot be
+    used, or a run that diverges or collapses, Cancelled (the checkpoint stays).
+    """
+    config = read_config(path, ImagesRun)
+    cancel, output = cancel or CancelToken(), Path(output)
+    target = select_device(device).device
+    shape = _shape(config, path)
+    images = _read(config, shape, scaled(progress, 0.0, 0.05), cancel)
+    trainer = start_trainer(config, output, target, resume, warm_up_steps)
+    if trainer.processes.first:
+        _keep_split(images, output / SPLIT_FILE, resume)
+    model = build_model(config.model_name, config.model_settings).to(target)
+    validation = ImageValidation(model, images.part("validation").images, output, trainer.autocast)
+    stream = image_batches(images.part("train").images, config.trainer.batch, config.trainer.seed)
+    trainer.run(stream, validation, scaled(progress, 0.05, 0.95), cancel)
+    folder = output / "bundle" / config.bundle.name
+    if trainer.processes.first:
+        progress("bundle", 0.95, "Describing the latents")
+        write_bundle(config, trainer, validation, images, folder)
+    return folder
+
+
+def write_bundle(
+    config: ImagesRun, trainer: Trainer, validation: ImageValidation, images: ImageSet, folder: Path
+) -> None:
+    """The averaged weights with the statistics of their latents and what was measured, as a bundle."""
+    validation.load(trainer.averaged)
+    validation.draw()
+    draw_panels(validation.output, CURVES)
+    train, test = images.part("train"), images.part("test")
+    measured = validation.measure(validation.images).values
+    if len(test):
+        measured |= {f"test {name}": value for name, value in validation.measure(test.images).values.items()}
+    counts = {f"{what}_{part}": len(set(values)) for part in ("train", "validation", "test")
+              for what, values in (("images", images.part(part).cases), ("patients", images.part(part).patients))}
+    settings = asdict(validation.model.config)
+    metadata = images_metadata(config, settings, images, validation.statistics(train.images, train.labels),
+                               measured, counts, trainer.step, trainer.seconds)  # fmt: skip
+    save_bundle(folder, metadata, trainer.averaged, images_card(config, metadata))
+
+
+def image_batches(images: NDArray[np.float32], batch: int, seed: int) -> Batches:
+    """Batches of (B, 1, *shape) by step: every image once before any comes again, in an order of its own each time."""
+
+    @lru_cache(maxsize=4)
+    def order(epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng((seed, epoch)).permutation(len(images))
+
+    def stream(start: int) -> Iterator[tuple[Tensor, ...]]:
+        step = start
+        while True:
+            places = range(step * batch, (step + 1) * batch)
+            rows = [order(place // len(images))[place % len(images)] for place in places]
+            yield (torch.from_numpy(images[rows]),)
+            step += 1
+
+    return stream
+
+
+def warm_up_steps(model: nn.Module) -> int:
+    """Steps until every part of a model's divergence counts in full; a ladder warms up one rung after the other."""
+    return int(getattr(model.config, "warmup", 0) * getattr(model.config, "rungs", 1))
+
+
+def _shape(config: ImagesRun, path: Path) -> tuple[int, ...]:
+    model = build_model(config.model_name, config.model_settings)
+    if not isinstance(model, ImageAutoencoder):
+        raise InputError(f"{path}: the model {config.model_name} is no autoencoder of images.")
+    return model.shape
+
+
+def _read(config: ImagesRun, shape: tuple[int, ...], progress: Progress, cancel: CancelToken) -> ImageSet:
+    """Every process reads, but the first makes the store that the others map."""
+    data, processes = config.data, Processes.current()
+    if data.store and not processes.first:
+        processes.wait()
+    images = read_images(
+        source_path(data.source), data.pattern, shape, data.labels, data.patient, data.fit, data.scaling,
+        data.validation, data.test, data.seed, data.limit, Path(data.store) if data.store else None, progress, cancel,
+    )  # fmt: skip
+    if data.store and processes.first:
+        processes.wait()
+    return images
+
+
+def _keep_split(images: ImageSet, path: Path, resume: bool) -> None:
+    """Writes which image is in which part. Raises InputError where a resumed run had other images or parts."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file", "case", "patient", "label", "split"])
+    table.writerows(zip((str(Path(file).absolute()) for file in images.files), images.cases, images.patients,
+                        images.labels, images.splits, strict=True))  # fmt: skip
+    if resume and path.exists() and path.read_text(encoding="utf-8") != text.getvalue():
+        raise InputError(f"{path} lists other images or parts than the config gives now: a run resumes with the images "
+                         "it started with; start anew without --resume.")  # fmt: skip
+    partial = path.with_suffix(".partial")
+    partial.write_text(text.getvalue(), encoding="utf-8")
+    partial.replace(path)

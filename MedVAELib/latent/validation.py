@@ -1,0 +1,119 @@
+"""What a run on images is measured by: losses of held-back images, how many latents are in use, pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..models.autoencoder import ImageAutoencoder
+from ..training.image_pictures import draw_panels, grid, sample_rows, save_grey
+from ..training.run import tensorboard
+from .statistics import ACTIVE_VARIANCE, LatentStatistics, latent_statistics
+
+CURVES = ("loss", "mse", "kl", "active_units", "kl_fake", "perplexity")
+_AT_ONCE = 16
+_MOST = 512  # validation images that are looked at every time
+_SHOWN, _DRAWN = 8, 16
+_SEED = 99
+_LISTED = 32  # latents whose divergence is logged one by one
+_WARM = 2**40
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """values: see `ImageValidation.measure`; kl: mean per latent in nats, (Z,), or None."""
+
+    values: dict[str, float]
+    kl: NDArray[np.float32] | None
+
+
+class ImageValidation:
+    """Measures a model of its own on held-back images (N, 1, *shape), and draws what it makes of them.
+
+    autocast: whether to compute in bfloat16, as the training does.
+    """
+
+    def __init__(self, model: ImageAutoencoder, images: NDArray[np.float32], output: Path, autocast: bool):
+        self.model, self.output, self.autocast = model.eval(), output, autocast
+        self.images = images[spread(len(images), _MOST)]
+        self.device = next(model.parameters()).device
+
+    def __call__(self, state: dict[str, Tensor]) -> dict[str, float]:
+        """The validation of the trainer: measures, and writes curves, pictures and TensorBoard events."""
+        self.load(state)
+        measured = self.measure(self.images)
+        pictures = self.draw()
+        distributions = {} if measured.kl is None else {"kl per latent": measured.kl}
+        tensorboard(self.output, measured.values, pictures, distributions)
+        draw_panels(self.output, CURVES)
+        return measured.values
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.model.load_state_dict(state)
+        # Judged as after the warm-up at every step: a bound that is weighted ever more rises without getting worse.
+        self.model.updates.fill_(_WARM)
+
+    @torch.inference_mode()
+    def measure(self, images: NDArray[np.float32]) -> Measured:
+        """The loss's terms, the mean over the images; "mse" of reconstructions from the posterior's mean; of
+        variational models "active_units" and "kl[i]" of the first latents, in nats."""
+        generator = torch.Generator(self.device).manual_seed(_SEED)
+        sums: dict[str, float] = {}
+        for batch in self._batches(images):
+            with self._format():
+                terms = self.model.loss(batch, generator)
+                terms["mse"] = (self.model.reconstruct(batch).float() - batch).square().mean()
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(value) * len(batch) / len(images)
+        means, kl = self.encode(images)
+        if kl is None:
+            return Measured(sums, None)
+        per_latent = kl.reshape(len(kl), -1).mean(0)
+        active = means.reshape(len(means), -1).var(0) > ACTIVE_VARIANCE
+        listed = {f"kl[{i}]": float(value) for i, value in enumerate(per_latent[:_LISTED])}
+        return Measured(sums | {"active_units": float(active.sum())} | listed, per_latent)
+
+    @torch.inference_mode()
+    def encode(self, images: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Posterior means (N, *latent_shape), and divergences of that shape in nats or None."""
+        means, kl = [], []
+        for batch in self._batches(images):
+            with self._format():
+                means.append(self.model.encode(batch)[0].float().cpu().numpy())
+                divergence = self.model.kl_per_latent(batch)
+            if divergence is not None:
+                kl.append(divergence.float().cpu().numpy())
+        return np.concatenate(means), np.concatenate(kl) if kl else None
+
+    def statistics(self, images: NDArray[np.float32], labels: Sequence[str]) -> LatentStatistics:
+        return latent_statistics(*self.encode(images), labels)
+
+    @torch.inference_mode()
+    def draw(self) -> dict[str, NDArray[np.float32]]:
+        """Writes reconstructions.png and samples.png; returns them, (H, W) in 0…1."""
+        shown = self.images[spread(len(self.images), _SHOWN)]
+        with self._format():
+            made = self.model.reconstruct(torch.from_numpy(shown).to(self.device)).float().cpu().numpy()
+            drawn = self.model.sample(_DRAWN, torch.Generator().manual_seed(_SEED)).float().cpu().numpy()
+        pictures = {"reconstructions": grid([shown, made]), "samples": grid(sample_rows(drawn))}
+        for name, picture in pictures.items():
+            save_grey(picture, self.output / f"{name}.png")
+        return pictures
+
+    def _format(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
+    def _batches(self, images: NDArray[np.float32]):
+        for start in range(0, len(images), _AT_ONCE):
+            yield torch.from_numpy(np.array(images[start : start + _AT_ONCE])).to(self.device)
+
+
+def spread(count: int, most: int) -> NDArray[np.int64]:
+    """At most so many rows of `count`, evenly spread over them."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))

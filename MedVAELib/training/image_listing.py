@@ -1,0 +1,229 @@
+"""Which images there are to learn from: a folder, a table, a glob or idx files, as one record per image.
+
+- Folder: every image file below it, or those of a pattern. Its first level of sub-folders are labels, unless each holds
+  one image; sub-folders that are all named train, validation or test are the split, and the labels lie below them.
+- Table (CSV): columns `file` (relative to the table) and `patient`, optional `case`, `label`, `split`; every further
+  column is a tag, a number where all its values are.
+- Glob: the files it matches, labelled as in the folder before its first wildcard.
+- idx file (MNIST): one record per picture, labels from the file beside it.
+"""
+
+from __future__ import annotations
+
+import csv
+import glob
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .. import dicom
+from ..errors import InputError
+from ..scan import IMAGE_SUFFIX, is_dicom_file, quiet
+from .idx_files import is_idx, read_idx, read_idx_labels
+
+PARTS = ("train", "validation", "test")
+_SPLIT_FOLDERS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
+                  "val": "validation", "test": "test", "testing": "test"}  # fmt: skip
+_COLUMNS = {"file", "case", "patient", "label", "split"}
+_DICOM_SUFFIXES = (".dcm", ".ima")
+Tag = float | str
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """One image. file: where it is, for a DICOM volume the folder; series: of a DICOM volume, its UID; index: of an idx
+    file, its row; split: one of PARTS or empty."""
+
+    file: Path
+    case: str
+    patient: str
+    label: str = ""
+    split: str = ""
+    tags: dict[str, Tag] = field(default_factory=dict)
+    series: str = ""
+    index: int = -1
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return f"{self.file} ({self.index})" if self.index >= 0 else str(self.file)
+
+
+def find_images(
+    source: Path, pattern: str = "", labels: Sequence[str] = (), patient: str = "", dimensions: int | None = None
+) -> list[ImageRecord]:
+    """The records of a source in a stable order.
+
+    pattern: glob within a folder. labels: keep these alone. patient: regular expression whose first group, found in the
+    path below the source, is the patient. dimensions: 2 makes every DICOM file an image, 3 every series; None as many
+    slices as the series has. Raises InputError where there is nothing, or something that does not fit.
+    """
+    if any(sign in str(source) for sign in "*?["):
+        records = _of_files(_globbed(source), _before_wildcards(source), dimensions)
+    elif source.is_dir():
+        records = _of_files(_in_folder(source, pattern), source, dimensions)
+    elif not source.exists():
+        raise InputError(f"{source} does not exist: give a folder, a CSV table, a glob or an idx file.")
+    elif source.suffix.lower() == ".csv":
+        records = _of_table(source)
+    elif is_idx(source):
+        records = _of_idx(source)
+    else:
+        records = _of_files([source], source.parent, dimensions)
+    if patient:
+        records = [replace(record, patient=_patient(record, patient, source)) for record in records]
+    if labels:
+        records = [record for record in records if record.label in set(labels)]
+    if not records:
+        raise InputError(f"{source} holds no images{_wanted(pattern, labels)}: check the path, pattern and labels.")
+    return records
+
+
+# --- Files -----------------------------------------------------------------------------------------------------------
+
+
+def _globbed(source: Path) -> list[Path]:
+    return [Path(name) for name in sorted(glob.glob(str(source), recursive=True)) if Path(name).is_file()]
+
+
+def _before_wildcards(source: Path) -> Path:
+    fixed = []
+    for part in source.parts[:-1]:
+        if any(sign in part for sign in "*?["):
+            break
+        fixed.append(part)
+    return Path(*fixed) if fixed else Path(".")
+
+
+def _in_folder(folder: Path, pattern: str) -> list[Path]:
+    found = folder.glob(pattern) if pattern else folder.rglob("*")
+    files = sorted(path for path in found if path.is_file())
+    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    return files if pattern else [path for path in files if IMAGE_SUFFIX.search(path.name) or _is_dicom(path)]
+
+
+def _is_dicom(path: Path) -> bool:
+    known = IMAGE_SUFFIX.search(path.name)
+    return path.suffix.lower() in _DICOM_SUFFIXES or (not known and is_dicom_file(path))
+
+
+def _of_files(files: Iterable[Path], base: Path, dimensions: int | None) -> list[ImageRecord]:
+    pictures, folders = [], {}
+    for path in files:
+        if _is_dicom(path) and dimensions != 2:
+            folders.setdefault(path.parent, []).append(path)
+        elif path.suffix.lower() != ".img":  # its header is listed already
+            pictures.append(ImageRecord(path, "", ""))
+    for folder, members in folders.items():
+        pictures += _of_series(folder, members)
+    split_below = _split_folders(base, pictures)
+    placed = [_placed(record, base, split_below) for record in pictures]
+    if max(Counter((record.split, record.label) for record in placed).values(), default=0) == 1:
+        placed = [replace(record, label="") for record in placed]  # a folder per case
+    return _named(placed, base)
+
+
+def _of_series(folder: Path, members: list[Path]) -> list[ImageRecord]:
+    """A record per DICOM volume of a folder, or per file where a series has one slice."""
+    with quiet():
+        volumes = dicom.find_volumes(folder)
+    found = [ImageRecord(folder, "", "", tags=dict(volume.tags), series=volume.uid)
+             for volume in volumes if volume.count > 1]  # fmt: skip
+    single = [ImageRecord(Path(volume.slices[0].file), "", "", tags=dict(volume.tags))
+              for volume in volumes if volume.count == 1]  # fmt: skip
+    return found + [record for record in single if record.file in set(members)]
+
+
+def _split_folders(base: Path, records: Sequence[ImageRecord]) -> bool:
+    """Whether the first level below the source is the split."""
+    first = {_below(record, base)[0] for record in records if len(_below(record, base)) > 1}
+    return bool(first) and first <= set(_SPLIT_FOLDERS)
+
+
+def _placed(record: ImageRecord, base: Path, split_below: bool) -> ImageRecord:
+    folders = list(_below(record, base)[:-1])
+    split = _SPLIT_FOLDERS[folders.pop(0)] if split_below and folders else ""
+    return replace(record, split=split, label=folders[0] if folders else "")
+
+
+def _below(record: ImageRecord, base: Path) -> tuple[str, ...]:
+    # A DICOM volume is the folder itself: its own name counts as the file's.
+    return record.file.relative_to(base).parts if record.file != base else (record.file.name,)
+
+
+def _named(records: Sequence[ImageRecord], base: Path) -> list[ImageRecord]:
+    """Cases by the file's name or, where that is not enough, by its path below the source; every case a patient."""
+    stems = [IMAGE_SUFFIX.sub("", record.file.name) for record in records]
+    if len(set(stems)) < len(stems):
+        stems = ["-".join((*_below(record, base)[:-1], stem)) for record, stem in zip(records, stems, strict=True)]
+    again, seen = Counter(stems), Counter()
+    for i, stem in enumerate(stems):
+        if again[stem] > 1:  # several series of one DICOM folder
+            seen[stem] += 1
+            stems[i] = f"{stem}-{seen[stem]}"
+    return [replace(record, case=stem, patient=stem) for record, stem in zip(records, stems, strict=True)]
+
+
+def _patient(record: ImageRecord, pattern: str, source: Path) -> str:
+    try:
+        match = re.search(pattern, record.file.as_posix().removeprefix(source.as_posix()).lstrip("/"))
+    except re.error as error:
+        raise InputError(f"data.patient is no regular expression ({error}): {pattern}") from error
+    if match is None or not match.groups() or not match[1]:
+        raise InputError(f"{record.file}: data.patient ({pattern}) finds no patient in this name; it needs one group.")
+    return match[1]
+
+
+def _wanted(pattern: str, labels: Sequence[str]) -> str:
+    parts = [f" matching {pattern}"] if pattern else []
+    return "".join([*parts, *([f" labelled {' or '.join(labels)}"] if labels else [])])
+
+
+# --- Tables and idx files --------------------------------------------------------------------------------------------
+
+
+def _of_table(source: Path) -> list[ImageRecord]:
+    try:
+        with open(source, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{source} cannot be read as a CSV table ({error}).") from error
+    for column in ("file", "patient"):
+        if column not in columns:
+            raise InputError(f"{source} has no column '{column}': a table of images needs file and patient.")
+    tags = {name: _tag_values([row[name] or "" for row in rows]) for name in columns if name not in _COLUMNS}
+    records = []
+    for number, row in enumerate(rows):
+        line = f"{source}, line {number + 2}"
+        if None in row or not row["file"] or not row["patient"]:
+            raise InputError(f"{line}: needs a file and a patient, and no more values than there are columns.")
+        split = (row.get("split") or "").strip()
+        if split not in ("", *PARTS):
+            raise InputError(f"{line}: split is '{split}', and must be one of {', '.join(PARTS)} or empty.")
+        path, of_row = source.parent / row["file"], {name: tags[name][number] for name in tags}
+        case = row.get("case") or IMAGE_SUFFIX.sub("", path.name)
+        records.append(ImageRecord(path, case, row["patient"], row.get("label") or "", split, of_row))
+    repeated = [case for case, count in Counter(record.case for record in records).items() if count > 1]
+    if repeated:
+        raise InputError(f"{source} names the case {repeated[0]} more than once: every image needs a case of its own.")
+    return records
+
+
+def _tag_values(texts: Sequence[str]) -> list[Tag]:
+    """A column's values: numbers if all that are there are, NaN where there is none."""
+    try:
+        return [float(text) if text.strip() else float("nan") for text in texts]
+    except ValueError:
+        return list(texts)
+
+
+def _of_idx(source: Path) -> list[ImageRecord]:
+    count, labels = len(read_idx(source)), read_idx_labels(source)
+    if labels and len(labels) != count:
+        raise InputError(f"{source} holds {count} pictures, and the file of its labels {len(labels)}.")
+    stem = source.name.split(".")[0]
+    return [ImageRecord(source, f"{stem}-{i:05d}", f"{i:05d}", labels[i] if labels else "", index=i)
+            for i in range(count)]  # fmt: skip

@@ -1,0 +1,85 @@
+"""Pictures of a run on images: reconstructions below their originals, samples, and curves, for 2D and 3D alike."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+_GAP = 2
+_HEIGHT = 112  # pixels that a small image is enlarged to at least
+
+
+def view(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(1, *shape) → (H, W): a picture itself; of a volume its middle axial, coronal and sagittal planes, side by side,
+    anterior or superior up."""
+    if image.ndim == 3:
+        return image[0]
+    volume = image[0]
+    planes = [np.take(volume, volume.shape[axis] // 2, axis)[::-1] for axis in range(3)]
+    height = max(plane.shape[0] for plane in planes)
+    return np.hstack([np.pad(plane, ((0, height - plane.shape[0]), (0, 0))) for plane in planes])
+
+
+def grid(rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Rows of images, (n, 1, *shape) each, as one grey picture (H, W) in 0…1; small images are enlarged."""
+    lines = []
+    for row in rows:
+        views = [_enlarged(view(image)) for image in row]
+        lines.append(np.hstack([np.pad(part, _GAP // 2, constant_values=1.0) for part in views]))
+    width = max(line.shape[1] for line in lines)
+    return np.vstack([np.pad(line, ((0, 0), (0, width - line.shape[1])), constant_values=1.0) for line in lines])
+
+
+def sample_rows(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """(N, 1, *shape) in about twice as many columns as rows."""
+    columns = max(1, math.ceil(math.sqrt(2 * len(images))))
+    return [images[start : start + columns] for start in range(0, len(images), columns)]
+
+
+def save_grey(picture: NDArray[np.float32], path: Path) -> None:
+    """(H, W) in 0…1 as PNG; the file is replaced at once."""
+    from matplotlib.image import imsave
+
+    partial = path.with_name(f".{path.name}.partial")
+    imsave(partial, np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, format="png")
+    partial.replace(path)
+
+
+def draw_panels(output: Path, names: Sequence[str]) -> None:
+    """curves.png from the log.jsonl in `output`: a panel per name that is there, training and validation in it."""
+    from matplotlib.figure import Figure
+
+    log = output / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    curves = {name: (_points(lines, name), _points([line | line.get("validation", {}) for line in lines
+                                                    if "validation" in line], name)) for name in names}  # fmt: skip
+    curves = {name: both for name, both in curves.items() if any(both)}
+    if not curves:
+        return
+    figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
+    for axes, (name, (training, validation)) in zip(figure.subplots(1, len(curves), squeeze=False)[0],
+                                                    curves.items(), strict=True):  # fmt: skip
+        if training:
+            axes.plot(*zip(*training, strict=True), linewidth=0.8, label="training")
+        if validation:
+            axes.plot(*zip(*validation, strict=True), "o-", markersize=3, label="validation")
+        axes.set(xlabel="step", title=name)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8)
+    partial = output / ".curves.png.partial"
+    figure.savefig(partial, dpi=100, format="png")
+    partial.replace(output / "curves.png")
+
+
+def _points(lines: Sequence[dict], name: str) -> list[tuple[float, float]]:
+    return [(line["step"], line[name]) for line in lines if name in line]
+
+
+def _enlarged(picture: NDArray[np.float32]) -> NDArray[np.float32]:
+    factor = max(1, round(_HEIGHT / picture.shape[0]))
+    return picture.repeat(factor, 0).repeat(factor, 1)

@@ -1,0 +1,250 @@
+"""Images to learn from: read once, brought to one shape and to 0…1, in memory or mapped into it, split by patient.
+
+    images = read_images("knees", shape=(224, 224), validation=0.1)
+    images.part("train").images      # float32 (N, 1, 224, 224)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from .. import dicom
+from ..errors import InputError
+from ..image_files import check_file
+from ..preprocessing.image_form import ImageForm, as_dimensions, choose_scaling, scaled, turned
+from ..progress import CancelToken, Progress, no_progress
+from ..scan import accept_rounded_axes, is_dicom_file, quiet
+from .idx_files import read_idx
+from .image_listing import PARTS, ImageRecord, Tag, find_images
+from .image_split import assign_parts
+
+_SCREEN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
+_SAME_SPACING = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """images: float32 (N, 1, *shape) in 0…1, an array or a read-only map of a file. cases, patients, labels ("" for
+    none), splits (train, validation, test or ""): N each; tags: N values each by name, numbers or text. spacing_mm: of
+    the voxels in the order of shape, None where it is not stated or not common to all. scaling: how intensities
+    were brought to 0…1 (see `preprocessing.image_form`). files: where each came from."""
+
+    images: NDArray[np.float32]
+    cases: list[str]
+    patients: list[str]
+    labels: list[str]
+    splits: list[str]
+    tags: dict[str, list[Tag]] = field(default_factory=dict)
+    spacing_mm: tuple[float, ...] | None = None
+    scaling: str = "unit"
+    files: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.images.shape[2:]
+
+    def select(self, rows: Sequence[int]) -> ImageSet:
+        """Those rows; without a copy of the images where they follow one another."""
+        rows = list(rows)
+        follow = bool(rows) and rows == list(range(rows[0], rows[0] + len(rows)))
+        images = self.images[rows[0] : rows[0] + len(rows)] if follow else self.images[rows]
+        tags = {name: [values[i] for i in rows] for name, values in self.tags.items()}
+        columns = {name: [getattr(self, name)[i] for i in rows]
+                   for name in ("cases", "patients", "labels", "splits", "files")}  # fmt: skip
+        return replace(self, images=images, tags=tags, **columns)
+
+    def part(self, name: str) -> ImageSet:
+        """The images of train, validation or test; may be empty."""
+        return self.select([i for i, split in enumerate(self.splits) if split == name])
+
+    def split(self, validation: float = 0.1, test: float = 0.0, seed: int = 0) -> dict[str, ImageSet]:
+        """train, validation and test by patient, as `image_split.assign_parts` says. Raises InputError."""
+        parts = assign_parts(self.patients, self.labels, self.splits, validation, test, seed)
+        told = replace(self, splits=parts)
+        return {name: told.part(name) for name in PARTS}
+
+
+def read_images(
+    source: str | Path, pattern: str = "", shape: Sequence[int] | None = None, labels: Sequence[str] = (),
+    patient: str = "", fit: str = "exact", scaling: str = "auto", validation: float | None = None, test: float = 0.0,
+    seed: int = 0, limit: int = 0, store: Path | None = None, progress: Progress = no_progress,
+    cancel: CancelToken | None = None,
+) -> ImageSet:  # fmt: skip
+    """All images of a source (see `image_listing`), as `ImageForm` brings them to one shape and to 0…1.
+
+    shape: that of the first image if None. validation, test: shares of the patients that are split off, ordered by
+    part then; None: the source's own split and order. limit: at most so many, drawn by the seed. store: a file to keep
+    the array in, which is mapped into memory, and read again while nothing of it changed. Raises InputError, naming
+    the file, for whatever cannot be used, Cancelled.
+    """
+    source = Path(os.path.expanduser(source))
+    records = find_images(source, pattern, labels, patient, len(shape) if shape else None)
+    records = _limited(records, limit, seed)
+    if validation is not None:
+        records = with_parts(records, validation, test, seed)
+    if shape is None:
+        first = read_image(records[0])
+        flat = first.GetDimension() == 2 or first.GetSize()[2] == 1
+        first = as_dimensions(turned(first), 2 if flat else 3, records[0].name)
+        shape = first.GetSize()[::-1]
+    return load_images(records, ImageForm(tuple(shape), fit, scaling), store, progress, cancel)
+
+
+def with_parts(records: Sequence[ImageRecord], validation: float, test: float, seed: int) -> list[ImageRecord]:
+    """The records with a part for each, sorted by it."""
+    parts = assign_parts([r.patient for r in records], [r.label for r in records], [r.split for r in records],
+                         validation, test, seed)  # fmt: skip
+    told = [replace(record, split=part) for record, part in zip(records, parts, strict=True)]
+    return sorted(told, key=lambda record: PARTS.index(record.split))
+
+
+def load_images(
+    records: Sequence[ImageRecord], form: ImageForm, store: Path | None = None, progress: Progress = no_progress,
+    cancel: CancelToken | None = None,
+) -> ImageSet:  # fmt: skip
+    """The pixels of records. Raises InputError, Cancelled; a store is complete or not there."""
+    if store is None:
+        images = np.empty((len(records), 1, *form.shape), np.float32)
+        scaling, spacing = _fill(images, records, form, progress, cancel)
+    else:
+        images, scaling, spacing = _stored(Path(store), records, form, progress, cancel)
+    names = sorted({name for record in records for name in record.tags})
+    return ImageSet(
+        images, [r.case for r in records], [r.patient for r in records], [r.label for r in records],
+        [r.split for r in records], {name: _column(records, name) for name in names}, spacing, scaling,
+        [str(r.file) for r in records],
+    )  # fmt: skip
+
+
+def read_image(record: ImageRecord) -> sitk.Image:
+    """One image as it is stored, one grey value per voxel, all finite, 2 or 3 axes. Raises InputError."""
+    if record.index >= 0:
+        return sitk.GetImageFromArray(read_idx(record.file)[record.index])
+    if record.series:
+        with quiet():
+            volumes = dicom.find_volumes(record.file)
+            volume, _ = dicom.choose_volume(record.file, volumes, record.series)
+            return dicom.read_volume(record.file, volume)
+    notes = check_file(record.file)
+    with quiet(), accept_rounded_axes(notes):
+        try:
+            image = sitk.ReadImage(str(record.file))
+        except RuntimeError as error:
+            raise InputError(f"{record.file} is no image that can be read: take it out, or choose others with a "
+                             "pattern.") from error  # fmt: skip
+    return _checked(image, record)
+
+
+# --- Inside ----------------------------------------------------------------------------------------------------------
+
+
+def _checked(image: sitk.Image, record: ImageRecord) -> sitk.Image:
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        channels = sitk.GetArrayViewFromImage(image)[..., : min(3, image.GetNumberOfComponentsPerPixel())]
+        if not (channels == channels[..., :1]).all():
+            raise InputError(f"{record.file} holds colours: give grey images.")
+        image = sitk.VectorIndexSelectionCast(image, 0)
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[:, :, :, 0]
+    if image.GetDimension() not in (2, 3):
+        raise InputError(f"{record.file} has {image.GetDimension()} axes: give pictures or volumes, one per file.")
+    if image.GetPixelID() in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
+        raise InputError(f"{record.file} holds complex numbers: save the magnitude image.")
+    if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+        raise InputError(f"{record.file} has voxels that are not numbers (NaN) or infinite: replace them by 0 where "
+                         "nothing was scanned.")  # fmt: skip
+    return image
+
+
+def _fill(
+    images: NDArray[np.float32], records: Sequence[ImageRecord], form: ImageForm, progress: Progress,
+    cancel: CancelToken | None,
+) -> tuple[str, tuple[float, ...] | None]:  # fmt: skip
+    """Reads every record into its row; returns the scaling and the spacing that all have in common."""
+    cancel, ranges, spacings, all_bytes = cancel or CancelToken(), [], [], True
+    for i, record in enumerate(records):
+        cancel.check()
+        image = read_image(record)
+        all_bytes &= image.GetPixelID() == sitk.sitkUInt8
+        images[i, 0] = form.fitted(image, record.name)
+        ranges.append((float(images[i].min()), float(images[i].max())))
+        spacings.append(_spacing(image, record, form))
+        progress("images", (i + 1) / len(records), f"{i + 1} of {len(records)} images")
+    scaling = choose_scaling(ranges, all_bytes) if form.scaling == "auto" else form.scaling
+    for i, record in enumerate(records):
+        images[i] = scaled(images[i], scaling, record.name)
+    return scaling, _common(spacings)
+
+
+def _stored(
+    store: Path, records: Sequence[ImageRecord], form: ImageForm, progress: Progress, cancel: CancelToken | None
+) -> tuple[NDArray[np.float32], str, tuple[float, ...] | None]:
+    """The store's array, made first unless it holds these very images."""
+    notes, key = store.with_name(store.name + ".json"), _fingerprint(records, form)
+    known = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() and store.exists() else {}
+    if known.get("images") != key:
+        if store.exists() and not notes.exists():
+            raise InputError(f"{store} exists and holds something else: name another store.")
+        store.parent.mkdir(parents=True, exist_ok=True)
+        partial = store.with_name(f".{store.name}.{os.getpid()}.partial")
+        try:
+            images = np.lib.format.open_memmap(partial, "w+", np.float32, (len(records), 1, *form.shape))
+            scaling, spacing = _fill(images, records, form, progress, cancel)
+            images.flush()
+            del images
+            notes.unlink(missing_ok=True)
+            partial.replace(store)
+        finally:
+            partial.unlink(missing_ok=True)
+        known = {"images": key, "scaling": scaling, "spacing_mm": spacing}
+        notes.write_text(json.dumps(known), encoding="utf-8")
+    spacing = known["spacing_mm"]
+    return np.load(store, mmap_mode="r"), known["scaling"], None if spacing is None else tuple(spacing)
+
+
+def _fingerprint(records: Iterable[ImageRecord], form: ImageForm) -> str:
+    """Changes with any file, their order, or how they are brought to one form."""
+    digest = hashlib.sha256(json.dumps(asdict(form)).encode())
+    for record in records:
+        status = record.file.stat() if record.file.exists() else None
+        digest.update(f"{record.name}|{record.series}|{status and (status.st_size, status.st_mtime_ns)}\n".encode())
+    return digest.hexdigest()
+
+
+def _limited(records: list[ImageRecord], limit: int, seed: int) -> list[ImageRecord]:
+    if not 0 < limit < len(records):
+        return records
+    chosen = np.random.default_rng(seed).permutation(len(records))[:limit]
+    return [records[i] for i in sorted(chosen)]
+
+
+def _spacing(image: sitk.Image, record: ImageRecord, form: ImageForm) -> tuple[float, ...] | None:
+    """In the order of shape; pictures for screens do not know theirs."""
+    if record.index >= 0 or (record.file.suffix.lower() in _SCREEN_SUFFIXES and not is_dicom_file(record.file)):
+        return None
+    return form.grid(as_dimensions(turned(image), len(form.shape), record.name)).GetSpacing()[::-1]
+
+
+def _common(spacings: Sequence[tuple[float, ...] | None]) -> tuple[float, ...] | None:
+    if None in spacings:
+        return None
+    array = np.array(spacings)
+    alike = np.all(np.abs(array / array[0] - 1) < _SAME_SPACING)
+    return tuple(round(float(value), 6) for value in np.median(array, 0)) if alike else None
+
+
+def _column(records: Sequence[ImageRecord], name: str) -> list[Tag]:
+    numbers = all(isinstance(record.tags.get(name, 0.0), float | int) for record in records)
+    return [record.tags.get(name, float("nan") if numbers else "") for record in records]

@@ -1,0 +1,192 @@
+"""Reading images to learn from: folders, tables, globs, idx files; PNG, NIfTI and DICOM; and clear refusals."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MedVAELib.errors import Cancelled, InputError
+from MedVAELib.preprocessing.image_form import ImageForm
+from MedVAELib.progress import CancelToken
+from MedVAELib.training.image_sets import read_images
+
+from .image_files import write_dicom_series, write_idx, write_pictures, write_volumes
+
+
+def test_folder_with_labels_and_split(tmp_path):
+    write_pictures(tmp_path, {"train/a": 4, "train/b": 4, "test/a": 2})
+    images = read_images(tmp_path, validation=0.25)
+    assert images.images.shape == (10, 1, 12, 16) and images.scaling == "byte" and images.spacing_mm is None
+    assert images.images.dtype == np.float32 and 0.9 < images.images.max() <= 1
+    assert set(images.labels) == {"a", "b"}
+    assert [len(images.part(name)) for name in ("train", "validation", "test")] == [6, 2, 2]
+    one = images.cases.index("train-a-0")
+    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "train" / "a" / "0.png")))
+    assert np.allclose(images.images[one, 0], pixels / 255)
+
+
+def test_the_patient_from_the_name(tmp_path):
+    for side in "LR":
+        write_pictures(tmp_path, {"": 6}, suffix=f"{side}.png")
+    images = read_images(tmp_path, patient=r"(\d+)[LR]\.", validation=0.3, test=0.2)
+    assert len(set(images.patients)) == 6 and len(images) == 12
+    for name in ("train", "validation", "test"):
+        part = images.part(name)
+        assert len(part) == 2 * len(set(part.patients))
+    with pytest.raises(InputError, match="finds no patient"):
+        read_images(tmp_path, patient=r"p(\d+)")
+
+
+def test_table_with_tags(tmp_path):
+    write_volumes(tmp_path, 3)
+    rows = ["file,case,patient,label,split,tr_ms,scanner", "0.nii.gz,a,p1,ms,train,9000,x",
+            "1.nii.gz,b,p2,healthy,validation,,y", "2.nii.gz,c,p3,ms,test,8000,z"]  # fmt: skip
+    (tmp_path / "images.csv").write_text("\n".join(rows))
+    images = read_images(tmp_path / "images.csv")
+    assert images.cases == ["a", "b", "c"] and images.splits == ["train", "validation", "test"]
+    assert images.tags["scanner"] == ["x", "y", "z"] and images.tags["tr_ms"][0] == 9000
+    assert np.isnan(images.tags["tr_ms"][1])
+    assert images.spacing_mm == (5.0, 3.0, 2.0) and images.shape == (8, 10, 12)
+
+
+def test_volumes_lie_alike_however_they_are_stored(tmp_path):
+    write_volumes(tmp_path, 1)
+    volume = sitk.ReadImage(str(tmp_path / "0.nii.gz"))
+    sitk.WriteImage(sitk.DICOMOrient(volume, "PIR"), str(tmp_path / "turned.nii.gz"))
+    images = read_images(tmp_path, shape=(8, 10, 12), scaling="percentile")
+    assert np.allclose(images.images[0], images.images[1])
+    assert images.labels == ["", ""]
+
+
+def test_glob_and_pattern(tmp_path):
+    write_pictures(tmp_path, {"a": 3, "b": 2})
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    by_glob = read_images(str(tmp_path / "*" / "*.png"))
+    assert sorted(by_glob.labels) == ["a"] * 3 + ["b"] * 2
+    assert len(read_images(tmp_path, pattern="a/*.png")) == 3
+    assert read_images(tmp_path, labels=["b"]).labels == ["b", "b"]
+    assert len(read_images(tmp_path, limit=3)) == 3
+    with pytest.raises(InputError, match="no images labelled c"):
+        read_images(tmp_path, labels=["c"])
+
+
+def test_a_folder_per_case_is_no_label(tmp_path):
+    for case in ("one", "two"):
+        write_volumes(tmp_path / case, 1)
+    images = read_images(tmp_path)
+    assert images.labels == ["", ""] and images.cases == ["one-0", "two-0"]
+
+
+def test_idx(tmp_path):
+    pictures = write_idx(tmp_path, [3, 1, 3, 0])
+    images = read_images(tmp_path / "t-images-idx3-ubyte.gz", labels=["3"])
+    assert images.labels == ["3", "3"] and np.allclose(images.images[:, 0], pictures[[0, 2]] / 255)
+    assert len(set(images.patients)) == 2
+    (tmp_path / "cut-images-idx3-ubyte.gz").write_bytes(gzip.compress(struct.pack(">4I", 0x803, 9, 4, 4) + b"12"))
+    with pytest.raises(InputError, match="no complete idx"):
+        read_images(tmp_path / "cut-images-idx3-ubyte.gz")
+
+
+def test_dicom_files_are_pictures_or_slices(tmp_path):
+    """What a file is follows from the shape that is asked for."""
+    volume = write_dicom_series(tmp_path / "series")
+    pictures = read_images(tmp_path, shape=(10, 12), scaling="percentile")
+    assert len(pictures) == 8
+    whole = read_images(tmp_path, shape=(8, 10, 12), scaling="percentile")
+    assert len(whole) == 1 and whole.spacing_mm == (5.0, 3.0, 2.0)
+    expected = ImageForm((8, 10, 12), scaling="percentile").apply(volume, "volume")
+    assert np.allclose(whole.images[0, 0], expected, atol=0.02)
+    assert whole.tags["repetition_time_ms"] == [9000.0]
+
+
+def test_fit(tmp_path):
+    write_pictures(tmp_path, {"": 1})
+    with pytest.raises(InputError, match="12 × 16 voxels where 8 × 8 .*fit"):
+        read_images(tmp_path, shape=(8, 8))
+    exact = read_images(tmp_path).images[0, 0]
+    cropped = read_images(tmp_path, shape=(8, 20), fit="crop").images[0, 0]
+    assert np.allclose(cropped[:, 2:18], exact[2:10]) and not cropped[:, :2].any()
+    stretched = read_images(tmp_path, shape=(24, 32), fit="stretch").images[0, 0]
+    assert abs(stretched.mean() - exact.mean()) < 0.02
+
+
+def test_store_is_mapped_and_made_anew_when_something_changed(tmp_path):
+    write_pictures(tmp_path / "in", {"": 4})
+    store = tmp_path / "store" / "images.npy"
+    first = read_images(tmp_path / "in", store=store)
+    assert isinstance(first.images, np.memmap) and not first.images.flags.writeable
+    made = store.stat().st_mtime_ns
+    again = read_images(tmp_path / "in", store=store)
+    assert store.stat().st_mtime_ns == made and again.scaling == "byte" and np.array_equal(first.images, again.images)
+    assert np.shares_memory(again.select([1, 2]).images, again.images)
+    write_pictures(tmp_path / "in", {"": 5})
+    assert len(read_images(tmp_path / "in", store=store).images) == 5
+    assert sorted(file.name for file in store.parent.iterdir()) == ["images.npy", "images.npy.json"]
+    (tmp_path / "mine.npy").write_text("something else")
+    with pytest.raises(InputError, match="something else"):
+        read_images(tmp_path / "in", store=tmp_path / "mine.npy")
+
+
+def test_cancelling_leaves_no_store(tmp_path):
+    write_pictures(tmp_path / "in", {"": 4})
+    token = CancelToken()
+    with pytest.raises(Cancelled):
+        read_images(tmp_path / "in", store=tmp_path / "images.npy", cancel=token,
+                    progress=lambda stage, fraction, message="": token.cancel())  # fmt: skip
+    assert [file.name for file in tmp_path.iterdir()] == ["in"]
+
+
+def _colours(folder: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 255, (12, 16, 3), np.uint8)
+    sitk.WriteImage(sitk.GetImageFromArray(values, isVector=True), str(folder / "rgb.png"))
+
+
+def _not_finite(folder: Path) -> None:
+    values = np.zeros((8, 10, 12), np.float32)
+    values[4] = np.nan
+    sitk.WriteImage(sitk.GetImageFromArray(values), str(folder / "x.mha"))
+
+
+def _cut_short(folder: Path) -> None:
+    write_volumes(folder, 1)
+    file = folder / "0.nii.gz"
+    file.write_bytes(file.read_bytes()[:-200])
+
+
+def _damaged(folder: Path) -> None:
+    (folder / "x.png").write_bytes(b"\x89PNG no more")
+
+
+def _mixed(folder: Path) -> None:
+    write_pictures(folder, {"": 1})
+    write_volumes(folder, 1)
+
+
+def _table(text: str):
+    return lambda folder: (folder / "images.csv").write_text(text)
+
+
+@pytest.mark.parametrize(("prepare", "source", "words"), [
+    (lambda folder: None, "", "holds no images"),
+    (lambda folder: None, "missing", "does not exist"),
+    (_colours, "", "colours"),
+    (_not_finite, "", "not numbers"),
+    (_cut_short, "", "truncated"),
+    (_damaged, "", "x.png"),
+    (_mixed, "", "picture|volume"),
+    (_table("file,case\na.png,a\n"), "images.csv", "no column 'patient'"),
+    (_table("file,patient,split\na.png,p,trian\n"), "images.csv", "line 2: split is 'trian'"),
+    (_table("file,patient\na.png,\n"), "images.csv", "line 2"),
+    (_table("file,patient\na.png,p\nb/a.png,q\n"), "images.csv", "case a more than once"),
+    (_table("file,patient\na.png,p\n"), "images.csv", "a.png does not exist"),
+])
+def test_refusals_are_one_sentence_that_names_the_file(tmp_path, prepare, source, words):
+    prepare(tmp_path)
+    with pytest.raises(InputError, match=words) as error:
+        read_images(tmp_path / source)
+    assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)

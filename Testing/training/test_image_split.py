@@ -1,0 +1,70 @@
+"""A patient is never in two parts, whatever the images, labels and shares are."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from MedVAELib.errors import InputError
+from MedVAELib.training.image_split import assign_parts
+
+IMAGES = st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["", "a", "b"])), min_size=1, max_size=80)
+SHARES = st.tuples(st.floats(0.01, 0.45), st.floats(0, 0.45))
+
+
+@settings(deadline=None, max_examples=300)
+@given(IMAGES, SHARES, st.integers(0, 5), st.dictionaries(st.integers(0, 30), st.sampled_from(["train", "test"])))
+def test_no_patient_is_in_two_parts(images, shares, seed, stated):
+    patients = [f"p{number}" for number, _ in images]
+    labels = [label for _, label in images]
+    given_parts = [stated.get(number, "") for number, _ in images]
+    try:
+        parts = assign_parts(patients, labels, given_parts, *shares, seed)
+    except InputError:
+        train = {patient for patient, part in zip(patients, given_parts, strict=True) if part != "test"}
+        assert len(train) <= 2 or shares[0] + shares[1] > 0.5  # only what is too little is refused
+        return
+    of_patient, free = {}, {patient for patient, part in zip(patients, given_parts, strict=True) if not part}
+    for patient, part, wanted in zip(patients, parts, given_parts, strict=True):
+        assert of_patient.setdefault(patient, part) == part
+        assert part == wanted or not wanted or (wanted == "train" and part == "validation" and len(free) < 2)
+    assert {"train", "validation"} <= set(of_patient.values())
+
+
+def test_shares_hold_in_every_label():
+    patients = [f"p{i:03d}" for i in range(200)]
+    labels = ["a"] * 150 + ["b"] * 50
+    parts = assign_parts(patients, labels, [""] * 200, 0.2, 0.1, 0)
+    assert Counter(zip(labels, parts, strict=True)) == {
+        ("a", "train"): 105, ("a", "validation"): 30, ("a", "test"): 15,
+        ("b", "train"): 35, ("b", "validation"): 10, ("b", "test"): 5,
+    }  # fmt: skip
+
+
+def test_the_draw_depends_on_seed_and_names_alone():
+    patients = [f"p{i}" for i in range(40)]
+    forward = dict(zip(patients, assign_parts(patients, [""] * 40, [""] * 40, 0.2, 0.2, 1), strict=True))
+    backward = assign_parts(patients[::-1], [""] * 40, [""] * 40, 0.2, 0.2, 1)
+    assert [forward[patient] for patient in patients[::-1]] == backward
+    assert assign_parts(patients, [""] * 40, [""] * 40, 0.2, 0.2, 2) != list(forward.values())
+
+
+def test_validation_is_taken_from_those_that_train_where_only_test_is_given():
+    patients = [f"p{i}" for i in range(20)]
+    given_parts = ["train"] * 15 + ["test"] * 5
+    parts = assign_parts(patients, [""] * 20, given_parts, 0.2, 0.5, 0)
+    assert parts[15:] == ["test"] * 5 and Counter(parts[:15]) == {"train": 12, "validation": 3}
+
+
+@pytest.mark.parametrize(("patients", "given_parts", "words"), [
+    (["p", "p"], ["train", "test"], "patient p is given to both"),
+    (["p", "p"], ["", ""], "too few"),
+    (["p", "q"], ["test", "test"], "too few"),
+])
+def test_refusals_are_one_sentence(patients, given_parts, words):
+    with pytest.raises(InputError, match=words) as error:
+        assign_parts(patients, ["", ""], given_parts, 0.2, 0.2, 0)
+    assert "\n" not in str(error.value)
