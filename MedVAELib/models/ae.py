@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..networks.across_processes import batch_mean
 from ..networks.autoencoder import FromFlat
 from .autoencoder import AutoencoderConfig, ImageAutoencoder
 from .gaussians import standard_normal
@@ -48,10 +49,10 @@ class Autoencoder(ImageAutoencoder):
     def _follow(self, latent: Tensor) -> None:
         """Moving mean and covariance; the first batches count more, so that the start is soon forgotten."""
         share = (1 / (self.updates + 1)).clamp(min=_MEMORY)
-        self.latent_mean.lerp_(latent.mean(0), share)
+        self.latent_mean.lerp_(batch_mean(latent), share)
         centred = latent - self.latent_mean
         outer = centred[:, :, None] * centred[:, None, :]  # not a matrix product, which autocast would round
-        self.latent_covariance.lerp_(outer.mean(0), share)
+        self.latent_covariance.lerp_(batch_mean(outer), share)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """`count` images whose latents are drawn from the Gaussian fitted to those of the training images."""

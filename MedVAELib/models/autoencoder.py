@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..networks.across_processes import batch_mean
 from ..networks.autoencoder import ConvDecoder, ConvEncoder
 from .gaussians import Gaussian, kl_to_standard_normal, standard_normal
 
@@ -145,7 +146,7 @@ class ImageAutoencoder(nn.Module):
 
     def paid(self, divergence: Tensor) -> Tensor:
         """Divergences (B, *latents) in nats → what of them counts in the loss, a number: beyond the free bits."""
-        return divergence.flatten(1).mean(0).clamp(min=self.config.free_bits).sum()
+        return batch_mean(divergence.flatten(1)).clamp(min=self.config.free_bits).sum()
 
     def bound_terms(self, image: Tensor, logits: Tensor, divergence: Tensor) -> dict[str, Tensor]:
         """The negative evidence lower bound, scaled as stated above, and its terms. divergence: (B, *latents) nats.

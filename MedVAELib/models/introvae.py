@@ -52,23 +52,23 @@ class IntroVAE(VAE):
         """loss = the bound of real images + adversarial · (encoder's + decoder's term on generated ones).
 
         One optimiser may step the sum, and yet every weight follows its own objective: the encoder judges images cut
-        off from the decoder, and the decoder is judged by an encoder that does not learn. Half of the generated images
-        are samples of the prior, half reconstructions. "kl" is that of real images, "kl_fake" that of the samples,
-        in nats per image; "encoder" and "decoder" the two terms, in nats per latent and unweighted.
+        off from the decoder, and the decoder is judged by an encoder that does not learn. Every other generated image
+        is a sample of the prior, the rest are reconstructions. "kl" is that of real images, "kl_fake" that of the
+        samples, in nats per image; "encoder" and "decoder" the two terms, in nats per latent and unweighted.
         """
         posterior = self.encode(image)
         code = draw_gaussian(posterior, generator)
         weight = self.config.adversarial * self.warmed()
         terms = self.bound_terms(image, self.logits(code), kl_to_standard_normal(posterior))
-        half = (len(image) + 1) // 2
-        prior = standard_normal((half, *self.latent_shape), generator, image.device)
+        drawn = torch.arange(len(image), device=image.device) % 2 == 0  # holds for any part of a batch, too
+        prior = standard_normal(code.shape, generator, image.device)
         with statistics_kept(self):
-            generated = self.decode(torch.cat([prior, code[half:].detach()]))
+            generated = self.decode(torch.where(drawn[:, None], prior, code.detach()))
             encoder, divergence = self._encoder_term(generated.detach(), generator)
             judged = _fixed(self.to_latent)(_fixed(self.encoder)(generated))
         decoder = kl_to_standard_normal(judged).mean()
         loss = terms["loss"] + weight * (encoder + decoder)
-        return terms | {"loss": loss, "kl_fake": divergence[:half].mean().detach(), "encoder": encoder,
+        return terms | {"loss": loss, "kl_fake": divergence[drawn].mean().detach(), "encoder": encoder,
                         "decoder": decoder}  # fmt: skip
 
     def _encoder_term(self, generated: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

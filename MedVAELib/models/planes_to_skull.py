@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..networks.across_processes import mean_over_processes
 from ..networks.skull import SDF_RANGE, PlaneSetEncoder, ShapeDecoder
 from .gaussians import Gaussian, standard_normal
 
@@ -82,7 +83,8 @@ def reconstruction_terms(predicted: Tensor, sdf: Tensor) -> dict[str, Tensor]:
     """
     target = sdf.clamp(-SDF_RANGE, SDF_RANGE)
     weight = torch.exp(-target.abs() / _SURFACE_SCALE) + _BACKGROUND
-    square_error = (weight * (predicted.float() - target).square()).sum() / weight.sum()
+    misfit = mean_over_processes((weight * (predicted.float() - target).square()).sum())
+    square_error = misfit / mean_over_processes(weight.sum())
     inside, truth = torch.sigmoid(predicted.float()), torch.sigmoid(target)
     axes = (1, 2, 3, 4)
     dice = 2 * (inside * truth).sum(axes) / (inside.square().sum(axes) + truth.square().sum(axes)).clamp(min=1e-6)

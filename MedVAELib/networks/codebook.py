@@ -10,6 +10,8 @@ import torch
 from monai.networks.layers.vector_quantizer import EMAQuantizer
 from torch import Tensor, nn
 
+from .across_processes import gathered
+
 
 class RevivingQuantizer(EMAQuantizer):
     """`codes` vectors of `size` channels. A code is dead when fewer than `dead` places per batch use it on average."""
@@ -31,7 +33,7 @@ class RevivingQuantizer(EMAQuantizer):
         dead = self.ema_cluster_size < self.dead
         if everything:
             dead = torch.ones_like(dead)
-        vectors = inputs.detach().float().movedim(1, -1).reshape(-1, self.embedding_dim)
+        vectors = gathered(inputs.detach().float()).movedim(1, -1).reshape(-1, self.embedding_dim)
         where = generator.device if generator else vectors.device
         chosen = torch.randint(len(vectors), (self.num_embeddings,), generator=generator, device=where)
         replaced = torch.where(dead[:, None], vectors[chosen.to(vectors.device)], self.embedding.weight)
@@ -40,13 +42,7 @@ class RevivingQuantizer(EMAQuantizer):
         share = max(2 * self.dead, len(vectors) / self.num_embeddings)
         self.ema_cluster_size.copy_(torch.where(dead, share, self.ema_cluster_size))
         self.ema_w.copy_(torch.where(dead[:, None], replaced * share, self.ema_w))
-        self._share_among_processes()
         return dead.sum()
-
-    def _share_among_processes(self) -> None:
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            for tensor in (self.embedding.weight.data, self.ema_cluster_size, self.ema_w):
-                torch.distributed.broadcast(tensor, 0)
 
 
 class CodePrior(nn.Module):
