@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,24 +20,19 @@ from ..errors import InputError
 from ..preprocessing.outlines import MARGIN, PLANES
 from ..skull.biometry import measure_heads
 from ..skull.engine import OutlineEngine
+from ..skull.imaged_planes import FILLED
 from ..skull.outline import Outline, find_outlines, judge, letterbox
 from ..skull.planes import PlaneImage
 from ..skull.predict import network_input
 from ..training.synthesis.head_masks import mask_files, read_mask, skull_thickness_mm
 from ..training.synthesis.heads import KINDS, Head, HeadPopulation, read_head_shapes
-from ..training.synthesis.planes import PlanePose, cut, draw_pose, outline_map
+from ..training.synthesis.planes import PlanePose, cut, draw_image_pose, outline_map
 from ..training.synthesis.random import Draw
 from ..training.synthesis.ultrasound import simulate_bmode
 from .skull import Case, Subset
 from .skull_metrics import Solid
 
 IMAGE_PX = (432, 576)
-FILLED = (0.5, 0.8)
-"""Occipitofrontal diameter over the width of an image, from wide to close."""
-ACROSS_DEG = {"axial": 90.0, "sagittal": 0.0, "coronal": 0.0}
-"""Turn of the head in an image at which it lies across it (a coronal one upright), as sonographers keep it."""
-TURN_DEG = {"axial": 30.0, "sagittal": 30.0, "coronal": 0.0}
-"""Give or take so much; the misplacement of every plane comes on top."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,19 +91,12 @@ def case_of(head: Head, kind: str, examination: Examination, seed: int, name: st
     """A head as a case: its planes are placed here, and imaged when they are asked for."""
     number = int.from_bytes(hashlib.sha256(f"{seed} {name or head.name}".encode()).digest()[:6], "big")
     draw = Draw(number)
-    poses = {plane: _pose(draw, plane, head, examination.misplacement) for plane in PLANES}
+    poses = {plane: draw_image_pose(draw, plane, head, examination.misplacement) for plane in PLANES}
     sdf = head.sdf.cpu()
     measures = {key: float(value) for key, value in measure_heads(sdf[None] / head.spacing_mm, head.spacing_mm).items()}
     return Case(name or head.name, head.name, kind, Solid(sdf.numpy(), head.spacing_mm),
                 lambda: examination.see(head, poses, number + 1), measures,
                 {plane: partial(_distance_to_plane, pose) for plane, pose in poses.items()})
-
-
-def _pose(draw: Draw, plane: str, head: Head, misplacement: float) -> PlanePose:
-    """Misplaced, and either way round in the image."""
-    pose = draw_pose(draw, plane, head, misplacement)
-    turn = ACROSS_DEG[plane] + draw.number(-1, 1) * TURN_DEG[plane] + 180.0 * draw.integer(0, 2)
-    return replace(pose, turn_deg=turn)
 
 
 def mask_cases(folder: Path, names: Sequence[str], views: int, examination: Examination,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..preprocessing.outlines import PLANES
 from ..training.synthesis.head_masks import mask_files, read_mask, skull_thickness_mm
 from ..training.synthesis.heads import KINDS, Head, HeadPopulation, read_head_shapes
-from ..training.synthesis.planes import PlaneCaseMaker, PlaneConfig
+from ..training.synthesis.planes import Imager, PlaneCaseMaker, PlaneConfig
 
 SEED = 990_000_000
 """Of the held-back heads; training's seeds lie elsewhere."""
@@ -47,13 +47,16 @@ class _Mixed:
         return self.population(seed, KINDS[number % len(KINDS)])
 
 
-def held_back_heads(folder: Path, names: Sequence[str], count: int, planes: PlaneConfig, size: int) -> HeldBack:
-    """A third real atlas heads, the others drawn from their shapes, all kinds in turn; planes misplaced and traced as
-    in training. The same for every run. Raises InputError for masks that are not there."""
+def held_back_heads(
+    folder: Path, names: Sequence[str], count: int, planes: PlaneConfig, size: int, imager: Imager | None = None
+) -> HeldBack:
+    """A third real atlas heads, the others drawn from their shapes, all kinds in turn; planes misplaced, and their
+    outlines found on images if there is an `imager`, else traced, as in training. The same for every run. Raises
+    InputError for masks that are not there."""
     shapes, files = read_head_shapes(folder, names), mask_files(folder)
     mixed = _Mixed([_atlas_head(name, files[name], size) for name in names], HeadPopulation(shapes, size=size))
-    whole = replace(planes, sagittal=1.0, coronal=1.0, without_axial=0.0, repeated=0.0)
-    cases = PlaneCaseMaker(mixed, whole)(range(SEED, SEED + count))
+    whole = replace(planes, sagittal=1.0, coronal=1.0, without_axial=0.0, repeated=0.0, imaged=float(bool(imager)))
+    cases = PlaneCaseMaker(mixed, whole, imager)(range(SEED, SEED + count))
     return HeldBack(cases.planes, cases.sdf, cases.spacing_mm, [head.kind for head in cases.heads])
 
 

@@ -50,11 +50,8 @@ class SkullPredictor:
     def outline(self) -> OutlineEngine:
         """Raises BundleError when the bundle that finds heads on images is missing or damaged."""
         if self._outline is None:
-            bundle = load_bundle(self.outline_bundle)
-            if bundle.model != OUTLINE_MODEL:
-                raise BundleError(f"Bundle '{bundle.name}' does not find heads on images: use '{OUTLINE_BUNDLE}'.")
-            self._outline = OutlineEngine(self.device).load(_model(bundle))
-            self.outline_bundle = bundle
+            self.outline_bundle = load_bundle(self.outline_bundle)
+            self._outline = load_outline_engine(self.outline_bundle, self.device)
         return self._outline
 
     def describe(self) -> dict[str, object]:
@@ -62,6 +59,13 @@ class SkullPredictor:
         found = self.outline_bundle
         outline = {"outline_bundle": found.name, "outline_bundle_sha256": found.sha256} if self._outline else {}
         return {"bundle": self.bundle.name, "bundle_sha256": self.bundle.sha256, **outline, **self.shape.describe()}
+
+
+def load_outline_engine(bundle: Bundle, device: str) -> OutlineEngine:
+    """Raises BundleError for a bundle made for another task."""
+    if bundle.model != OUTLINE_MODEL:
+        raise BundleError(f"Bundle '{bundle.name}' does not find heads on images: use '{OUTLINE_BUNDLE}'.")
+    return OutlineEngine(device).load(_model(bundle))
 
 
 def _model(bundle: Bundle):

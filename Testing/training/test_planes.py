@@ -9,6 +9,7 @@ import torch
 
 from MedVAELib.preprocessing.outlines import PLANES, SIZE, moment_ellipse
 from MedVAELib.training.synthesis.planes import (
+    MAP_PX,
     PlaneCaseMaker,
     PlaneConfig,
     PlanePose,
@@ -100,3 +101,16 @@ def test_the_share_of_missing_planes_follows_the_configuration():
     assert torch.equal(make([0, 1]).present, torch.tensor([[False, True, False]] * 2))
     with pytest.raises(ValueError, match="probability"):
         PlaneConfig(sagittal=1.5)
+
+
+def test_imaged_cases_take_the_outlines_that_are_found_and_are_traced_where_none_is():
+    disc = outline_map(cut(sphere(40.0), 2.0, PlanePose("axial"), (MAP_PX, MAP_PX), 0.8), 0.8)
+    found = torch.stack([disc] * 3), torch.full((3,), 0.8)
+    config = PlaneConfig(imaged=1.0, traced=0.0, misplacement=0.0)
+    cases = PlaneCaseMaker(population(), config, lambda draw, head, misplacement: found)(range(3))
+    radius = moment_ellipse(cases.planes[:, 0]).semi_axes * cases.spacing_mm[:, None]
+    assert (radius[cases.present[:, 0]] - 40).abs().max() < 0.5
+    missed = PlaneCaseMaker(population(), config, lambda draw, head, misplacement: None)(range(3))
+    assert not torch.allclose(missed.spacing_mm, cases.spacing_mm)
+    with pytest.raises(ValueError, match="imaged"):
+        PlaneCaseMaker(population(), config)

@@ -7,8 +7,8 @@ columns of a plane rise along y and x (axial), z and y (sagittal), z and x (coro
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,12 @@ AXES = {"axial": (1, 0, 2), "sagittal": (2, 1, 0), "coronal": (2, 0, 1)}
 ROTATION_DEG, SHIFT_PX, OFFSET_MM = 10.0, 7.0, 3.0
 LEVEL = {"axial": -0.015, "sagittal": 0.0, "coronal": 0.0}
 """Where a plane lies along its normal, in parts of the OFD: the widest axial section is a little below the centroid."""
-_TRACED = 160  # pixels of the plane from which a canonical map is made
+ACROSS_DEG = {"axial": 90.0, "sagittal": 0.0, "coronal": 0.0}
+"""Turn of the head in an image at which it lies across it (a coronal one upright), as sonographers keep it."""
+TURN_DEG = {"axial": 30.0, "sagittal": 30.0, "coronal": 0.0}
+"""Give or take so much; the misplacement of every plane comes on top."""
+MAP_PX = 192
+"""Edge of the plane from which a canonical map is made."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,13 @@ def draw_pose(draw: Draw, plane: str, head: Head, misplacement: float = 1.0) -> 
     across = draw.number(-1, 1) * OFFSET_MM * misplacement
     shift = (draw.uniform(-1, 1, 2) * SHIFT_PX * misplacement).tolist()
     return PlanePose(plane, tuple(turn), LEVEL[plane] * ofd_mm + across, tuple(shift))
+
+
+def draw_image_pose(draw: Draw, plane: str, head: Head, misplacement: float = 1.0) -> PlanePose:
+    """A plane placed by hand, and either way round in the image."""
+    pose = draw_pose(draw, plane, head, misplacement)
+    turn = ACROSS_DEG[plane] + draw.number(-1, 1) * TURN_DEG[plane] + 180.0 * draw.integer(0, 2)
+    return replace(pose, turn_deg=turn)
 
 
 def plane_points(pose: PlanePose, size_px: tuple[int, int], pixel_mm: float, shift_mm: Tensor) -> Tensor:
@@ -132,7 +144,8 @@ class PlaneConfig:
     """How cases are drawn: scale of misplacement and of tracing errors, and probabilities per case."""
 
     misplacement: float = 1.0
-    traced: float = 0.8  # of the planes with tracing errors
+    imaged: float = 0.0  # of the cases whose outlines are found on simulated images
+    traced: float = 0.8  # of the other planes, with tracing errors
     sagittal: float = 0.75
     coronal: float = 0.6
     without_axial: float = 0.25
@@ -142,7 +155,7 @@ class PlaneConfig:
     def __post_init__(self) -> None:
         if self.misplacement < 0:
             raise ValueError("misplacement must not be negative")
-        for name in ("traced", "sagittal", "coronal", "without_axial", "repeated"):
+        for name in ("imaged", "traced", "sagittal", "coronal", "without_axial", "repeated"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a probability")
 
@@ -159,35 +172,54 @@ class PlaneCases:
     heads: list[Head]
 
 
+Found = tuple[Tensor, Tensor]
+"""Outline maps (3, MAP_PX, MAP_PX) 0..1 of a head's planes, and their pixels in mm (3,)."""
+Imager = Callable[[Draw, Head, float], Found | None]
+"""From a draw, a head and the misplacement to outlines as they are found on images; None where one is not found."""
+
+
 class PlaneCaseMaker:
     """Makes cases for the 3D networks; case number n depends on its seed alone.
 
-    The population's `size` is the edge of the target volumes; 48 suffices, as heads are smooth.
+    The population's `size` is the edge of the target volumes; 48 suffices, as heads are smooth. imager: needed for
+    `config.imaged`.
     """
 
-    def __init__(self, population: HeadPopulation, config: PlaneConfig | None = None):
-        self.population, self.config = population, config or PlaneConfig()
+    def __init__(self, population: HeadPopulation, config: PlaneConfig | None = None, imager: Imager | None = None):
+        self.population, self.config, self.imager = population, config or PlaneConfig(), imager
+        if self.config.imaged and imager is None:
+            raise ValueError("imaged planes need something that finds outlines on images")
 
     def __call__(self, seeds: Sequence[int], kind: str | None = None) -> PlaneCases:
         heads, maps, pixels, present, flips = [], [], [], [], []
         for seed in seeds:
             head = self.population(seed, kind)
             draw = Draw(seed + (1 << 40), self.population.device)
-            pixel_mm = head.spacing_mm * head.sdf.shape[0] / _TRACED * draw.number(0.9, 1.0)
+            found = None
+            if self.imager and draw.chance(self.config.imaged):
+                found = self.imager(draw, head, self.config.misplacement)
+            outlines, pixel_mm = found or self._traced(draw, head)
             heads.append(head)
             pixels.append(pixel_mm)
-            maps.append(torch.stack([self._traced(draw, head, plane, pixel_mm) for plane in PLANES]))
+            maps.append(outlines)
             present.append(self._present(draw))
             if present[-1][0] and draw.chance(self.config.repeated):
-                maps[-1][draw.integer(1, 3)] = maps[-1][0]
+                again = draw.integer(1, 3)
+                maps[-1][again], pixels[-1][again] = maps[-1][0], pixels[-1][0]
             flips.append([[draw.chance(0.5) for _ in range(2)] for _ in PLANES])
         device = self.population.device
-        return self._canonical(heads, torch.stack(maps), torch.tensor(pixels, device=device),
+        return self._canonical(heads, torch.stack(maps), torch.stack(pixels),
                                torch.tensor(present, device=device), torch.tensor(flips, device=device))  # fmt: skip
 
-    def _traced(self, draw: Draw, head: Head, plane: str, pixel_mm: float) -> Tensor:
+    def _traced(self, draw: Draw, head: Head) -> Found:
+        """Cuts, most of them drawn imperfectly."""
+        pixel_mm = head.spacing_mm * head.sdf.shape[0] / MAP_PX * draw.number(0.9, 1.0)
+        maps = torch.stack([self._trace(draw, head, plane, pixel_mm) for plane in PLANES])
+        return maps, torch.full((len(PLANES),), pixel_mm, device=maps.device)
+
+    def _trace(self, draw: Draw, head: Head, plane: str, pixel_mm: float) -> Tensor:
         pose = draw_pose(draw, plane, head, self.config.misplacement)
-        sdf_mm = cut(head.sdf, head.spacing_mm, pose, (_TRACED, _TRACED), pixel_mm)
+        sdf_mm = cut(head.sdf, head.spacing_mm, pose, (MAP_PX, MAP_PX), pixel_mm)
         if not draw.chance(self.config.traced):
             return outline_map(sdf_mm, pixel_mm)
         return with_tracing_error(draw, sdf_mm, pixel_mm, head.spacing_mm * head.sdf.shape[0] / SIZE)
@@ -201,9 +233,9 @@ class PlaneCaseMaker:
 
     def _canonical(self, heads: list[Head], maps: Tensor, pixel_mm: Tensor, present: Tensor,
                    flips: Tensor) -> PlaneCases:  # fmt: skip
-        axes = [2 * moment_ellipse(maps[:, index]).semi_axes[:, 0] * pixel_mm for index in range(len(PLANES))]
+        axes = [2 * moment_ellipse(maps[:, index]).semi_axes[:, 0] * pixel_mm[:, index] for index in range(len(PLANES))]
         spacing_mm = spacing_of_axes(torch.stack(axes, 1), present)
-        planes = torch.stack([canonical_map(maps[:, index], pixel_mm, plane, spacing_mm)
+        planes = torch.stack([canonical_map(maps[:, index], pixel_mm[:, index], plane, spacing_mm)
                               for index, plane in enumerate(PLANES)], 1)  # fmt: skip
         if self.config.flipped:
             for axis in (0, 1):
