@@ -4,11 +4,14 @@
     python -m Testing.screenshots --scan FILE --output DIR     any scan, to be looked at and not committed
 
 Writes setup.png, scan.png, running.png, panel.png, findings-3d.png and compare.png: one for each step of the tutorial;
-and skull-planes.png, skull.png and skull-3d.png from the sample planes, where the bundle for them is there.
+and skull-planes.png, skull.png and skull-3d.png from the sample planes, latent-encode.png, latent.png and
+latent-cohort.png from the scan, where the bundles for them are there. --bundle FOLDER: another model for the latent
+space; --cohort TABLE: its plot, instead of points drawn from the model's own statistics; --only latent: nothing else.
 """
 
 import argparse
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +22,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
 FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "screenshots"
-SIDE, WIDTH = 420, 470
+SIDE, WIDTH, SMALL = 420, 470, 300
 ROW = 1  # of the findings table, the one that the pictures show
 
 
@@ -27,15 +30,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scan", type=Path)
     parser.add_argument("--output", type=Path, default=FOLDER)
+    parser.add_argument("--bundle", type=Path, default=FOLDER.parent / "bundles" / "flair-latents")
+    parser.add_argument("--cohort", type=Path)
+    parser.add_argument("--only", choices=("latent",))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     pictures = Pictures(options.output)
-    pictures.choose_scan(options.scan)
-    pictures.detect()
-    pictures.results()
-    pictures.setup()
-    if (FOLDER.parent / "bundles" / "fetal-skull").is_dir():
-        pictures.skull()
+    if options.only is None:
+        pictures.choose_scan(options.scan)
+        pictures.detect()
+        pictures.results()
+        pictures.setup()
+        if (FOLDER.parent / "bundles" / "fetal-skull").is_dir():
+            pictures.skull()
+    if options.bundle.is_dir():
+        pictures.latent(options.scan, options.bundle, options.cohort)
     pictures.close()
 
 
@@ -141,6 +150,45 @@ class Pictures:
         rows = [np.concatenate([image[a], image[b]], 1) for a, b in (("Red", "1"), ("Green", "Yellow"))]
         self.save("skull.png", np.concatenate([panel, np.concatenate(rows)], 1))
         self.save("skull-3d.png", image["1"])
+
+    def latent(self, file: Path | None, bundle: Path, cohort: Path | None) -> None:
+        """The tab Latent space: encoded, a slider moved, and a cohort with a point that was clicked."""
+        import slicer
+        from MedVAEPanel.sample_data import load_sample
+
+        from Testing.panel.latent_scenes import LatentTabDriver, write_table
+
+        slicer.mrmlScene.Clear(0)
+        driver, ui = LatentTabDriver(self.panel), self.panel.widget.ui
+        ui.setupSection.collapsed = True
+        ui.tabWidget.currentIndex = self.panel.widget.tabs.index(driver.tab)
+        driver.tab.parameters.bundle = str(bundle)
+        for view in self.host.views.values():
+            _resize(view, SMALL)
+        driver.encode(load_sample() if file is None else slicer.util.loadVolume(str(file)))
+        self.grab()
+        self.save("latent-encode.png", _grab(driver.ui.modelSection))
+        print(driver.ui.messageLabel.text)
+        plain = self._slices()
+        driver.move(0, 3.0)
+        moved = self._slices()
+        driver.ui.opacitySlider.value = 0.0
+        scan = self._slices()
+        driver.ui.opacitySlider.value = 1.0
+        self.save("latent.png", _beside(self.grab(3 * SMALL), np.concatenate([scan, plain, moved], 1)))
+        with tempfile.TemporaryDirectory() as folder:
+            found = driver.plot(cohort or write_table(Path(folder) / "drawn from the model.csv", bundle))
+        plots = slicer.app.layoutManager().plotWidget(0).plotView()
+        plots.rw.SetSize(2 * SMALL, 2 * SMALL)
+        label = found.column("label")[1]
+        plots.click(found.result.node(f"series of {label}"), 0)
+        driver.wait(lambda: "Decoded from" in driver.ui.exploreLabel.text)
+        driver.settle()
+        views = np.concatenate([self.host.views[name].image() for name in ("Red", "Green")], 0)
+        self.save("latent-cohort.png", np.concatenate([plots.image(), views], 1))
+
+    def _slices(self) -> np.ndarray:
+        return np.concatenate([self.host.views[name].image() for name in ("Red", "Green", "Yellow")], 0)
 
     def grab(self, height: int = 2 * SIDE) -> np.ndarray:
         """The panel's own widget as RGB."""

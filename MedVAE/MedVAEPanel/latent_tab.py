@@ -102,7 +102,7 @@ class LatentTab(TaskTab):
             encoding = self.explorer.encoding
             if encoding is not None and (encoding.scan is not parameters.scan or encoding.bundle != self._bundle):
                 self.explorer.forget()
-            # Asked when the tab is looked at: the worker is not started for a tab that nobody opens.
+            # Not before the worker has told its bundles: it is not started for this tab alone.
             self.info.look_at(self._bundle if self.panel.offers.bundles else "")
         self.ui.modelLabel.text = self.info.in_words()
         self.explorer.update(parameters)

@@ -162,12 +162,12 @@ def placed(model: LatentModel, image: PreparedImage | None, array: NDArray[np.fl
 
 def own_grid(model: LatentModel) -> sitk.Image:
     """Where the model's volumes lie without a scan: in MNI space if it was trained there, else around the origin."""
-    if model.preparation == "mni-4mm":
-        from ..preprocessing.mni import mni_grid
-
-        return mni_grid(4.0)
     from ..preprocessing.geometry import ras_grid
+    from ..preprocessing.mni import mni_grid
+    from ..preprocessing.published import NAME, SPACING_MM
 
+    if model.preparation == NAME:
+        return mni_grid(SPACING_MM)
     return ras_grid((0.0, 0.0, 0.0), model.shape, model.spacing_mm or (1.0, 1.0, 1.0))
 
 

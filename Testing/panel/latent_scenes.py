@@ -62,12 +62,13 @@ def write_cohort(folder: Path, count: int = 6) -> Path:
 
 
 def write_table(file: Path, bundle: str | Path, count: int = 40) -> Path:
-    """A table of latents as `medvae latent encode` writes it, of two labels that latent 3 sets apart."""
+    """A table of latents as `medvae latent encode` writes it, drawn from the spread of the bundle's labels in turn."""
     from MedVAELib.latent.table import LatentTable
 
     model, random = load_latent_model(bundle, "cpu"), np.random.default_rng(5)
-    labels = ["MS" if index % 2 else "healthy" for index in range(count)]
-    latents = np.concatenate([model.draw(1, index, label) for index, label in enumerate(labels)])
+    names = list(model.statistics.labels)
+    labels = [names[index % len(names)] for index in range(count)]
+    latents = np.concatenate([model.draw(1, index, label) for index, label in enumerate(labels)]).reshape(count, -1)
     cases = [f"case{index}" for index in range(count)]
     return LatentTable(cases, cases, latents.astype(np.float32), np.zeros_like(latents), labels,
                        tags={"repetition time": random.normal(8000, 500, count)}).write(file)  # fmt: skip
