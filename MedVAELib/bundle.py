@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError
@@ -145,12 +145,12 @@ class Bundle:
                               "it is damaged, cut short or was changed, so get the bundle again.")
         return data
 
-    def require_model(self, known: Iterable[str]) -> None:
+    def require_model(self, known: Collection[str]) -> None:
         """Raises BundleError unless the bundle's model is one of `known`, the registry's names."""
-        names = sorted(known)
-        if self.model not in names:
+        if self.model not in known:  # listing the registry imports every model
             raise BundleError(f"The bundle {self.name} needs the model {self.model!r}, which this version of MedVAE "
-                              f"does not have (it has {', '.join(names)}): update MedVAE or choose another bundle.")
+                              f"does not have (it has {', '.join(sorted(known))}): update MedVAE or choose another "
+                              "bundle.")
 
     def require_fit(self, state: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> None:
         """Raises BundleError unless `state` has exactly the names and shapes of `network`, a model's state_dict."""
