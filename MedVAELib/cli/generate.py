@@ -1,0 +1,78 @@
+"""`medvae generate`: new images from a trained model, with a table of them for augmenting a data set."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..outputs import atomic_output
+from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
+from .latent_images import BundleChoice, write_image
+from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  context_settings={"help_option_names": ["-h", "--help"]})
+TABLE_FILE = "images.csv"
+COLUMNS = ("file", "case", "patient", "label", "split", "generated_by")
+
+
+@app.command("generate")
+def generate(
+    bundle: BundleChoice,
+    output: OutputOption,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=100000, help="Images, of each label if any.")] = 16,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same images.")] = 0,
+    label: Annotated[list[str] | None, typer.Option(
+        "--label", metavar="LABEL", show_default=False,
+        help="Draw from the latents of this label's training images; repeatable. By default from the model's prior.")
+    ] = None,
+    nifti: Annotated[bool, typer.Option(
+        "--nifti", help="Write pictures as NIfTI too, unrounded; volumes always are.")] = False,
+    device: DeviceOption = "auto",
+    progress: ProgressOption = ProgressKind.bar,
+    debug: DebugOption = False,
+) -> None:
+    """Draw new images: volumes as NIfTI with their geometry, pictures as PNG, and images.csv that lists them.
+
+    The table has the columns that 'medvae train' and 'medvae latent encode' read, every image a patient of its own in
+    the split "train"; generated images belong in no validation or test part.
+
+    Example:  medvae generate --bundle runs/vae-8/bundle/vae-8 --count 20 --label ms --label healthy --output generated
+    """
+    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+        from ..latent.model import load_latent_model
+        from ..reporting.latent_pictures import write_strips
+
+        model = load_latent_model(bundle, device)
+        kinds: list[str | None] = list(dict.fromkeys(label)) if label else [None]
+        for kind in kinds:
+            if kind is not None:
+                model.draw(1, seed, kind)  # an unknown label is told before hours of work
+        rows, shown = [], {}
+        for kind in kinds:
+            made = model.sample(count, seed, kind, listener, cancel)
+            shown[kind or model.bundle.name] = made[:8]
+            for number, image in enumerate(made):
+                cancel.check()
+                name = f"{_file_name(kind) + '_' if kind else ''}{number:0{len(str(count - 1)) + 1}d}"
+                path = write_image(model, image, partial / f"generated_{name}", f"generated, seed {seed}", nifti)
+                case = path.name.split(".")[0]
+                rows.append((path.name, case, case, kind or "", "train", model.bundle.name))
+        with (partial / TABLE_FILE).open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerows([COLUMNS, *rows])
+        write_strips(shown, partial / "overview.png")
+        write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256, "count": count,
+                                   "seed": seed, "labels": label or [], "preparation": model.preparation})  # fmt: skip
+    _say(output, len(rows), progress)
+
+
+def _say(output: Path, count: int, progress: ProgressKind) -> None:
+    finish(f"{count} images: {output / TABLE_FILE}", None, progress, [], count)
+
+
+def _file_name(label: str) -> str:
+    return "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in label)

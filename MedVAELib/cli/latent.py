@@ -1,0 +1,194 @@
+"""`medvae latent`: encode a cohort, see what its latents separate, and move through the latent space."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import InputError, UsageError
+from ..outputs import atomic_output
+from . import latent_compare, latent_images
+from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
+from .latent_images import BundleChoice
+from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+
+if TYPE_CHECKING:
+    from ..latent.confound import ConfoundCheck
+    from ..latent.table import LatentTable
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Look into the latent space of an image autoencoder.",
+                  context_settings={"help_option_names": ["-h", "--help"]})
+for command in (latent_images.traverse, latent_images.interpolate, latent_images.arithmetic, latent_images.edit,
+                latent_compare.compare):  # fmt: skip
+    app.command(command.__name__)(command)
+
+TABLE_FILE = "latents"
+LatentsArgument = Annotated[Path, typer.Argument(
+    metavar="LATENTS", show_default=False, help="Table that 'medvae latent encode' wrote, or its folder.")]
+ImagesArgument = Annotated[str, typer.Argument(
+    metavar="IMAGES", show_default=False,
+    help="Folder, CSV table (columns file, patient, optionally case, label, split, tags), glob or MNIST idx file.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="The same number gives the same result.")]
+
+
+class TableKind(str, Enum):
+    csv = "csv"
+    parquet = "parquet"
+
+
+class MethodChoice(str, Enum):
+    pca = "pca"
+    tsne = "tsne"
+    umap = "umap"
+
+
+@app.callback()
+def latent() -> None:
+    """Look into the latent space of an image autoencoder."""
+
+
+@app.command("encode")
+def encode(
+    images: ImagesArgument,
+    bundle: BundleChoice,
+    output: OutputOption,
+    table: Annotated[TableKind, typer.Option("--format", help="Kind of table; parquet needs pyarrow.")] = TableKind.csv,
+    pattern: Annotated[str, typer.Option(metavar="GLOB", help="Which files of a folder.")] = "",
+    patient: Annotated[str, typer.Option(
+        metavar="REGEX", help="Its first group, found in a file's path, is the patient.")] = "",
+    device: DeviceOption = "auto",
+    progress: ProgressOption = ProgressKind.bar,
+    debug: DebugOption = False,
+) -> None:
+    """Encode images into a table: case, patient, label, split, tags, mu_0 …, logvar_0 …
+
+    Example:  medvae latent encode prepared/images.csv --bundle runs/vae-8/bundle/vae-8 --output latents
+    """
+    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+        from ..latent.cohort import encode_images, images_for
+        from ..latent.model import load_latent_model
+
+        model = load_latent_model(bundle, device)
+        found = images_for(model, images, pattern, patient, listener, cancel)
+        made = encode_images(model, found, listener, cancel)
+        path = made.write(partial / f"{TABLE_FILE}.{table.value}")
+        write_provenance(partial, {"images": images, "bundle": model.bundle.name, "sha256": model.bundle.sha256})
+    finish(f"{len(made)} images, {made.latents} latents: {output / path.name}", None, progress, [], len(made))
+
+
+@app.command("classify")
+def classify(
+    latents: LatentsArgument,
+    output: OutputOption,
+    label: Annotated[str, typer.Option(metavar="COLUMN", help="What to predict: label, or a tag.")] = "label",
+    tags: Annotated[list[str] | None, typer.Option(
+        "--tag", metavar="COLUMN", show_default=False,
+        help="An acquisition tag for the confound check; repeatable, by default all.")] = None,
+    seed: SeedOption = 0,
+    progress: ProgressOption = ProgressKind.bar,
+    debug: DebugOption = False,
+) -> None:
+    """Linear discriminant analysis on the training patients, judged on the test patients; confound check beside it.
+
+    Writes table.md, predictions.csv, results.json and classification.png into DIR.
+
+    Example:  medvae latent classify latents --output classes
+    """
+    from ..evaluation.latent_tables import classification_markdown, prediction_rows
+    from ..evaluation.tables import to_csv, to_json
+    from ..latent.classify import classify as classified
+    from ..reporting.latent_pictures import write_classification
+
+    with evaluation_task(output, progress), atomic_output(output) as partial:
+        table = _read(latents)
+        found = classified(table, label, seed)
+        check, unchecked = _confound(table, label, tags, seed)
+        text = classification_markdown(found, check, [f"Latents: `{latents}`."], unchecked)
+        (partial / "table.md").write_text(text, encoding="utf-8")
+        (partial / "predictions.csv").write_text(to_csv(prediction_rows(found)), encoding="utf-8")
+        (partial / "results.json").write_text(to_json(_figures(found, check)), encoding="utf-8")
+        write_classification(found, partial / "classification.png")
+        write_provenance(partial, {"latents": str(latents), "label": label, "tags": tags, "seed": seed})
+    finish(text, output, progress, [], len(found.cases))
+    if check is not None and check.verdict == "alarm":
+        print(f"medvae: warning: {check.sentence}", file=sys.stderr)
+
+
+@app.command("embed")
+def embed(
+    latents: LatentsArgument,
+    output: OutputOption,
+    method: Annotated[MethodChoice, typer.Option(help="umap needs umap-learn.")] = MethodChoice.tsne,
+    colour: Annotated[list[str] | None, typer.Option(
+        "--colour", metavar="COLUMN", show_default=False,
+        help="What colours a picture: label or a tag; repeatable, by default the label and every tag.")] = None,
+    perplexity: Annotated[float, typer.Option(min=2.0, help="Neighbours kept near.")] = 30.0,
+    seed: SeedOption = 0,
+    progress: ProgressOption = ProgressKind.bar,
+    debug: DebugOption = False,
+) -> None:
+    """Latents in the plane: embedding.csv, and a picture per colour.
+
+    Example:  medvae latent embed latents --method tsne --colour label --output plane
+    """
+    from ..latent.embed import embed as embedded
+    from ..reporting.latent_pictures import write_embedding
+
+    with evaluation_task(output, progress), atomic_output(output) as partial:
+        table = _read(latents)
+        columns = {name: table.column(name) for name in colour or ["label", *table.tags]}
+        found = embedded(table.mean, method.value, seed, perplexity)
+        with (partial / "embedding.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["case", "patient", "label", "x", "y"])
+            writer.writerows(zip(table.cases, table.patients, table.labels, *found.points.T.round(5), strict=True))
+        for name, values in columns.items():
+            write_embedding(found, values, name, partial / f"{method.value}_{_file_name(name)}.png")
+        write_provenance(partial, {"latents": str(latents), "method": method.value, "perplexity": perplexity,
+                                   "seed": seed})  # fmt: skip
+    finish(f"{len(table)} images in the plane by {method.value}.", output, progress, [], len(table))
+
+
+def _read(path: Path) -> LatentTable:
+    from ..latent.table import LatentTable
+
+    if path.is_dir():
+        found = [path / f"{TABLE_FILE}.{kind.value}" for kind in TableKind]
+        path = next((file for file in found if file.exists()), found[0])
+    return LatentTable.read(path)
+
+
+def _confound(table: LatentTable, label: str, tags: list[str] | None, seed: int) -> tuple[ConfoundCheck | None, str]:
+    """The check, or why there is none: that does not stop the classification. Tags asked for by name must be there."""
+    from ..evaluation.latent_tables import UNCHECKED
+    from ..latent.confound import confound_check
+
+    try:
+        return confound_check(table, label, tags, seed), UNCHECKED
+    except InputError as error:
+        if tags:
+            raise UsageError(str(error)) from error
+        return None, str(error)
+
+
+def _figures(found, check: ConfoundCheck | None) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {
+        "classes": found.classes, "confusion": found.confusion.tolist(), "precision": found.precision.tolist(),
+        "recall": found.recall.tolist(), "accuracy": asdict(found.accuracy), "majority": found.majority,
+        "balanced_accuracy": asdict(found.balanced_accuracy),
+        "confounding": None if check is None else {
+            "verdict": check.verdict, "sentence": check.sentence, "chance": check.chance, "tags": asdict(check.tags),
+            "latents": asdict(check.latents), "each_tag": {k: asdict(v) for k, v in check.each_tag.items()}},
+    }  # fmt: skip
+
+
+def _file_name(name: str) -> str:
+    return "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in name)

@@ -1,0 +1,262 @@
+"""`medvae latent traverse|interpolate|arithmetic|edit`: images decoded on a way through the latent space."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import UsageError
+from ..outputs import atomic_output, write_nifti_gz
+from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
+from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..latent.model import LatentModel
+
+BundleChoice = Annotated[str, typer.Option(
+    "--bundle", metavar="NAME|DIR", show_default=False, help="Model, as 'medvae train' made it for the task images.")]
+StepsOption = Annotated[int, typer.Option(min=2, max=101, help="Images from one end to the other.")]
+
+
+class OrderChoice(str, Enum):
+    kl = "kl"
+    separation = "separation"
+
+
+def traverse(
+    bundle: BundleChoice,
+    output: OutputOption,
+    scan: Annotated[Path | None, typer.Option(
+        "--scan", metavar="FILE", show_default=False,
+        help="Start from this image; by default from the mean of the training images.")] = None,
+    latents: Annotated[list[int] | None, typer.Option(
+        "--latent", metavar="I", show_default=False, help="Which to move; repeatable, by default the first by --order.")
+    ] = None,
+    order: Annotated[OrderChoice, typer.Option(
+        help="What matters most: what carries most, or sets the labels apart best.")] = OrderChoice.kl,
+    count: Annotated[int, typer.Option("--count", min=1, help="How many, where none is named.")] = 5,
+    steps: StepsOption = 7,
+    extent: Annotated[float, typer.Option(min=0.01, help="Standard deviations to either side of the mean.")] = 2.5,
+    device: DeviceOption = "auto",
+    progress: ProgressOption = ProgressKind.bar,
+    debug: DebugOption = False,
+) -> None:
+    """Move one latent at a time, all others fixed: a strip of images, and of volumes a series per latent.
+
+    Example:  medvae latent traverse --bundle runs/vae-8/bundle/vae-8 --order separation --output strips
+    """
+    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+        from ..latent.importance import order_of_latents
+        from ..latent.model import load_latent_model
+        from ..latent.placing import encode_file
+        from ..latent.traverse import spread
+        from ..latent.traverse import traverse as traversed
+        from ..reporting.latent_pictures import write_strips
+
+        model = load_latent_model(bundle, device)
+        moments = model.statistics.all
+        start = moments.mean if scan is None else encode_file(model, scan, listener, cancel).mean
+        chosen = latents or order_of_latents(model.statistics, order.value)[:count].tolist()
+        rows = {}
+        for done, index in enumerate(chosen):
+            cancel.check()
+            listener("decode", done / len(chosen), f"Moving latent {index}")
+            if not 0 <= index < moments.mean.size:
+                raise UsageError(f"There is no latent {index}: {model.bundle.name} has latents 0 to "
+                                 f"{moments.mean.size - 1}.")  # fmt: skip
+            values = spread(float(moments.mean[index]), float(moments.std[index]), steps, extent)
+            rows[f"latent {index}"] = images = traversed(model, start, index, values)
+            _write_series(model, images, partial / f"latent_{index:04d}.nii.gz", f"latent {index} from "
+                          f"{values[0]:.3g} to {values[-1]:.3g}")  # fmt: skip
+        titles = [f"{place:+.1f} SD" for place in spread(0.0, 1.0, steps, extent)]
+        write_strips(rows, partial / "traversal.png", titles)
+        write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256, "scan": _text(scan),
+                                   "latents": chosen, "steps": steps, "extent": extent})  # fmt: skip
+    finish(f"Latents {', '.join(map(str, chosen))} of {model.bundle.name}, {steps} steps each.", output, progress, [],
+           len(chosen))  # fmt: skip
+
+
+def interpolate(
+    first: Annotated[Path, typer.Argument(metavar="FIRST", show_default=False, help="Image to start from.")],
+    second: Annotated[Path, typer.Argument(metavar="SECOND", show_default=False, help="Image to end at.")],
+    bundle: BundleChoice,
+    output: OutputOption,
+    steps: StepsOption = 7,
+    device: DeviceOption = "auto",
+    progress: ProgressOption = ProgressKind.bar,
+    debug: DebugOption = False,
+) -> None:
+    """Images between two images: on the straight line between their latents.
+
+    Example:  medvae latent interpolate a.nii.gz b.nii.gz --bundle runs/vae-8/bundle/vae-8 --output between
+    """
+    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+        import numpy as np
+
+        from ..latent.model import load_latent_model
+        from ..latent.placing import encode_file
+        from ..latent.traverse import decode_flat
+        from ..latent.traverse import interpolate as interpolated
+        from ..reporting.latent_pictures import write_strips
+
+        model = load_latent_model(bundle, device)
+        ends = [encode_file(model, path, listener, cancel) for path in (first, second)]
+        images = decode_flat(model, interpolated(ends[0].mean, ends[1].mean, steps))
+        _write_series(model, images, partial / "interpolation.nii.gz", f"{first.name} to {second.name}")
+        shown = np.concatenate([ends[0].image[None], images, ends[1].image[None]])
+        titles = [first.name, *(f"{share:.0%}" for share in np.linspace(0, 1, steps)), second.name]
+        write_strips({"": shown}, partial / "interpolation.png", titles)
+        write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256, "first": str(first),
+                                   "second": str(second), "steps": steps})  # fmt: skip
+    finish(f"{steps} images from {first.name} to {second.name}.", output, progress, [], 1)
+
+
+def arithmetic(
+    bundle: BundleChoice,
+    output: OutputOption,
+    plus: Annotated[list[Path], typer.Option("--plus", metavar="FILE", show_default=False, help="Image to add.")],
+    minus: Annotated[list[Path] | None, typer.Option(
+        "--minus", metavar="FILE", show_default=False, help="Image to subtract; one fewer than are added.")] = None,
+    device: DeviceOption = "auto",
+    progress: ProgressOption = ProgressKind.bar,
+    debug: DebugOption = False,
+) -> None:
+    """Add and subtract the latents of images, and decode the sum: result.nii.gz or .png, and terms.png.
+
+    Example:  medvae latent arithmetic --plus ill.nii.gz --minus well.nii.gz --plus other.nii.gz --bundle B --output sum
+    """
+    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+        import numpy as np
+
+        from ..latent.model import load_latent_model
+        from ..latent.placing import encode_file
+        from ..latent.traverse import arithmetic as summed
+        from ..latent.traverse import decode_flat
+        from ..reporting.latent_pictures import write_strips
+
+        model = load_latent_model(bundle, device)
+        added, taken = ([encode_file(model, path, listener, cancel) for path in paths] for paths in (plus, minus or []))
+        images = decode_flat(model, summed([e.mean for e in added], [e.mean for e in taken])[None])
+        write_image(model, images[0], partial / "result", "sum of latents")
+        terms = [(f"+ {e.name}", e.image) for e in added] + [(f"− {e.name}", e.image) for e in taken]
+        shown = np.stack([*(image for _, image in terms), images[0]])
+        write_strips({"": shown}, partial / "terms.png", [*(title for title, _ in terms), "="])
+        write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256,
+                                   "plus": list(map(str, plus)), "minus": list(map(str, minus or []))})  # fmt: skip
+    finish(f"Sum of {len(plus)} images less {len(minus or [])}.", output, progress, [], 1)
+
+
+def edit(
+    scan: Annotated[Path, typer.Argument(metavar="SCAN", show_default=False, help="Image to change.")],
+    bundle: BundleChoice,
+    output: OutputOption,
+    move: Annotated[list[str] | None, typer.Option(
+        "--move", metavar="I=SD", show_default=False,
+        help="Move latent I by so many standard deviations of the training images, as in 3=+2; repeatable.")] = None,
+    towards: Annotated[str | None, typer.Option(
+        "--towards", metavar="FROM:TO[=AMOUNT]", show_default=False,
+        help="Add the difference of two labels' mean latents, as in healthy:ms=0.5.")] = None,
+    device: DeviceOption = "auto",
+    progress: ProgressOption = ProgressKind.bar,
+    debug: DebugOption = False,
+) -> None:
+    """Encode an image, move it in the latent space, and decode it back on its own grid.
+
+    Writes reconstruction, edited and change (edited − reconstruction, so without what the model cannot show), in 0…1 of
+    the prepared image, and edit.png.
+
+    Example:  medvae latent edit flair.nii.gz --bundle runs/vae-8/bundle/vae-8 --towards healthy:ms --output changed
+    """
+    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+        import numpy as np
+        import SimpleITK as sitk
+
+        from ..latent.model import load_latent_model
+        from ..latent.placing import encode_file
+        from ..latent.traverse import decode_flat
+        from ..reporting.latent_pictures import write_strips
+
+        model = load_latent_model(bundle, device)
+        moved_by = _shift(model, move or [], towards)
+        given = encode_file(model, scan, listener, cancel)
+        before, after = decode_flat(model, np.stack([given.mean, given.mean + moved_by]))
+        placed = {"reconstruction": before[0], "edited": after[0], "change": after[0] - before[0]}
+        for name, array in placed.items():
+            write_nifti_gz(given.to_scan(array), partial / f"{name}.nii.gz", sitk.sitkFloat32,
+                           f"MedVAE {name}, 0 to 1 as {model.bundle.name} sees it", cancel)  # fmt: skip
+        shown = np.stack([given.image, before, after, 0.5 + (after - before)])
+        write_strips({"": shown}, partial / "edit.png", ["image", "reconstruction", "edited", "change (grey: none)"])
+        write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256, "scan": str(scan),
+                                   "move": move, "towards": towards})  # fmt: skip
+    change = float(np.abs(placed["change"]).mean())
+    finish(f"{scan.name} edited: mean absolute change {change:.4f} of the range.", output, progress, [], 1)
+
+
+def write_image(model: LatentModel, image: NDArray, stem: Path, description: str, nifti: bool = False) -> Path:
+    """A decoded image (1, *shape): a volume as .nii.gz on the model's own grid, a picture as .png of 8 bits, or as
+    .nii.gz too where `nifti` says so."""
+    import SimpleITK as sitk
+
+    from ..latent.placing import own_image
+    from ..training.image_pictures import save_grey
+
+    if image.ndim == 3 and not nifti:
+        path = stem.with_name(f"{stem.name}.png")
+        save_grey(image[0], path)
+        return path
+    path = stem.with_name(f"{stem.name}.nii.gz")
+    write_nifti_gz(own_image(model, image[0]), path, sitk.sitkFloat32, f"MedVAE {description}, 0 to 1")
+    return path
+
+
+def _write_series(model: LatentModel, images: NDArray, path: Path, description: str) -> None:
+    """Volumes as one 4D file; pictures are shown by the strip alone."""
+    import SimpleITK as sitk
+
+    from ..latent.placing import series
+
+    if images.ndim == 5:
+        write_nifti_gz(series(model, images), path, sitk.sitkFloat32, f"MedVAE {description}")
+
+
+def _shift(model: LatentModel, move: list[str], towards: str | None) -> NDArray:
+    """What is added to the latents, (Z,). Raises UsageError for anything that cannot be read."""
+    import numpy as np
+
+    from ..latent.traverse import towards as moved_towards
+
+    if not move and towards is None:
+        raise UsageError("Say how to change the image: --move 3=+2, or --towards healthy:ms.")
+    moments, shift = model.statistics.all, np.zeros_like(model.statistics.all.mean)
+    for text in move:
+        index, _, amount = text.partition("=")
+        try:
+            place, size = int(index), float(amount)
+        except ValueError:
+            raise UsageError(f"--move {text} cannot be read: write a latent's number and standard deviations, as in "
+                             "3=+2.") from None  # fmt: skip
+        if not 0 <= place < shift.size:
+            raise UsageError(f"There is no latent {place}: {model.bundle.name} has latents 0 to {shift.size - 1}.")
+        shift[place] += size * moments.std[place]
+    if towards is not None:
+        labels, _, amount = towards.partition("=")
+        source, colon, target = labels.partition(":")
+        try:
+            size = float(amount or 1)
+        except ValueError:
+            colon = ""
+        if not colon:
+            raise UsageError(f"--towards {towards} cannot be read: write two labels, as in healthy:ms or "
+                             "healthy:ms=0.5.")  # fmt: skip
+        means = {name: part.mean for name, part in model.statistics.labels.items()}
+        shift = moved_towards(shift, means, source, target, size)
+    return shift
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

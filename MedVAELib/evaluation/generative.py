@@ -1,0 +1,222 @@
+"""How well a model of images reconstructs and samples: MSE, MS-SSIM, Fréchet distance, divergence, copies.
+
+Images are (N, 1, *shape) float32 in 0…1. "Held-back" images are those the model was not trained on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ..errors import InputError
+from ..latent.statistics import ACTIVE_VARIANCE
+from ..progress import CancelToken, Progress, no_progress
+from .generative_features import Features, random_features
+from .metrics import mean_with_interval
+
+SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+BLUR_VOXELS = 1.0
+"""Standard deviation of the blur that gives the Fréchet distance a scale."""
+LEAST = 20
+_AT_ONCE = 16
+Figure = tuple[float, float, float]
+
+
+class Generator(Protocol):
+    """What is measured of a model; `LatentModel` has it."""
+
+    def encode(self, images: NDArray) -> tuple[NDArray, NDArray | None]: ...
+
+    def reconstruct(self, images: NDArray) -> NDArray: ...
+
+    def kl_per_latent(self, images: NDArray) -> NDArray | None: ...
+
+    def sample(self, count: int, seed: int = 0) -> NDArray: ...
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What is the same for all models: the images, and Fréchet distances that say what one of them means.
+
+    floor: of training images from held-back ones, both real. blurred: of the held-back images blurred by BLUR_VOXELS.
+    """
+
+    train: NDArray[np.float32]
+    held_back: NDArray[np.float32]
+    features: Features
+    floor: float
+    blurred: float
+
+    @property
+    def chance(self) -> float:
+        """How often the nearest of all images is a training image where none was copied."""
+        return len(self.train) / (len(self.train) + len(self.held_back))
+
+    @property
+    def scales(self) -> tuple[int, int]:
+        return ms_ssim_scales(self.held_back.shape[2:])
+
+
+@dataclass(frozen=True)
+class GenerativeScores:
+    """mse, ms_ssim: mean over the held-back images with its interval; sharpness: mean gradient of reconstructions and
+    of samples, over that of the held-back images; fid: Fréchet distances from the held-back images; kl: nats per
+    image, NaN without a posterior; nearer: share of samples whose nearest image of all is a training image, to compare
+    with `Reference.chance`; nearest, nearest_real: median distance from the nearest training image of samples and of
+    held-back images."""
+
+    name: str
+    mse: Figure
+    ms_ssim: Figure
+    fid_reconstructions: float
+    fid_samples: float
+    sharpness_reconstructions: float
+    sharpness_samples: float
+    kl: float
+    active: int
+    latents: int
+    nearer: Figure
+    nearest: float
+    nearest_real: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the figures were measured on: reconstructions of the held-back images in their order, and samples."""
+
+    reconstructions: NDArray[np.float32]
+    samples: NDArray[np.float32]
+
+
+def reference(train: NDArray, held_back: NDArray, seed: int = 0, cancel: CancelToken | None = None) -> Reference:
+    """Raises InputError for fewer than LEAST images of either kind, whose distances would be noise."""
+    if min(len(train), len(held_back)) < LEAST:
+        raise InputError(f"{len(train)} training and {len(held_back)} held-back images are too few to measure samples "
+                         f"by: give at least {LEAST} of each.")  # fmt: skip
+    features = random_features(held_back, cancel)
+    floor = frechet_distance(features(_some(train, len(held_back), seed)), features(held_back))
+    return Reference(train, held_back, features, floor,
+                     frechet_distance(features(blur(held_back, BLUR_VOXELS)), features(held_back)))  # fmt: skip
+
+
+def evaluate_model(
+    name: str, model: Generator, against: Reference, samples: int | None = None, seed: int = 0,
+    progress: Progress = no_progress, cancel: CancelToken | None = None,
+) -> tuple[GenerativeScores, Made]:  # fmt: skip
+    """samples: how many to draw, by default as many as there are held-back images."""
+    cancel, real = cancel or CancelToken(), against.held_back
+    progress("reconstructions", 0.0, f"{name}: reconstructing {len(real)} images")
+    made = Made(model.reconstruct(real), np.zeros((0, *real.shape[1:]), np.float32))
+    cancel.check()
+    progress("samples", 0.3, f"{name}: drawing samples")
+    made = Made(made.reconstructions, model.sample(samples or len(real), seed))
+    cancel.check()
+    progress("distances", 0.6, f"{name}: measuring")
+    divergence = model.kl_per_latent(real)
+    means = model.encode(real)[0].reshape(len(real), -1)
+    to_train, to_held_back, usual = nearest_neighbours(made.samples, against.train, real, cancel)
+    scores = GenerativeScores(
+        name, mean_with_interval(((made.reconstructions - real) ** 2).reshape(len(real), -1).mean(1)),
+        mean_with_interval(ms_ssim(made.reconstructions, real, cancel)),
+        frechet_distance(against.features(made.reconstructions), against.features(real)),
+        frechet_distance(against.features(made.samples), against.features(real)),
+        sharpness(made.reconstructions) / sharpness(real), sharpness(made.samples) / sharpness(real),
+        math.nan if divergence is None else float(divergence.reshape(len(real), -1).sum(1).mean()),
+        active_units(means), means.shape[1], mean_with_interval((to_train < to_held_back).astype(float)),
+        float(np.median(to_train)), float(np.median(usual)))  # fmt: skip
+    progress("distances", 1.0, f"{name}: done")
+    return scores, made
+
+
+# --- Figures ---------------------------------------------------------------------------------------------------------
+
+
+def frechet_distance(first: NDArray, second: NDArray) -> float:
+    """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) of two sets of features (N, F) (Heusel et al. 2017), MONAI's."""
+    from monai.metrics import FIDMetric
+
+    return float(FIDMetric()(torch.from_numpy(first), torch.from_numpy(second)))
+
+
+def ms_ssim_scales(shape: tuple[int, ...]) -> tuple[int, int]:
+    """How many scales, and how wide a kernel, an image allows: five of 11 from 176 voxels up, three of up to 9 from 20,
+    else one. The coarsest scale must still be as wide as the kernel."""
+    side = min(shape)
+    if side >= 176:
+        return 5, 11
+    if side >= 20:
+        return 3, min(9, side // 4 - (side // 4 + 1) % 2)
+    return 1, min(7, side - (side + 1) % 2)
+
+
+def ms_ssim(first: NDArray, second: NDArray, cancel: CancelToken | None = None) -> NDArray[np.float64]:
+    """Multi-scale structural similarity of pairs (N, 1, *shape), (N,); MONAI's, with scales that fit the image."""
+    from monai.metrics import MultiScaleSSIMMetric
+
+    scales, kernel = ms_ssim_scales(first.shape[2:])
+    weights = np.array(SSIM_WEIGHTS[:scales]) / sum(SSIM_WEIGHTS[:scales])
+    metric = MultiScaleSSIMMetric(first.ndim - 2, 1.0, kernel_size=kernel, weights=weights.tolist(), reduction="none")
+    values = []
+    for start in range(0, len(first), _AT_ONCE):
+        (cancel or CancelToken()).check()
+        pair = (torch.from_numpy(np.array(part[start : start + _AT_ONCE], np.float32)) for part in (first, second))
+        values.append(metric(*pair).flatten().double().numpy())
+    return np.concatenate(values)
+
+
+def sharpness(images: NDArray) -> float:
+    """Mean absolute difference between neighbouring voxels, over all axes and images."""
+    return float(np.mean([np.abs(np.diff(images, axis=axis)).mean() for axis in range(2, images.ndim)]))
+
+
+def active_units(means: NDArray) -> int:
+    """Latents whose mean (N, Z) varies by more than 0.01 over the images (Burda et al. 2016)."""
+    return int((means.var(0) > ACTIVE_VARIANCE).sum())
+
+
+def blur(images: NDArray, sigma: float) -> NDArray[np.float32]:
+    """Gaussian blur of every image; sigma in voxels."""
+    return ndimage.gaussian_filter(np.asarray(images, np.float32), (0, 0, *(sigma,) * (images.ndim - 2)))
+
+
+def nearest_neighbours(
+    samples: NDArray, train: NDArray, held_back: NDArray, cancel: CancelToken | None = None
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Root mean square differences per voxel: of each sample from the nearest training image and from the nearest
+    held-back one, and of each held-back image from the nearest training image.
+
+    A sample that copies nothing is as like to one kind as to the other, so its nearest image is a training image as
+    often as these are among all, however smooth it is (after the three-sample test of Meehan et al. 2020).
+    """
+    return _nearest(samples, train, cancel), _nearest(samples, held_back, cancel), _nearest(held_back, train, cancel)
+
+
+def _nearest(images: NDArray, among: NDArray, cancel: CancelToken | None, found: Callable = np.min) -> NDArray:
+    """Distance of each image from the nearest of a set; `found` np.argmin: which one it is."""
+    others = np.asarray(among, np.float32).reshape(len(among), -1)
+    squares, nearest = (others**2).sum(1), []
+    for start in range(0, len(images), _AT_ONCE):
+        (cancel or CancelToken()).check()
+        part = np.asarray(images[start : start + _AT_ONCE], np.float32).reshape(-1, others.shape[1])
+        distance = np.maximum((part**2).sum(1)[:, None] + squares - 2 * part @ others.T, 0)
+        nearest.append(found(np.sqrt(distance / others.shape[1]), 1))
+    return np.concatenate(nearest)
+
+
+def nearest_images(images: NDArray, among: NDArray) -> NDArray[np.float32]:
+    """For each image the most like it of a set, by root mean square difference."""
+    return among[_nearest(images, among, None, np.argmin)]
+
+
+def _some(images: NDArray, count: int, seed: int) -> NDArray:
+    """`count` of them, or all; the same for the same seed."""
+    if len(images) <= count:
+        return images
+    return images[np.sort(np.random.default_rng(seed).choice(len(images), count, replace=False))]

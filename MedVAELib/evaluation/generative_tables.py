@@ -1,0 +1,58 @@
+"""What was measured of models of images as rows and Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from .generative import BLUR_VOXELS, GenerativeScores, Reference
+from .generative_features import NAME
+from .metrics import CONFIDENCE
+from .tables import markdown_table
+
+_PAIRS = ("mse", "ms_ssim", "nearer")
+
+
+def definitions(against: Reference) -> list[str]:
+    """How the figures are defined, for the foot of a table."""
+    scales, kernel = against.scales
+    return [
+        f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap over held-back images.",
+        f"MS-SSIM: {scales} scale{'s' * (scales > 1)}, Gaussian kernel of {kernel} voxels, range 1.",
+        f"FID: Fréchet distance from the {len(against.held_back)} held-back images in features of {NAME}, standardised "
+        "by those images; nothing is downloaded. It compares within this table, not with distances in Inception "
+        f"features. Of as many real training images it is {against.floor:.2f} (what a perfect model reaches); of the "
+        f"held-back images blurred by {BLUR_VOXELS:g} voxel {against.blurred:.2f}.",
+        "Sharpness: mean absolute difference of neighbouring voxels over that of the held-back images; 1 is as sharp.",
+        "KL: nats per held-back image, summed over latents. Active: latents whose mean varies by more than 0.01.",
+        "Copies: share of samples whose nearest image of all, by root mean square difference, is a training image; "
+        f"{against.chance:.2f} where nothing is copied, as so many of the images are, and 1 where everything is.",
+    ]  # fmt: skip
+
+
+def generative_rows(scores: Sequence[GenerativeScores]) -> list[dict[str, object]]:
+    """One flat row per model."""
+    rows = []
+    for score in scores:
+        row = asdict(score)
+        for name in _PAIRS:
+            row[name], row[f"{name}_low"], row[f"{name}_high"] = row[name]
+        rows.append(row)
+    return rows
+
+
+def generative_table(scores: Sequence[GenerativeScores]) -> str:
+    """Models as rows of a Markdown table."""
+    header = ["model", "MSE × 1000", "MS-SSIM", "FID reconstructions", "FID samples", "sharpness reconstructions",
+              "sharpness samples", "KL nats", "active latents", "copies"]  # fmt: skip
+    return markdown_table(header, [[
+        s.name, _figure(tuple(1000 * v for v in s.mse), 2), _figure(s.ms_ssim, 3), f"{s.fid_reconstructions:.2f}",
+        f"{s.fid_samples:.2f}", f"{s.sharpness_reconstructions:.2f}", f"{s.sharpness_samples:.2f}",
+        "–" if math.isnan(s.kl) else f"{s.kl:.1f}", f"{s.active} of {s.latents}", _figure(s.nearer, 2),
+    ] for s in scores])  # fmt: skip
+
+
+def _figure(values: tuple[float, float, float], digits: int) -> str:
+    value, low, high = values
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -1,0 +1,187 @@
+"""`medvae latent`, `medvae generate` and `medvae evaluate generative` on small models with random weights."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MedVAELib.cli.app import run
+from MedVAELib.latent.table import LatentTable
+from Testing.evaluation.test_generative import blobs
+from Testing.latent.bundles import image_bundle
+from Testing.latent.cohorts import cohort
+
+QUIET = ("--progress", "none")
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    """A 3D bundle, three volumes with a slanted grid, and their table."""
+    folder = tmp_path_factory.mktemp("volumes")
+    bundle = image_bundle(folder / "tiny", shape=(12, 16, 12), spacing_mm=(4.0, 4.0, 4.0), fit="stretch")
+    for index, values in enumerate(blobs(3, (24, 20, 28))):
+        image = sitk.GetImageFromArray(values[0])
+        image.SetSpacing((2.0, 3.0, 2.5))
+        image.SetOrigin((10.0, -20.0, 5.0))
+        image.SetDirection((-1, 0, 0, 0, 0.8, -0.6, 0, -0.6, -0.8))
+        sitk.WriteImage(image, str(folder / f"scan{index}.nii.gz"))
+    return bundle.path, folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A 2D bundle and a table of 80 pictures with labels, patients, a split and a tag."""
+    folder = tmp_path_factory.mktemp("pictures")
+    bundle = image_bundle(folder / "tiny2", shape=(24, 24), labels=("left", "right"))
+    rows = [("file", "patient", "label", "split", "echo_time_ms")]
+    for index, image in enumerate(blobs(80, (24, 24))):
+        name = f"{index:02d}.nii.gz"
+        sitk.WriteImage(sitk.GetImageFromArray(image[0]), str(folder / name))
+        right = image[0, :, 12:].sum() > image[0, :, :12].sum()
+        rows.append((name, f"p{index // 2}", "right" if right else "left", "test" if index >= 50 else "train",
+                     80 + 20 * right))  # fmt: skip
+    with (folder / "images.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return bundle.path, folder / "images.csv"
+
+
+def test_encode_then_classify_raises_the_alarm(pictures, tmp_path, capsys):
+    bundle, table = pictures
+    assert run(["latent", "encode", str(table), "--bundle", str(bundle), "--output", str(tmp_path / "z"), *QUIET]) == 0
+    latents = LatentTable.read(tmp_path / "z" / "latents.csv")
+    assert len(latents) == 80 and latents.latents == 3 and latents.log_variance is not None
+    assert set(latents.split) == {"train", "test"} and list(latents.tags) == ["echo_time_ms"]
+    assert run(["latent", "classify", str(tmp_path / "z"), "--output", str(tmp_path / "c"), *QUIET]) == 0
+    told = capsys.readouterr()
+    assert "CONFOUNDED" in told.err and "echo_time_ms" in told.err
+    record = json.loads((tmp_path / "c" / "results.json").read_text())
+    assert record["confounding"]["verdict"] == "alarm" and np.sum(record["confusion"]) == 30
+    assert {p.name for p in (tmp_path / "c").iterdir()} == {
+        "table.md", "predictions.csv", "results.json", "classification.png", "provenance.json"}
+    assert "| precision | recall |" in (tmp_path / "c" / "table.md").read_text()
+
+
+def test_embed_draws_a_picture_per_colour(tmp_path):
+    cohort().write(tmp_path / "latents.csv")
+    out = tmp_path / "plane"
+    assert run(["latent", "embed", str(tmp_path / "latents.csv"), "--method", "pca", "--output", str(out), *QUIET]) == 0
+    names = {p.name for p in out.iterdir()}
+    assert {"pca_label.png", "pca_repetition_time_ms.png", "pca_scanner.png", "embedding.csv"} <= names
+    assert len(list(csv.DictReader((out / "embedding.csv").open()))) == 120
+
+
+def test_no_tags_is_said_and_no_failure(tmp_path, capsys):
+    from dataclasses import replace
+
+    replace(cohort(), tags={}).write(tmp_path / "latents.csv")
+    assert run(["latent", "classify", str(tmp_path / "latents.csv"), "--output", str(tmp_path / "c"), *QUIET]) == 0
+    assert "no acquisition tag" in (tmp_path / "c" / "table.md").read_text()
+    assert run(["latent", "classify", str(tmp_path / "latents.csv"), "--tag", "field", "--output",
+                str(tmp_path / "d"), *QUIET]) == 2  # fmt: skip
+    assert "field" in capsys.readouterr().err
+
+
+def test_traverse_writes_a_series_with_its_geometry(volumes, tmp_path):
+    bundle, _ = volumes
+    assert run(["latent", "traverse", "--bundle", str(bundle), "--count", "2", "--steps", "5", "--output",
+                str(tmp_path / "t"), *QUIET]) == 0  # fmt: skip
+    series = sorted((tmp_path / "t").glob("latent_*.nii.gz"))
+    assert len(series) == 2 and (tmp_path / "t" / "traversal.png").exists()
+    image = sitk.ReadImage(str(series[0]))
+    assert image.GetSize() == (12, 16, 12, 5) and image.GetSpacing()[:3] == (4, 4, 4)
+    values = sitk.GetArrayFromImage(image)
+    assert 0 <= values.min() and values.max() <= 1 and np.ptp(values, axis=0).max() > 1e-4
+
+
+def test_edit_comes_back_on_the_scans_own_grid(volumes, tmp_path):
+    bundle, folder = volumes
+    out = tmp_path / "e"
+    assert run(["latent", "edit", str(folder / "scan0.nii.gz"), "--bundle", str(bundle), "--move", "1=+2", "--towards",
+                "a:b=0.5", "--output", str(out), *QUIET]) == 0  # fmt: skip
+    scan = sitk.ReadImage(str(folder / "scan0.nii.gz"))
+    parts = {name: sitk.ReadImage(str(out / f"{name}.nii.gz")) for name in ("reconstruction", "edited", "change")}
+    for image in parts.values():
+        assert image.GetSize() == scan.GetSize()
+        np.testing.assert_allclose(image.GetOrigin(), scan.GetOrigin(), atol=1e-3)
+        np.testing.assert_allclose(image.GetDirection(), scan.GetDirection(), atol=1e-5)
+    arrays = {name: sitk.GetArrayFromImage(image) for name, image in parts.items()}
+    np.testing.assert_allclose(arrays["edited"] - arrays["reconstruction"], arrays["change"], atol=1e-5)
+    assert np.abs(arrays["change"]).max() > 1e-4
+
+
+def test_interpolation_and_arithmetic(volumes, tmp_path):
+    bundle, folder = volumes
+    scans = [str(folder / f"scan{i}.nii.gz") for i in range(3)]
+    assert run(["latent", "interpolate", *scans[:2], "--bundle", str(bundle), "--steps", "3", "--output",
+                str(tmp_path / "i"), *QUIET]) == 0  # fmt: skip
+    assert sitk.ReadImage(str(tmp_path / "i" / "interpolation.nii.gz")).GetSize()[3] == 3
+    assert run(["latent", "arithmetic", "--plus", scans[0], "--minus", scans[1], "--plus", scans[1], "--bundle",
+                str(bundle), "--output", str(tmp_path / "a"), *QUIET]) == 0  # fmt: skip
+    result = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a" / "result.nii.gz")))
+    first = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "i" / "interpolation.nii.gz")))[0]
+    np.testing.assert_allclose(result, first, atol=1e-4)  # a + b − b
+
+
+def test_generate_writes_volumes_and_a_table_to_train_with(volumes, tmp_path):
+    from MedVAELib.training.image_sets import read_images
+
+    bundle, _ = volumes
+    command = ["generate", "--bundle", str(bundle), "--count", "3", "--label", "a", "--label", "b", "--seed", "5"]
+    for name in ("one", "two"):
+        assert run([*command, "--output", str(tmp_path / name), *QUIET]) == 0
+    images = read_images(tmp_path / "one" / "images.csv", shape=(12, 16, 12))
+    assert images.labels == ["a"] * 3 + ["b"] * 3 and set(images.splits) == {"train"} and len(set(images.patients)) == 6
+    assert images.spacing_mm == pytest.approx((4, 4, 4))
+    again = read_images(tmp_path / "two" / "images.csv", shape=(12, 16, 12))
+    assert np.array_equal(images.images, again.images) and not np.array_equal(images.images[0], images.images[1])
+    image = sitk.ReadImage(images.files[0])
+    assert image.GetDirection() == (-1, 0, 0, 0, -1, 0, 0, 0, 1)  # RAS axes in ITK's LPS
+    middle = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
+    assert middle == pytest.approx((0, 0, 0), abs=1e-4)
+
+
+def test_generate_pictures(pictures, tmp_path):
+    bundle, _ = pictures
+    command = ["generate", "--bundle", str(bundle), "-n", "2", *QUIET, "--output"]
+    assert run([*command, str(tmp_path / "g")]) == 0
+    assert len(list((tmp_path / "g").glob("generated_*.png"))) == 2
+    assert run([*command, str(tmp_path / "n"), "--nifti"]) == 0
+    assert sitk.ReadImage(str(next((tmp_path / "n").glob("generated_*.nii.gz")))).GetSize() == (24, 24)
+
+
+def test_evaluate_generative_and_compare(pictures, tmp_path):
+    bundle, table = pictures
+    assert run(["evaluate", "generative", str(bundle), "--images", str(table), "--output", str(tmp_path / "e"),
+                *QUIET]) == 0  # fmt: skip
+    text = (tmp_path / "e" / "table.md").read_text()
+    assert "| tiny2 |" in text and "random convolutions" in text
+    record = json.loads((tmp_path / "e" / "results.json").read_text())
+    assert 0 < record["floor"] < record["models"][0]["fid_samples"]
+    other = image_bundle(tmp_path / "other", shape=(24, 24), latent=5)
+    assert run(["latent", "compare", str(bundle), str(other.path), "--images", str(table), "--output",
+                str(tmp_path / "c"), *QUIET]) == 0  # fmt: skip
+    text = (tmp_path / "c" / "table.md").read_text()
+    assert "| other |" in text and "LDA accuracy" in text and "CONFOUNDED" in text
+    assert {"samples.png", "reconstructions.png", "other_samples.png"} <= {p.name for p in (tmp_path / "c").iterdir()}
+
+
+@pytest.mark.parametrize("arguments, code, named", [
+    (["latent", "encode", "nowhere", "--bundle", "BUNDLE"], 3, "nowhere"),
+    (["latent", "encode", "nowhere", "--bundle", "missing-bundle"], 4, "missing-bundle"),
+    (["latent", "encode", "x", "--bundle", "healthy-anatomy"], 4, "healthy"),
+    (["latent", "classify", "nothing.csv"], 3, "nothing.csv"),
+    (["latent", "traverse", "--bundle", "BUNDLE", "--latent", "99"], 2, "latents 0 to 2"),
+    (["latent", "edit", "scan.nii.gz", "--bundle", "BUNDLE"], 2, "--move"),
+    (["latent", "edit", "scan.nii.gz", "--bundle", "BUNDLE", "--move", "x=1"], 2, "x=1"),
+    (["latent", "edit", "scan.nii.gz", "--bundle", "BUNDLE", "--towards", "a:z"], 2, "'z'"),
+    (["generate", "--bundle", "BUNDLE", "--label", "tumour"], 2, "tumour"),
+])  # fmt: skip
+def test_failures_are_one_sentence_with_their_code(volumes, tmp_path, capsys, arguments, code, named):
+    arguments = [str(volumes[0]) if part == "BUNDLE" else part for part in arguments]
+    assert run([*arguments, "--output", str(tmp_path / "o"), *QUIET]) == code
+    told = capsys.readouterr().err.strip()
+    assert named in told and "\n" not in told and not (tmp_path / "o").exists()

@@ -1,0 +1,130 @@
+"""Figures of models of images: each must tell a good model from one that blurs, collapses or copies."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from MedVAELib.errors import InputError
+from MedVAELib.evaluation.generative import (
+    blur,
+    evaluate_model,
+    frechet_distance,
+    ms_ssim,
+    ms_ssim_scales,
+    nearest_images,
+    nearest_neighbours,
+    reference,
+    sharpness,
+)
+from MedVAELib.evaluation.generative_features import random_features
+from MedVAELib.evaluation.generative_tables import definitions, generative_rows, generative_table
+
+
+def blobs(count: int, shape=(32, 32), seed: int = 0) -> np.ndarray:
+    """Bright discs of varying size and place on textured ground: images of one kind, no two alike."""
+    random = np.random.default_rng(seed)
+    where = np.stack(np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij"))
+    images = np.empty((count, 1, *shape), np.float32)
+    for image in images:
+        centre = random.uniform(-0.4, 0.4, (len(shape), *(1,) * len(shape)))
+        inside = ((where - centre) ** 2).sum(0) < random.uniform(0.2, 0.5) ** 2
+        image[0] = 0.2 + 0.5 * inside + 0.08 * ndimage.gaussian_filter(random.normal(size=shape), 0.7)
+    return images.clip(0, 1)
+
+
+class Model:
+    """Reconstructs by blurring, and samples what it is given."""
+
+    def __init__(self, samples, sigma=0.0):
+        self.samples, self.sigma = samples, sigma
+
+    def encode(self, images):
+        return images.mean((1, 2, 3))[:, None] * np.array([10.0, 0.0]), None
+
+    def reconstruct(self, images):
+        return blur(images, self.sigma) if self.sigma else images
+
+    def kl_per_latent(self, images):
+        return np.full((len(images), 2), 1.5)
+
+    def sample(self, count, seed=0):
+        return self.samples[:count]
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (16, 20, 16)])
+def test_fid_grows_with_blur_and_is_small_between_real_images(shape):
+    real, others = blobs(80, shape, 1), blobs(80, shape, 2)
+    features = random_features(real)
+    same, alike, soft, softer = (frechet_distance(features(x), features(real))
+                                 for x in (real, others, blur(real, 1), blur(real, 2.5)))  # fmt: skip
+    assert abs(same) < 1e-3 and same < alike < soft / 2 and soft < softer
+
+
+def test_fid_sees_collapse_and_displacement():
+    real, others = blobs(80, seed=1), blobs(80, seed=2)
+    features = random_features(real)
+
+    def distance(images):
+        return frechet_distance(features(images), features(real))
+
+    assert distance(np.repeat(others[:4], 20, 0)) > 2 * distance(others)
+    assert distance(np.roll(others, 12, axis=-1)) > 2 * distance(others)
+
+
+def test_features_are_the_same_every_time():
+    images = blobs(20)
+    assert np.array_equal(random_features(images)(images), random_features(images)(images))
+
+
+def test_ms_ssim_is_one_for_the_same_and_falls_with_blur():
+    for images in (blobs(3), blobs(3, (24, 28, 24)), blobs(2, (192, 176))):
+        assert ms_ssim(images, images) == pytest.approx(1, abs=1e-5)
+        soft, softer = ms_ssim(blur(images, 1), images), ms_ssim(blur(images, 3), images)
+        assert (softer < soft).all() and (soft < 1).all() and np.isfinite(softer).all()
+
+
+@pytest.mark.parametrize("shape, expected", [
+    ((224, 224), (5, 11)), ((40, 48, 40), (3, 9)), ((28, 28), (3, 7)), ((20, 20), (3, 5)), ((16, 16), (1, 7)),
+])
+def test_ms_ssim_scales_fit_the_image(shape, expected):
+    assert ms_ssim_scales(shape) == expected
+    images = np.random.default_rng(0).random((1, 1, *shape), np.float32)
+    assert ms_ssim(images, images) == pytest.approx(1, abs=1e-5)
+
+
+def test_copies_are_nearer_to_the_training_images():
+    train, held_back, new = blobs(60, seed=1), blobs(60, seed=2), blobs(60, seed=3)
+    copied, other, _ = nearest_neighbours(blur(train, 0.7), train, held_back)
+    assert (copied < other).mean() == 1
+    fresh, other, _ = nearest_neighbours(blur(new, 1.5), train, held_back)
+    assert 0.3 < (fresh < other).mean() < 0.7  # half of the images are training images
+    assert np.array_equal(nearest_images(train[5:6], train), train[5:6])
+
+
+def test_scores_and_table():
+    train, held_back = blobs(60, seed=1), blobs(40, seed=2)
+    against = reference(train, held_back)
+    assert against.floor < against.blurred
+    good, made = evaluate_model("good", Model(blobs(40, seed=3)), against)
+    bad, _ = evaluate_model("bad", Model(blur(train[:40], 1.5), 1.5), against)
+    assert good.mse[0] == 0 and good.ms_ssim[0] == pytest.approx(1, abs=1e-5) and good.sharpness_samples > 0.9
+    assert bad.mse[0] > 0 and bad.ms_ssim[0] < 1 and bad.sharpness_reconstructions < 0.9
+    assert bad.fid_samples > good.fid_samples and bad.nearer[0] == 1 and good.nearer[0] < 0.8
+    assert against.chance == 0.6
+    assert (good.active, good.latents, good.kl) == (1, 2, 3.0) and made.samples.shape == held_back.shape
+    text = generative_table([good, bad])
+    assert "| good |" in text and "1 of 2" in text
+    assert any("random convolutions" in line for line in definitions(against))
+    assert generative_rows([good])[0]["mse_low"] == 0
+
+
+def test_too_few_images_are_refused():
+    with pytest.raises(InputError, match="at least 20"):
+        reference(blobs(60), blobs(5))
+
+
+def test_sharpness_of_a_ramp():
+    ramp = np.tile(np.arange(4, dtype=np.float32), (2, 1, 4, 1))
+    assert sharpness(ramp) == 0.5
