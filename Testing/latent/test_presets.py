@@ -1,0 +1,65 @@
+"""Every shipped config of image autoencoders resumes exactly after a kill, and two processes do what one does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from MedVAELib.bundle import load_bundle
+
+from .presets import Killed, checkpoint, kill, killed_at, largest_difference, preset_files, small_config, train
+
+PRESETS = sorted(preset_files())
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """config and checkpoint of an unbroken run of each preset, by name."""
+    folder, done = tmp_path_factory.mktemp("presets"), {}
+
+    def of(name):
+        if name not in done:
+            config = small_config(name, folder, STEPS)
+            done[name] = config, train(config, folder / name)
+        return done[name]
+
+    return of
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_resumes_exactly_after_a_kill(name, whole, tmp_path):
+    """Killed after step 3 with a checkpoint of step 2."""
+    config, unbroken = whole(name)
+    with pytest.raises(Killed), killed_at(3, kill):
+        train(config, tmp_path)
+    assert checkpoint(tmp_path)["step"] == 2
+    resumed = train(config, tmp_path, resume=True)
+    assert resumed["step"] == STEPS
+    for part in ("model", "averaged"):
+        for weight, value in unbroken[part].items():
+            assert torch.equal(value, resumed[part][weight]), f"{part} {weight}"
+    assert resumed["early"]["best"] == unbroken["early"]["best"]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+    load_bundle(tmp_path / "bundle" / name).verify()
+
+
+def test_two_processes_give_what_one_does(whole, tmp_path):
+    """All presets in one start of torchrun; only float32 rounding may differ."""
+    pairs = [f"{whole(name)[0]}={tmp_path / name}" for name in PRESETS]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
+               "Testing.latent.presets", *pairs]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    different = {}
+    for name in PRESETS:
+        unbroken, together = whole(name)[1], checkpoint(tmp_path / name)
+        assert together["step"] == STEPS
+        different[name] = largest_difference(unbroken["model"], together["model"])
+    assert max(different.values()) < 2e-3, different
