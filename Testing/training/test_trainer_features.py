@@ -1,0 +1,199 @@
+"""Early stop, health checks, shared noise and norms, log and checkpoints of the trainer, on models of a few weights."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from MedVAELib.errors import Cancelled, DeviceMemoryError, InputError
+from MedVAELib.networks.across_processes import SyncedBatchNorm, batch_mean, gathered, with_synced_norms
+from MedVAELib.progress import CancelToken, no_progress
+from MedVAELib.training.health import PATIENCE, HealthChecks
+from MedVAELib.training.processes import Processes, SharedNoise, joined
+from MedVAELib.training.trainer import Trainer, TrainerConfig
+
+CPU = torch.device("cpu")
+
+
+class Line(nn.Module):
+    """Fits one weight to 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def loss(self, x, generator):
+        return {"loss": ((self.weight - 1) * x).square().mean()}
+
+
+def ones(start):
+    while True:
+        yield (torch.ones(4, 1),)
+
+
+def trainer(folder, steps=40, model=None, **settings):
+    config = TrainerConfig(steps=steps, batch=4, validate_every=2, checkpoint_every=4, precision="float32", **settings)
+    return Trainer(model or Line(), config, folder, CPU)
+
+
+def plateau(values):
+    """A validation that gives these values one after the other, then the last for ever."""
+    left = list(values)
+    return lambda state: {"loss": left.pop(0) if len(left) > 1 else left[0]}
+
+
+def test_early_stop_keeps_the_best_weights(tmp_path):
+    run = trainer(tmp_path, patience=3)
+    kept = []
+
+    def validate(state):
+        kept.append({name: value.clone() for name, value in state.items()})
+        return {"loss": [3.0, 1.0, 2.0, 2.0, 2.0, 0.0][len(kept) - 1]}
+
+    run.run(ones, validate, no_progress, CancelToken())
+    assert run.step == 10 and len(kept) == 5
+    assert torch.equal(run.averaged["weight"], kept[1]["weight"])
+    again = trainer(tmp_path, patience=3)
+    again.resume()
+    again.run(ones, validate, no_progress, CancelToken())
+    assert again.step == 10 and torch.equal(again.averaged["weight"], kept[1]["weight"])
+
+
+def test_early_stop_goes_on_counting_after_a_resume(tmp_path):
+    values = [3.0, 1.0, 2.0, 2.0, 2.0, 2.0]
+    whole = trainer(tmp_path / "whole", patience=4)
+    whole.run(ones, plateau(values), no_progress, CancelToken())
+    cancel, broken = CancelToken(), trainer(tmp_path / "broken", patience=4)
+
+    def validate(state, give=plateau(values)):  # noqa: B008
+        if broken.step == 6:
+            cancel.cancel()
+        return give(state)
+
+    with pytest.raises(Cancelled):
+        broken.run(ones, validate, no_progress, cancel)
+    resumed = trainer(tmp_path / "broken", patience=4)
+    resumed.resume()
+    assert (resumed.early.best, resumed.early.since) == (1.0, 1)
+    resumed.run(ones, plateau(values[3:]), no_progress, CancelToken())
+    assert resumed.step == whole.step == 12
+
+
+def test_values_of_the_warm_up_do_not_count(tmp_path):
+    config = TrainerConfig(steps=20, batch=4, validate_every=2, patience=2)
+    run = Trainer(Line(), config, tmp_path, CPU, warm_up=6)
+    run.run(ones, plateau([0.0, 0.0, 0.0, 2.0, 3.0, 3.0]), no_progress, CancelToken())
+    assert run.early.step == 8 and run.step == 12
+
+
+def test_the_watched_value_must_be_there(tmp_path):
+    with pytest.raises(InputError, match="trainer.watch names 'dice', but a validation gives loss"):
+        trainer(tmp_path, patience=1, watch="dice").run(ones, plateau([1.0]), no_progress, CancelToken())
+
+
+class Ill(Line):
+    def health(self, terms):
+        return "The codebook collapsed." if terms["loss"] < 10 else None
+
+
+@pytest.mark.parametrize(("model", "values", "grace", "words"), [
+    (Ill(), {}, 15, "Stopped at step 40: The codebook collapsed."),
+    (Line(), {"active_units": 0.0}, 5, "Stopped at step 10: The posterior collapsed"),
+])
+def test_an_ill_run_ends_with_one_sentence(tmp_path, model, values, grace, words):
+    run = trainer(tmp_path, steps=100, model=model)
+    run.watch_health(grace)
+    with pytest.raises(InputError, match=words) as error:
+        run.run(ones, lambda state: {"loss": 1.0} | values, no_progress, CancelToken())
+    assert "\n" not in str(error.value)
+
+
+def test_divergence_is_told_from_a_bad_moment():
+    checks = HealthChecks(Line(), grace=0)
+    for step, loss in enumerate([1.0, 0.5, 100.0, 0.4, 100.0, 100.0], 1):
+        checks.training(step, {"loss": loss})
+    again = HealthChecks(Line(), grace=0)
+    again.load_state(json.loads(json.dumps(checks.state())))
+    assert again.bad["training"] == PATIENCE - 1
+    with pytest.raises(InputError, match="diverges: the loss is 100 after 0.4"):
+        again.training(7, {"loss": 100.0})
+
+
+def test_running_out_of_memory_says_what_to_do(tmp_path):
+    class Greedy(Line):
+        def loss(self, x, generator):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(DeviceMemoryError, match="lower trainer.batch"):
+        trainer(tmp_path, model=Greedy()).run(ones, plateau([1.0]), no_progress, CancelToken())
+
+
+def test_what_a_killed_run_logged_after_its_checkpoint_is_not_there_twice(tmp_path):
+    run = trainer(tmp_path, steps=8)
+    run.run(ones, plateau([1.0]), no_progress, CancelToken())
+    log = tmp_path / "log.jsonl"
+    before = log.read_text()
+    log.write_text(before + '{"step": 10, "loss": 1.0}\n{"step": 12, "lo')
+    longer = trainer(tmp_path, steps=16)
+    longer.resume()
+    assert log.read_text() == before
+    longer.run(ones, plateau([1.0]), no_progress, CancelToken())
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == sorted(steps) and steps[-1] == 16
+
+
+def test_checkpoints_of_earlier_versions_resume(tmp_path):
+    run = trainer(tmp_path, steps=4)
+    run.run(ones, plateau([1.0]), no_progress, CancelToken())
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    for name in ("early", "health", "autocast"):
+        del state[name]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    resumed = trainer(tmp_path, steps=8)
+    resumed.resume()
+    resumed.run(ones, plateau([1.0]), no_progress, CancelToken())
+    assert resumed.step == 8
+
+
+@pytest.mark.parametrize(("damage", "words"), [
+    (lambda file: file.write_bytes(file.read_bytes()[:200]), "is damaged"),
+    (lambda file: torch.save({"model": {"other": torch.zeros(1)}}, file), "another model"),
+    (lambda file: file.unlink(), "nothing to resume"),
+])
+def test_unusable_checkpoints_are_one_sentence(tmp_path, damage, words):
+    trainer(tmp_path, steps=4).run(ones, plateau([1.0]), no_progress, CancelToken())
+    damage(tmp_path / "checkpoint.pt")
+    with pytest.raises(InputError, match=words) as error:
+        trainer(tmp_path).resume()
+    assert "\n" not in str(error.value)
+
+
+def test_the_noise_of_a_share_is_that_of_the_whole_batch():
+    whole = torch.Generator().manual_seed(3)
+    expected = torch.randn((8, 5), generator=whole), torch.rand(16, 2, generator=whole), torch.randn(3, generator=whole)
+    parts = []
+    for rank in range(2):
+        generator = torch.Generator().manual_seed(3)
+        with SharedNoise(Processes(rank, 2), generator, rows=4):
+            parts.append((torch.randn((4, 5), generator=generator), torch.rand(8, 2, generator=generator),
+                          torch.randn(3, generator=generator)))  # fmt: skip
+    for (first, second), one in zip(zip(*parts, strict=True), expected, strict=True):
+        together = torch.cat([first, second]) if len(one) > 3 else first
+        assert torch.equal(together, one) and (len(one) > 3 or torch.equal(first, second))
+
+
+def test_one_process_is_what_plain_torch_is():
+    processes, values = Processes.current(), torch.arange(8.0).reshape(4, 2)
+    assert processes.first and torch.equal(processes.share(values), values)
+    assert torch.equal(batch_mean(values), values.mean(0)) and gathered(values) is values
+    assert processes.any(True, CPU) and processes.from_first(2.5, CPU) == 2.5
+    with joined("cpu") as told:
+        assert told == ("cpu", True)
+    plain = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3))
+    synced = with_synced_norms(nn.Sequential(plain[0], nn.BatchNorm2d(3)))
+    assert isinstance(synced[1], SyncedBatchNorm) and synced.state_dict().keys() == plain.state_dict().keys()
+    image = torch.randn(2, 1, 6, 6)
+    assert torch.equal(plain(image), synced(image))
