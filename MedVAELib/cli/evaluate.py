@@ -46,6 +46,10 @@ def anomaly(
         "--not-in-mean", metavar="CASE", show_default=False,
         help="A case to score and list but not to average, for example one whose mask is unreliable; repeatable.")
     ] = None,
+    autoencoders: Annotated[list[str] | None, typer.Option(
+        "--autoencoder", metavar="BUNDLE", show_default=False,
+        help="An image autoencoder (of 'medvae train' with task images) to score on the same voxels; repeatable.")
+    ] = None,
     device: DeviceOption = "auto",
     progress: ProgressOption = ProgressKind.bar,
     debug: DebugOption = False,
@@ -54,23 +58,32 @@ def anomaly(
 
     Writes table.md, cases.csv, results.json and one picture per case into DIR.
 
-    Example:  medvae evaluate anomaly shared/data/brain/flair --output evaluation
+    Examples:
+
+        medvae evaluate anomaly shared/data/brain/flair --output evaluation
+
+        medvae evaluate anomaly shared/data/brain/flair --autoencoder vae-8 --autoencoder runs/x/bundle/x -o evaluation
     """
     from ..evaluation.anomaly import evaluate_cases
+    from ..evaluation.autoencoders import AutoencoderScores
     from ..evaluation.cases import find_cases
     from ..evaluation.pictures import write_case_picture
     from ..evaluation.tables import DEFINITIONS, anomaly_markdown, case_rows, means, to_csv, to_json
+    from ..latent.model import load_latent_model
 
     cases, left_out = find_cases(cases_dir), leave_out or []
     unknown = sorted(set(left_out) - {case.name for case in cases})
     if unknown:
         raise typer.BadParameter(f"there is no case {', '.join(unknown)} in {cases_dir}.", param_hint="--not-in-mean")
     settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE, "score": score,
-                "modality": modality.value, "device": device, "not_in_mean": left_out}
+                "modality": modality.value, "device": device, "not_in_mean": left_out,
+                "autoencoders": autoencoders or []}
     with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
         detect = _detector(bundle, device, score, cancel)
+        models = [load_latent_model(name, device) for name in autoencoders or []]
+        others = AutoencoderScores(models, cancel) if models else None
         results = evaluate_cases(
-            cases, detect, modality.value, progress=listener, cancel=cancel,
+            cases, detect, modality.value, progress=listener, cancel=cancel, others=others,
             look=lambda case, found, truth: write_case_picture(found, truth, case.name, partial / f"{case.name}.png"))
         rows = case_rows(results)
         text = anomaly_markdown(results, left_out, _notes(settings, [r.provenance for r in results]))

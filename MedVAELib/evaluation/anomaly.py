@@ -8,7 +8,7 @@ comparison never favours us. Baselines flag as many voxels as the detector did (
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from ..errors import Cancelled, DeviceMemoryError, MedVAEError
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import Scan
 from . import metrics
+from .autoencoders import OtherScores
 from .baselines import equalised_score, flag_brightest, intensity_score
 from .cases import Case, read_mask
 
@@ -64,7 +65,10 @@ class MethodScores:
 
 @dataclass
 class CaseScores:
-    """One case: what it is, how long detection took, and each method's scores (empty where it failed)."""
+    """One case: what it is, how long detection took, and each method's scores (empty where it failed).
+
+    methods: those of METHODS, then the other scores in their order.
+    """
 
     case: Case
     methods: dict[str, MethodScores] = field(default_factory=dict)
@@ -96,6 +100,7 @@ class _Volumes:
     spacing_zyx_mm: tuple[float, float, float]
     second: np.ndarray | None
     given_brain: np.ndarray | None
+    others: Mapping[str, np.ndarray]
 
     @property
     def voxel_ml(self) -> float:
@@ -107,8 +112,11 @@ Look = Callable[[Case, Detection, "np.ndarray | None"], None]
 
 
 def evaluate_cases(cases: Sequence[Case], detect: Detect, modality: str = "auto", look: Look | None = None,
-                   progress: Progress = no_progress, cancel: CancelToken | None = None) -> list[CaseScores]:
-    """Detects on every case and scores it. A case that fails says so in `failure` and does not stop the others.
+                   progress: Progress = no_progress, cancel: CancelToken | None = None,
+                   others: OtherScores | None = None) -> list[CaseScores]:
+    """Detects on every case and scores it, and the maps of `others` (see `autoencoders`) on the same voxels.
+
+    A case that fails says so in `failure` and does not stop the others.
 
     Raises Cancelled, and DeviceMemoryError (it would hit every case).
     """
@@ -119,7 +127,7 @@ def evaluate_cases(cases: Sequence[Case], detect: Detect, modality: str = "auto"
         part = scaled(progress, number / len(cases), (number + 1) / len(cases))
         part("evaluate", 0.0, case.name)
         try:
-            results.append(evaluate_case(case, detect, modality, look, scaled(part, 0.0, 0.9)))
+            results.append(evaluate_case(case, detect, modality, look, scaled(part, 0.0, 0.9), others))
         except (Cancelled, DeviceMemoryError):
             raise
         except MedVAEError as error:
@@ -129,7 +137,7 @@ def evaluate_cases(cases: Sequence[Case], detect: Detect, modality: str = "auto"
 
 
 def evaluate_case(case: Case, detect: Detect, modality: str = "auto", look: Look | None = None,
-                  progress: Progress = no_progress) -> CaseScores:
+                  progress: Progress = no_progress, others: OtherScores | None = None) -> CaseScores:
     """Detects on one case and scores it. Raises InputError when one of its files cannot be used."""
     scan = Scan.read(case.scan, modality=modality)
     truth = None if case.truth is None else read_mask(case.truth, scan.image)
@@ -141,7 +149,8 @@ def evaluate_case(case: Case, detect: Detect, modality: str = "auto", look: Look
     if look is not None:
         look(case, detection, truth)
 
-    volumes = _volumes(detection, truth, second, given_brain)
+    scored = case.kind == "lesions" and others is not None
+    volumes = _volumes(detection, truth, second, given_brain, others(scan, detection.brain) if scored else {})
     result = CaseScores(case, seconds=seconds, modality=detection.modality, threshold=detection.threshold,
                         warnings=list(detection.warnings), provenance=dict(detection.provenance))
     result.brain_ml = int(volumes.brain.sum()) * volumes.voxel_ml
@@ -161,7 +170,7 @@ def evaluate_case(case: Case, detect: Detect, modality: str = "auto", look: Look
 
 
 def _volumes(detection: Detection, truth: np.ndarray | None, second: np.ndarray | None,
-             given_brain: np.ndarray | None) -> _Volumes:
+             given_brain: np.ndarray | None, others: Mapping[str, np.ndarray]) -> _Volumes:
     brain = sitk.GetArrayFromImage(detection.brain) > 0
     score = sitk.GetArrayFromImage(detection.anomaly).astype(np.float32)
     truth = np.zeros(brain.shape, bool) if truth is None else truth
@@ -170,7 +179,8 @@ def _volumes(detection: Detection, truth: np.ndarray | None, second: np.ndarray 
     return _Volumes(
         scan=sitk.GetArrayFromImage(detection.scan.image), score=score,
         mask=(sitk.GetArrayFromImage(detection.mask) > 0), brain=brain, truth=truth, region=brain | truth,
-        spacing_zyx_mm=tuple(detection.scan.image.GetSpacing()[::-1]), second=second, given_brain=given_brain)
+        spacing_zyx_mm=tuple(detection.scan.image.GetSpacing()[::-1]), second=second, given_brain=given_brain,
+        others=others)
 
 
 def _score_methods(volumes: _Volumes) -> dict[str, MethodScores]:
@@ -179,7 +189,7 @@ def _score_methods(volumes: _Volumes) -> dict[str, MethodScores]:
     blocks = metrics.spatial_blocks(region, volumes.spacing_zyx_mm)
     weights = metrics.block_weights(int(blocks.max()) + 1 if blocks.size else 0)
     scored, draws = {}, {}
-    for method in METHODS:
+    for method in (*METHODS, *volumes.others):
         score = _score_of(method, volumes, region)
         mask = volumes.mask if method == OURS else flag_brightest(score, region, int(volumes.mask.sum()))
         scores = scored[method] = _threshold_scores(method, volumes, mask)
@@ -204,6 +214,8 @@ def _score_methods(volumes: _Volumes) -> dict[str, MethodScores]:
 def _score_of(method: str, volumes: _Volumes, region: np.ndarray) -> np.ndarray:
     if method == OURS:
         return volumes.score
+    if method in volumes.others:
+        return volumes.others[method]
     return {INTENSITY: intensity_score, EQUALISED: equalised_score}[method](volumes.scan, region)
 
 

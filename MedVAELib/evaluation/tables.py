@@ -34,6 +34,10 @@ DEFINITIONS = (
     f"lesion is flagged, right when ≥ {MIN_OVERLAP:.0%} of the component lies on lesion.",
     f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap, {RESAMPLES} resamples; within a case of {BLOCK_MM:g} mm cubes "
     "of the region, for means of the cases. Gain: ours − baseline over the same resamples.",
+    "Image autoencoders: maps on the grid of their preparation, brought back linearly; \"residual\" |x − x̂|, "
+    "\"excess\" where x is brighter, \"elbo_gradient\" |∂KL/∂x|, \"combined\" residual × gradient (Zimmerer et al. "
+    "2019), \"restoration\" by a prior over codes (Marimont and Tarroni 2021). \"intensity, mni-4mm\": the prepared "
+    "image itself, which has lost the same resolution.",
     "Intensity: plain intensity in the region, smoothed by a Gaussian of 0.6 voxels. Equalised: histogram-equalised "
     "intensity without smoothing (Meissen et al. 2021).",
 )
@@ -51,7 +55,7 @@ def case_rows(results: Sequence[CaseScores]) -> list[dict[str, object]]:
             "between_raters_dice": result.between_raters_dice, "second_rater_ap": result.second_rater_ap,
             "seconds": result.seconds,
         }
-        for method in METHODS if result.methods else ("",):
+        for method in result.methods or ("",):
             row = {**common, "method": method}
             if method:
                 for key, value in asdict(result.methods[method]).items():
@@ -70,10 +74,15 @@ def means(results: Sequence[CaseScores], left_out: Sequence[str] = ()) -> dict[s
     """
     chosen = [r for r in results if r.methods and r.case.kind == "lesions" and r.case.name not in left_out]
     table: dict[str, object] = {"cases": [r.case.name for r in chosen]}
-    for method in METHODS:
+    for method in methods_of(chosen):
         table[method] = {figure: list(mean_with_interval(np.array([getattr(r.methods[method], figure)
                                                                    for r in chosen]))) for figure in AVERAGED}
     return table
+
+
+def methods_of(results: Sequence[CaseScores]) -> list[str]:
+    """METHODS, then whatever else was scored, in the order of the first case that has it."""
+    return list(dict.fromkeys([*METHODS, *(method for r in results for method in r.methods)]))
 
 
 def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
@@ -107,6 +116,8 @@ def anomaly_markdown(results: Sequence[CaseScores], left_out: Sequence[str], not
         average = means(results, left_out)
         parts += ["## Ranking of voxels\n", _ranking_table(lesions, average, left_out), *_experts(lesions),
                   "## At the threshold\n", _threshold_table(lesions, average, left_out)]
+        if len(methods_of(lesions)) > len(METHODS):
+            parts += ["## Image autoencoders beside them\n", autoencoder_table(lesions, left_out)]
     if healthy:
         parts += ["## Healthy cases\n", _healthy_table(healthy)]
     for title, chosen in (("Without truth, looked at only", [r for r in results if not r.methods and not r.failure]),
@@ -162,6 +173,21 @@ def _threshold_table(results: Sequence[CaseScores], average: Mapping, left_out: 
                  *(_mean(average, m, "lesion_f1") for m in pair), *(_mean(average, m, "sensitivity") for m in pair),
                  *(f"{average[m]['false_positive_ml'][0]:.1f}" for m in pair),
                  percent(average[OURS]["false_positive_fraction"][0]), "", "", ""])
+    return markdown_table(header, rows)
+
+
+def autoencoder_table(results: Sequence[CaseScores], left_out: Sequence[str]) -> str:
+    """Every method, the best ranking first: AP per case, mean figures, and how much higher ours ranks.
+
+    results: cases with lesions.
+    """
+    average = means(results, left_out)
+    header = ["method", *(f"AP {_name(r, left_out)}" for r in results), f"**mean AP of {len(average['cases'])}**",
+              "mean best Dice (upper bound)", "mean Dice at matched volume", "mean lesion F1", "mean gain of ours"]
+    ranked = sorted(methods_of(results), key=lambda method: -np.nan_to_num(average[method]["ap"][0]))
+    rows = [[method, *(figure(r.methods[method].ap) for r in results), _mean(average, method, "ap"),
+             *(figure(average[method][name][0]) for name in ("best_dice", "dice", "lesion_f1")),
+             _mean(average, method, "ap_gain")] for method in ranked]
     return markdown_table(header, rows)
 
 

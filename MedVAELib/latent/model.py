@@ -139,17 +139,20 @@ class LatentModel(PlacedModel):
     # ---- scans ----
 
     def prepare(
-        self, scan: Scan, progress: Progress = no_progress, cancel: CancelToken | None = None
-    ) -> Prepared:
-        """A scan as the model takes it, by the preparation it was trained with, and the way back. Raises InputError
-        for a scan that cannot be brought into that form."""
+        self, scan: Scan, progress: Progress = no_progress, cancel: CancelToken | None = None,
+        brain: sitk.Image | None = None,
+    ) -> Prepared:  # fmt: skip
+        """A scan as the model takes it, by the preparation it was trained with, and the way back.
+
+        brain: a mask on the scan's grid, for preparations that need one. Raises InputError for a scan that cannot be
+        brought into that form."""
         if self.preparation == PLAIN:
             image = self.form.apply(scan.image, scan.name)
             return Prepared(image[None], lambda array: self.form.restored(array, scan.image))
         if self.preparation == "mni-4mm":
             from ..preprocessing.published import prepare_published
 
-            made = prepare_published(scan, progress=progress, cancel=cancel)
+            made = prepare_published(scan, brain, progress, cancel)
             return Prepared(np.asarray(made.image, np.float32)[None], made.to_scan)
         raise InputError(f"{scan.name} is a whole scan, and the bundle {self.bundle.name} works on {self.preparation}: "
                          f"make them with 'medvae prepare --preparation {self.preparation}'.")
