@@ -10,10 +10,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 from pathlib import Path
 from typing import Any
 
+from MedVAELib.latent.config import ImageData
 from MedVAELib.latent.train import train_from_config
+from MedVAELib.resources import resource_dir
+from MedVAELib.training.config import read_settings, source_path
+from MedVAELib.training.image_sets import ImageSet, read_images
 
 HERE = Path(__file__).parent
 WORK = Path("runs/family")
@@ -21,6 +26,12 @@ WORK = Path("runs/family")
 
 def names() -> list[str]:
     return sorted(file.stem.removeprefix("family_") for file in HERE.glob("family_*.py"))
+
+
+def preset(name: str, **trainer: object) -> dict[str, Any]:
+    """A config that MedVAE ships, with some of the trainer's settings changed: shorter runs for one shared core."""
+    settings = read_settings(resource_dir() / "configs" / f"{name}.yaml")
+    return settings | {"trainer": settings["trainer"] | trainer}
 
 
 def trained(name: str, config: dict[str, Any], work: Path) -> Path:
@@ -35,6 +46,24 @@ def trained(name: str, config: dict[str, Any], work: Path) -> Path:
     work.mkdir(parents=True, exist_ok=True)
     file.write_text(text, encoding="utf-8")
     return train_from_config(file, output, same and (output / "checkpoint.pt").exists(), progress=_tell(name))
+
+
+def images_of(config: dict[str, Any]) -> ImageSet:
+    """The images of a config, in the parts in which its training has them."""
+    data = ImageData(**config["data"])
+    return read_images(source_path(data.source), data.pattern, config["model"]["shape"], data.labels, data.patient,
+                       data.fit, data.scaling, data.validation, data.test, data.seed, data.limit)  # fmt: skip
+
+
+def training_note(run: Path) -> str:
+    """Steps, time and the end of the validation curve of a training, in a sentence."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    last, curve = lines[-1], [line["validation"] for line in lines if "validation" in line]
+    watched = "mse" if "mse" in curve[-1] else "loss"
+    before = curve[max(0, len(curve) * 3 // 4 - 1)][watched]
+    moved = abs(curve[-1][watched] / before - 1)
+    return (f"{last['step']} steps in {last['seconds'] / 60:.0f} min on one core shared with other work; validation "
+            f"{watched} {curve[-1][watched]:.5f}, {moved:.1%} from what it was after three quarters of that.")
 
 
 def _tell(name: str):

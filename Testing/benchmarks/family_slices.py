@@ -1,0 +1,126 @@
+"""A generator of axial FLAIR slices: samples beside slices of the data, Fréchet distances, and whether it remembers.
+
+The slices are of synthetic healthy FLAIR made from label maps of real heads, in MNI space at 2 mm. Half of the scans of
+the training heads are left out of the training: against them it shows whether samples copy the others.
+"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from MedVAELib.evaluation.generative import (
+    GenerativeScores,
+    Reference,
+    evaluate_model,
+    nearest_images,
+    nearest_neighbours,
+    reference,
+)
+from MedVAELib.evaluation.generative_tables import definitions, generative_table
+from MedVAELib.latent.model import load_latent_model
+from MedVAELib.reporting.latent_pictures import write_strips
+from MedVAELib.training.config import data_path
+from MedVAELib.training.image_sets import ImageSet, read_images
+from MedVAELib.training.synthesis.cohort_files import CohortRequest, write_cohort
+from Testing.benchmarks.family import HERE, preset, trained, training_note
+
+SCANS, SIDE = 160, 96
+LEVELS = range(26, 58, 4)
+"""Axial planes of a volume of 80×96×80 voxels of 2 mm: from below the ventricles to above them."""
+NAME = "slices-introvae-64"
+UNSEEN = "unseen"
+_SHOWN = 10
+
+
+def main(work: Path) -> None:
+    table = write_slices(work / "slices-cohort", work / "slices")
+    bundle = trained(NAME, config(table), work)
+    shape = (SIDE, SIDE)
+    seen, unseen = read_images(table, shape=shape), read_images(table.with_name(f"{UNSEEN}.csv"), shape=shape)
+    train = seen.part("train").images
+    model = load_latent_model(bundle)
+    against = reference(train, unseen.images)
+    scores, made = evaluate_model("IntroVAE-64", model, against)
+    heads = reference(train, seen.part("test").images)
+    others, _ = evaluate_model("IntroVAE-64", model, heads)
+    write_strips({"slices of\nthe data": unseen.images[:: max(1, len(unseen) // _SHOWN)][:_SHOWN],
+                  "samples": made.samples[:_SHOWN],
+                  "training slice\nnearest to each": nearest_images(made.samples[:_SHOWN], train)},
+                 HERE / "slices.png")  # fmt: skip
+    copied = copies_of_a_copier(train, unseen.images)
+    (HERE / "slices.md").write_text(page(scores, others, against, heads, copied, seen, work), encoding="utf-8")
+
+
+def config(table: Path) -> dict:
+    settings = preset(NAME, steps=900, patience=0)
+    settings["data"] = settings["data"] | {"source": str(table.resolve()), "preparation": "plain", "scaling": "byte"}
+    settings["model"] = settings["model"] | {"shape": [SIDE, SIDE], "warmup": 200}
+    return settings
+
+
+def write_slices(cohort: Path, output: Path) -> Path:
+    """The slices as 8-bit PNG with images.csv (what trains, validates and tests, by head) and unseen.csv."""
+    tables = {name: output / f"{name}.csv" for name in ("images", UNSEEN)}
+    if all(table.exists() for table in tables.values()):
+        return tables["images"]
+    source = data_path("brain")
+    listed = write_cohort(CohortRequest("flair-healthy", SCANS, 7, 2.0), source / "label_maps",
+                          source / "lesion_masks", cohort)  # fmt: skip
+    volumes, rows = read_images(listed), {name: [] for name in tables}
+    output.mkdir(parents=True, exist_ok=True)
+    for index, volume in enumerate(volumes.images):
+        kept = volumes.splits[index] != "train" or index % 2 == 0
+        for level in LEVELS:
+            name = f"{volumes.cases[index]}_{level}.png"
+            sitk.WriteImage(sitk.GetImageFromArray(_picture(volume[0, level])), str(output / name))
+            rows["images" if kept else UNSEEN].append((name, name[:-4], volumes.patients[index], volumes.splits[index]))
+    for name, table in tables.items():
+        with table.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([("file", "case", "patient", "split"), *rows[name]])
+    return tables["images"]
+
+
+def _picture(plane_yx: NDArray) -> NDArray[np.uint8]:
+    """Square, anterior up, 0…255."""
+    grow = [(SIDE - side) // 2 for side in plane_yx.shape]
+    square = np.pad(plane_yx, [(low, SIDE - side - low) for low, side in zip(grow, plane_yx.shape, strict=True)])
+    return (square[::-1] * 255).round().astype(np.uint8)
+
+
+def copies_of_a_copier(train: NDArray, unseen: NDArray) -> float:
+    """What the check says of a generator that gives back training slices with a little noise."""
+    random = np.random.default_rng(0)
+    copied = train[random.choice(len(train), 100)] + random.normal(0, 0.03, (100, *train.shape[1:])).astype(np.float32)
+    to_train, to_unseen, _ = nearest_neighbours(copied, train, unseen)
+    return float((to_train < to_unseen).mean())
+
+
+def page(scores: GenerativeScores, others: GenerativeScores, against: Reference, heads: Reference, copier: float,
+         seen: ImageSet, work: Path) -> str:  # fmt: skip
+    share, chance = scores.nearer[0], against.chance
+    verdict = "does not copy" if scores.nearer[1] <= chance + 0.1 else "copies some of"
+    parts = {name: len(set(seen.part(name).patients)) for name in ("train", "test")}
+    return "\n".join([
+        "# A generator of axial slices\n",
+        "`python -m Testing.benchmarks.family slices`. Soft-IntroVAE with 64 latents on axial slices of 96×96 pixels "
+        f"of 2 mm: synthetic healthy FLAIR of MedVAE, made from label maps of {parts['train']} real heads; "
+        f"{len(against.train)} slices train. Held back: {len(against.held_back)} slices of other scans of these heads, "
+        f"and {len(heads.held_back)} of {parts['test']} heads that no training saw.\n",
+        "Against other scans of the training heads:\n", generative_table([scores]),
+        "Against heads that no training saw:\n", generative_table([others]),
+        f"FID of as many training slices from these: {against.floor:.2f} and {heads.floor:.2f}.\n",
+        "## Is it remembered?\n",
+        f"Of {len(against.held_back)} samples {share:.0%} have a training slice as their nearest of all slices, where "
+        f"{chance:.0%} would be expected of a generator that copies nothing; one that gives training slices back with "
+        f"a little noise gets {copier:.0%}. It {verdict} its training slices. Median distance from the nearest training "
+        f"slice: samples {scores.nearest:.3f}, unseen slices {scores.nearest_real:.3f} (root mean square, range 1); "
+        "samples are smoother, and smooth images are nearer to everything.\n",
+        "![Slices of the data, samples, and the training slice nearest to each sample](slices.png)\n",
+        f"Trained {training_note(work / NAME)}\n", "## Definitions\n",
+        *(f"- {line}" for line in definitions(against)), "",
+    ])  # fmt: skip
