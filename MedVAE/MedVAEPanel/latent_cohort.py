@@ -184,7 +184,14 @@ class CohortSection:
         clicked, self._clicked, cohort = self._clicked, None, self.cohort
         if self._view is not None:
             self._view.RemovePlotSelections()  # else what was clicked before is told of again
-        row = cohort.row_of(*clicked) if cohort is not None and clicked is not None else None
+        if cohort is None or clicked is None:
+            return
+        row, explorer = cohort.row_of(*clicked), self.tab.explorer
+        if row is None and cohort.is_mark(clicked[0], latent_plot.SCAN):
+            return explorer.reset()
+        if row is None and cohort.is_mark(clicked[0], latent_plot.SHOWN):  # it may cover a point
+            away = self._plane.points - self._plane.place(explorer.latents)
+            row = int((away**2).sum(1).argmin())
         if row is not None:
             self.show_case(row)
 

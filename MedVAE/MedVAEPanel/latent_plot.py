@@ -88,6 +88,10 @@ class Cohort:
         """SHA-256 of the model that the latents belong to."""
         return self.table.GetAttribute("MedVAE.BundleSHA256") or ""
 
+    def is_mark(self, series_id: str, name: str) -> bool:
+        mark = self.result.node(f"{SERIES} {name}")
+        return mark is not None and mark.GetID() == series_id
+
     def row_of(self, series_id: str, point: int) -> int | None:
         """Which case a point of a series is; None for a mark or a series of another chart."""
         series = slicer.mrmlScene.GetNodeByID(series_id)

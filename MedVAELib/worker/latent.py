@@ -37,18 +37,15 @@ def latent_model(job: Job) -> Mapping[str, Any]:
 
     "refusal" says why no volume can be encoded with it, "" if one can.
     """
-    import numpy as np
-
     from ..bundle import load_bundle
+    from ..latent.importance import order_of_latents
     from ..latent.statistics import LatentStatistics
 
     bundle = load_bundle(field(job.request, "bundle", str))
     require_latents(bundle)
     found = LatentStatistics.of_plain(bundle.metadata["medvae"]["latents"], f"The bundle {bundle.name}")
-    carried = np.asarray(found.all.std**2 if found.kl is None else found.kl, np.float64)
-    orders = {"kl": np.argsort(-carried, kind="stable").tolist()}
-    if len(found.labels) > 1:
-        orders["separation"] = np.argsort(-_separation(found), kind="stable").tolist()
+    measures = ("kl", "separation") if len(found.labels) > 1 else ("kl",)
+    orders = {by: order_of_latents(found, by).tolist() for by in measures}
     grid, shape = bundle.metadata["medvae"]["grid"], _shape(bundle)
     return {
         "name": bundle.name, "model": bundle.model, "sha256": bundle.sha256, "shape": list(shape),
@@ -151,24 +148,9 @@ def require_latents(bundle: Bundle) -> None:
 
 def placed(model: LatentModel, image: PreparedImage | None, array: NDArray[np.float32]) -> sitk.Image:
     """An array (*shape) on the grid of the scan, or without one on the model's own."""
-    if image is not None:
-        return image.prepared.to_scan(array)
-    import SimpleITK as sitk
+    from ..latent.placing import own_image
 
-    made = sitk.GetImageFromArray(array)
-    made.CopyInformation(own_grid(model))
-    return made
-
-
-def own_grid(model: LatentModel) -> sitk.Image:
-    """Where the model's volumes lie without a scan: in MNI space if it was trained there, else around the origin."""
-    from ..preprocessing.geometry import ras_grid
-    from ..preprocessing.mni import mni_grid
-    from ..preprocessing.published import NAME, SPACING_MM
-
-    if model.preparation == NAME:
-        return mni_grid(SPACING_MM)
-    return ras_grid((0.0, 0.0, 0.0), model.shape, model.spacing_mm or (1.0, 1.0, 1.0))
+    return own_image(model, array) if image is None else image.prepared.to_scan(array)
 
 
 def ijk_to_ras(image: sitk.Image) -> list[list[float]]:
@@ -251,19 +233,6 @@ def _refusal(name: str, shape: tuple[int, ...]) -> str:
 
 def _shape(bundle: Bundle) -> tuple[int, ...]:
     return tuple(int(side) for side in bundle.metadata["medvae"]["grid"]["shape"])
-
-
-def _separation(found: Any) -> NDArray[np.float64]:
-    """Per latent: share of its variance that lies between the labels, from their moments alone."""
-    import numpy as np
-
-    parts = list(found.labels.values())
-    counts = np.array([part.count for part in parts], np.float64)[:, None]
-    means, stds = (np.stack([getattr(part, name) for part in parts]).astype(np.float64) for name in ("mean", "std"))
-    middle = (counts * means).sum(0) / counts.sum()
-    between, within = (counts * (means - middle) ** 2).sum(0), (counts * stds**2).sum(0)
-    total = between + within
-    return np.divide(between, total, out=np.zeros_like(total), where=total > 1e-12)
 
 
 def _values(image: sitk.Image) -> NDArray[np.float32]:

@@ -34,7 +34,7 @@ def make_resources(folder: Path) -> Path:
 
 def lively_bundle(folder: Path, **settings: object) -> Bundle:
     made = image_bundle(folder, shape=SHAPE, fit="stretch", scaling="percentile", latent=LATENTS,
-                        labels=("healthy", "MS"), **settings)  # fmt: skip
+                        labels=("healthy", "MS"), spacing_mm=(10.0, 8.0, 10.0), **settings)  # fmt: skip
     metadata = {key: value for key, value in made.metadata.items() if not key.endswith("_version")}
     latents = metadata["medvae"]["latents"]
     rows = np.arange(LATENTS)
@@ -55,10 +55,11 @@ def write_cohort(folder: Path, count: int = 6) -> Path:
         lesion = (20.0, 10.0, 5.0) if index % 2 else None
         image = synthetic_head((40, 48, 24), (4.0, 4.0, 7.0), lesion_ras_mm=lesion, seed=index)
         sitk.WriteImage(image, str(folder / f"scan{index}_flair.nii.gz"))
-        rows.append((f"case{index}", f"scan{index}_flair.nii.gz", "MS" if index % 2 else "healthy", 8000 + 100 * index))
+        name = f"case{index}"
+        rows.append((name, name, f"scan{index}_flair.nii.gz", "MS" if index % 2 else "healthy", 8000 + 100 * index))
     (folder / "damaged_flair.nii.gz").write_bytes(b"no image")
-    rows.append(("broken", "damaged_flair.nii.gz", "MS", 0))
-    return _written(folder / "cohort.csv", ("case", "file", "label", "repetition time"), rows)
+    rows.append(("broken", "broken", "damaged_flair.nii.gz", "MS", 0))
+    return _written(folder / "cohort.csv", ("case", "patient", "file", "label", "repetition time"), rows)
 
 
 def write_table(file: Path, bundle: str | Path, count: int = 40) -> Path:
