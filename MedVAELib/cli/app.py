@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -53,16 +54,28 @@ def medvae(
     """
 
 
-@app.command("evaluate", add_help_option=False,
-             context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def evaluate(context: typer.Context) -> int:
-    """Score a folder of cases with expert masks, the simple baseline beside every figure.
+LATER = {
+    "evaluate": "Score a folder of cases with expert masks, the simple baseline beside every figure; score models of "
+                "images.\n\nExample:  medvae evaluate anomaly CASES_DIR --output DIR",
+    "latent": "Look into the latent space of an image autoencoder: encode, classify, embed, traverse, interpolate, "
+              "arithmetic, edit, compare.\n\nExample:  medvae latent encode images.csv --bundle DIR --output latents",
+    "generate": "Draw new images from an image autoencoder.\n\n"
+                "Example:  medvae generate --bundle DIR --count 20 --output generated",
+}  # fmt: skip
+"""Commands, each the `app` of its module, that need scikit-learn or matplotlib: imported only when asked for."""
 
-    Example:  medvae evaluate anomaly CASES_DIR --output DIR
-    """
-    from .evaluate import app as evaluate_app  # scikit-learn, matplotlib: only when asked for
 
-    return evaluate_app(args=context.args or ["--help"], prog_name="medvae evaluate", standalone_mode=False)
+def _add_later(name: str, text: str) -> None:
+    def command(context: typer.Context) -> int:
+        later = import_module(f".{name}", __package__).app
+        return later(args=context.args or ["--help"], prog_name=f"medvae {name}", standalone_mode=False)
+
+    app.command(name, help=text, add_help_option=False,
+                context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(command)  # fmt: skip
+
+
+for _name, _text in LATER.items():
+    _add_later(_name, _text)
 
 
 def run(arguments: Sequence[str]) -> int:

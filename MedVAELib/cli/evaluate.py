@@ -12,7 +12,7 @@ import typer
 from ..bundle import DEFAULT_ANOMALY_BUNDLE
 from ..outputs import atomic_output
 from ..progress import CancelToken, Progress
-from . import evaluate_skull
+from . import evaluate_skull, latent_compare
 from .detect import ModalityChoice
 from .evaluation_output import BundleOption, OutputOption, evaluation_task, finish, write_provenance
 from .listeners import progress_listener
@@ -28,6 +28,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
                   context_settings={"help_option_names": ["-h", "--help"]})
 app.command("skull")(evaluate_skull.skull)
 app.command("hc18")(evaluate_skull.hc18)
+app.command("generative")(latent_compare.generative)
 
 CasesArgument = Annotated[Path, typer.Argument(
     metavar="CASES_DIR", show_default=False,
