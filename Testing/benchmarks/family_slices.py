@@ -117,9 +117,9 @@ def page(scores: GenerativeScores, others: GenerativeScores, against: Reference,
         "## Is it remembered?\n",
         f"Of {len(against.held_back)} samples {share:.0%} have a training slice as their nearest of all slices, where "
         f"{chance:.0%} would be expected of a generator that copies nothing; one that gives training slices back with "
-        f"a little noise gets {copier:.0%}. It {verdict} its training slices. Median distance from the nearest training "
-        f"slice: samples {scores.nearest:.3f}, unseen slices {scores.nearest_real:.3f} (root mean square, range 1); "
-        "samples are smoother, and smooth images are nearer to everything.\n",
+        f"a little noise gets {copier:.0%}. It {verdict} its training slices. Median distance from the nearest "
+        f"training slice: samples {scores.nearest:.3f}, unseen slices {scores.nearest_real:.3f} (root mean square, "
+        "range 1); samples are smoother, and smooth images are nearer to everything.\n",
         "![Slices of the data, samples, and the training slice nearest to each sample](slices.png)\n",
         f"Trained {training_note(work / NAME)}\n", "## Definitions\n",
         *(f"- {line}" for line in definitions(against)), "",
