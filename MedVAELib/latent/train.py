@@ -129,9 +129,9 @@ def _keep_split(images: ImageSet, path: Path, resume: bool) -> None:
     """Writes which image is in which part. Raises InputError where a resumed run had other images or parts."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["file", "case", "patient", "label", "split"])
+    table.writerow(["file", "case", "patient", "label", "split", *images.tags])
     table.writerows(zip((str(Path(file).absolute()) for file in images.files), images.cases, images.patients,
-                        images.labels, images.splits, strict=True))  # fmt: skip
+                        images.labels, images.splits, *images.tags.values(), strict=True))  # fmt: skip
     if resume and path.exists() and path.read_text(encoding="utf-8") != text.getvalue():
         raise InputError(f"{path} lists other images or parts than the config gives now: a run resumes with the images "
                          "it started with; start anew without --resume.")  # fmt: skip

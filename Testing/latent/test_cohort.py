@@ -1,0 +1,78 @@
+"""A set of images as a table of latents, and files as latents with their way back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MedVAELib.errors import InputError
+from MedVAELib.latent.cohort import encode_images, images_for
+from MedVAELib.latent.model import load_latent_model
+from MedVAELib.latent.placing import encode_file, own_image, series
+from MedVAELib.latent.train import _keep_split
+from MedVAELib.training.image_sets import read_images
+from Testing.latent.bundles import image_bundle
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Six pictures of 16×16 with a table that names a tag, and a volume on a slanted grid."""
+    folder = tmp_path_factory.mktemp("images")
+    random, lines = np.random.default_rng(0), ["file,patient,label,split,field_t,site"]
+    for i in range(6):
+        sitk.WriteImage(sitk.GetImageFromArray(random.random((16, 16), np.float32)), str(folder / f"{i}.nii.gz"))
+        lines.append(f"{i}.nii.gz,p{i // 2},{'ab'[i % 2]},{'train' if i < 4 else 'test'},{1.5 * (1 + i % 2)},s{i % 3}")
+    (folder / "images.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return load_latent_model(image_bundle(folder / "tiny"), "cpu")
+
+
+def test_all_that_is_known_of_an_image_goes_into_the_table(folder, model):
+    images = images_for(model, folder / "images.csv")
+    table = encode_images(model, images)
+    assert list(table.patients) == ["p0", "p0", "p1", "p1", "p2", "p2"] and list(table.labels) == list("ababab")
+    assert table.tags["field_t"].tolist() == [1.5, 3.0] * 3 and list(table.tags["site"]) == ["s0", "s1", "s2"] * 2
+    np.testing.assert_allclose(table.kl, model.kl_per_latent(images.images), atol=1e-5)
+
+
+def test_the_split_of_a_training_keeps_the_tags(folder, tmp_path):
+    images = read_images(folder / "images.csv", shape=(16, 16))
+    _keep_split(images, tmp_path / "split.csv", resume=False)
+    back = read_images(tmp_path / "split.csv", shape=(16, 16))
+    assert back.tags == images.tags and back.splits == images.splits and np.array_equal(back.images, images.images)
+
+
+def test_a_picture_and_its_way_back(folder, model):
+    given = encode_file(model, folder / "3.nii.gz")
+    assert given.image.shape == (1, 16, 16) and given.mean.shape == (3,)
+    back = given.to_scan(given.image[0])
+    np.testing.assert_allclose(sitk.GetArrayFromImage(back), given.image[0], atol=1e-6)
+    (folder / "broken.png").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="broken.png"):
+        encode_file(model, folder / "broken.png")
+
+
+def test_a_prepared_volume_is_not_prepared_again(tmp_path):
+    """It has the model's voxels, so it is taken as it is, small as it may be for a scan."""
+    model = load_latent_model(image_bundle(tmp_path / "tiny", shape=(12, 16, 12), spacing_mm=(4.0, 4.0, 4.0),
+                                           preparation="mni-4mm"), "cpu")  # fmt: skip
+    values = np.random.default_rng(0).random((12, 16, 12), np.float32)
+    image = sitk.GetImageFromArray(values)
+    image.SetSpacing((4, 4, 4))
+    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(tmp_path / "prepared.nii.gz"))
+    assert np.array_equal(encode_file(model, tmp_path / "prepared.nii.gz").image[0], values)
+
+
+def test_decoded_volumes_have_a_place(tmp_path):
+    model = load_latent_model(image_bundle(tmp_path / "tiny", shape=(12, 16, 12), spacing_mm=(4.0, 3.0, 2.0)), "cpu")
+    volumes = model.sample(3)
+    image = own_image(model, volumes[0, 0])
+    assert image.GetSpacing() == (2, 3, 4) and np.array_equal(sitk.GetArrayFromImage(image), volumes[0, 0])
+    joined = series(model, volumes)
+    assert joined.GetSize() == (12, 16, 12, 3) and joined.GetOrigin()[:3] == image.GetOrigin()
