@@ -62,4 +62,4 @@ def model_metadata(
 
 def model_card(metadata: dict[str, object]) -> str:
     """The README.md of a detector's bundle, in Markdown."""
-    return card("healthy-anatomy", metadata, LIMITS)
+    return card(metadata, LIMITS)

@@ -54,7 +54,7 @@ def images_card(config: ImagesRun, metadata: dict[str, object]) -> str:
     if latents["labels"]:
         lines += ["", "| label | training images |", "|---|---|"]
         lines += [f"| {label} | {part['count']} |" for label, part in latents["labels"].items()]
-    return card(config.bundle.name, metadata, LIMITS, lines)
+    return card(metadata, LIMITS, lines)
 
 
 def _table(measured: dict[str, float]) -> str:

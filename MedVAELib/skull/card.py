@@ -62,7 +62,7 @@ def skull_card(metadata: dict[str, object]) -> str:
         "on:", "", "| planes | " + " | ".join(f"{level:.0%}" for level in levels) + " |",
         "|---" * (1 + len(levels)) + "|", *rows,
     ]  # fmt: skip
-    return card("fetal-skull", metadata, SKULL_LIMITS, table)
+    return card(metadata, SKULL_LIMITS, table)
 
 
 OUTLINE_LIMITS = """\
@@ -100,4 +100,4 @@ def outline_metadata(config: OutlineRun, steps: int, seconds: float) -> dict[str
 
 def outline_card(metadata: dict[str, object]) -> str:
     """The README.md of an outline network's bundle, in Markdown."""
-    return card("head-outline", metadata, OUTLINE_LIMITS)
+    return card(metadata, OUTLINE_LIMITS)

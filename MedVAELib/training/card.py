@@ -12,7 +12,7 @@ from .config import RunConfig
 def common_metadata(config: RunConfig) -> dict[str, object]:
     """The entries that every task's bundle has alike."""
     return {
-        "version": config.bundle.version, "changelog": {config.bundle.version: "first release"},
+        "name": config.bundle.name, "version": config.bundle.version, "changelog": {config.bundle.version: "first release"},
         "required_packages_version": {}, "authors": "MedVAE contributors", "copyright": "Apache-2.0",
         "intended_use": "Research use only.",
     }  # fmt: skip
@@ -23,12 +23,12 @@ def training_record(config: RunConfig, steps: int, seconds: float) -> dict[str, 
     return {"steps": steps, "batch": config.trainer.batch, "hours": round(seconds / 3600, 2)}
 
 
-def card(name: str, metadata: dict[str, object], limits: str, middle: Sequence[str] = ()) -> str:
+def card(metadata: dict[str, object], limits: str, middle: Sequence[str] = ()) -> str:
     """The README.md of a bundle, in Markdown; middle: lines between the training data and what was measured."""
     medvae = metadata["medvae"]
     training = medvae["results"]["training"]
     lines = [
-        f"# {name} {metadata['version']}", "", str(metadata["description"]), "", "## Training", "",
+        f"# {metadata['name']} {metadata['version']}", "", str(metadata["description"]), "", "## Training", "",
         f"Model `{medvae['model']}`, {training['steps']} steps of {training['batch']}, {training['hours']} hours. "
         f"{training.get('note', '')}".strip(), "", "| data | source | licence | used for |", "|---|---|---|---|",
     ]  # fmt: skip
@@ -51,6 +51,7 @@ def attach_results(
     """
     bundle = load_bundle(bundle)
     metadata = {key: value for key, value in bundle.metadata.items() if not key.endswith("_version")}
+    metadata["name"] = bundle.name
     results = {**metadata["medvae"]["results"], **tables}
     results["training"] = {**results["training"], **({"note": note} if note else {})}
     metadata["medvae"] = {**metadata["medvae"], "results": results}

@@ -67,6 +67,7 @@ def test_from_config_to_a_calibrated_bundle(tmp_path, without_atlases, model):
     }
     line = json.loads((tmp_path / "out" / "log.jsonl").read_text().splitlines()[-1])["validation"]
     assert {f"{name} {count}" for name in ("dice", "surface", "hausdorff", "std") for count in (1, 2, 3)} == set(line)
+    assert (bundle.path / "README.md").read_text().startswith("# tiny 0.0.1\n")
     calibration = bundle.calibration
     assert calibration["temperature"] > 0 and set(calibration["coverage"]) == {"1", "2", "3"}
     assert "## Calibration" in (bundle.path / "README.md").read_text()
