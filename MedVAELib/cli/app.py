@@ -14,6 +14,7 @@ from .. import __version__
 from ..failures import Failure
 from .bundles import app as bundles_app
 from .detect import detect
+from .prepare import prepare
 from .skull import skull
 from .synthesise import app as synthesise_app
 from .train import train
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command("detect")(detect)
 app.command("skull")(skull)
 app.command("train")(train)
+app.command("prepare")(prepare)
 app.add_typer(bundles_app, name="bundles")
 app.add_typer(synthesise_app, name="synthesise")
 

@@ -114,8 +114,8 @@ def brain(
     """
     from ..evaluation.brain_mask import brain_markdown, evaluate_brains
     from ..evaluation.cases import find_cases
-    from ..evaluation.classical import template_brain_mask
     from ..evaluation.tables import to_csv, to_json
+    from ..preprocessing.template_brain import template_brain_mask
 
     cases = find_cases(cases_dir)
     settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE,

@@ -1,4 +1,4 @@
-"""The classical alternative: affine registration to a template, its brain mask carried over, a small VAE there."""
+"""The classical alternative: affine registration to a template, and a small VAE there."""
 
 from __future__ import annotations
 
@@ -8,47 +8,13 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..preprocessing.atlas import Atlas, load_atlas
-from ..preprocessing.registration import FULL, quick, register_affine
+from ..preprocessing.registration import FULL, register_affine
 
 # The usual template grid at 1 mm. A smaller one, close around the brain, was slower: the registration then needs
 # several times as many iterations.
 TEMPLATE_SIZE_XYZ = (182, 218, 182)
 TEMPLATE_FIRST_VOXEL_RAS_MM = (-90.5, -126.0, -72.0)
 VAE_SIZE_ZYX = (40, 48, 40)
-
-
-def template_brain_mask(scan: sitk.Image, atlas: Atlas | None = None) -> sitk.Image:
-    """The simple baseline of brain extraction: the atlas's brain mask on the scan's grid (uint8).
-
-    One affine registration at the 4 mm level, from the better of two starts (centres of mass, centres of the images).
-    Raises RuntimeError when the images cannot be registered.
-    """
-    atlas = atlas or load_atlas()
-    to_scan = register_to_atlas(scan, atlas.intensity)
-    brain = sitk.Resample(atlas.brain, scan, to_scan.GetInverse(), sitk.sitkLinear, 0.0)
-    return sitk.Cast(brain > 0.5, sitk.sitkUInt8)
-
-
-def register_to_atlas(scan: sitk.Image, fixed: sitk.Image) -> sitk.AffineTransform:
-    """Affine transform from atlas points to scan points (mm, LPS), quick recipe, best of two starts."""
-    scan = sitk.Cast(scan, sitk.sitkFloat32)
-    starts = (sitk.CenteredTransformInitializerFilter.MOMENTS, sitk.CenteredTransformInitializerFilter.GEOMETRY)
-    found = []
-    for start in starts:
-        initial = sitk.CenteredTransformInitializer(fixed, scan, sitk.AffineTransform(3), start)
-        transform = register_affine(fixed, scan, quick(fixed), initial)
-        found.append((_mutual_information(fixed, scan, transform), transform))
-    return max(found, key=lambda pair: pair[0])[1]
-
-
-def _mutual_information(fixed: sitk.Image, moving: sitk.Image, transform: sitk.Transform) -> float:
-    method = sitk.ImageRegistrationMethod()
-    method.SetMetricAsMattesMutualInformation(32)
-    method.SetInterpolator(sitk.sitkLinear)
-    method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(0.1)
-    method.SetInitialTransform(transform)
-    return -method.MetricEvaluate(fixed, moving)
 
 
 def classical_recipe(scan: sitk.Image, atlas: Atlas | None = None) -> dict[str, float]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import SimpleITK as sitk
 
-from MedVAELib.evaluation.classical import template_brain_mask
 from MedVAELib.evaluation.metrics import dice
 from MedVAELib.preprocessing.atlas import load_atlas
+from MedVAELib.preprocessing.template_brain import template_brain_mask
 
 
 def test_the_template_finds_the_brain_of_a_moved_head():

@@ -1,0 +1,247 @@
+"""Many scans prepared for models: a folder of images for each, and one table of all in the common format."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from .. import __version__
+from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle
+from ..errors import InputError, UsageError
+from ..failures import Failure
+from ..outputs import PROVENANCE_FILE, atomic_output, check_writable, plain
+from ..preprocessing.masked import MaskedScan, masked_scan
+from ..preprocessing.published import NAME as PUBLISHED
+from ..preprocessing.published import prepare_published
+from ..preprocessing.slices import PatchSettings, SliceSettings, patches_of, slices_of
+from ..progress import CancelToken, Progress, scaled
+from ..scan import Scan
+from .cases import refuse_double_names
+from .run import fingerprint
+from .summary import DONE, FAILED, NOT_RUN
+from .table import Line, read_table
+
+FindBrain = Callable[[Scan, Progress, CancelToken], sitk.Image | None]
+"""A brain mask on a scan's grid; None leaves it to `masked_scan`."""
+IMAGES_FILE = "images.csv"
+PREPARATIONS = (PUBLISHED, "slices", "patches")
+BRAINS = ("detector", "template")
+_NAMED = ("file", "scan", "case", "patient", "label", "split", "lesion", "brain")
+
+
+@dataclass(frozen=True)
+class PrepareCase:
+    """A scan to prepare. lesion, brain: masks on its grid, where they are known; tags: what else the table tells."""
+
+    name: str
+    scan: Path
+    patient: str
+    label: str = ""
+    split: str = ""
+    lesion: Path | None = None
+    brain: Path | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def resolved(self) -> PrepareCase:
+        """With absolute paths, for another machine."""
+        files = {name: getattr(self, name).resolve() for name in ("scan", "lesion", "brain") if getattr(self, name)}
+        return replace(self, **files)
+
+
+@dataclass(frozen=True)
+class PrepareRow:
+    """A line of the summary."""
+
+    case: str
+    scan: str
+    status: str = NOT_RUN
+    images: int | None = None
+    seconds: float | None = None
+    exit_code: int | None = None
+    message: str = ""
+
+    @classmethod
+    def not_run(cls, case: PrepareCase) -> PrepareRow:
+        return cls(case.name, str(case.scan))
+
+    @classmethod
+    def of_result(cls, case: PrepareCase, result: Sequence[object], seconds: float) -> PrepareRow:
+        return cls(case.name, str(case.scan), DONE, len(result), round(seconds, 2), 0)
+
+    @classmethod
+    def of_failure(cls, case: PrepareCase, failure: Failure, seconds: float) -> PrepareRow:
+        return cls(case.name, str(case.scan), FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
+                   message=failure.message)  # fmt: skip
+
+    @classmethod
+    def of_folder(cls, case: PrepareCase, folder: Path, provenance: Mapping[str, Any]) -> PrepareRow:
+        return cls.of_result(case, provenance["images"], float(provenance["request"].get("seconds", 0.0)))
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """How every scan is prepared. brain: where masks come from that the table does not name: the detector (bundle), or
+    the average head, registered; a stripped scan keeps what it shows."""
+
+    preparation: str
+    slices: SliceSettings = SliceSettings()
+    patches: PatchSettings = PatchSettings()
+    brain: str = "detector"
+    bundle: str = DEFAULT_ANOMALY_BUNDLE
+    device: str = "auto"
+
+    row = PrepareRow
+
+    def check(self) -> None:
+        if self.preparation not in PREPARATIONS:
+            raise UsageError(f"There is no preparation '{self.preparation}': use one of {', '.join(PREPARATIONS)}.")
+        if self.brain not in BRAINS:
+            raise UsageError(f"Brain masks come from one of {', '.join(BRAINS)}, not '{self.brain}'.")
+
+    def request(self, case: PrepareCase, bundle: Bundle) -> dict[str, Any]:
+        own = {"slices": asdict(self.slices), "patches": asdict(self.patches)}.get(self.preparation, {})
+        masks = {name: fingerprint(getattr(case, name)) for name in ("lesion", "brain") if getattr(case, name)}
+        return {"medvae_version": __version__, "preparation": self.preparation, **own, "masks": masks,
+                "brain": self.brain if self.brain != "detector" else bundle.sha256,
+                "scan": fingerprint(case.scan)}  # fmt: skip
+
+    def load(self, bundle: Bundle) -> FindBrain:
+        if self.brain == "template":
+            return lambda scan, progress, cancel: None
+        from ..anomaly.brain import detector_brain
+        from ..anomaly.detector import Detector
+
+        return partial(detector_brain, Detector.load(bundle, self.device))
+
+    def run(self, case: PrepareCase, directory: Path, bundle: Bundle, model: FindBrain | None, progress: Progress,
+            cancel: CancelToken) -> list[dict[str, object]]:  # fmt: skip
+        """Writes the images and a provenance with their list; returns the list."""
+        started = time.perf_counter()
+        check_writable(directory, [])
+        progress("read", 0.0, f"Reading {case.scan.name}")
+        scan = Scan.read(case.scan)
+        request = self.request(case, bundle)
+        if case.brain:
+            brain = _mask(case.brain, "brain")
+        else:
+            brain = (model or self.load(bundle))(scan, scaled(progress, 0.05, 0.6), cancel)
+        cancel.check()
+        with atomic_output(directory) as folder:
+            images = self._write(case, scan, brain, folder, scaled(progress, 0.6, 0.95), cancel)
+            files = [*(str(image["file"]) for image in images), PROVENANCE_FILE]
+            record = {"request": {**request, "seconds": round(time.perf_counter() - started, 2)}, "images": images,
+                      "files": files}  # fmt: skip
+            (folder / PROVENANCE_FILE).write_text(json.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
+        progress("done", 1.0, f"{len(images)} images")
+        return images
+
+    def _write(self, case: PrepareCase, scan: Scan, brain: sitk.Image | None, folder: Path, progress: Progress,
+               cancel: CancelToken) -> list[dict[str, object]]:  # fmt: skip
+        if self.preparation == PUBLISHED:
+            made = prepare_published(scan, brain, progress, cancel)
+            sitk.WriteImage(made.in_mni(), str(folder / "image.nii.gz"), True)
+            return [{"file": "image.nii.gz", "case": case.name, "label": case.label}]
+        masked = masked_scan(scan.image, brain, str(case.scan))
+        cancel.check()
+        if self.preparation == "slices":
+            return _write_slices(case, masked, self.slices, folder, cancel)
+        return _write_patches(case, masked, self.patches, folder, cancel)
+
+
+def _write_slices(
+    case: PrepareCase, masked: MaskedScan, settings: SliceSettings, folder: Path, cancel: CancelToken
+) -> list[dict[str, object]]:
+    images = []
+    pixel_mm = settings.pixel_mm or min(masked.image.GetSpacing())
+    for number, made in enumerate(slices_of(masked, settings)):
+        cancel.check()
+        name = f"slice_{number:03d}"
+        _write_picture(made.image, pixel_mm, folder / f"{name}.nii.gz")
+        images.append({"file": f"{name}.nii.gz", "case": f"{case.name}_{name}", "label": case.label,
+                       "position_mm": round(made.position_mm, 2)})  # fmt: skip
+    return images
+
+
+def _write_patches(
+    case: PrepareCase, masked: MaskedScan, settings: PatchSettings, folder: Path, cancel: CancelToken
+) -> list[dict[str, object]]:
+    lesion = _mask(case.lesion, "lesion") if case.lesion else None
+    if case.lesion is None and case.label == "healthy":
+        lesion = masked.brain * 0
+    images = []
+    for made in patches_of(masked, lesion, settings):
+        cancel.check()
+        name = "patch_z{:03d}_y{:03d}_x{:03d}".format(*made.place_zyx)
+        _write_picture(made.image, settings.pixel_mm, folder / f"{name}.nii.gz")
+        images.append({"file": f"{name}.nii.gz", "case": f"{case.name}_{name}", "label": made.label,
+                       "lesion_fraction": round(made.lesion_fraction, 4)})  # fmt: skip
+    return images
+
+
+def _write_picture(values: NDArray[np.float32], pixel_mm: float, path: Path) -> None:
+    image = sitk.GetImageFromArray(np.ascontiguousarray(values, np.float32))
+    image.SetSpacing((pixel_mm, pixel_mm))
+    sitk.WriteImage(image, str(path), True, 1)
+
+
+def _mask(path: Path, what: str) -> sitk.Image:
+    try:
+        return sitk.ReadImage(str(path), sitk.sitkFloat32)
+    except RuntimeError:
+        raise InputError(f"The {what} mask {path} cannot be read: give an image file.") from None
+
+
+# --- Tables ----------------------------------------------------------------------------------------------------------
+
+
+def read_prepare_cases(table: Path, lesions: Path | None = None) -> list[PrepareCase]:
+    """The cases of a CSV file with the column scan (or file) and, if wanted, case, patient, label, split, lesion and
+    brain; other columns are tags that go with the images. lesions: a second table with the columns case and file, as
+    `medvae synthesise cohort` writes. Raises InputError, naming file and line."""
+    masks = {line.case_name(): line.path(line.required("file"))
+             for line in read_table(lesions, ("case", "file"), (), "lesion")} if lesions else {}  # fmt: skip
+    cases = [_case(line, masks) for line in read_table(table, ("case",), _NAMED, "scan")]
+    refuse_double_names(cases, table)
+    return cases
+
+
+def _case(line: Line, masks: Mapping[str, Path]) -> PrepareCase:
+    name = line.case_name()
+    scan = line.value("scan") or line.required("file")
+    files = {kind: line.path(line.value(kind)) if line.value(kind) else None for kind in ("lesion", "brain")}
+    tags = {key: value.strip() for key, value in line.values.items() if key not in _NAMED and isinstance(value, str)}
+    return PrepareCase(name, line.path(scan), line.value("patient") or name, line.value("label"), line.value("split"),
+                       files["lesion"] or masks.get(name), files["brain"], tags)  # fmt: skip
+
+
+def write_images_table(cases: Sequence[PrepareCase], rows: Sequence[PrepareRow], output: Path) -> Path:
+    """`images.csv` of all that was prepared: file, case, patient, label, split, then the tags of scans and images."""
+    records = []
+    for case, row in zip(cases, rows, strict=True):
+        if row.status != DONE:
+            continue
+        made = json.loads((output / case.name / PROVENANCE_FILE).read_text(encoding="utf-8"))["images"]
+        for image in made:
+            own = {key: value for key, value in image.items() if key not in ("file", "case", "label")}
+            records.append({"file": f"{case.name}/{image['file']}", "case": image["case"], "patient": case.patient,
+                            "label": image["label"], "split": case.split, **case.tags, **own})  # fmt: skip
+    columns = list(dict.fromkeys(key for record in records for key in record))
+    path = output / IMAGES_FILE
+    temporary = path.with_name(f".partial-{IMAGES_FILE}")
+    with temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, columns or list(_NAMED[:1]), lineterminator="\n")
+        table.writeheader()
+        table.writerows([{key: "" if value is None else value for key, value in record.items()} for record in records])
+    os.replace(temporary, path)
+    return path

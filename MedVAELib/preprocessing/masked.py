@@ -1,0 +1,68 @@
+"""A scan ready to be cut or averaged: turned to the patient, air at 0, with a brain mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .geometry import rounded_geometry
+from .intensity import find_foreground
+from .template_brain import template_brain_mask
+from .turning import Turn
+
+_STRIPPED_ML = 2200.0  # the largest brains hold 1.9 litres with their CSF, a head more than three
+_MIN_BRAIN_ML = 250.0
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedScan:
+    """image: float32, air at 0 and nothing below; brain: uint8. Both on one grid whose axes run nearest to the
+    patient's left, back and head (LPS), so that all that follows is the same however a program stores the scan."""
+
+    image: sitk.Image
+    brain: sitk.Image
+
+    @property
+    def brain_zyx(self) -> NDArray[np.bool_]:
+        return sitk.GetArrayFromImage(self.brain) > 0
+
+
+def masked_scan(image: sitk.Image, brain: sitk.Image | None, name: str) -> MaskedScan:
+    """brain: a mask on the scan's grid; None: what a stripped scan shows, else the average head's, registered.
+
+    Raises InputError, naming the scan, for a mask of another grid, no brain in it, or a scan that cannot be registered.
+    """
+    turn = Turn.to_patient(image)
+    space = rounded_geometry(turn.image(sitk.Cast(image, sitk.sitkFloat32)))
+    values = sitk.GetArrayFromImage(space)
+    foreground = find_foreground(values)
+    values = np.where(foreground.support, values - np.float32(foreground.offset), 0).clip(0).astype(np.float32)
+    positive = _like(values, space)
+    voxel_ml = float(np.prod(space.GetSpacing())) / 1000
+    if brain is not None:
+        if brain.GetSize() != image.GetSize():
+            raise InputError(f"{name}: the brain mask has {brain.GetSize()} voxels, the scan {image.GetSize()}; give a "
+                             "mask on the scan's own grid.")  # fmt: skip
+        inside = sitk.GetArrayFromImage(turn.image(sitk.Cast(brain > 0, sitk.sitkUInt8)))
+    elif foreground.constant_background and foreground.support.sum() * voxel_ml < _STRIPPED_ML:
+        inside = foreground.support.astype(np.uint8)
+    else:
+        try:
+            inside = sitk.GetArrayFromImage(template_brain_mask(positive))
+        except RuntimeError:
+            raise InputError(f"{name} cannot be aligned with an average head: give a whole brain scan, or a brain "
+                             "mask.") from None  # fmt: skip
+    if inside.sum() * voxel_ml < _MIN_BRAIN_ML:
+        raise InputError(f"{name}: the brain mask holds only {inside.sum() * voxel_ml:.0f} ml; give a scan of a whole "
+                         "brain, and its mask where it has one.")  # fmt: skip
+    return MaskedScan(positive, _like(inside.astype(np.uint8), space))
+
+
+def _like(values_zyx: NDArray, image: sitk.Image) -> sitk.Image:
+    made = sitk.GetImageFromArray(values_zyx)
+    made.CopyInformation(image)
+    return made
