@@ -49,7 +49,7 @@ def evaluate_brains(cases: Sequence[Case], detect: Detect, template: Callable[[s
                     cancel: CancelToken | None = None) -> list[BrainScores]:
     """Scores every case that has a brain mask and a head around it; the others say why not in `skipped`.
 
-    template: called with the scan's image, returns a brain mask on its grid (e.g. `template_brain.template_brain_mask`).
+    template: called with the scan's image, returns a brain mask on its grid (as `template_brain_mask`).
     Raises Cancelled, and DeviceMemoryError.
     """
     cancel = cancel or CancelToken()

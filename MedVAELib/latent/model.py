@@ -25,7 +25,7 @@ from ..inference.ladder import PlacedModel
 from ..models import MODELS, build_model
 from ..models.autoencoder import ImageAutoencoder
 from ..preprocessing.image_form import ImageForm
-from ..progress import CancelToken, Progress, no_progress
+from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import Scan
 from .statistics import LatentStatistics
 
@@ -144,15 +144,18 @@ class LatentModel(PlacedModel):
     ) -> Prepared:  # fmt: skip
         """A scan as the model takes it, by the preparation it was trained with, and the way back.
 
-        brain: a mask on the scan's grid, for preparations that need one. Raises InputError for a scan that cannot be
-        brought into that form."""
+        brain: a mask on the scan's grid, for preparations that need one; by default the shipped detector's. Raises
+        InputError for a scan that cannot be brought into that form."""
         if self.preparation == PLAIN:
             image = self.form.apply(scan.image, scan.name)
             return Prepared(image[None], lambda array: self.form.restored(array, scan.image))
         if self.preparation == "mni-4mm":
+            from ..anomaly.brain import shipped_brain
             from ..preprocessing.published import prepare_published
 
-            made = prepare_published(scan, brain, progress, cancel)
+            if brain is None:
+                brain = shipped_brain(scan, str(self.device), scaled(progress, 0.0, 0.5), cancel)
+            made = prepare_published(scan, brain, scaled(progress, 0.5, 1.0), cancel)
             return Prepared(np.asarray(made.image, np.float32)[None], made.to_scan)
         raise InputError(f"{scan.name} is a whole scan, and the bundle {self.bundle.name} works on {self.preparation}: "
                          f"make them with 'medvae prepare --preparation {self.preparation}'.")
