@@ -67,6 +67,8 @@ def prepare(
     pixel: Annotated[float | None, typer.Option(
         metavar="MM", show_default=False, help="Edge of a pixel; by default the scan's own for slices, 1 mm for "
                                                "patches.")] = None,
+    every: Annotated[int, typer.Option(
+        min=1, help="Slices and patches: take every n-th slice; neighbours look alike.")] = 1,
     resume: Annotated[bool, typer.Option(
         "--resume", help="Do only what is missing, failed, or was made in another way.")] = False,
     scheduler: Annotated[str | None, typer.Option(
@@ -102,8 +104,8 @@ def prepare(
             PrepareCase(case.name, case.scan, case.name) for case in cases_of_paths(scans)]  # fmt: skip
         chosen: dict[str, Any] = {"size": size, "pixel_mm": pixel}
         try:
-            slices = SliceSettings(axis.value, first, last, **_given(chosen))
-            patches = PatchSettings(**_given({"side": size, "pixel_mm": pixel}))
+            slices = SliceSettings(axis.value, first, last, every=every, **_given(chosen))
+            patches = PatchSettings(every=every, **_given({"side": size, "pixel_mm": pixel}))
         except ValueError as error:
             raise UsageError(f"These settings do not go together: {error}.") from None
         settings = PrepareSettings(preparation.value, slices, patches, brain.value, device=device)

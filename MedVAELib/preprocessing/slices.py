@@ -26,38 +26,42 @@ HEALTHY, LESION = "healthy", "lesion"
 @dataclass(frozen=True)
 class SliceSettings:
     """axis: axial, coronal or sagittal. first, last: which part of the brain's extent along it, 0 its lower, hind or
-    left end and 1 the other. size: pixels of the square image. pixel_mm: their edge, 0 for the scan's own finest."""
+    left end and 1 the other. size: pixels of the square image. pixel_mm: their edge, 0 for the scan's own finest.
+    every: 2 takes every other slice of the range, and so on."""
 
     axis: str = "axial"
     first: float = 0.3
     last: float = 0.8
     size: int = 224
     pixel_mm: float = 0.0
+    every: int = 1
 
     def __post_init__(self) -> None:
         if self.axis not in AXES:
             raise ValueError(f"the axis is one of {', '.join(AXES)}, not {self.axis}")
         if not 0 <= self.first < self.last <= 1:
             raise ValueError("the range goes from a share of the brain to a larger one, between 0 and 1")
-        if not 8 <= self.size <= 1024 or self.pixel_mm < 0:
-            raise ValueError("the size lies between 8 and 1024 pixels, and their edge is not negative")
+        if not 8 <= self.size <= 1024 or self.pixel_mm < 0 or self.every < 1:
+            raise ValueError("the size lies between 8 and 1024 pixels, their edge is not negative, every is 1 or more")
 
 
 @dataclass(frozen=True)
 class PatchSettings:
     """side: pixels. pixel_mm: their edge. brain: the least share of a patch that is brain. lesion: from which share of
-    lesion a patch is called one; those with less, but some, get no label."""
+    lesion a patch is called one; those with less, but some, get no label. every: 2 takes every other slice, and so
+    on."""
 
     side: int = 28
     pixel_mm: float = 1.0
     brain: float = 0.5
     lesion: float = 0.05
+    every: int = 1
 
     def __post_init__(self) -> None:
         if not 4 <= self.side <= 512 or not self.pixel_mm > 0:
             raise ValueError("the side lies between 4 and 512 pixels, and their edge is positive")
-        if not (0 <= self.brain <= 1 and 0 < self.lesion <= 1):
-            raise ValueError("brain and lesion are shares")
+        if not (0 <= self.brain <= 1 and 0 < self.lesion <= 1) or self.every < 1:
+            raise ValueError("brain and lesion are shares, every is 1 or more")
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def slices_of(masked: MaskedScan, settings: SliceSettings) -> list[Slice]:
     middle = _middle_of(brain, axis)
     origin = grid.GetOrigin()[2 - axis] * (1 if axis == 0 else -1)  # LPS to RAS
     return [Slice(_square(volume[n], middle, settings.size), origin + n * grid.GetSpacing()[2 - axis])
-            for n in range(int(low), int(high) + 1)]  # fmt: skip
+            for n in range(int(low), int(high) + 1, settings.every)]  # fmt: skip
 
 
 def patches_of(masked: MaskedScan, lesion: sitk.Image | None, settings: PatchSettings) -> Iterator[Patch]:
@@ -102,7 +106,7 @@ def patches_of(masked: MaskedScan, lesion: sitk.Image | None, settings: PatchSet
     values, brain = _on_grid(masked, grid)
     sick = None if lesion is None else sitk.GetArrayFromImage(to_grid(sitk.Cast(lesion, sitk.sitkFloat32), grid))
     volume = model_image(values, brain, 1)
-    for z in range(volume.shape[0]):
+    for z in range(0, volume.shape[0], settings.every):
         for y in range(0, volume.shape[1] - side + 1, side):
             for x in range(0, volume.shape[2] - side + 1, side):
                 part = (z, slice(y, y + side), slice(x, x + side))

@@ -53,6 +53,8 @@ def test_a_range_takes_its_share():
     whole, part = (slices_of(masked, SliceSettings("axial", a, b, 64)) for a, b in ((0.0, 1.0), (0.5, 1.0)))
     assert len(whole) == 30 and abs(len(part) - len(whole) / 2) <= 1
     assert part[-1].position_mm == whole[-1].position_mm
+    third = slices_of(masked, SliceSettings("axial", 0.0, 1.0, 64, every=3))
+    assert [s.position_mm for s in third] == [s.position_mm for s in whole[::3]]
 
 
 def test_patches_cover_the_brain_once_and_know_their_lesion():
