@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from ..training.card import card, common_metadata, training_record
+from ..training.card import SOURCES, card, common_metadata, training_record
 from .config import HealthyAnatomyRun
 
 TRAINING_DATA = [
-    {
-        "name": "20 label maps of heads", "licence": "Apache-2.0", "used_for": "anatomy of the synthetic scans",
-        "source": "SynthSeg repository (Billot et al. 2023)",
-    },
-    {
-        "name": "362 acute stroke masks", "licence": "BSD-2-Clause", "source": "SOOP repository",
-        "used_for": "shapes of lesions pasted into the synthetic scans",
-    },
-    {
-        "name": "28 multiple sclerosis masks", "licence": "CC-BY-4.0", "source": "Lesjak et al. 2017, Ljubljana",
-        "used_for": "shapes of lesions pasted into the synthetic scans",
-    },
+    SOURCES["label-maps"], SOURCES["stroke-masks"], SOURCES["ms-masks"],
     {
         "name": "1 FLAIR scan, its lesions left out", "licence": "CC-BY-4.0", "source": "Lesjak et al. 2017, Ljubljana",
         "used_for": "calibration of the anomaly score",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..training.card import card, common_metadata, training_record
+from ..training.card import SOURCES, card, common_metadata, training_record
 from ..training.image_sets import ImageSet
 from .config import ImagesRun
 from .statistics import LatentStatistics
@@ -13,6 +13,10 @@ LIMITS = """\
   protocol or preparation. `medvae latent classify` checks that.
 - What it draws is no patient's image. Few training images may be remembered: compare samples with their nearest ones.
 - Research use only. Not a medical device."""
+SYNTHETIC = """\
+- Trained on synthetic images alone, made from label maps of real heads and masks of real lesions: figures on held-back
+  synthetic images say little about real scans.
+"""
 CONVENTION = {
     "unit": "0 to 1 as prepared", "byte": "divided by 255",
     "percentile": "each image clipped to 0 … its 99.5th percentile and divided by that",
@@ -39,8 +43,9 @@ def images_metadata(
                      "fit": data.fit, "preparation": data.preparation},
             "intensity": {"range": [0, 1], "scaling": images.scaling, "convention": CONVENTION[images.scaling]},
             "latents": statistics.plain(),
-            "training_data": [{"name": data.name or data.source, "source": data.citation or data.source,
-                               "licence": data.licence, "used_for": "weights"}],
+            "training_data": [SOURCES[name] for name in data.made_from] or [
+                {"name": data.name or data.source, "source": data.citation or data.source, "licence": data.licence,
+                 "used_for": "weights"}],
             "results": {"training": training_record(config, steps, seconds) | counts,
                         "Held-back images": _table(measured)},
         },
@@ -54,7 +59,7 @@ def images_card(config: ImagesRun, metadata: dict[str, object]) -> str:
     if latents["labels"]:
         lines += ["", "| label | training images |", "|---|---|"]
         lines += [f"| {label} | {part['count']} |" for label, part in latents["labels"].items()]
-    return card(metadata, LIMITS, lines)
+    return card(metadata, SYNTHETIC + LIMITS if config.data.made_from else LIMITS, lines)
 
 
 def _table(measured: dict[str, float]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ..preprocessing.image_form import FITS, SCALINGS
+from ..training.card import SOURCES
 from ..training.config import RunConfig
 
 
@@ -20,7 +21,8 @@ class ImageData:
     preparation: name of what made the files (see `medvae prepare`), "plain" for images as they are. validation, test:
     shares of the patients, for what the source does not split itself; seed: of that draw. limit: at most so many
     images, drawn by the seed, 0 for all. store: file to keep the images in as an array that is mapped into memory, for
-    sets larger than that; empty: in memory. name, licence, citation, modality: for the model card.
+    sets larger than that; empty: in memory. name, licence, citation, modality: for the model card; made_from: names of
+    `training.card.SOURCES` instead, of synthetic images.
     """
 
     source: str
@@ -38,6 +40,7 @@ class ImageData:
     name: str = ""
     licence: str = "not stated"
     citation: str = ""
+    made_from: list[str] = field(default_factory=list)
     modality: str = "other"
 
     def __post_init__(self) -> None:
@@ -47,6 +50,8 @@ class ImageData:
             raise ValueError("validation must be a share above 0, test one from 0, together below 1")
         if self.limit < 0:
             raise ValueError("limit must not be negative")
+        if unknown := set(self.made_from) - set(SOURCES):
+            raise ValueError(f"made_from must name {', '.join(SOURCES)}, not {', '.join(sorted(unknown))}")
         object.__setattr__(self, "labels", [str(label) for label in self.labels])
 
 

@@ -8,11 +8,28 @@ from pathlib import Path
 from ..bundle import Bundle, load_bundle, save_bundle
 from .config import RunConfig
 
+SOURCES: dict[str, dict[str, str]] = {
+    "label-maps": {
+        "name": "20 label maps of heads", "source": "SynthSeg repository (Billot et al. 2023)",
+        "licence": "Apache-2.0", "used_for": "anatomy of the synthetic scans",
+    },
+    "stroke-masks": {
+        "name": "362 acute stroke masks", "source": "SOOP repository", "licence": "BSD-2-Clause",
+        "used_for": "shapes of lesions pasted into the synthetic scans",
+    },
+    "ms-masks": {
+        "name": "28 multiple sclerosis masks", "source": "Lesjak et al. 2017, Ljubljana", "licence": "CC-BY-4.0",
+        "used_for": "shapes of lesions pasted into the synthetic scans",
+    },
+}  # fmt: skip
+"""What synthetic scans are made from, for the training data of a card."""
+
 
 def common_metadata(config: RunConfig) -> dict[str, object]:
     """The entries that every task's bundle has alike."""
     return {
-        "name": config.bundle.name, "version": config.bundle.version, "changelog": {config.bundle.version: "first release"},
+        "name": config.bundle.name, "version": config.bundle.version,
+        "changelog": {config.bundle.version: "first release"},
         "required_packages_version": {}, "authors": "MedVAE contributors", "copyright": "Apache-2.0",
         "intended_use": "Research use only.",
     }  # fmt: skip

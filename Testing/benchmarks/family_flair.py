@@ -32,7 +32,9 @@ from Testing.benchmarks.family import HERE, preset, trained, training_note
 COHORTS = Path("runs/cohorts")
 PLAIN = CohortRequest("flair-leuko", 560, 0)
 CONFOUNDED = CohortRequest("flair-leuko", 280, 2, confounded=True)
-MODELS = ("vae-8", "vae-512", "introvae-32", "introvae-256")
+SHIPPED = "vae-8"
+"""Its bundle comes with MedVAE as flair-latents: the config of that name says the same as vae-8 shortened as here."""
+MODELS = (SHIPPED, "vae-512", "introvae-32", "introvae-256")
 SHORTER: dict[str, object] = {"steps": 2400, "batch": 8, "validate_every": 100, "checkpoint_every": 100, "patience": 8,
                               "average": 0.98}  # fmt: skip
 SMALLER: dict[str, object] = {"fold": 4, "warmup": 200}
@@ -63,7 +65,7 @@ def main(work: Path) -> None:
 def configs() -> dict[str, dict[str, Any]]:
     made = {}
     for name in MODELS:
-        settings = preset(name, **SHORTER)
+        settings = preset("flair-latents" if name == SHIPPED else name, **SHORTER)
         made[name] = settings | {"model": settings["model"] | SMALLER}
     return made
 
