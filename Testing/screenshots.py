@@ -162,7 +162,8 @@ class Pictures:
         driver, ui = LatentTabDriver(self.panel), self.panel.widget.ui
         ui.setupSection.collapsed = True
         ui.tabWidget.currentIndex = self.panel.widget.tabs.index(driver.tab)
-        driver.tab.parameters.bundle = str(bundle)
+        driver.ui.cohortSection.collapsed = True
+        driver.tab.parameters.bundle = "" if bundle.parent == FOLDER.parent / "bundles" else str(bundle)
         for view in self.host.views.values():
             _resize(view, SMALL)
         driver.encode(load_sample() if file is None else slicer.util.loadVolume(str(file)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import qt
@@ -51,11 +52,12 @@ class ComboChoice:
         self.choose(chosen)
 
     def choose(self, value: str) -> None:
-        """Shows a value without telling anyone. One that is not offered is shown by its name."""
+        """Shows a value without telling anyone. One that is not offered is shown by its name, a folder by its last."""
         value = value or self.default
         if value not in self._values:
             self._values.append(value)
-            self.combo.addItem(value)
+            self.combo.addItem(Path(value).name or value)
+            self.combo.setItemData(len(self._values) - 1, value, qt.Qt.ToolTipRole)
             if self._final:
                 self._refusals[value] = _("{name} is not there any more: choose another.").format(name=value)
         index = self._values.index(value)

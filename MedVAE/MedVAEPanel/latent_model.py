@@ -84,8 +84,9 @@ class LatentModelInfo:
             return self.problem or (_("Looking at the model…") if self.bundle else "")
         reply = self.reply
         size = " × ".join(str(side) for side in reply["shape"][::-1])
-        steps = reply["spacing_mm"] or []
-        spacing = _(" of {mm} mm").format(mm=" × ".join(f"{step:g}" for step in dict.fromkeys(steps))) if steps else ""
+        steps = [f"{step:g}" for step in reversed(reply["spacing_mm"] or [])]
+        edges = steps[0] if len(set(steps)) == 1 else " × ".join(steps)
+        spacing = _(" of {mm} mm").format(mm=edges) if steps else ""
         parts = [_("{model}: {count} latents, {active} of them active").format(
             model=reply["model"], count=self.count, active=reply["active"]),
             _("images of {size} voxels{spacing}").format(size=size, spacing=spacing)]  # fmt: skip

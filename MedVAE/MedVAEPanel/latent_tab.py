@@ -195,6 +195,7 @@ class LatentTab(TaskTab):
         nodes = [node for node in (scan, other) if node is not None]
         self.panel.log.secrets |= {node.GetName() for node in nodes if node.GetName()}
         given: dict[str, Any] = {}
+        before = [state(node) for node in nodes]
         self.explorer.live.drop()
 
         def fields(folder: Path) -> dict[str, Any]:
@@ -205,6 +206,8 @@ class LatentTab(TaskTab):
         def add(reply: Mapping[str, Any], seconds: float) -> str:
             if not all(slicer.mrmlScene.IsNodePresent(node) for node in nodes):
                 raise ValueError(_("A scan was removed meanwhile; the result was dropped."))
+            if [state(node) for node in nodes] != before:
+                raise ValueError(_("A scan was changed meanwhile: encode it again."))
             self._begin(reply, scan, other, given, settings)
             return self._in_words(reply, seconds)
 

@@ -91,12 +91,13 @@ class LatentTabDriver:
         self.explorer = self.tab.explorer
 
     def wait(self, condition, what: str = "in time", seconds: float = 240) -> None:
-        said = f"{self.ui.messageLabel.text} {self.ui.exploreLabel.text}"
-        assert self.panel.pump(condition, seconds), f"not {what}: {said}"
+        if not self.panel.pump(condition, seconds):
+            said = [self.ui.encodeButton.toolTip, self.ui.messageLabel.text, self.ui.exploreLabel.text]
+            raise AssertionError("\n".join([f"not {what}", *said]))
 
     def click(self, button, run) -> None:
         """Clicks a button that computes and waits for the end."""
-        self.wait(lambda: button.enabled, f"enabled ({button.toolTip})")
+        self.wait(lambda: button.enabled, "enabled")
         button.click()
         assert run.running is not None, "nothing was started"
         self.wait(lambda: run.running is None)

@@ -310,6 +310,11 @@ def test_a_scan_that_changes_or_goes_is_not_explored_any_more(latent):
     slicer.util.updateVolumeFromArray(scan, slicer.util.arrayFromVolume(scan) * 2)
     latent.wait(lambda: latent.explorer.encoding is None, "forgotten", 10)
     assert "encode it again" in latent.ui.messageLabel.text
+    latent.wait(lambda: latent.ui.encodeButton.enabled, "ready")
+    latent.ui.encodeButton.click()
+    slicer.util.updateVolumeFromArray(scan, slicer.util.arrayFromVolume(scan) * 2)
+    latent.wait(lambda: latent.tab.running is None, "over")
+    assert "changed meanwhile" in latent.ui.messageLabel.text and latent.explorer.encoding is None
     latent.encode(scan)
     slicer.mrmlScene.RemoveNode(scan)
     assert latent.explorer.encoding is None
