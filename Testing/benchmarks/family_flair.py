@@ -30,7 +30,7 @@ from MedVAELib.training.synthesis.cohort_files import CohortRequest, write_cohor
 from Testing.benchmarks.family import HERE, preset, trained, training_note
 
 COHORTS = Path("runs/cohorts")
-PLAIN = CohortRequest("flair-leuko", 560, 0)
+PLAIN = CohortRequest("flair-leuko", 700, 0)
 CONFOUNDED = CohortRequest("flair-leuko", 280, 2, confounded=True)
 SHIPPED = "vae-8"
 """Its bundle comes with MedVAE as flair-latents: the config of that name says the same as vae-8 shortened as here."""

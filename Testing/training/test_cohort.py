@@ -148,6 +148,9 @@ def test_files_have_the_common_columns_and_a_run_goes_on(heads, tmp_path):
     with (table.parent / "lesions.csv").open(encoding="utf-8") as file:
         lesions = {row["case"]: float(row["lesion_ml"]) for row in csv.DictReader(file)}
     assert set(lesions) == {row["case"] for row in rows if row["label"] != HEALTHY}
+    volumes = {name: sitk.GetArrayFromImage(sitk.ReadImage(str(table.parent / "lesions" / f"{name}.nii.gz"))).sum()
+               for name in lesions}  # fmt: skip
+    assert lesions == pytest.approx({name: volume * 0.064 for name, volume in volumes.items()}, abs=1e-3)
 
     kept = table.parent / rows[1]["file"]
     written = kept.stat().st_mtime_ns

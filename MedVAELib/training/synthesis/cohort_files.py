@@ -116,7 +116,7 @@ def _write_case(case: CohortCase, synthesise: CohortSynthesiser, spacing_mm: flo
         _write_volume(model_image(scan.values, scan.brain, factor), spacing_mm, image)  # last: it marks what is done
     if not sick:
         return {}
-    fraction = sitk.GetArrayViewFromImage(sitk.ReadImage(str(lesion)))
+    fraction = sitk.GetArrayFromImage(sitk.ReadImage(str(lesion)))
     return {"case": case.name, "file": f"{lesion.parent.name}/{lesion.name}",
             "lesion_ml": round(float(fraction.sum()) * spacing_mm**3 / 1000, 3), "mask": case.mask}  # fmt: skip
 
