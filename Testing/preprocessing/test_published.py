@@ -41,10 +41,10 @@ def affine(angles_deg, scales, shift_mm) -> tuple[sitk.AffineTransform, np.ndarr
     return transform, np.column_stack([matrix, shift_mm])
 
 
-@settings(max_examples=5, deadline=None, phases=(Phase.explicit, Phase.generate))  # shrinking would take minutes
+@settings(max_examples=4, deadline=None, phases=(Phase.explicit, Phase.generate))  # shrinking would take minutes
 @given(
     oblique=st.tuples(*[st.floats(-25, 25)] * 3), order=st.permutations(range(3)),
-    signs=st.tuples(*[st.sampled_from((1, -1))] * 3), spacing=st.tuples(*[st.floats(1.2, 5.0)] * 3),
+    signs=st.tuples(*[st.sampled_from((1, -1))] * 3), spacing=st.tuples(*[st.floats(2.0, 5.0)] * 3),
     pose=st.tuples(*[st.floats(-15, 15)] * 3), scales=st.tuples(*[st.floats(0.85, 1.15)] * 3),
     shift=st.tuples(*[st.floats(-30, 30)] * 3),
 )  # fmt: skip
