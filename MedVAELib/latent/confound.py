@@ -57,7 +57,7 @@ class ConfoundCheck:
                    f"{self.tags} (chance {self.chance:.2f}; latents {self.latents})")  # fmt: skip
         if self.verdict == "alarm":
             best = next(iter(self.each_tag))
-            share = " and do as well as the latents" if self.tags.value >= self.latents.value - 0.02 else ""
+            share = " and do at least as well as the latents" if self.tags.value >= self.latents.value - 0.02 else ""
             return (f"CONFOUNDED: {figures}{share}, most of all '{best}': what the model's figure says of the image "
                     "cannot be told from what it says of the scanner.")  # fmt: skip
         if self.verdict == "suspect":
