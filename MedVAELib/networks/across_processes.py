@@ -1,20 +1,37 @@
 """What a batch has in common when several processes compute a part of it each: its mean, and batch norm's statistics.
 
-In one process all of this is what plain torch does. Gradients are meant to be averaged over the processes afterwards,
-as the trainer does; then they are those of one process with the whole batch.
+In one process, and outside of `shared_batch`, all of this is what plain torch does. Gradients are meant to be averaged
+over the processes afterwards, as the trainer does; then they are those of one process with the whole batch.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+_shared = False
+
+
+@contextmanager
+def shared_batch() -> Iterator[None]:
+    """Within, every process works on its part of one batch. What one of them computes alone, as a validation, must not
+    wait for the others."""
+    global _shared
+    before, _shared = _shared, distributed.is_available() and distributed.is_initialized()
+    try:
+        yield
+    finally:
+        _shared = before
+
 
 def process_count() -> int:
-    """Processes that train together, 1 without `torchrun`."""
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+    """Processes that share the batch, 1 if it is not shared."""
+    return distributed.get_world_size() if _shared else 1
 
 
 class _MeanOverProcesses(torch.autograd.Function):
@@ -64,8 +81,11 @@ class SyncedBatchNorm(_BatchNorm):
             return super().forward(input)
         axes, shape = (0, *range(2, input.dim())), (1, -1, *[1] * (input.dim() - 2))
         values = input.float()
-        mean = mean_over_processes(values.mean(axes))
-        variance = mean_over_processes((values - mean.view(shape)).square().mean(axes))
+        # One exchange instead of two; in double precision, in which the difference of the two means is exact enough.
+        moments = torch.stack([values.mean(axes, dtype=torch.float64), values.double().square().mean(axes)])
+        mean, square = mean_over_processes(moments).unbind(0)
+        variance = (square - mean.square()).clamp(min=0).float()
+        mean = mean.float()
         if self.running_mean is not None:
             self._remember(mean, variance, input.numel() // input.shape[1] * process_count())
         scale = (variance + self.eps).rsqrt()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import Cancelled, DeviceMemoryError, InputError
 from ..inference.device import cpu_bfloat16_problem, cpu_flags, has_bfloat16_instructions
 from ..inference.memory import is_out_of_memory
-from ..networks.across_processes import with_synced_norms
+from ..networks.across_processes import shared_batch, with_synced_norms
 from ..progress import CancelToken, Progress
 from .early_stop import EarlyStop
 from .health import HealthChecks
@@ -229,12 +229,13 @@ class Trainer:
         noise = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.step)
         self.optimiser.zero_grad(set_to_none=True)
         try:
-            with (
-                torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast),
-                SharedNoise(self.processes, noise, len(batch[0])),
-            ):
-                terms = self.model.loss(*batch, noise)
-            terms["loss"].backward()
+            with shared_batch():
+                with (
+                    torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast),
+                    SharedNoise(self.processes, noise, len(batch[0])),
+                ):
+                    terms = self.model.loss(*batch, noise)
+                terms["loss"].backward()
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -9,14 +9,18 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import SimpleITK as sitk
 import torch
 import yaml
 from torch import Tensor
 
+from MedVAELib.latent import train as train_module
+from MedVAELib.latent import validation
 from MedVAELib.latent.config import ImagesRun
 from MedVAELib.latent.train import train_from_config
+from MedVAELib.latent.validation import ImageValidation
 from MedVAELib.resources import resource_dir
 from MedVAELib.training.config import read_config, read_settings
 from MedVAELib.training.processes import joined
@@ -82,6 +86,17 @@ def _made(config: ImagesRun, shape: list[int], folder: Path) -> Path:
     return folder / "images.csv"
 
 
+@contextmanager
+def without_pictures() -> Iterator[None]:
+    """Within, trainings draw nothing: that takes most of the time of so short ones."""
+    with (
+        patch.object(ImageValidation, "draw", lambda self: {}),
+        patch.object(validation, "draw_panels"), patch.object(validation, "tensorboard"),
+        patch.object(train_module, "draw_panels"),
+    ):  # fmt: skip
+        yield
+
+
 def train(config: Path, output: Path, resume: bool = False) -> dict[str, object]:
     """Trains on the CPU; returns the checkpoint."""
     train_from_config(config, output, resume, "cpu")
@@ -120,7 +135,7 @@ def largest_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -
 
 
 def main() -> None:
-    with joined("cpu") as (device, _):
+    with joined("cpu") as (device, _), without_pictures():
         for pair in sys.argv[1:]:
             config, _, output = pair.rpartition("=")
             train_from_config(Path(config), Path(output), device=device)

@@ -12,10 +12,26 @@ import torch
 
 from MedVAELib.bundle import load_bundle
 
-from .presets import Killed, checkpoint, kill, killed_at, largest_difference, preset_files, small_config, train
+from .presets import (
+    Killed,
+    checkpoint,
+    kill,
+    killed_at,
+    largest_difference,
+    preset_files,
+    small_config,
+    train,
+    without_pictures,
+)
 
 PRESETS = sorted(preset_files())
 STEPS = 4
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_pictures():
+    with without_pictures():
+        yield
 
 
 @pytest.fixture(scope="module")
