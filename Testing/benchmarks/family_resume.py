@@ -14,9 +14,18 @@ from pathlib import Path
 
 import torch
 
-from Testing.latent.presets import checkpoint, killed_at, largest_difference, preset_files, small_config, train
+from Testing.latent.presets import (
+    checkpoint,
+    killed_at,
+    largest_difference,
+    last_validation,
+    preset_files,
+    share_that_differs,
+    small_config,
+    train,
+)
 
-STEPS, KILLED_AT, CHECKPOINT_EVERY = 6, 5, 2
+STEPS, KILLED_AT, CHECKPOINT_EVERY = 4, 3, 2
 PAGE = Path(__file__).parent / "resume.md"
 
 
@@ -35,7 +44,8 @@ def main(work: Path) -> None:
     _on_two_processes({configs[name]: work / f"{name}-two" for name in names})
     for row, name in zip(rows, names, strict=True):
         one, two = checkpoint(work / f"{name}-whole"), checkpoint(work / f"{name}-two")
-        row |= {"two": largest_difference(one["model"], two["model"]), "largest": _largest(one["model"])}
+        row["apart"] = share_that_differs(configs[name], one["model"], two["model"])
+        row["mse"] = [last_validation(work / f"{name}-{run}")["mse"] for run in ("whole", "two")]
     PAGE.write_text(_page(rows), encoding="utf-8")
     print(f"written to {PAGE}")
 
@@ -67,11 +77,6 @@ def _on_two_processes(outputs: dict[Path, Path]) -> None:
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
-def _largest(weights: dict[str, torch.Tensor]) -> float:
-    return max(float(value.abs().max()) for name, value in weights.items()
-               if value.is_floating_point() and "running" not in name and "num_batches" not in name)  # fmt: skip
-
-
 def _page(rows: list[dict[str, object]]) -> str:
     lines = [
         "# Resuming and several processes", "",
@@ -79,17 +84,18 @@ def _page(rows: list[dict[str, object]]) -> str:
         f"model as it is, trains {STEPS} steps of 4 on made-up images on the CPU in float32. Killed: by SIGKILL before "
         f"step {KILLED_AT + 1}, with a checkpoint every {CHECKPOINT_EVERY} steps, then resumed. Two processes: started "
         "by `torchrun`, 2 images of every batch each.", "",
-        "Largest difference of any weight or buffer from the unbroken run in one process; identical: all of them, and "
-        "those of the moving average, are equal to the last bit.", "",
+        "Largest difference: of any weight or buffer from the unbroken run in one process. Identical: all of them, and "
+        "those of the moving average, are equal to the last bit. Share that differs: distance of the weights from "
+        "those of one process, relative to how far training moved them (root sum of squares); runs with other noise "
+        "or images come to about 1, rounding in float32 to far less.", "",
         "| config | weights | killed by | resumed from step | resumed: largest difference | identical | "
-        "two processes: largest difference | largest weight |", "|---|---|---|---|---|---|---|---|",
+        "two processes: share that differs | validation MSE, one and two processes |",
+        "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row in rows:
         killer = "SIGKILL" if row["exit"] == -signal.SIGKILL else f"**exit code {row['exit']}**"
         lines.append(f"| {row['name']} | {row['weights']:,} | {killer} | {row['left']} | {row['resumed']:.2g} | "
-                     f"{'yes' if row['same'] else '**no**'} | {row['two']:.2g} | {row['largest']:.3g} |")  # fmt: skip
-    lines += [
-        "", f"torch {torch.__version__.split('+')[0]}. A step of Adam moves a weight by up to about the learning rate "
-        "(0.001 to 0.002), however small its gradient is: rounding of gradients near 0 shows at that size.", "",
-    ]  # fmt: skip
+                     f"{'yes' if row['same'] else '**no**'} | {row['apart']:.2g} | "
+                     f"{row['mse'][0]:.7f}, {row['mse'][1]:.7f} |")  # fmt: skip
+    lines += ["", f"torch {torch.__version__.split('+')[0]}.", ""]
     return "\n".join(lines)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +15,14 @@ from unittest.mock import patch
 import SimpleITK as sitk
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from MedVAELib.latent import train as train_module
 from MedVAELib.latent import validation
 from MedVAELib.latent.config import ImagesRun
 from MedVAELib.latent.train import train_from_config
 from MedVAELib.latent.validation import ImageValidation
+from MedVAELib.models import build_model
 from MedVAELib.resources import resource_dir
 from MedVAELib.training.config import read_config, read_settings
 from MedVAELib.training.processes import joined
@@ -132,6 +134,27 @@ def largest_difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -
     """Over all weights and buffers."""
     assert one.keys() == other.keys()
     return max(float((one[name].double() - other[name].double()).abs().max()) for name in one)
+
+
+def untrained(config: Path) -> nn.Module:
+    """The model that a run of the config starts from."""
+    run = read_config(config, ImagesRun)
+    torch.manual_seed(run.trainer.seed)
+    return build_model(run.model_name, run.model_settings)
+
+
+def share_that_differs(config: Path, one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """How far two trained states are from one another, relative to how far the first is from where it started: root
+    sum of squares over all weights that learn. Two runs with different noise or data come to about 1."""
+    start = {name: value.detach() for name, value in untrained(config).named_parameters() if value.requires_grad}
+    apart = sum(float((one[name] - other[name]).double().square().sum()) for name in start)
+    moved = sum(float((one[name] - value).double().square().sum()) for name, value in start.items())
+    return (apart / moved) ** 0.5
+
+
+def last_validation(output: Path) -> dict[str, float]:
+    lines = (output / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line)["validation"] for line in lines if "validation" in line][-1]
 
 
 def main() -> None:
