@@ -16,6 +16,9 @@ from ..models import build_model
 from .config import RunConfig
 from .trainer import Trainer
 
+_SETTLING = 300
+"""Steps after its warm-up that a training may take to find its way before it is judged."""
+
 
 def start_trainer(
     config: RunConfig, output: Path, device: torch.device, resume: bool,
@@ -32,7 +35,7 @@ def start_trainer(
         model.load_state_dict(load_bundle(config.initial_weights).state_dict())
     trainer = Trainer(model, config.trainer, output, device, warm_up(model) if warm_up else 0)
     if warm_up:
-        trainer.watch_health(warm_up(model))
+        trainer.watch_health(warm_up(model) + _SETTLING)
     if resume:
         trainer.resume()
     return trainer

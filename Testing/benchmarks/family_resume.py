@@ -23,6 +23,7 @@ from Testing.latent.presets import (
     share_that_differs,
     small_config,
     train,
+    without_pictures,
 )
 
 STEPS, KILLED_AT, CHECKPOINT_EVERY = 4, 3, 2
@@ -39,7 +40,8 @@ def main(work: Path) -> None:
     rows = []
     for name in names:
         print(f"{name}: unbroken, killed and resumed", flush=True)
-        rows.append(_row(name, configs[name], work))
+        with without_pictures():
+            rows.append(_row(name, configs[name], work))
     print("all: on two processes", flush=True)
     _on_two_processes({configs[name]: work / f"{name}-two" for name in names})
     for row, name in zip(rows, names, strict=True):

@@ -1,0 +1,134 @@
+"""The task images end to end at toy size: pictures, split, bundle, errors of one sentence, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+import yaml
+
+from MedVAELib.cli.app import run
+from MedVAELib.errors import Cancelled, InputError
+from MedVAELib.latent.model import load_latent_model
+from MedVAELib.latent.train import image_batches, train_from_config
+from MedVAELib.progress import CancelToken
+from MedVAELib.training.config import read_settings, source_path
+from MedVAELib.training.image_sets import read_images
+from Testing.training.image_files import write_pictures
+
+CONFIG = {
+    "task": "images",
+    "data": {"source": "in", "validation": 0.2, "test": 0.2, "modality": "radiograph"},
+    "model": {"name": "vae", "shape": [12, 16], "latent": 3, "width": 4, "bottom": 8, "levels": 2, "warmup": 2},
+    "trainer": {"steps": 6, "batch": 4, "validate_every": 3, "checkpoint_every": 3, "precision": "float32"},
+    "bundle": {"name": "tiny", "version": "0.0.1"},
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Twenty labelled pictures in the present folder."""
+    write_pictures(tmp_path / "in", {"a": 10, "b": 10})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MEDVAE_DATA", raising=False)
+    return tmp_path
+
+
+def written(folder, **sections):
+    """config.yaml with settings changed by section."""
+    changed = {name: {**part, **sections.pop(name, {})} if isinstance(part, dict) else part
+               for name, part in CONFIG.items()}  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(changed | sections))
+    return folder / "config.yaml"
+
+
+def test_from_pictures_to_a_latent_model(folder):
+    seen = []
+    bundle = train_from_config(written(folder), folder / "out", device="cpu",
+                               progress=lambda stage, fraction, message="": seen.append(fraction))  # fmt: skip
+    assert seen == sorted(seen) and seen[-1] <= 1
+    names = {file.name for file in (folder / "out").iterdir()}
+    assert {"checkpoint.pt", "curves.png", "reconstructions.png", "samples.png", "log.jsonl", "split.csv"} <= names
+    assert not [name for name in names if "partial" in name]
+    assert any((folder / "out" / "tensorboard").iterdir())
+    latents = load_latent_model(bundle, "cpu")
+    assert set(latents.statistics.labels) == {"a", "b"} and latents.statistics.all.count == 12
+    assert latents.form.scaling == "byte" and latents.bundle.modality == ["radiograph"]
+    assert "test mse" in (bundle / "README.md").read_text()
+    last = json.loads((folder / "out" / "log.jsonl").read_text().splitlines()[-1])["validation"]
+    assert {"loss", "mse", "kl", "active_units", "kl[0]", "kl[2]"} <= set(last)
+
+
+def test_the_split_can_be_read_again_and_is_kept_by_a_resume(folder):
+    """More images than the run started with are refused: some would change their part."""
+    config = written(folder)
+    train_from_config(config, folder / "out", device="cpu")
+    again = read_images(folder / "out" / "split.csv")
+    assert [len(again.part(name)) for name in ("train", "validation", "test")] == [12, 4, 4]
+    train_from_config(written(folder, trainer={"steps": 8}), folder / "out", True, "cpu")
+    write_pictures(folder / "in", {"a": 11})
+    with pytest.raises(InputError, match="split.csv lists other images"):
+        train_from_config(config, folder / "out", True, "cpu")
+
+
+def test_cancelling_keeps_the_checkpoint(folder):
+    token = CancelToken()
+
+    def stop(stage, fraction, message=""):
+        if stage == "training":
+            token.cancel()
+
+    config = written(folder, trainer={"steps": 20})
+    with pytest.raises(Cancelled):
+        train_from_config(config, folder / "out", device="cpu", progress=stop, cancel=token)
+    assert (folder / "out" / "checkpoint.pt").exists() and not (folder / "out" / "bundle").exists()
+    train_from_config(config, folder / "out", True, "cpu")
+
+
+@pytest.mark.parametrize(("sections", "words"), [
+    ({"data": {"source": "missing"}}, "missing does not exist"),
+    ({"data": {"labels": ["c"]}}, "no images labelled c"),
+    ({"data": {"validation": 0}}, "validation must be a share"),
+    ({"data": {"fit": "squeeze"}}, "fit must be one of"),
+    ({"model": {"shape": [16, 16]}}, "12 × 16 voxels where 16 × 16"),
+    ({"model": {"name": "cvae"}}, "setting|no autoencoder"),
+    ({"trainer": {"patience": -1}}, "patience"),
+    ({"base": "other.yaml"}, "other.yaml"),
+    ({"task": "pictures"}, "task"),
+])
+def test_what_cannot_be_trained_is_one_sentence_and_leaves_nothing(folder, capsys, sections, words):
+    code = run(["train", str(written(folder, **sections)), "--output", str(folder / "out"), "--device", "cpu"])
+    error = capsys.readouterr().err.strip().splitlines()
+    assert code in (3, 4) and not (folder / "out").exists()
+    assert len(error) == 1 and re.search(words, error[0]), error
+
+
+def test_every_image_comes_once_before_any_comes_again():
+    images = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1)
+    stream = image_batches(images, 4, seed=1)(0)
+    drawn = np.concatenate([next(stream)[0].numpy().ravel() for _ in range(10)])
+    for epoch in range(4):
+        assert sorted(drawn[10 * epoch : 10 * epoch + 10]) == list(range(10))
+    assert list(drawn[:10]) != list(drawn[10:20])
+    later = image_batches(images, 4, seed=1)(7)
+    assert np.array_equal(next(later)[0].numpy().ravel(), drawn[28:32])
+
+
+def test_a_base_is_what_a_config_does_not_say(tmp_path):
+    (tmp_path / "base.yaml").write_text("task: images\nmodel: {width: 8, levels: 3}\ntrainer: {steps: 5, batch: 2}\n")
+    (tmp_path / "c.yaml").write_text("base: base.yaml\nmodel: {name: vae, width: 4}\n")
+    assert read_settings(tmp_path / "c.yaml") == {
+        "task": "images", "model": {"name": "vae", "width": 4, "levels": 3}, "trainer": {"steps": 5, "batch": 2},
+    }  # fmt: skip
+    (tmp_path / "d.yaml").write_text("base: c.yaml\n")
+    with pytest.raises(InputError, match="only one level"):
+        read_settings(tmp_path / "d.yaml")
+
+
+def test_a_source_is_looked_for_in_the_data_first(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.setenv("MEDVAE_DATA", str(tmp_path))
+    assert source_path("here/*.png") == tmp_path / "here" / "*.png"
+    assert str(source_path("elsewhere")) == "elsewhere"
