@@ -1,8 +1,9 @@
 """Introspective VAEs: the encoder tells real from generated images, the decoder tries to deceive it.
 
 Two forms by `variant`: "soft" (Soft-IntroVAE, Daniel and Tamar 2021), and "hinge" with a margin (IntroVAE, Huang et
-al. 2018). Divergences of generated images are per latent in the adversarial terms, so that margin and weights mean the
-same for 32 latents and for 256.
+al. 2018). Divergences are per latent in the adversarial terms, so that margin and weights mean the same for 32 latents
+and for 256, and those of generated images count from what real ones have at the time: counted from 0, both forms are
+content with generated images far below the real ones wherever real images take more than 2 nats per latent.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ..networks.across_processes import batch_mean
 from ..networks.batch_norm import statistics_kept
 from .autoencoder import VariationalConfig
 from .gaussians import draw_gaussian, kl_to_standard_normal, standard_normal
@@ -28,11 +30,11 @@ _WORSE = 0.9  # a divergence of generated images below this share of the real on
 @dataclass(frozen=True)
 class IntroConfig(VariationalConfig):
     """variant: "soft" or "hinge"; adversarial: weight of the terms on generated images; it rises with the warm-up;
-    margin: nats per latent that the hinge form's encoder pushes generated images to."""
+    margin: nats per latent above real images that the hinge form's encoder pushes generated ones to."""
 
     variant: str = "soft"
     adversarial: float = 0.1
-    margin: float = 2.0
+    margin: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,24 +66,31 @@ class IntroVAE(VAE):
         prior = standard_normal(code.shape, generator, image.device)
         with statistics_kept(self):
             generated = self.decode(torch.where(drawn[:, None], prior, code.detach()))
-            encoder, divergence = self._encoder_term(generated.detach(), generator)
+            encoder, divergence = self._encoder_term(generated.detach(), terms, generator)
             judged = _fixed(self.to_latent)(_fixed(self.encoder)(generated))
         decoder = kl_to_standard_normal(judged).mean()
         loss = terms["loss"] + weight * (encoder + decoder)
         return terms | {"loss": loss, "kl_fake": divergence[drawn].mean().detach(), "encoder": encoder,
                         "decoder": decoder}  # fmt: skip
 
-    def _encoder_term(self, generated: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """What the encoder has to lower on generated images, and their divergences (B,) in nats."""
+    def _encoder_term(
+        self, generated: Tensor, real: Mapping[str, Tensor], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """What the encoder has to lower on generated images, and their divergences (B,) in nats.
+
+        real: terms of the real images. The soft form's exponential goes on as its tangent above 1, else one image that
+        is much likelier than real ones would outweigh all others.
+        """
         posterior = self.encode(generated)
         divergence = kl_to_standard_normal(posterior).sum(1)
-        per_latent = divergence / self.config.latent
+        beyond = (divergence - batch_mean(real["kl"].detach()[None])) / self.config.latent
         if self.config.variant == "hinge":
-            return (self.config.margin - per_latent).clamp(min=0).mean(), divergence
+            return (self.config.margin - beyond).clamp(min=0).mean(), divergence
         code = draw_gaussian(posterior, generator)
         logits = _fixed(self.decoder)(_fixed(self.from_latent)(code))
-        misfit = self.negative_log_likelihood(generated, logits) / self.config.voxels
-        return 0.5 * torch.exp(-2 * (misfit + per_latent)).mean(), divergence
+        misfit = self.negative_log_likelihood(generated, logits) - batch_mean(real["reconstruction"].detach()[None])
+        likelier = -2 * (misfit / self.config.voxels + beyond)
+        return 0.5 * (likelier.clamp(max=0).exp() + likelier.clamp(min=0)).mean(), divergence
 
     def health(self, terms: Mapping[str, float | Tensor]) -> str | None:
         """Also: the encoder must tell generated images from real ones, or it teaches the decoder nothing."""

@@ -11,7 +11,7 @@ from MedVAELib.models.cevae import paint_boxes
 from MedVAELib.networks import autoencoder as networks
 from MedVAELib.networks.batch_norm import statistics_kept
 
-from .blobs import SHAPES, blobs
+from .blobs import SHAPES, SMALL, blobs
 from .test_image_autoencoders import seeded, small
 
 
@@ -67,10 +67,22 @@ def test_each_objective_reaches_its_own_weights_only(variant):
     assert by_decoder["decoder"] > 0 and by_decoder["encoder"] == 0
 
 
-def test_the_hinge_ends_at_the_margin_and_pushes_below_it():
-    images = blobs(4, SHAPES["2d"])
-    low, high = (small("introvae", variant="hinge", margin=m).loss(images, seeded()) for m in (1e-6, 100.0))
-    assert float(low["encoder"].detach()) < 1e-5 < float(high["encoder"].detach())
+@pytest.mark.parametrize("variant", ["soft", "hinge"])
+def test_the_encoder_pushes_generated_images_beyond_real_ones_and_no_further(variant):
+    """What counts is the divergence relative to that of the real images, however many nats these take."""
+    model, images = small("introvae", variant=variant).eval(), blobs(4, SHAPES["2d"])
+    with torch.no_grad():
+        generated = model.negative_log_likelihood(images, model.logits(model.encode(images)[0])).mean()
+
+        def term(nats_per_latent):
+            """With real images at `nats_per_latent` below (above, if negative) the generated ones."""
+            divergence = model.divergence(images).sum(1).mean()
+            real = {"kl": divergence - nats_per_latent * SMALL["latent"], "reconstruction": generated}
+            return float(model._encoder_term(images, real, seeded())[0])
+
+        far, level, deceived = term(20.0), term(0.0), term(-20.0)
+    assert far < 0.01 < 0.2 < level < deceived
+    assert 15 < deceived - level < 25  # linear where generated images look likelier than real ones
 
 
 def test_generated_images_leave_no_trace_in_the_statistics():
