@@ -18,7 +18,7 @@ from .test_setup_bundles import SHIPPED
 from .test_setup_installer import Environment
 from .wheels import lay_out, make_wheel
 
-SHIPPED_NAMES = ["fetal-skull", "head-outline", "healthy-anatomy"]
+SHIPPED_NAMES = ["fetal-skull", "flair-latents", "head-outline", "healthy-anatomy"]
 
 VERSIONS = {"torch": "2.13.0", "monai": "1.6.1", "scikit-learn": "1.9.1", "safetensors": "0.8.0"}
 
