@@ -25,10 +25,10 @@ from MedVAELib.reporting.latent_pictures import write_strips
 from Testing.benchmarks.family import HERE, images_of, preset, trained, training_note
 
 CONFIGS = {
-    "VAE-50": preset("xray-vae-50", steps=900, patience=0),
-    "VQ-VAE": preset("xray-vqvae", steps=900, patience=0),
-    "SVAE": preset("xray-svae", steps=900, patience=0),
-    "IntroVAE-50": preset("xray-introvae-50", steps=700, patience=0),
+    "VAE-50": preset("xray-vae-50", steps=600, patience=0),
+    "VQ-VAE": preset("xray-vqvae", steps=600, patience=0),
+    "SVAE": preset("xray-svae", steps=600, patience=0),
+    "IntroVAE-50": preset("xray-introvae-50", steps=450, patience=0),
 }
 GRADES = ("kl0", "kl1", "kl2", "kl3", "kl4")
 _OSTEOARTHRITIS = ("kl2", "kl3", "kl4")

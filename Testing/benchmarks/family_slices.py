@@ -29,7 +29,7 @@ from MedVAELib.training.image_sets import ImageSet, read_images
 from MedVAELib.training.synthesis.cohort_files import CohortRequest, write_cohort
 from Testing.benchmarks.family import HERE, preset, trained, training_note
 
-SCANS, SIDE = 160, 96
+SCANS, SIDE = 100, 96
 LEVELS = range(26, 58, 4)
 """Axial planes of a volume of 80×96×80 voxels of 2 mm: from below the ventricles to above them."""
 NAME = "slices-introvae-64"
@@ -57,7 +57,7 @@ def main(work: Path) -> None:
 
 
 def config(table: Path) -> dict:
-    settings = preset(NAME, steps=900, patience=0)
+    settings = preset(NAME, steps=600, patience=0)
     settings["data"] = settings["data"] | {"source": str(table.resolve()), "preparation": "plain", "scaling": "byte"}
     settings["model"] = settings["model"] | {"shape": [SIDE, SIDE], "warmup": 200}
     return settings
