@@ -68,6 +68,7 @@ def test_resumes_exactly_after_a_kill(name, whole, tmp_path):
     load_bundle(tmp_path / "bundle" / name).verify()
 
 
+@pytest.mark.timeout(900)  # the processes wait for one another hundreds of times, long ones where others compute
 def test_two_processes_give_what_one_does(whole, tmp_path):
     """The smallest preset of every model, all in one start of torchrun; only rounding in float32 may differ."""
     smallest = {}
