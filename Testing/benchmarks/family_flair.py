@@ -152,7 +152,7 @@ def lda_table(found: dict[str, Classification]) -> str:
     """Precision and recall per class, in the published layout, with what was published in the last row."""
     classes = next(iter(found.values())).classes
     header = ["LDA of", *(f"{name}: precision / recall" for name in classes), "balanced accuracy"]
-    rows = [[name, *(f"{p:.2f} / {r:.2f}" for p, r in zip(one.precision, one.recall, strict=True)),
+    rows = [[name, *(f"{_share(p)} / {_share(r)}" for p, r in zip(one.precision, one.recall, strict=True)),
              str(one.balanced_accuracy)] for name, one in found.items()]  # fmt: skip
     published = {"healthy": ".75 / .74", "ms": ".92 / .89"}
     rows.append(["*published: intro-VAE-256, its own real scans*", *(published.get(name, "") for name in classes), ""])
@@ -200,3 +200,8 @@ def page(
         "## Definitions\n", *(f"- {line}" for line in definitions(against)),
         "- [brackets] of accuracies: 95 % bootstrap over heads.", "",
     ])  # fmt: skip
+
+
+def _share(value: float) -> str:
+    """Precision of a class that was never predicted is not known."""
+    return "–" if np.isnan(value) else f"{value:.2f}"
