@@ -99,7 +99,9 @@ def _page(rows: list[dict[str, object]]) -> str:
         lines.append(f"| {row['name']} | {row['weights']:,} | {killer} | {row['left']} | {row['resumed']:.2g} | "
                      f"{'yes' if row['same'] else '**no**'} | {row['apart']:.2g} | "
                      f"{row['mse'][0]:.7f}, {row['mse'][1]:.7f} |")  # fmt: skip
-    lines += ["", "In the VQ-VAEs rounding decides between codes that are as near as each other, and the prior over codes "
-              "learns from that choice; nearly all of their difference lies in the prior.", "",
-              f"torch {torch.__version__.split('+')[0]}.", ""]  # fmt: skip
+    lines += [
+        "", "In the VQ-VAEs rounding decides between codes that are as near as each other, and the prior over codes "
+        "learns from that choice; nearly all of their difference lies in the prior.", "",
+        f"torch {torch.__version__.split('+')[0]}.", "",
+    ]  # fmt: skip
     return "\n".join(lines)
