@@ -22,7 +22,7 @@ os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
 os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
 
 FOLDER = Path(__file__).resolve().parents[1] / "Resources" / "screenshots"
-SIDE, WIDTH, SMALL = 420, 470, 300
+SIDE, WIDTH, SMALL = 420, 470, 330
 ROW = 1  # of the findings table, the one that the pictures show
 
 

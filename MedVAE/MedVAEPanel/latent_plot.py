@@ -23,6 +23,8 @@ LABEL = "label"
 _MOST_LATENTS = 1024
 _MOST_GROUPS = 10
 _QUARTERS = 4
+_MARKER, _SMALL_MARKER, _MARK = 9, 6, 15
+_CROWD = 200  # points from which on markers are small
 _COLOURS = ((0.12, 0.47, 0.71), (0.90, 0.45, 0.05), (0.17, 0.63, 0.17), (0.58, 0.40, 0.74), (0.80, 0.62, 0.08),
             (0.09, 0.75, 0.81), (0.89, 0.47, 0.76), (0.55, 0.34, 0.29), (0.50, 0.50, 0.50),
             (0.35, 0.35, 0.80))  # fmt: skip
@@ -141,12 +143,13 @@ def show(cohort: Cohort, plane: PlottedPlane, colour: str) -> None:
     chart = cohort.chart
     chart.RemoveAllPlotSeriesNodeIDs()
     _remove_points(cohort)
+    size = _SMALL_MARKER if len(cases) > _CROWD else _MARKER
     for index, (name, rows) in enumerate(groups.items()):
-        series = _add_series(cohort, name, _COLOURS[index % len(_COLOURS)])
+        series = _add_series(cohort, name, _COLOURS[index % len(_COLOURS)], size)
         _fill_points(series.GetTableNode(), plane.points[rows], [cases[row] for row in rows], rows)
         chart.AddAndObservePlotSeriesNodeID(series.GetID())
     for name, rgb in _MARK_COLOURS.items():
-        series = _add_series(cohort, name, rgb, mark=True)
+        series = _add_series(cohort, name, rgb, _MARK, mark=True)
         _fill_points(series.GetTableNode(), np.zeros((0, 2)), [], [])
     chart.SetTitle("")
     chart.SetXAxisTitle(plane.axes[0])
@@ -217,7 +220,7 @@ def _new(run: str, kind: str, role: str, name: str):
     return slicer.mrmlScene.AddNode(node)
 
 
-def _add_series(cohort: Cohort, name: str, rgb: Sequence[float], mark: bool = False):
+def _add_series(cohort: Cohort, name: str, rgb: Sequence[float], size: int, mark: bool = False):
     run = cohort.result.run
     table = _new(run, "vtkMRMLTableNode", f"{POINTS} {name}", f"{cohort.table.GetName()}: {name}")
     table.SetHideFromEditors(True)
@@ -231,7 +234,7 @@ def _add_series(cohort: Cohort, name: str, rgb: Sequence[float], mark: bool = Fa
     series.SetLineStyle(series.LineStyleNone)
     shape = {SCAN: series.MarkerStyleDiamond, SHOWN: series.MarkerStyleCross}.get(name) if mark else None
     series.SetMarkerStyle(series.MarkerStyleCircle if shape is None else shape)
-    series.SetMarkerSize(15 if mark else 9)
+    series.SetMarkerSize(size)
     series.SetColor(*rgb)
     return series
 

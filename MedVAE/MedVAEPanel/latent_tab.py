@@ -102,6 +102,7 @@ class LatentTab(TaskTab):
             encoding = self.explorer.encoding
             if encoding is not None and (encoding.scan is not parameters.scan or encoding.bundle != self._bundle):
                 self.explorer.forget()
+            self.panel.offers.retry()  # this tab can do nothing without an answer
             # Not before the worker has told its bundles: it is not started for this tab alone.
             self.info.look_at(self._bundle if self.panel.offers.bundles else "")
         self.ui.modelLabel.text = self.info.in_words()

@@ -15,14 +15,19 @@ class Offers:
         self.info: Mapping[str, Any] = {}
         self.bundles: Mapping[str, Any] = {}
         self._worker, self._log, self._on_change = worker, log, on_change
-        self._asked = False
+        self._asked = self._unanswered = False
 
     def ask(self, again: bool = False) -> None:
         if self._asked and not again:
             return
-        self._asked = True
+        self._asked, self._unanswered = True, False
         self._worker.request("info", {}, self._on_info, self._on_no_answer)
         self._worker.request("bundles", {}, self._on_bundles, self._on_no_answer)
+
+    def retry(self) -> None:
+        """Asks anew if nothing was ever answered, as by a worker that could not start in time."""
+        if self._unanswered and not self.bundles:
+            self.ask(again=True)
 
     @property
     def missing(self) -> str:
@@ -39,5 +44,5 @@ class Offers:
         self._on_change()
 
     def _on_no_answer(self, error: Mapping[str, Any]) -> None:
-        self._asked = False  # asked again when the panel is opened the next time
+        self._asked, self._unanswered = False, True  # asked again when the panel is opened the next time, or by `retry`
         self._log(error["message"])

@@ -66,7 +66,7 @@ def _lda(table: LatentTable, mean: NDArray) -> Plane:
         across = _across(mean, matrix[0])
         matrix, offset = np.stack([matrix[0], across]), np.array([offset[0], -across @ mean.mean(0)])
         second = "what varies most across LD 1"
-    return Plane("LDA", ("LD 1 (what sets the labels apart)", second), mean @ matrix.T + offset, matrix, offset)
+    return Plane("LDA", ("LD 1 (sets the labels apart best)", second), mean @ matrix.T + offset, matrix, offset)
 
 
 def _all_labels_in(labels: NDArray, rows: NDArray) -> bool:

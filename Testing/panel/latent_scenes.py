@@ -93,7 +93,7 @@ class LatentTabDriver:
     def wait(self, condition, what: str = "in time", seconds: float = 240) -> None:
         if not self.panel.pump(condition, seconds):
             said = [self.ui.encodeButton.toolTip, self.ui.messageLabel.text, self.ui.exploreLabel.text]
-            raise AssertionError("\n".join([f"not {what}", *said]))
+            raise AssertionError("\n".join([f"not {what}", *said, *list(self.panel.widget.log.lines)[-8:]]))
 
     def click(self, button, run) -> None:
         """Clicks a button that computes and waits for the end."""

@@ -70,6 +70,27 @@ def test_a_full_disk_is_an_error(panel):
     assert "disk full" in failed[0]["message"] and not live.busy
 
 
+def test_what_a_worker_that_did_not_start_left_open_is_asked_anew(panel):
+    from MedVAEPanel.offers import Offers
+
+    worker, said = Worker(), []
+    offers = Offers(worker, said.append, lambda: said.append("changed"))
+    offers.retry()
+    assert not worker.open, "asked before the panel was opened"
+    offers.ask()
+    offers.retry()
+    assert len(worker.open) == 2, "asked twice"
+    for _, _, on_error in [worker.open.pop(), worker.open.pop()]:
+        on_error({"message": "It did not start within a minute."})
+    offers.retry()
+    (_, on_info, _), (_, on_bundles, on_error) = worker.open
+    on_info({"devices": []})
+    on_bundles({"bundles": []})
+    on_error({"message": "later"})
+    offers.retry()
+    assert len(worker.open) == 2 and said.count("changed") == 2
+
+
 def test_groups_of_a_plot(panel):
     from MedVAEPanel.latent_plot import group
 
