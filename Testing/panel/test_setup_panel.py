@@ -166,7 +166,8 @@ def test_verify_names_a_damaged_bundle(section, panel, user_bundles):
     section.ui.refreshButton.click()
     assert panel.pump(lambda: section.bundle_names == SHIPPED_NAMES)
     section.ui.verifyButton.click()
-    assert panel.pump(lambda: section.ui.setupLabel.text == f"All {len(SHIPPED_NAMES)} bundles are as they were released.")
+    all_well = f"All {len(SHIPPED_NAMES)} bundles are as they were released."
+    assert panel.pump(lambda: section.ui.setupLabel.text == all_well)
 
 
 def test_a_foreign_folder_is_refused_in_one_sentence(section, panel, tmp_path, monkeypatch):
