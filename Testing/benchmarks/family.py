@@ -28,10 +28,10 @@ def names() -> list[str]:
     return sorted(file.stem.removeprefix("family_") for file in HERE.glob("family_*.py"))
 
 
-def preset(name: str, **trainer: object) -> dict[str, Any]:
-    """A config that MedVAE ships, with some of the trainer's settings changed: shorter runs for one shared core."""
+def preset(name: str, model: dict[str, object] | None = None, **trainer: object) -> dict[str, Any]:
+    """A config that MedVAE ships, with some settings of the model and the trainer changed: short runs for one core."""
     settings = read_settings(resource_dir() / "configs" / f"{name}.yaml")
-    return settings | {"trainer": settings["trainer"] | trainer}
+    return settings | {"trainer": settings["trainer"] | trainer, "model": settings["model"] | (model or {})}
 
 
 def trained(name: str, config: dict[str, Any], work: Path) -> Path:

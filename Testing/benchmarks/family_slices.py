@@ -34,6 +34,8 @@ LEVELS = range(26, 58, 4)
 """Axial planes of a volume of 80×96×80 voxels of 2 mm: from below the ventricles to above them."""
 NAME = "slices-introvae-64"
 UNSEEN = "unseen"
+BETA = 10
+"""Neighbouring pixels err together: with 1, the latents stay so far from the prior that samples fall apart."""
 _SHOWN = 10
 
 
@@ -57,9 +59,8 @@ def main(work: Path) -> None:
 
 
 def config(table: Path) -> dict:
-    settings = preset(NAME, steps=600, patience=0)
+    settings = preset(NAME, {"shape": [SIDE, SIDE], "warmup": 150, "beta": BETA}, steps=600, patience=0)
     settings["data"] = settings["data"] | {"source": str(table.resolve()), "preparation": "plain", "scaling": "byte"}
-    settings["model"] = settings["model"] | {"shape": [SIDE, SIDE], "warmup": 200}
     return settings
 
 
