@@ -31,6 +31,9 @@ from .config import ImagesRun
 from .validation import CURVES, ImageValidation
 
 SPLIT_FILE = "split.csv"
+STANDARDISED = ("vae", "cevae")
+"""Models whose latents get the prior's mean and variance at the end; an introspective decoder has learned to draw from
+the prior as it is."""
 
 
 def train_from_config(
@@ -66,10 +69,14 @@ def write_bundle(
     config: ImagesRun, trainer: Trainer, validation: ImageValidation, images: ImageSet, folder: Path
 ) -> None:
     """The averaged weights with the statistics of their latents and what was measured, as a bundle."""
+    train, test = images.part("train"), images.part("test")
     validation.load(trainer.averaged)
+    state = trainer.averaged
+    if config.model_name in STANDARDISED:
+        validation.standardise_latents(train.images)
+        state = {**validation.model.state_dict(), "updates": state["updates"]}
     validation.draw()
     draw_panels(validation.output, CURVES)
-    train, test = images.part("train"), images.part("test")
     measured = validation.measure(validation.images).values
     if len(test):
         measured |= {f"test {name}": value for name, value in validation.measure(test.images).values.items()}
@@ -78,7 +85,7 @@ def write_bundle(
     settings = asdict(validation.model.config)
     metadata = images_metadata(config, settings, images, validation.statistics(train.images, train.labels),
                                measured, counts, trainer.step, trainer.seconds)  # fmt: skip
-    save_bundle(folder, metadata, trainer.averaged, images_card(config, metadata))
+    save_bundle(folder, metadata, state, images_card(config, metadata))
 
 
 def image_batches(images: NDArray[np.float32], batch: int, seed: int) -> Batches:
