@@ -56,7 +56,9 @@ def test_the_loss_falls_on_one_batch(name, shape):
     terms = []
     for step in range(40):
         terms.append({key: float(value.detach()) for key, value in _step(model, optimiser, images, step).items()})
-    assert terms[-1]["mse"] < 0.4 * terms[0]["mse"] and terms[-1]["loss"] < terms[0]["loss"]
+    assert terms[-1]["mse"] < 0.4 * terms[0]["mse"]
+    # The sum of two opponents' objectives need not fall.
+    assert terms[-1]["loss"] < terms[0]["loss"] or name == "introvae"
     assert model.health(terms[-1]) is None or name == "introvae"
 
 
