@@ -1,9 +1,10 @@
 """Introspective VAEs: the encoder tells real from generated images, the decoder tries to deceive it.
 
 Two forms by `variant`: "soft" (Soft-IntroVAE, Daniel and Tamar 2021), and "hinge" with a margin (IntroVAE, Huang et
-al. 2018). Divergences are per latent in the adversarial terms, so that margin and weights mean the same for 32 latents
-and for 256, and those of generated images count from what real ones have at the time: counted from 0, both forms are
-content with generated images far below the real ones wherever real images take more than 2 nats per latent.
+al. 2018). The model warms up as a plain VAE. In the adversarial terms the divergence of generated images counts
+relative to that of real ones, (KL_fake − KL_real) / KL_real, so that margin and weights mean the same for any latent
+and image. With the published absolute scales and 2 nats per latent or more, both forms were content with generated
+images far below real ones; with real images as a mark that cannot move, both chased each other upwards.
 """
 
 from __future__ import annotations
@@ -29,12 +30,15 @@ _WORSE = 0.9  # a divergence of generated images below this share of the real on
 
 @dataclass(frozen=True)
 class IntroConfig(VariationalConfig):
-    """variant: "soft" or "hinge"; adversarial: weight of the terms on generated images; it rises with the warm-up;
-    margin: nats per latent above real images that the hinge form's encoder pushes generated ones to."""
+    """norm: with batch norm, generated images are judged and drawn through other statistics in training than later,
+    and samples become bad. variant: "soft" or "hinge". adversarial: weight of the terms on generated images; it rises
+    from 0 over as many steps again as the warm-up takes. margin: how far above real images the hinge form's encoder
+    pushes generated ones, as a share of the real ones' divergence."""
 
+    norm: str = "group"
     variant: str = "soft"
     adversarial: float = 0.1
-    margin: float = 1.0
+    margin: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,49 +60,57 @@ class IntroVAE(VAE):
         One optimiser may step the sum, and yet every weight follows its own objective: the encoder judges images cut
         off from the decoder, and the decoder is judged by an encoder that does not learn. Every other generated image
         is a sample of the prior, the rest are reconstructions. "kl" is that of real images, "kl_fake" that of the
-        samples, in nats per image; "encoder" and "decoder" the two terms, in nats per latent and unweighted.
+        samples, in nats per image; "encoder" and "decoder" the two terms, unweighted.
         """
         posterior = self.encode(image)
         code = draw_gaussian(posterior, generator)
-        weight = self.config.adversarial * self.warmed()
-        terms = self.bound_terms(image, self.logits(code), kl_to_standard_normal(posterior))
+        weight = self.config.adversarial * self.adversarial_share()
+        divergence = kl_to_standard_normal(posterior)
+        terms = self.bound_terms(image, self.logits(code), divergence)
+        real = batch_mean(divergence.sum(1))
         drawn = torch.arange(len(image), device=image.device) % 2 == 0  # holds for any part of a batch, too
         prior = standard_normal(code.shape, generator, image.device)
         with statistics_kept(self):
             generated = self.decode(torch.where(drawn[:, None], prior, code.detach()))
-            encoder, divergence = self._encoder_term(generated.detach(), terms, generator)
+            encoder, fake = self._encoder_term(generated.detach(), real)
             judged = _fixed(self.to_latent)(_fixed(self.encoder)(generated))
-        decoder = kl_to_standard_normal(judged).mean()
+        # Below real images it has nothing to gain, and would only drag the encoder along.
+        decoder = _beyond(kl_to_standard_normal(judged).sum(1), real.detach()).clamp(min=0).mean()
         loss = terms["loss"] + weight * (encoder + decoder)
-        return terms | {"loss": loss, "kl_fake": divergence[drawn].mean().detach(), "encoder": encoder,
+        return terms | {"loss": loss, "kl_fake": fake[drawn].mean().detach(), "encoder": encoder,
                         "decoder": decoder}  # fmt: skip
 
-    def _encoder_term(
-        self, generated: Tensor, real: Mapping[str, Tensor], generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
-        """What the encoder has to lower on generated images, and their divergences (B,) in nats.
+    def adversarial_share(self) -> Tensor:
+        """How much of the adversarial terms' rise is over at the present step, 0…1."""
+        warmup = self.config.warmup
+        return ((self.updates + 1 - warmup) / max(1, warmup)).clamp(0.0, 1.0)
 
-        real: terms of the real images. The soft form's exponential goes on as its tangent above 1, else one image that
-        is much likelier than real ones would outweigh all others.
+    def _encoder_term(self, generated: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder has to lower, and the divergences (B,) of generated images in nats.
+
+        real: mean divergence of real images, which it may pull down as well. The soft form's exponential goes on as its
+        tangent above 1, else one image that is much likelier than real ones would outweigh all others. The published
+        exponent has the misfit of generated images in it; an encoder was then content to reconstruct them badly.
         """
-        posterior = self.encode(generated)
-        divergence = kl_to_standard_normal(posterior).sum(1)
-        beyond = (divergence - batch_mean(real["kl"].detach()[None])) / self.config.latent
+        divergence = kl_to_standard_normal(self.encode(generated)).sum(1)
+        beyond = _beyond(divergence, real)
         if self.config.variant == "hinge":
             return (self.config.margin - beyond).clamp(min=0).mean(), divergence
-        code = draw_gaussian(posterior, generator)
-        logits = _fixed(self.decoder)(_fixed(self.from_latent)(code))
-        misfit = self.negative_log_likelihood(generated, logits) - batch_mean(real["reconstruction"].detach()[None])
-        likelier = -2 * (misfit / self.config.voxels + beyond)
+        likelier = -2 * beyond
         return 0.5 * (likelier.clamp(max=0).exp() + likelier.clamp(min=0)).mean(), divergence
 
     def health(self, terms: Mapping[str, float | Tensor]) -> str | None:
         """Also: the encoder must tell generated images from real ones, or it teaches the decoder nothing."""
         real, fake = float(terms.get("kl", -math.inf)), float(terms.get("kl_fake", math.inf))
-        if int(self.updates) > self.config.warmup and self.config.adversarial > 0 and fake < _WORSE * real:
+        if int(self.updates) > 2 * self.config.warmup and self.config.adversarial > 0 and fake < _WORSE * real:
             return (f"The encoder takes generated images for real ones (KL {fake:.3g} against {real:.3g} nats): "
                     "raise adversarial or margin, or lower the learning rate.")  # fmt: skip
         return super().health(terms)
+
+
+def _beyond(divergence: Tensor, real: Tensor) -> Tensor:
+    """How far above real images, as a share of what these have."""
+    return (divergence - real) / real.detach().clamp(min=1.0)
 
 
 def _fixed(module: nn.Module) -> Callable[[Tensor], Any]:

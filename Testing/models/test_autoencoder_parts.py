@@ -11,7 +11,7 @@ from MedVAELib.models.cevae import paint_boxes
 from MedVAELib.networks import autoencoder as networks
 from MedVAELib.networks.batch_norm import statistics_kept
 
-from .blobs import SHAPES, SMALL, blobs
+from .blobs import SHAPES, blobs
 from .test_image_autoencoders import seeded, small
 
 
@@ -48,6 +48,12 @@ def test_statistics_are_kept_only_within():
     assert float(norm.running_mean) > 0.4
 
 
+def test_group_norm_sees_every_image_alone():
+    model, images = small("vae", norm="group").train(), blobs(3, SHAPES["2d"])
+    together, alone = model.encode(images)[0], model.encode(images[:1])[0]
+    assert torch.allclose(together[:1], alone, atol=1e-5)
+
+
 # ---- introvae ----
 
 
@@ -69,25 +75,42 @@ def test_each_objective_reaches_its_own_weights_only(variant):
 
 @pytest.mark.parametrize("variant", ["soft", "hinge"])
 def test_the_encoder_pushes_generated_images_beyond_real_ones_and_no_further(variant):
-    """What counts is the divergence relative to that of the real images, however many nats these take."""
+    """What counts is the divergence relative to that of real images, however many nats these take."""
     model, images = small("introvae", variant=variant).eval(), blobs(4, SHAPES["2d"])
     with torch.no_grad():
-        generated = model.negative_log_likelihood(images, model.logits(model.encode(images)[0])).mean()
+        model.to_latent.project.weight *= 1000  # as many nats as a trained encoder gives
+        divergence = model.divergence(images).sum(1).mean()
 
-        def term(nats_per_latent):
-            """With real images at `nats_per_latent` below (above, if negative) the generated ones."""
-            divergence = model.divergence(images).sum(1).mean()
-            real = {"kl": divergence - nats_per_latent * SMALL["latent"], "reconstruction": generated}
-            return float(model._encoder_term(images, real, seeded())[0])
+        def term(share):
+            """With generated images that have `share` times the divergence of real ones."""
+            return float(model._encoder_term(images, divergence / share)[0])
 
-        far, level, deceived = term(20.0), term(0.0), term(-20.0)
-    assert far < 0.01 < 0.2 < level < deceived
-    assert 15 < deceived - level < 25  # linear where generated images look likelier than real ones
+        far, level, deceived, worse = term(6.0), term(1.0), term(0.05), term(0.01)
+    assert far < 0.01 < level < deceived < worse
+
+
+@pytest.mark.parametrize("variant", ["soft", "hinge"])
+def test_the_encoder_may_also_pull_real_images_down(variant):
+    """Without that, real and generated images would chase each other upwards."""
+    model, images = small("introvae", variant=variant), blobs(4, SHAPES["2d"])
+    real = torch.tensor(30.0, requires_grad=True)
+    model._encoder_term(images, real)[0].backward()
+    assert float(real.grad) > 0
+
+
+def test_the_adversarial_terms_begin_after_the_warm_up():
+    model, shares = small("introvae", warmup=3).train(), []
+    for step in range(6):
+        shares.append(round(float(model.adversarial_share()), 2))
+        terms = model.loss(blobs(4, SHAPES["2d"], step), seeded(step))
+        bound = (terms["reconstruction"] + min(1, (step + 1) / 3) * terms["kl"]) / (16 * 24)
+        assert torch.allclose(terms["loss"], bound) == (step < 3)
+    assert shares == [0.0, 0.0, 0.0, 0.33, 0.67, 1.0]
 
 
 def test_generated_images_leave_no_trace_in_the_statistics():
-    one, other = small("introvae").train(), small("vae").train()
-    other.load_state_dict(one.state_dict())
+    one, other = small("introvae", norm="batch").train(), small("vae").train()
+    other.load_state_dict(one.state_dict(), strict=False)
     for model in (one, other):
         model.loss(blobs(4, SHAPES["2d"]), seeded())
     assert torch.equal(one.encoder.stem[1].running_mean, other.encoder.stem[1].running_mean)
