@@ -63,6 +63,15 @@ def _prepare_reconstruction(shown, scan, inside: np.ndarray) -> None:
     shown.SetApplyThreshold(True)
 
 
+def show_grey(volume, low: float, high: float) -> None:
+    """A grey picture from `low`, black, to `high`, white, whatever its values are."""
+    volume.CreateDefaultDisplayNodes()
+    shown = volume.GetDisplayNode()
+    shown.SetAutoWindowLevel(False)
+    shown.SetAndObserveColorNodeID(_GREY)
+    shown.SetWindowLevelMinMax(low, high)
+
+
 def _top(values: np.ndarray, percentile: float) -> float:
     top = float(np.percentile(values, percentile)) if values.size else 1.0
     return top if np.isfinite(top) and top > 0 else 1.0

@@ -13,7 +13,8 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from . import results as runs
-from .latent_results import Result, unused
+from .latent_results import Result
+from .results import unused
 from .scan_node import ROLE, RUN
 
 COHORT, CHART, POINTS, SERIES, MARK = "cohort", "chart", "points of", "series of", "mark"

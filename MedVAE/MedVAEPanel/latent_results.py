@@ -11,17 +11,18 @@ import numpy as np
 import slicer
 
 from . import results as runs
-from .results import all_nodes, remove
+from .display import show_grey
+from .results import remove, unused
 from .scan_node import ROLE, RUN
 
-__all__ = ["Result", "add_decoded", "add_generated", "fill", "remove", "unused"]
+__all__ = ["Result", "add_decoded", "add_generated", "fill", "remove"]
 DECODED, SAMPLE = "decoded", "sample"
 SCAN_REFERENCE = "MedVAE.Scan"
 LATENTS = "MedVAE.Latents"
 _UNIT = "0 to 1, as the model sees the scan"
 _MOST_KEPT = 1024
 """Latents that a volume is made of are written onto it up to this number."""
-_GREY = "vtkMRMLColorTableNodeGrey"
+_WINDOW = (0.0, 1.0)  # always, so that brightness can be compared while latents change
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def add_decoded(scan, name: str, reply: Mapping[str, Any], settings: Mapping[str
     try:
         volume = _add(result.run, DECODED, title, scan, reply, settings)
         _place(volume, array, scan, reply)
-        _show_grey(volume)
+        show_grey(volume, *_WINDOW)
         runs.mark_hanging(volume, result.run)
         if scan is not None:
             runs.put_beneath(_item_of(scan), volume)
@@ -82,7 +83,7 @@ def add_generated(scan, reply: Mapping[str, Any], settings: Mapping[str, Any]) -
             name = unused(f"{what} sample {index + 1}")
             volume = _add(result.run, SAMPLE, name, scan, reply, settings)
             _place(volume, arrays[f"sample_{index + 1}"], scan, reply)
-            _show_grey(volume)
+            show_grey(volume, *_WINDOW)
             runs.put_beneath(folder, volume)
             runs.mark_hanging(volume, result.run)
             made.append(volume)
@@ -90,14 +91,6 @@ def add_generated(scan, reply: Mapping[str, Any], settings: Mapping[str, Any]) -
         remove(result)
         raise
     return made
-
-
-def unused(title: str) -> str:
-    names, number, found = {node.GetName() for node in all_nodes()}, 1, title
-    while found in names:
-        number += 1
-        found = f"{title} ({number})"
-    return found
 
 
 def _add(run: str, role: str, name: str, scan, reply: Mapping[str, Any], settings: Mapping[str, Any]):
@@ -119,15 +112,6 @@ def _place(volume, array: np.ndarray, scan, reply: Mapping[str, Any]) -> None:
         volume.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
     else:
         volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.array(reply["ijk_to_ras"])))
-
-
-def _show_grey(volume) -> None:
-    """Always from 0 to 1, so that brightness can be compared while latents change."""
-    volume.CreateDefaultDisplayNodes()
-    shown = volume.GetDisplayNode()
-    shown.SetAutoWindowLevel(False)
-    shown.SetAndObserveColorNodeID(_GREY)
-    shown.SetWindowLevelMinMax(0.0, 1.0)
 
 
 def _item_of(scan) -> int:

@@ -88,6 +88,15 @@ def all_nodes() -> list:
     return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
 
 
+def unused(title: str) -> str:
+    """The title, numbered if a node of the scene is called so already."""
+    names, number, found = {node.GetName() for node in all_nodes()}, 1, title
+    while found in names:
+        number += 1
+        found = f"{title} ({number})"
+    return found
+
+
 def nodes_of(run: str) -> list:
     return [node for node in all_nodes() if node.GetAttribute(RUN) == run]
 

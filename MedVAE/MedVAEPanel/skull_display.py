@@ -18,7 +18,6 @@ CARD_MARGIN = 1.3
 """Half the edge of a plane's picture in 3D, over half the head's length on it: it shall stand out of the surface."""
 _MOST_CARD_PX = 240
 _CARD_OPACITY = (0.1, 1.8)  # of a black pixel, and what brightness adds
-_GREY = "vtkMRMLColorTableNodeGrey"
 _FIT_PERCENTILES = (2, 98)
 _TOPS = {"probability": 1.0, "std": 0.5}
 _HIDDEN_BELOW = {"probability": 0.05, "std": 0.02}
@@ -71,14 +70,6 @@ def prepare_overlay(volume, role: str, register: Callable) -> None:
     shown.SetWindowLevelMinMax(0.0, _TOPS[role])
     shown.SetThreshold(_HIDDEN_BELOW[role], _FAR)
     shown.SetApplyThreshold(True)
-
-
-def prepare_plane(volume) -> None:
-    volume.CreateDefaultDisplayNodes()
-    shown = volume.GetDisplayNode()
-    shown.SetAutoWindowLevel(False)
-    shown.SetAndObserveColorNodeID(_GREY)
-    shown.SetWindowLevelMinMax(0, 255)
 
 
 def prepare_card(model) -> None:

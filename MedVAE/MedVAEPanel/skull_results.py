@@ -14,8 +14,9 @@ from vtk.util.numpy_support import numpy_to_vtk
 
 from . import results as runs
 from . import skull_display
+from .display import show_grey
 from .plane_node import PLANES
-from .results import all_nodes, remove
+from .results import remove, unused
 from .scan_node import ROLE, RUN
 
 __all__ = ["Result", "add_result", "plane_role", "card_role", "remove"]
@@ -80,7 +81,7 @@ def add_result(sources: Mapping[str, Any], reply: Mapping[str, Any], settings: M
 
 def _add(sources, reply, arrays, settings, run: str) -> None:
     first = next(sources[plane] for plane in PLANES if plane in sources)
-    title = _unused(f"{first.GetName()} skull")
+    title = unused(f"{first.GetName()} skull")
     attributes = runs.provenance_attributes(
         reply, settings, {"Planes": ", ".join(sources), "GestationalAge": reply.get("ga_weeks")})
     folder = runs.make_folder(title, run)
@@ -116,14 +117,6 @@ def _add(sources, reply, arrays, settings, run: str) -> None:
         runs.mark_hanging(node, run)
 
 
-def _unused(title: str) -> str:
-    names, number, found = {node.GetName() for node in all_nodes()}, 1, title
-    while found in names:
-        number += 1
-        found = f"{title} ({number})"
-    return found
-
-
 def _poly_data(arrays: Mapping[str, np.ndarray]) -> vtk.vtkPolyData:
     triangles = arrays["triangles"].astype(np.int64)
     cells = vtk.vtkCellArray()
@@ -155,7 +148,7 @@ def _add_plane(place: Mapping[str, Any], grey_yx: np.ndarray, register) -> None:
     plane, ijk_to_ras = place["plane"], np.array(place["ijk_to_ras"])
     volume = register("vtkMRMLScalarVolumeNode", plane_role(plane), f"{plane} plane, {PLACED}")
     _fill(volume, np.round(255 * grey_yx).astype(np.uint8)[None], ijk_to_ras)
-    skull_display.prepare_plane(volume)
+    show_grey(volume, 0, 255)
     card = register("vtkMRMLModelNode", card_role(plane), f"{plane} plane in 3D, {PLACED}")
     half_px = skull_display.CARD_MARGIN * place["semi_axes_mm"][0] / place["pixel_mm"]
     card.SetAndObservePolyData(skull_display.card(grey_yx, ijk_to_ras, place["centre_yx_px"], half_px))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle
+from ..csv_files import write_csv
 from ..errors import InputError, UsageError
 from ..failures import Failure
 from ..outputs import PROVENANCE_FILE, atomic_output, check_writable, plain
@@ -236,12 +235,5 @@ def write_images_table(cases: Sequence[PrepareCase], rows: Sequence[PrepareRow],
             own = {key: value for key, value in image.items() if key not in ("file", "case", "label")}
             records.append({"file": f"{case.name}/{image['file']}", "case": image["case"], "patient": case.patient,
                             "label": image["label"], "split": case.split, **case.tags, **own})  # fmt: skip
-    columns = list(dict.fromkeys(key for record in records for key in record))
-    path = output / IMAGES_FILE
-    temporary = path.with_name(f".partial-{IMAGES_FILE}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, columns or list(_NAMED[:1]), lineterminator="\n")
-        table.writeheader()
-        table.writerows([{key: "" if value is None else value for key, value in record.items()} for record in records])
-    os.replace(temporary, path)
-    return path
+    columns = list(dict.fromkeys(key for record in records for key in record)) or list(_NAMED[:1])
+    return write_csv(output / IMAGES_FILE, records, columns)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..anomaly.result import FINDING_COLUMNS
+from ..csv_files import write_csv
 from ..errors import UsageError
 from ..failures import Failure
 from ..outputs import PROVENANCE_FILE
@@ -79,23 +80,14 @@ class CaseRow:
 def write_summary(rows: Sequence[Any], output: Path) -> Path:
     """Writes the table, of rows of one dataclass, in one step. Raises UsageError when the folder cannot be written."""
     path = output / SUMMARY_FILE
-    temporary = path.with_name(f".{SUMMARY_FILE}.{os.getpid()}.tmp")
     try:
         output.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, [field.name for field in fields(rows[0])], lineterminator="\n")
-            table.writeheader()
-            for row in rows:
-                table.writerow({key: "" if value is None else value for key, value in asdict(row).items()})
-        os.replace(temporary, path)
+        return write_csv(path, [asdict(row) for row in rows], [field.name for field in fields(rows[0])])
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror or error}): choose another --output or make room "
                          "there.") from error  # fmt: skip
-    finally:
-        temporary.unlink(missing_ok=True) if output.is_dir() else None
-    return path
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:

@@ -38,20 +38,21 @@ def embed(latents: NDArray, method: str = "tsne", seed: int = 0, perplexity: flo
         return Embedding(np.column_stack([latents, np.zeros(len(latents))]), method, ("latent 0", ""))
     neighbours = max(2.0, min(perplexity, (len(latents) - 1) / 3))
     if method == "pca":
-        return _pca(latents)
+        pca, axes = principal_plane(latents)
+        return Embedding(pca.transform(latents), method, axes)
     if method == "tsne":
         return Embedding(_tsne(latents, neighbours, seed), method, ("t-SNE 1", "t-SNE 2"))
     return Embedding(_umap(latents, neighbours, seed), method, ("UMAP 1", "UMAP 2"))
 
 
-def _pca(latents: NDArray) -> Embedding:
+def principal_plane(latents: NDArray):
+    """scikit-learn's PCA of (N, Z) with two components, and what its axes are called."""
     from sklearn.decomposition import PCA
 
-    pca = PCA(2, svd_solver="full")
-    points = pca.fit_transform(latents)
+    pca = PCA(2, svd_solver="full").fit(latents)
     first, second = (f"PC {i + 1} ({share:.0%} of the variance)" for i, share in
                      enumerate(np.nan_to_num(pca.explained_variance_ratio_)))
-    return Embedding(points, "pca", (first, second))
+    return pca, (first, second)
 
 
 def _compressed(latents: NDArray) -> NDArray:

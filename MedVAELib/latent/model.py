@@ -25,6 +25,8 @@ from ..inference.ladder import PlacedModel
 from ..models import MODELS, build_model
 from ..models.autoencoder import ImageAutoencoder
 from ..preprocessing.image_form import ImageForm
+from ..preprocessing.published import NAME as MNI_4MM
+from ..preprocessing.published import prepare_published
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import Scan
 from .statistics import LatentStatistics
@@ -149,9 +151,8 @@ class LatentModel(PlacedModel):
         if self.preparation == PLAIN:
             image = self.form.apply(scan.image, scan.name)
             return Prepared(image[None], lambda array: self.form.restored(array, scan.image))
-        if self.preparation == "mni-4mm":
+        if self.preparation == MNI_4MM:
             from ..anomaly.brain import shipped_brain
-            from ..preprocessing.published import prepare_published
 
             if brain is None:
                 brain = shipped_brain(scan, str(self.device), scaled(progress, 0.0, 0.5), cancel)

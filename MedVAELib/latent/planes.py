@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .embed import LEAST, embed
+from .embed import LEAST, embed, principal_plane
 from .probe import linear
 from .table import TRAIN, LatentTable
 
@@ -38,12 +38,8 @@ def planes_of(table: LatentTable, seed: int = 0) -> list[Plane]:
 
 
 def _pca(mean: NDArray) -> Plane:
-    from sklearn.decomposition import PCA
-
-    pca = PCA(2, svd_solver="full").fit(mean)
-    first, second = (f"PC {i + 1} ({share:.0%} of the variance)" for i, share in
-                     enumerate(np.nan_to_num(pca.explained_variance_ratio_)))
-    return Plane("PCA", (first, second), pca.transform(mean), pca.components_, -pca.components_ @ pca.mean_)
+    pca, axes = principal_plane(mean)
+    return Plane("PCA", axes, pca.transform(mean), pca.components_, -pca.components_ @ pca.mean_)
 
 
 def _separable(table: LatentTable) -> bool:

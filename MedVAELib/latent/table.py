@@ -136,6 +136,14 @@ class LatentTable:
                    _texts(columns.get("split", ())), tags)
 
 
+def is_latent_table(path: Path) -> bool:
+    """Whether a file looks like a table that `LatentTable.write` wrote, and not like one of images."""
+    if not path.is_file() or path.suffix.lower() in _PARQUET:
+        return path.is_file()
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return "mu_0" in file.readline()
+
+
 def as_column(values: Sequence) -> NDArray:
     """Numbers, with NaN for what is empty, if everything else parses as one; else texts."""
     texts = _texts(values)

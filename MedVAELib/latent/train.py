@@ -31,9 +31,6 @@ from .config import ImagesRun
 from .validation import CURVES, ImageValidation
 
 SPLIT_FILE = "split.csv"
-STANDARDISED = ("vae", "cevae")
-"""Models whose latents get the prior's mean and variance at the end; an introspective decoder has learned to draw from
-the prior as it is."""
 
 
 def train_from_config(
@@ -71,10 +68,8 @@ def write_bundle(
     """The averaged weights with the statistics of their latents and what was measured, as a bundle."""
     train, test = images.part("train"), images.part("test")
     validation.load(trainer.averaged)
-    state = trainer.averaged
-    if config.model_name in STANDARDISED:
-        validation.standardise_latents(train.images)
-        state = {**validation.model.state_dict(), "updates": state["updates"]}
+    validation.settle(train.images)
+    state = {**validation.model.state_dict(), "updates": trainer.averaged["updates"]}
     validation.draw()
     draw_panels(validation.output, CURVES)
     measured = validation.measure(validation.images).values

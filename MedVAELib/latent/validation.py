@@ -91,9 +91,9 @@ class ImageValidation:
                 kl.append(divergence.float().cpu().numpy())
         return np.concatenate(means), np.concatenate(kl) if kl else None
 
-    def standardise_latents(self, images: NDArray[np.float32]) -> None:
-        """Of a flat variational model: see `VAE.standardise_latents`."""
-        self.model.standardise_latents(self._batches(images))
+    def settle(self, images: NDArray[np.float32]) -> None:
+        """See `ImageAutoencoder.settle`."""
+        self.model.settle(self._batches(images))
 
     def statistics(self, images: NDArray[np.float32], labels: Sequence[str]) -> LatentStatistics:
         return latent_statistics(*self.encode(images), labels)

@@ -8,7 +8,7 @@ by the number of voxels, which leaves β = 1 the evidence lower bound. A publish
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -170,6 +170,9 @@ class ImageAutoencoder(nn.Module):
             return (f"The posterior collapsed: all latents together carry {float(terms['kl']):.2g} nats. "
                     "Lower beta, or raise warmup or free_bits.")  # fmt: skip
         return None
+
+    def settle(self, batches: Iterable[Tensor]) -> None:
+        """What is done once to trained weights before they are stored, given all training images; here nothing."""
 
     # ---- looking into it ----
 

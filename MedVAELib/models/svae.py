@@ -6,6 +6,10 @@ standard normals) whose samples do not hang together over the image (Baur et al.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from torch import Tensor
+
 from ..networks.autoencoder import SpatialGaussian, from_spatial
 from .autoencoder import VariationalConfig
 from .registry import register
@@ -24,3 +28,6 @@ class SpatialVAE(VAE):
         self.latent_shape = (config.latent, *config.small)
         self.to_latent = SpatialGaussian(config.bottom, config.latent, dimensions)
         self.from_latent = from_spatial(config.latent, config.bottom, dimensions)
+
+    def settle(self, batches: Iterable[Tensor]) -> None:
+        """Nothing: no single place's prior makes the places hang together."""

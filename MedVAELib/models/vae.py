@@ -32,7 +32,7 @@ class VAE(ImageAutoencoder):
         return self.bound_terms(image, logits, kl_to_standard_normal(posterior))
 
     @torch.no_grad()
-    def standardise_latents(self, batches: Iterable[Tensor]) -> None:
+    def settle(self, batches: Iterable[Tensor]) -> None:
         """Shifts and scales each latent so that over these images it has the prior's mean 0 and variance 1.
 
         Encoder and decoder change together, so every reconstruction stays as it is, and no other shift and scale has a

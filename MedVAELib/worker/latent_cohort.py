@@ -64,22 +64,15 @@ def latent_cohort(job: Job) -> Mapping[str, Any]:
 
 def _cohort(source: Path, model: LatentModel, report: Progress, cancel: CancelToken,
             ) -> tuple[LatentTable, list[str], list[dict[str, str]]]:  # fmt: skip
-    from ..latent.table import LatentTable
+    from ..latent.table import LatentTable, is_latent_table
 
-    if source.is_file() and _is_latent_table(source):
+    if is_latent_table(source):
         report("read", 0.0, "Reading the table")
         table = LatentTable.read(source)
         return table, _files_of(table, source), []
     from ..training.image_listing import find_images
 
     return _encoded(find_images(source, dimensions=len(model.shape)), model, report, cancel)
-
-
-def _is_latent_table(source: Path) -> bool:
-    if source.suffix.lower() in (".parquet", ".pq"):
-        return True
-    with source.open(encoding="utf-8", errors="replace") as file:
-        return "mu_0" in file.readline()
 
 
 def _files_of(table: LatentTable, source: Path) -> list[str]:

@@ -6,6 +6,7 @@ instead of the host's.
 
 import os
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,31 @@ def panel(host):
     opened.pump(seconds=0.05)
     opened.top.deleteLater()
     slicer.mrmlScene.Clear(0)
+
+
+@contextmanager
+def open_panel(host, resources: Path):
+    """A panel whose worker knows the bundles in `resources`; no worker is left behind."""
+    import slicer
+
+    slicer.mrmlScene.Clear(0)
+    before = os.environ.get("MEDVAE_RESOURCES")
+    os.environ["MEDVAE_RESOURCES"] = str(resources)
+    panel = Panel(host)
+    try:
+        yield panel
+    finally:
+        panel.widget.cleanup()
+        panel.pump(seconds=0.05)
+        panel.top.deleteLater()
+        slicer.mrmlScene.Clear(0)
+        os.environ.pop("MEDVAE_RESOURCES")
+        if before is not None:
+            os.environ["MEDVAE_RESOURCES"] = before
+
+
+@pytest.fixture(scope="module")
+def opened(host, resources):
+    """One panel with one warm worker for all tests of a file, as at a desk; the file says which `resources`."""
+    with open_panel(host, resources) as panel:
+        yield panel

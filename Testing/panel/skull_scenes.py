@@ -6,8 +6,6 @@ draws ellipsoids that differ visibly.
 
 from __future__ import annotations
 
-import os
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -89,29 +87,6 @@ def add_volume(spacing_mm=(1.0, 1.2, 1.5), name: str = "Volume"):
     node.SetOrigin(x[0], y[0], z[0])
     node.CreateDefaultDisplayNodes()
     return node
-
-
-@contextmanager
-def open_panel(host, resources: Path):
-    """A panel whose worker knows the bundles in `resources`; no worker is left behind."""
-    import slicer
-
-    from Testing.panel.conftest import Panel
-
-    slicer.mrmlScene.Clear(0)
-    before = os.environ.get("MEDVAE_RESOURCES")
-    os.environ["MEDVAE_RESOURCES"] = str(resources)
-    panel = Panel(host)
-    try:
-        yield panel
-    finally:
-        panel.widget.cleanup()
-        panel.pump(seconds=0.05)
-        panel.top.deleteLater()
-        slicer.mrmlScene.Clear(0)
-        os.environ.pop("MEDVAE_RESOURCES")
-        if before is not None:
-            os.environ["MEDVAE_RESOURCES"] = before
 
 
 class SkullTabDriver:

@@ -14,7 +14,6 @@ from Testing.conftest import synthetic_head
 from Testing.panel.detections import add_scan, node_ids
 from Testing.panel.latent_scenes import LATENTS, SHAPE, LatentTabDriver, lively_bundle, make_resources, write_cohort
 from Testing.panel.latent_scenes import write_table as write_latents
-from Testing.panel.skull_scenes import open_panel
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +24,6 @@ def resources(tmp_path_factory):
 @pytest.fixture(scope="module")
 def table(resources, tmp_path_factory):
     return write_latents(tmp_path_factory.mktemp("table") / "latents.csv", resources / "bundles" / "flair-latents")
-
-
-@pytest.fixture(scope="module")
-def opened(host, resources):
-    """One panel with one warm worker for all tests here, as at a desk."""
-    with open_panel(host, resources) as panel:
-        yield panel
 
 
 @pytest.fixture

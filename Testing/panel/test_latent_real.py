@@ -9,8 +9,8 @@ import pytest
 import SimpleITK as sitk
 
 from MedVAELib.resources import resource_dir
+from Testing.panel.conftest import open_panel
 from Testing.panel.latent_scenes import LatentTabDriver, make_resources, write_table
-from Testing.panel.skull_scenes import open_panel
 from Testing.panel.ticks import INTERVAL_MS, Ticks
 
 CASE = "ms_ljubljana_19"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from Testing.panel.skull_scenes import SkullTabDriver, add_plane, make_resources, open_panel
+from Testing.panel.conftest import open_panel
+from Testing.panel.skull_scenes import SkullTabDriver, add_plane, make_resources
 
 
 @pytest.fixture(scope="module")

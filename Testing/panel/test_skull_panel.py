@@ -17,7 +17,6 @@ from Testing.panel.skull_scenes import (
     add_plane,
     add_volume,
     make_resources,
-    open_panel,
     picture,
 )
 
@@ -25,13 +24,6 @@ from Testing.panel.skull_scenes import (
 @pytest.fixture(scope="module")
 def resources(tmp_path_factory):
     return make_resources(tmp_path_factory.mktemp("resources"))
-
-
-@pytest.fixture(scope="module")
-def opened(host, resources):
-    """One panel with one warm worker for all tests here, as at a desk."""
-    with open_panel(host, resources) as panel:
-        yield panel
 
 
 @pytest.fixture

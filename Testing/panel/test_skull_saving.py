@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from .conftest import open_panel
 from .detections import ROOT
-from .skull_scenes import SkullTabDriver, add_plane, add_volume, make_resources, open_panel
+from .skull_scenes import SkullTabDriver, add_plane, add_volume, make_resources
 
 REOPEN = """
 import json, os, sys, time

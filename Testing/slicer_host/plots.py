@@ -8,6 +8,8 @@ from __future__ import annotations
 import slicer
 import vtk
 
+from .pictures import window_image
+
 _MARKERS = {"none": 0, "cross": 1, "plus": 2, "square": 3, "circle": 4, "diamond": 5}
 
 
@@ -72,16 +74,7 @@ class PlotView:
 
     def image(self):
         """RGB uint8 array, row 0 on top."""
-        from vtkmodules.util.numpy_support import vtk_to_numpy
-
-        self.rw.Render()
-        window = vtk.vtkWindowToImageFilter()
-        window.SetInput(self.rw)
-        window.ReadFrontBufferOff()
-        window.Update()
-        picture = window.GetOutput()
-        width, height, _ = picture.GetDimensions()
-        return vtk_to_numpy(picture.GetPointData().GetScalars()).reshape(height, width, -1)[::-1].copy()
+        return window_image(self.rw)
 
     def _pixel(self, series, row: int) -> list[float]:
         table, place = series.GetTableNode().GetTable(), []

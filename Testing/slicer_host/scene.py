@@ -20,6 +20,8 @@ from vtkmodules.vtkRenderingCore import (
     vtkRenderWindowInteractor,
 )
 
+from .pictures import window_image
+
 SLICE_DMS = [
     "vtkMRMLCrosshairDisplayableManager",
     "vtkMRMLVolumeGlyphSliceDisplayableManager",
@@ -150,16 +152,7 @@ class _View:
 
     def image(self):
         """RGB uint8 array, row 0 on top."""
-        from vtkmodules.util.numpy_support import vtk_to_numpy
-
-        self.render()
-        w = vtk.vtkWindowToImageFilter()
-        w.SetInput(self.rw)
-        w.ReadFrontBufferOff()
-        w.Update()
-        im = w.GetOutput()
-        x, y, _ = im.GetDimensions()
-        return vtk_to_numpy(im.GetPointData().GetScalars()).reshape(y, x, -1)[::-1].copy()
+        return window_image(self.rw)
 
     def savePng(self, path):
         self.render()

@@ -46,6 +46,18 @@ def dilate(mask: Tensor, width: int) -> Tensor:
     return mask
 
 
+def closed(mask: Tensor) -> Tensor:
+    """Gaps of up to four voxels filled; mask: (1, 1, D, H, W)."""
+    return 1 - dilate(1 - dilate(mask, 5), 5)
+
+
+def ragged(mask: Tensor, level: Tensor) -> Tensor:
+    """The mask (1, 1, D, H, W) shrunk by a voxel where level (D, H, W) is above 1 and grown where it is below −1, as
+    (D, H, W) bool."""
+    shrunk, grown = 1 - dilate(1 - mask, 3), dilate(mask, 3)
+    return torch.where(level > 1, shrunk, torch.where(level < -1, grown, mask))[0, 0] > 0.5
+
+
 def thick_slices(image: Tensor, axis: int, factor: int) -> Tensor:
     """Averages `factor` voxels into a slice and interpolates back, as a thick-slice scan on a finer grid is."""
     kernel = [factor if a == axis else 1 for a in range(3)]

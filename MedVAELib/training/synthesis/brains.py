@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...preprocessing.intensity import NETWORK_MAX, NETWORK_MEDIAN
 from ...tissues import TISSUES, VENTRICLES
-from .acquisition import blur, dilate, sample_groups, thick_slices
+from .acquisition import blur, closed, ragged, sample_groups, thick_slices
 from .anatomy import GROUP_INDEX, GROUPS, TISSUE_OF_GROUP, Anatomy, LesionMask
 from .lesions import MNI_BRAIN_CENTRE, MNI_BRAIN_SIZE, add_lesions
 from .normal_brightness import brighten
@@ -202,12 +202,11 @@ class BrainSynthesiser:
     def _strip(self, draw: Draw, target: Tensor, brain: Tensor) -> Tensor:
         """An imperfect brain mask (bool): grown and shrunk by a voxel or two from place to place."""
         whole = (target[1:8].sum(0) > 0.5).float()[None, None]
-        tight = 1 - dilate(1 - dilate((brain > 0.5).float()[None, None], 5), 5)
+        tight = closed((brain > 0.5).float()[None, None])
         tight = torch.maximum(tight, target[VENTRICLES][None, None])
         mask = whole if draw.chance(0.5) else torch.minimum(whole, tight)
         level = draw.field(self.config.shape, 8)[0] * draw.number(0, 1.2) + draw.number(-0.6, 0.8)
-        shrunk, grown = 1 - dilate(1 - mask, 3), dilate(mask, 3)
-        mask = torch.where(level > 1, shrunk, torch.where(level < -1, grown, mask))[0, 0] > 0.5
+        mask = ragged(mask, level)
         return mask | (brain > 0.5) if draw.chance(0.6) else mask
 
     def _field_of_view(self, draw: Draw) -> Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...preprocessing.mni import WINDOW_CENTER_RAS_MM, WINDOW_MM_ZYX
 from ...tissues import BACKGROUND, EXTRACEREBRAL, OUTER_CSF, TISSUES, VENTRICLES
-from .acquisition import blur, dilate, sample_groups, thick_slices
+from .acquisition import blur, closed, ragged, sample_groups, thick_slices
 from .anatomy import GROUP_INDEX, GROUPS, TISSUE_OF_GROUP, LesionMask
 from .brains import DWI, FLAIR
 from .lesions import real_lesion
@@ -210,7 +210,5 @@ def _group_means(draw: Draw, modality: str, grey: float) -> Tensor:
 def _brain(draw: Draw, target: Tensor) -> Tensor:
     """An imperfect brain mask (bool): sulci closed, grown and shrunk by a voxel from place to place."""
     tissue = 1 - target[[BACKGROUND, OUTER_CSF, EXTRACEREBRAL]].sum(0)
-    closed = 1 - dilate(1 - dilate((tissue > 0.5).float()[None, None], 5), 5)
     level = draw.field(tuple(tissue.shape), 8)[0] * draw.number(0, 0.8) + draw.number(-0.5, 0.5)
-    shrunk, grown = 1 - dilate(1 - closed, 3), dilate(closed, 3)
-    return torch.where(level > 1, shrunk, torch.where(level < -1, grown, closed))[0, 0] > 0.5
+    return ragged(closed((tissue > 0.5).float()[None, None]), level)

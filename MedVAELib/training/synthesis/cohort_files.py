@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ... import __version__
+from ...csv_files import write_csv
 from ...errors import InputError, UsageError
 from ...preprocessing.mni import mni_grid
 from ...preprocessing.model_image import block_means, model_image
@@ -74,8 +74,9 @@ def write_cohort(
         rows.append(_write_case(case, synthesise, request.spacing_mm, output))
         progress("cases", _SHARE_OF_HEADS + (1 - _SHARE_OF_HEADS) * (number + 1) / len(cases), case.name)
     table = [_row(case, heads[case.head].name) for case in cases]
-    _write_csv(output / LESIONS_FILE, [row for row in rows if row])
-    return _write_csv(output / IMAGES_FILE, table)
+    for file, lines in ((LESIONS_FILE, [row for row in rows if row]), (IMAGES_FILE, table)):
+        write_csv(output / file, lines, list(lines[0]) if lines else ["case"])
+    return output / IMAGES_FILE
 
 
 def _masks(request: CohortRequest, folder: Path) -> list:
@@ -132,13 +133,3 @@ def _write_volume(values_zyx: NDArray[np.float32], spacing_mm: float, path: Path
     temporary = path.with_name(f".partial-{path.name}")
     sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
     os.replace(temporary, path)
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, object]]) -> Path:
-    temporary = path.with_name(f".partial-{path.name}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, list(rows[0]) if rows else ["case"], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    os.replace(temporary, path)
-    return path
