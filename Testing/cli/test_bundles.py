@@ -6,7 +6,7 @@ import pytest
 
 from MedVAELib.bundle import save_bundle
 from MedVAELib.cli.app import run
-from Testing.test_bundle import metadata, weights, zipped
+from Testing.bundle.bundle_files import metadata, weights, zipped
 
 
 @pytest.fixture(autouse=True)

@@ -20,8 +20,8 @@ from MedVAELib.cohort.cases import case_names
 from MedVAELib.errors import DeviceMemoryError
 from MedVAELib.outputs import DETECTION_FILES
 from MedVAELib.resources import resource_dir
+from Testing.bundle.bundle_files import metadata, weights
 from Testing.detection_standin import standin_detection, standin_image
-from Testing.test_bundle import metadata, weights
 
 ROOT = Path(__file__).resolve().parents[2]
 

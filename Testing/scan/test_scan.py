@@ -1,0 +1,242 @@
+"""Every usable kind of scan is read with its geometry and values."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MedVAELib.errors import InputError, UsageError
+from MedVAELib.scan import Scan, hint_modality
+from Testing.scan.scan_files import (
+    changed,
+    dicom_series,
+    nifti_with,
+    small_head,
+    written,
+)
+from Testing.scan.unusable import BAD
+
+OBLIQUE = ((0.96, -0.28, 0.0), (0.28, 0.96, 0.0), (0.0, 0.0, 1.0))
+SAGITTAL = ((0, 0, 1), (-1, 0, 0), (0, -1, 0))
+
+
+def assert_same_image(found: sitk.Image, expected: sitk.Image, atol: float = 1e-5) -> None:
+    assert found.GetPixelID() == sitk.sitkFloat32 and found.GetSize() == expected.GetSize()
+    for get in ("GetSpacing", "GetOrigin", "GetDirection"):
+        np.testing.assert_allclose(getattr(found, get)(), getattr(expected, get)(), atol=1e-4)
+    np.testing.assert_allclose(sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(expected), atol=atol)
+
+
+@pytest.mark.parametrize("direction", [OBLIQUE, SAGITTAL], ids=["oblique", "sagittal"])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".hdr", ".nrrd", ".nhdr", ".mha", ".mhd"])
+@pytest.mark.parametrize("compress", [False, True])
+def test_formats_keep_values_and_geometry(suffix: str, compress: bool, direction: object, tmp_path: Path) -> None:
+    image = small_head(direction=direction, center_ras_mm=(10, -20, 30))
+    scan = Scan.read(written(image, tmp_path / f"sub-01_flair{suffix}", compress), modality="flair")
+    assert_same_image(scan.image, image)
+    assert (scan.name, scan.modality, scan.modality_hint, scan.warnings) == ("sub-01_flair", "flair", "flair", ())
+    assert scan.path == tmp_path / f"sub-01_flair{suffix}"
+
+
+@pytest.mark.parametrize("pixel", [sitk.sitkUInt8, sitk.sitkInt16, sitk.sitkUInt16, sitk.sitkInt32, sitk.sitkFloat64])
+def test_every_number_type_becomes_float32(pixel: int, tmp_path: Path) -> None:
+    image = sitk.Cast(sitk.Clamp(small_head(), sitk.sitkFloat32, 0, 250), pixel)
+    assert_same_image(Scan.read(written(image, tmp_path / "a.nii.gz")).image, sitk.Cast(image, sitk.sitkFloat32))
+
+
+@pytest.mark.parametrize("direction", [((1, 0, 0), (0, 1, 0), (0, 0, 1)), OBLIQUE, SAGITTAL])
+def test_dicom_series_is_read_in_space_whatever_its_file_names(direction: object, tmp_path: Path) -> None:
+    image = small_head(size_ijk=(24, 28, 12), spacing_mm=(8, 7, 14), direction=direction, center_ras_mm=(5, 6, 7))
+    dicom_series(tmp_path, image, _0018_0081="120", _0018_0080="9000", _0018_0082="2500", _0018_0087="3")
+    (tmp_path / "README.txt").write_text("not DICOM")
+    scan = Scan.read(tmp_path)
+    assert_same_image(scan.image, sitk.Cast(sitk.Cast(image, sitk.sitkInt16), sitk.sitkFloat32))
+    assert scan.name == "t2_flair" and scan.modality_hint == "flair" and "t2_flair" in scan.modality_reason
+    assert scan.tags["echo_time_ms"] == 120 and scan.tags["inversion_time_ms"] == 2500
+    assert scan.warnings == ()
+
+
+def test_nothing_that_identifies_the_patient_is_kept(tmp_path: Path) -> None:
+    dicom_series(tmp_path / "series")
+    multiframe = sitk.Cast(small_head(), sitk.sitkInt16)
+    multiframe.SetMetaData("0008|0060", "MR")
+    multiframe.SetMetaData("0010|0010", "Doe^Jane")
+    written(multiframe, tmp_path / "frames.dcm")
+    nifti = small_head()
+    nifti.SetMetaData("descrip", "Doe^Jane")
+    for scan in (Scan.read(tmp_path / "series"), Scan.read(tmp_path / "frames.dcm"),
+                 Scan.read(written(nifti, tmp_path / "a.nii"))):
+        assert scan.image.GetMetaDataKeys() == ()
+        assert "Doe" not in repr(dataclasses.replace(scan, image=None, path=None)) and "12345" not in repr(scan.tags)
+
+
+def test_rescale_slope_is_applied(tmp_path: Path) -> None:
+    image = small_head(size_ijk=(24, 28, 12), spacing_mm=(8, 8, 14))
+    dicom_series(tmp_path, image, _0028_1053="2", _0028_1052="-10")
+    stored = sitk.ReadImage(str(next(tmp_path.iterdir())))
+    # the writer stores (value - intercept) / slope: what comes back are the values, to the slope
+    assert stored.GetSize()[2] == 1
+    assert_same_image(Scan.read(tmp_path).image, sitk.Cast(image, sitk.sitkFloat32), atol=3)
+
+
+@pytest.mark.parametrize("series", ["1.2.3.4", "T2_FLAIR", "flair", 2, "2"])
+def test_series_by_uid_description_or_number(series: str | int, tmp_path: Path) -> None:
+    scan = Scan.read(BAD["dicom_folder_with_two_series"][0](tmp_path), series=series)
+    assert scan.name == "t2_flair" and scan.image.GetSize() == (24, 28, 12)
+
+
+def test_localiser_is_passed_over_with_a_word(tmp_path: Path) -> None:
+    dicom_series(tmp_path / "a")
+    dicom_series(tmp_path / "b", uid="1.2.9", description="localizer", skip=range(3, 12))
+    scan = Scan.read(tmp_path)
+    assert scan.name == "t2_flair" and "passed over: localizer (3 slices)" in scan.warnings[0]
+
+
+def test_diffusion_series_is_split_by_b_value(tmp_path: Path) -> None:
+    dark = small_head(size_ijk=(24, 28, 12), spacing_mm=(8, 8, 14), modality="dwi", seed=1)
+    bright = small_head(size_ijk=(24, 28, 12), spacing_mm=(8, 8, 14), modality="flair", seed=2)
+    dicom_series(tmp_path, bright, description="ep2d_diff", prefix="a", _0018_9087="0")
+    dicom_series(tmp_path, dark, description="ep2d_diff", prefix="b", _0018_9087="1000")
+    with pytest.raises(UsageError, match=r"ep2d_diff, b-value 0 \(12 slices\); 2: ep2d_diff, b-value 1000"):
+        Scan.read(tmp_path)
+    scan = Scan.read(tmp_path, series="b-value 1000")
+    assert_same_image(scan.image, sitk.Cast(sitk.Cast(dark, sitk.sitkInt16), sitk.sitkFloat32))
+    assert scan.tags["b_value"] == 1000 and scan.modality_hint == "dwi"
+
+
+def test_multi_frame_dicom_is_read_with_a_warning(tmp_path: Path) -> None:
+    image = sitk.Cast(small_head(direction=SAGITTAL), sitk.sitkInt16)
+    image.SetMetaData("0008|0060", "MR")
+    scan = Scan.read(written(image, tmp_path / "frames.dcm"))
+    assert_same_image(scan.image, sitk.Cast(image, sitk.sitkFloat32))
+    assert "multi-frame" in scan.warnings[0]
+
+
+def test_dicomdir_stands_for_its_folder(tmp_path: Path) -> None:
+    dicom_series(tmp_path / "data")
+    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    assert Scan.read(tmp_path / "DICOMDIR").name == "t2_flair"
+
+
+def test_4d_file_of_one_volume_is_that_volume(tmp_path: Path) -> None:
+    image = small_head()
+    scan = Scan.read(written(sitk.JoinSeries([image]), tmp_path / "a.mha"))
+    assert_same_image(scan.image, image)
+
+
+def test_uncompressed_nifti_named_gz(tmp_path: Path) -> None:
+    image = small_head()
+    written(image, tmp_path / "a.nii").rename(tmp_path / "a.nii.gz")
+    assert_same_image(Scan.read(tmp_path / "a.nii.gz").image, image)
+
+
+def test_unknown_orientation_is_said(tmp_path: Path) -> None:
+    scan = Scan.read(nifti_with(tmp_path, ("hh", 252, (0, 0))))
+    assert "left and right may be exchanged" in scan.warnings[0]
+
+
+def test_contradicting_orientations_are_said(tmp_path: Path) -> None:
+    scan = Scan.read(nifti_with(tmp_path, ("hh", 252, (1, 4)), ("f", 284, (1.5,))))
+    assert "contradict each other" in scan.warnings[0]
+
+
+def test_rounded_axes_are_read_and_said(tmp_path: Path) -> None:  # SimpleITK by itself refuses this file
+    scan = Scan.read(nifti_with(tmp_path, ("hh", 252, (0, 1)), ("f", 284, (0.02,))))
+    assert "not exactly perpendicular" in scan.warnings[0]
+    direction = np.array(scan.image.GetDirection()).reshape(3, 3)
+    np.testing.assert_allclose(direction.T @ direction, np.eye(3), atol=1e-6)
+    assert "ITK_NIFTI_SFORM_PERMISSIVE" not in os.environ
+
+
+@pytest.mark.parametrize("suffix", ["", ".nii", ".nii.gz", ".mha"])
+def test_a_few_non_finite_voxels_are_replaced_and_said(suffix: str, tmp_path: Path) -> None:
+    image = changed(lambda a: a[0, 0].__setitem__(slice(0, 3), np.nan))
+    scan = Scan.read(written(image, tmp_path / f"a{suffix}")) if suffix else Scan.from_image(image)
+    assert np.isfinite(scan.array_zyx()).all() and "3 voxels" in scan.warnings[0]
+
+
+def test_negative_values_are_fine() -> None:
+    head = small_head()
+    scaled = sitk.Normalize(head)
+    assert_same_image(Scan.from_image(scaled).image, sitk.Cast(scaled, sitk.sitkFloat32))
+
+
+def test_an_8_bit_scan_is_not_taken_for_a_label_map() -> None:
+    coarse = sitk.Cast(sitk.Clamp(small_head(noise=4.0) / 8, sitk.sitkFloat32, 0, 30), sitk.sitkUInt8)
+    assert Scan.from_image(coarse).image.GetPixelID() == sitk.sitkFloat32
+
+
+def test_the_callers_image_is_left_alone() -> None:
+    image = small_head()
+    image.SetMetaData("descrip", "mine")
+    scan = Scan.from_image(image, modality="dwi", name="Pat. 7: DWI/b1000")
+    assert image.GetMetaData("descrip") == "mine"
+    assert scan.name == "Pat._7_DWI_b1000" and scan.modality == "dwi" and scan.path is None
+
+
+@pytest.mark.parametrize(("tags", "name", "expected"), [
+    ({}, "sub-01_FLAIR.nii.gz", "flair"), ({}, "3DT2FLAIR.nrrd", "flair"), ({}, "dwi_b1000.nii", "dwi"),
+    ({}, "sub-2_T1w.nii.gz", "other"), ({}, "adc.nii.gz", "other"), ({}, "dwi_ADC.nii", "other"),
+    ({}, "T1_FLAIR.nii", "other"), ({}, "patient7.nii.gz", None), ({}, "different_head.nii", None),
+    ({"series_description": "t2_tirm_tra_dark-fluid"}, "x.dcm", "flair"),
+    ({"series_description": "ep2d_diff_3scan_trace_p2"}, "x.dcm", "dwi"),
+    ({"series_description": "ep2d_diff_3scan_trace_p2_ADC"}, "x.dcm", "other"),
+    ({"modality": "CT", "series_description": "flair"}, "flair.nii", "other"),
+    ({"b_value": 1000.0}, "x.nii", "dwi"),
+    ({"inversion_time_ms": 2500.0, "echo_time_ms": 110.0}, "x.nii", "flair"),
+    ({"inversion_time_ms": 900.0, "echo_time_ms": 3.0}, "x.nii", None),
+])
+def test_modality_hints(tags: dict[str, str | float], name: str, expected: str | None) -> None:
+    hint, reason = hint_modality(tags, name)
+    assert hint == expected and bool(reason) == (expected is not None)
+
+
+def test_side_car_gives_tags_and_hint(tmp_path: Path) -> None:
+    (tmp_path / "scan.json").write_text(json.dumps({"SeriesDescription": "AX T2 FLAIR", "EchoTime": 0.12,
+                                                    "InversionTime": 2.5, "PatientName": "Doe^Jane"}))
+    scan = Scan.read(written(small_head(), tmp_path / "scan.nii.gz"))
+    assert scan.tags == {"series_description": "AX T2 FLAIR", "echo_time_ms": 120, "inversion_time_ms": 2500}
+    assert scan.modality_hint == "flair"
+
+
+def test_asking_against_the_tags_is_said(tmp_path: Path) -> None:
+    scan = Scan.read(written(small_head(), tmp_path / "sub_T1w.nii.gz"), modality="flair")
+    assert scan.modality == "flair" and "as asked, although" in scan.warnings[0]
+
+
+def test_real_scans_are_read(medvae_data: Path) -> None:
+    files = [p for p in sorted((medvae_data / "brain").glob("*/*/*.nii.gz"))
+             if p.name.startswith(("flair", "dwi", "adc")) and p.parts[-3] in ("flair", "dwi")]
+    assert len(files) >= 10
+    for path in files:
+        scan = Scan.read(path)
+        reference = sitk.ReadImage(str(path))
+        assert scan.image.GetSize() == reference.GetSize() and scan.image.GetDirection() == reference.GetDirection()
+        assert scan.warnings == () and scan.modality_hint is not None
+
+
+def test_real_masks_and_label_maps_are_refused(medvae_data: Path) -> None:
+    files = [*(medvae_data / "brain").glob("flair/*/*mask*.nii.gz"),
+             *sorted((medvae_data / "brain" / "label_maps").glob("*.nii.gz"))[:1]]
+    assert files
+    for path in files:
+        with pytest.raises(InputError, match="looks like a label map"):
+            Scan.read(path)
+
+
+def test_importing_the_package_imports_nothing_heavy() -> None:
+    code = ("import sys, MedVAELib; assert not {'torch', 'SimpleITK', 'numpy', 'vtk'} & set(sys.modules);"
+            "from MedVAELib import Scan; assert Scan.__name__ == 'Scan'; assert 'torch' not in sys.modules;"
+            "assert 'load_bundle' in dir(MedVAELib)")
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+    import MedVAELib
+    with pytest.raises(AttributeError, match="nothing_here"):
+        MedVAELib.nothing_here  # noqa: B018
