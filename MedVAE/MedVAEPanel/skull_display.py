@@ -131,9 +131,11 @@ def show_in_slices(planes: dict, volume, opacity: float) -> None:
     manager = slicer.app.layoutManager()
     for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
         plane = planes.get(view.GetOrientation(), False)
-        composite = slicer.app.applicationLogic().GetSliceLogic(view).GetSliceCompositeNode()
-        if plane is False or composite is None or view.GetLayoutName().startswith(_OURS):
+        # A scene keeps the nodes of views that the present layout does not have, and those have no logic.
+        logic = slicer.app.applicationLogic().GetSliceLogic(view)
+        if plane is False or logic is None or view.GetLayoutName().startswith(_OURS):
             continue
+        composite = logic.GetSliceCompositeNode()
         new = composite.GetBackgroundVolumeID() != (plane.GetID() if plane is not None else None)
         composite.SetBackgroundVolumeID(plane.GetID() if plane is not None else None)
         composite.SetForegroundVolumeID(volume.GetID() if volume is not None else None)

@@ -96,6 +96,9 @@ def saved(host, tmp_path_factory):
                 "summary": ui.summaryLabel.text, "provenance": result.provenance,
                 "std_mm": slicer.util.arrayFromModelPointData(result.surface, "std_mm").copy(),
                 "bounds": result.surface.GetPolyData().GetBounds()}  # fmt: skip
+        # Of a view that a fresh application's layout does not have, as scenes saved in a comparing layout hold them.
+        other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Compare")
+        other.SetLayoutName("Compare")
         file = folder / "scene.mrb"
         assert slicer.util.saveScene(str(file)) and file.is_file()
     return file, seen
