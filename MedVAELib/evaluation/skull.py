@@ -8,22 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
 from statistics import NormalDist
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from ..errors import Cancelled, DeviceMemoryError, MedVAEError
-from ..preprocessing.outlines import PLANES
+from ..preprocessing.outlines import BY_COUNT, SUBSETS, Subset
 from ..progress import CancelToken, Progress, no_progress, scaled
 from .skull_metrics import Agreement, Solid, agreement
 
-Subset = tuple[str, ...]
-SUBSETS: tuple[Subset, ...] = tuple(chosen for count in (3, 2, 1) for chosen in combinations(PLANES, count))
-"""All seven, most planes first, in clinical order."""
-BY_COUNT: tuple[Subset, ...] = (PLANES, PLANES[:2], PLANES[:1])
-"""What "three", "two" and "one" plane mean: the axial one is always acquired, the sagittal one often."""
 MEAN_HEAD = "mean head"
 LEVELS = (0.5, 0.8, 0.95)
 NEAR_MM, FAR_MM = 5.0, 20.0

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..preprocessing.outlines import PLANES
+from ..preprocessing.outlines import PLANES, Subset
 from ..progress import CancelToken
 from ..skull.biometry import measure_heads, summarise
 from ..skull.predictor import SkullPredictor
 from .mean_head import MeanHead
-from .skull import Estimate, Guess, Subset
+from .skull import Estimate, Guess
 from .skull_metrics import Solid
 from .skull_planes import SeenPlanes
 
@@ -25,10 +25,11 @@ def model_method(predictor: SkullPredictor, samples: int, seed: int = 0,
     samples = 1 if predictor.bundle.model in DETERMINISTIC else samples
 
     def predict(seen: SeenPlanes, subsets: Sequence[Subset]) -> list[Guess]:
-        return [guess(*seen.canonical(subset)) for subset in subsets]
+        return [guess(subset, *seen.canonical(subset)) for subset in subsets]
 
-    def guess(maps: torch.Tensor, present: torch.Tensor, spacing_mm: float) -> Guess:
-        heads = predictor.shape.sample(maps, present, spacing_mm, samples, seed, predictor.temperature, cancel=cancel)
+    def guess(subset: Subset, maps: torch.Tensor, present: torch.Tensor, spacing_mm: float) -> Guess:
+        heads = predictor.shape.sample(maps, present, spacing_mm, samples, seed, predictor.temperature(subset),
+                                       cancel=cancel)  # fmt: skip
         mean, std = (volume.cpu().numpy() * spacing_mm for volume in heads.moments.distance())
         measures = {measure.name: Estimate(measure.value, measure.std) for measure in summarise(heads.measures)}
         return Guess(Solid(mean, spacing_mm), std if samples > 1 else None, measures)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ..preprocessing.outlines import PLANES
+from ..preprocessing.outlines import BY_COUNT, PLANES, Subset, named
 from ..skull.outline import unletterbox
-from .skull import BY_COUNT, LEVELS, MEAN_HEAD, Case, Guess, Score, Subset
+from .skull import LEVELS, MEAN_HEAD, Case, Guess, Score
 from .skull_metrics import Solid
 from .skull_planes import SeenPlanes
-from .skull_tables import FIGURES, has_spread, kinds, mean_of, methods, named, uncertainty
+from .skull_tables import FIGURES, has_spread, kinds, mean_of, methods, uncertainty
 
 TRUE_COLOUR, OURS_COLOUR, MEAN_COLOUR = "#31e981", "#ff5a5f", "#5aa9ff"
 SIZE = 120

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..preprocessing.outlines import MARGIN, PLANES
+from ..preprocessing.outlines import MARGIN, PLANES, Subset
 from ..skull.biometry import measure_heads
 from ..skull.engine import OutlineEngine
 from ..skull.imaged_planes import FILLED
@@ -29,7 +29,7 @@ from ..training.synthesis.heads import KINDS, Head, HeadPopulation, read_head_sh
 from ..training.synthesis.planes import PlanePose, cut, draw_image_pose, outline_map
 from ..training.synthesis.random import Draw
 from ..training.synthesis.ultrasound import simulate_bmode
-from .skull import Case, Subset
+from .skull import Case
 from .skull_metrics import Solid
 
 IMAGE_PX = (432, 576)

@@ -9,8 +9,9 @@ from statistics import NormalDist
 import numpy as np
 from scipy.stats import spearmanr
 
+from ..preprocessing.outlines import BY_COUNT, SUBSETS, Subset, named
 from .metrics import CONFIDENCE, RESAMPLES, mean_with_interval
-from .skull import BY_COUNT, FAR_MM, LEVELS, MEAN_HEAD, NEAR_MM, SUBSETS, Score, Subset
+from .skull import FAR_MM, LEVELS, MEAN_HEAD, NEAR_MM, Score
 from .tables import markdown_table, percent
 
 FIGURES: Mapping[str, tuple[str, int, Callable[[Score], float]]] = {
@@ -239,10 +240,6 @@ def kinds(scores: Sequence[Score]) -> list[str]:
 
 def has_spread(scores: Sequence[Score], method: str) -> bool:
     return any(s.method == method and s.spread.std_mm > 0 for s in scores)
-
-
-def named(planes: Subset) -> str:
-    return " + ".join(planes)
 
 
 def share_within(error: np.ndarray, std: np.ndarray) -> list[float]:

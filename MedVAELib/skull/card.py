@@ -53,14 +53,14 @@ def skull_metadata(
 def skull_card(metadata: dict[str, object]) -> str:
     """The README.md of a skull model's bundle, in Markdown."""
     calibration = metadata["medvae"]["calibration"]
-    rows = [f"| {count} | {' | '.join(f'{share:.2f}' for share in shares)} |"
-            for count, shares in calibration["coverage"].items()]  # fmt: skip
+    rows = [f"| {planes} | {temperature} | {' | '.join(f'{share:.2f}' for share in calibration['coverage'][planes])} |"
+            for planes, temperature in calibration["temperatures"].items()]  # fmt: skip
     levels = calibration["levels"]
     table = [
         "## Calibration", "",
-        f"Temperature {calibration['temperature']}; coverage of central intervals on the held-back heads it was chosen "
-        "on:", "", "| planes | " + " | ".join(f"{level:.0%}" for level in levels) + " |",
-        "|---" * (1 + len(levels)) + "|", *rows,
+        "Temperatures, and coverage of central intervals on the held-back heads that they were chosen on:", "",
+        "| planes | temperature | " + " | ".join(f"{level:.0%}" for level in levels) + " |",
+        "|---" * (2 + len(levels)) + "|", *rows,
     ]  # fmt: skip
     return card(metadata, SKULL_LIMITS, table)
 

@@ -10,15 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..preprocessing.outlines import PLANES
+from ..preprocessing.outlines import BY_COUNT, PLANES, Subset
 from ..training.synthesis.head_masks import mask_files, read_mask, skull_thickness_mm
 from ..training.synthesis.heads import KINDS, Head, HeadPopulation, read_head_shapes
 from ..training.synthesis.planes import Imager, PlaneCaseMaker, PlaneConfig
 
 SEED = 990_000_000
 """Of the held-back heads; training's seeds lie elsewhere."""
-SUBSETS = {3: (True, True, True), 2: (True, True, False), 1: (True, False, False)}
-"""Planes present by their number: axial, then sagittal, then coronal."""
 _SURFACE = 0.5  # voxels of the 96³ grid: what lies closer than this is called the surface
 _BATCH = 8
 
@@ -68,11 +66,11 @@ def _atlas_head(name: str, path: Path, size: int) -> Head:
     return Head(sdf, sdf - thickness, mask.spacing_mm * step, mask.ga_weeks, "atlas", name)
 
 
-def predict(model: nn.Module, held_back: HeldBack, count: int, samples: int, temperature: float = 1.0,
+def predict(model: nn.Module, held_back: HeldBack, seen: Subset, samples: int, temperature: float = 1.0,
             heads: slice = slice(None)) -> Tensor:  # fmt: skip
-    """Samples of every head from its first `count` planes: (N, S, 48, 48, 48), on the CPU."""
+    """Samples of every head from some of its planes: (N, S, 48, 48, 48), on the CPU."""
     device = next(model.parameters()).device
-    present = torch.tensor(SUBSETS[count], device=device)
+    present = torch.tensor([plane in seen for plane in PLANES], device=device)
     drawn = []
     for start, planes in enumerate(held_back.planes[heads].split(_BATCH)):
         generator = torch.Generator(device).manual_seed(SEED + start)
@@ -87,15 +85,15 @@ def measure(model: nn.Module, held_back: HeldBack, samples: int) -> dict[str, fl
     "hausdorff 3" in mm, mean and greatest distance between the surfaces as the distance fields tell; and "std 3", the
     samples' standard deviation at the surface, mm."""
     line = {}
-    for count in SUBSETS:
-        drawn = predict(model, held_back, count, samples)
+    for seen in BY_COUNT:
+        drawn = predict(model, held_back, seen, samples)
         mean, std = drawn.mean(1), drawn.std(1)
         scale = held_back.spacing_mm
         dice, average, greatest = agreement(mean, held_back.sdf[:, 0])
         near = mean.abs() < 2 * _SURFACE
         spread = (std * near).sum((1, 2, 3)) / near.sum((1, 2, 3)).clamp(min=1)
         values = {"dice": dice, "surface": average * scale, "hausdorff": greatest * scale, "std": spread * scale}
-        line |= {f"{name} {count}": round(float(value.mean()), 4) for name, value in values.items()}
+        line |= {f"{name} {len(seen)}": round(float(value.mean()), 4) for name, value in values.items()}
     return line
 
 
@@ -118,7 +116,7 @@ def draw_predictions(model: nn.Module, held_back: HeldBack, output: Path, rows: 
     from matplotlib.figure import Figure
 
     rows = min(rows, len(held_back.kinds))
-    means = {count: predict(model, held_back, count, 4, heads=slice(rows)).mean(1) for count in (1, 3)}
+    means = {count: predict(model, held_back, PLANES[:count], 4, heads=slice(rows)).mean(1) for count in (1, 3)}
     figure = Figure(figsize=(12, 1.5 * rows))
     axes = figure.subplots(rows, 9, squeeze=False)
     for row in range(rows):

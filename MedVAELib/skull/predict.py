@@ -83,13 +83,14 @@ def predict_from_outlines(
     check_arguments(outlines, samples, ga_weeks)
     cancel, timer = cancel or CancelToken(), timer or Timer()
     maps, present, spacing_mm = network_input(outlines)
+    temperature = predictor.temperature(outlines)
     with timer.stage("sampling"):
-        heads = predictor.shape.sample(maps, present, spacing_mm, samples, seed, predictor.temperature,
+        heads = predictor.shape.sample(maps, present, spacing_mm, samples, seed, temperature,
                                        scaled(progress, 0.0, 0.8), cancel)  # fmt: skip
     cancel.check()
     progress("surface", 0.85, "Drawing the surface")
     provenance = {
-        **_versions(), **predictor.describe(), "samples": samples, "seed": seed, "temperature": predictor.temperature,
+        **_versions(), **predictor.describe(), "samples": samples, "seed": seed, "temperature": temperature,
         "planes": [name for name in PLANES if name in outlines], "spacing_mm": spacing_mm,
         "frame": "head frame, RAS mm, origin in the head's centre; not registered to the planes or the scanner",
     }  # fmt: skip

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, Bundle, load_bundle
 from ..errors import BundleError
 from ..models import build_model
-from ..preprocessing.outlines import MARGIN, SIZE
+from ..preprocessing.outlines import MARGIN, SIZE, SUBSETS, named
 from .engine import OutlineEngine, ShapeEngine
 
 SHAPE_MODELS = ("hcvae", "cvae", "tlnet", "cgan")
@@ -21,7 +22,7 @@ class SkullPredictor:
 
     bundle: Bundle
     shape: ShapeEngine
-    temperature: float
+    temperatures: Mapping[str, float]
     device: str = "auto"
     outline_bundle: Bundle | str | Path = OUTLINE_BUNDLE
     _outline: OutlineEngine | None = field(default=None, repr=False)
@@ -35,16 +36,20 @@ class SkullPredictor:
         that is not there."""
         bundle = load_bundle(bundle or DEFAULT_SKULL_BUNDLE)
         try:
-            temperature = float(bundle.calibration["temperature"])
+            temperatures = {named(seen): float(bundle.calibration["temperatures"][named(seen)]) for seen in SUBSETS}
             grid = bundle.metadata["medvae"]["grid"]
-            usable = bundle.model in SHAPE_MODELS and 0 <= temperature < 100
+            usable = bundle.model in SHAPE_MODELS and all(0 <= each < 100 for each in temperatures.values())
             usable = usable and list(grid["shape_zyx"]) == [SIZE] * 3 and float(grid["edge_over_ofd"]) == MARGIN
         except (KeyError, TypeError, ValueError):
             usable = False
         if not usable:
             raise BundleError(f"Bundle '{bundle.name}' is no model of fetal skulls: choose another with --bundle.")
         shape = ShapeEngine(device).load(_model(bundle))
-        return cls(bundle, shape, temperature, device, outline_bundle or OUTLINE_BUNDLE)
+        return cls(bundle, shape, temperatures, device, outline_bundle or OUTLINE_BUNDLE)
+
+    def temperature(self, planes: Iterable[str]) -> float:
+        """What the standard deviations of the priors are multiplied by where these planes are seen."""
+        return self.temperatures[named(planes)]
 
     @property
     def outline(self) -> OutlineEngine:

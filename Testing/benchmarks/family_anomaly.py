@@ -15,7 +15,7 @@ MODELS = ("ae", "vae", "svae", "vqvae", "introvae", "cevae")
 # What one shared core can train until flat: twice the folding and half the batch of the shipped configs.
 SMALLER: dict[str, object] = {"fold": 4, "warmup": 200}
 SHORTER: dict[str, object] = {
-    "steps": 1500, "batch": 8, "validate_every": 100, "checkpoint_every": 100, "patience": 6, "average": 0.98,
+    "steps": 2000, "batch": 8, "validate_every": 100, "checkpoint_every": 100, "patience": 6, "average": 0.98,
 }  # fmt: skip
 CASES = Path("brain") / "flair"
 BEST_SCORES = {"ae": "excess", "vae": "excess", "svae": "excess", "vqvae": "restoration_excess", "introvae": "excess",

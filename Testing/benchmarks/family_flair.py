@@ -39,6 +39,8 @@ SHORTER: dict[str, object] = {"steps": 2400, "batch": 8, "validate_every": 100, 
                               "average": 0.98}  # fmt: skip
 SMALLER: dict[str, object] = {"fold": 4, "warmup": 200}
 """What one shared core can train: twice the folding and half the batch of the presets, the bottom as published."""
+LONGER: dict[str, object] = {"steps": 4800}
+"""The introspective models: their two objectives hold each other up."""
 NO_MODEL = "no model: the images themselves"
 REAL = ("ms_isbi_01", "ms_isbi_02", "ms_ljubljana_19", "ms_raw_patient01_study1", "ms_raw_patient03_study1",
         "ms_raw_patient04_study1", "ms_raw_patient12_study1", "healthy_kirby21_113")  # fmt: skip
@@ -65,7 +67,8 @@ def main(work: Path) -> None:
 def configs() -> dict[str, dict[str, Any]]:
     made = {}
     for name in MODELS:
-        settings = preset("flair-latents" if name == SHIPPED else name, **SHORTER)
+        longer = LONGER if name.startswith("introvae") else {}
+        settings = preset("flair-latents" if name == SHIPPED else name, **SHORTER | longer)
         made[name] = settings | {"model": settings["model"] | SMALLER}
     return made
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from MedVAELib.errors import Cancelled, InputError
-from MedVAELib.evaluation.skull import BY_COUNT, MEAN_HEAD, SUBSETS, Case, Estimate, Guess, evaluate_heads
+from MedVAELib.evaluation.skull import MEAN_HEAD, Case, Estimate, Guess, evaluate_heads
 from MedVAELib.evaluation.skull_tables import gain, score_rows, skull_markdown, summary, uncertainty
 from MedVAELib.evaluation.tables import to_csv, to_json
+from MedVAELib.preprocessing.outlines import BY_COUNT, SUBSETS
 from MedVAELib.progress import CancelToken
 
 from .test_skull_metrics import ball

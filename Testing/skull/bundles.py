@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from MedVAELib.bundle import Bundle, save_bundle
 from MedVAELib.models import build_model
+from MedVAELib.preprocessing.outlines import SUBSETS, named
 
 SMALL_SHAPE = {"features": 8, "width": 4, "latent": 4}
 SMALL_OUTLINE = {"width": 4}
@@ -20,7 +21,8 @@ def shape_bundle(folder: Path, temperature: float = 1.0, **grid: object) -> Bund
     model = build_model("hcvae", SMALL_SHAPE).eval()
     with torch.no_grad():
         model.decoder.grow[-1].weight.mul_(100)  # so that samples differ visibly
-    return _saved(folder, "hcvae", SMALL_SHAPE, model, {"temperature": temperature}, grid)
+    calibration = {"temperatures": dict.fromkeys(map(named, SUBSETS), temperature)}
+    return _saved(folder, "hcvae", SMALL_SHAPE, model, calibration, grid)
 
 
 def outline_bundle(folder: Path) -> Bundle:

@@ -7,14 +7,15 @@ import torch
 from torch import nn
 
 from MedVAELib.progress import CancelToken
-from MedVAELib.skull.calibrate import LEVELS, RANGE, calibrate, coverage
+from MedVAELib.skull.calibrate import LEVELS, RANGE, calibrate, coverage, deviations
 from MedVAELib.skull.held_back import HeldBack, agreement
 
 from ..models.ellipsoids import ellipsoids
 
 
 class Offsets(nn.Module):
-    """Predicts the ellipsoid with an error of standard deviation 1 per head, believing it to be `believed`."""
+    """Predicts the ellipsoid with an error of standard deviation 1 per head, believing it to be `believed`, and half of
+    that without the axial plane."""
 
     def __init__(self, believed: float, truth: torch.Tensor):
         super().__init__()
@@ -23,12 +24,13 @@ class Offsets(nn.Module):
         self.error = torch.randn(len(truth), 1, 1, 1, 1, generator=torch.Generator().manual_seed(1))
 
     def encode_planes(self, planes, present):
+        self.sees_axial = bool(present[0, 0])
         return planes.flatten(1)[:, 0].long()
 
     def sample(self, condition, samples, generator, temperature=1.0):
         centre = (self.truth + self.error)[condition].repeat_interleave(samples, 0)
         noise = torch.randn(len(centre), 1, 1, 1, 1, generator=generator)
-        return centre + temperature * self.believed * noise
+        return centre + temperature * self.believed * (1.0 if self.sees_axial else 0.5) * noise
 
 
 def heads(count: int = 120) -> HeldBack:
@@ -42,7 +44,10 @@ def heads(count: int = 120) -> HeldBack:
 def test_the_temperature_makes_up_for_a_wrong_belief(believed):
     held_back = heads()
     found = calibrate(Offsets(believed, held_back.sdf), held_back, 16, CancelToken())
-    assert RANGE[0] <= found["temperature"] <= RANGE[1] and 0.8 <= found["temperature"] * believed <= 1.25
+    temperatures = found["temperatures"]
+    assert len(temperatures) == 7 and all(RANGE[0] <= each <= RANGE[1] for each in temperatures.values())
+    for planes, temperature in temperatures.items():
+        assert 0.8 <= temperature * believed * (1.0 if "axial" in planes else 0.5) <= 1.25
     for shares in found["coverage"].values():
         assert all(abs(share - level) < 0.12 for share, level in zip(shares, LEVELS, strict=True))
 
@@ -53,8 +58,9 @@ def test_coverage_counts_the_surface_alone():
     samples = truth[:, None] + torch.tensor([-1.0, 0.0, 1.0]).view(1, 3, 1, 1, 1)
     wrong = truth.clone()
     wrong[0, 1:] = -5.0
-    assert coverage(samples, wrong) == (1.0, 1.0, 1.0)
-    assert coverage(samples, truth + 1.5) == (0.0, 0.0, 1.0)
+    assert coverage(deviations(samples, wrong)) == (1.0, 1.0, 1.0)
+    assert coverage(deviations(samples, truth + 1.5)) == (0.0, 0.0, 1.0)
+    assert coverage(deviations(samples, truth + 1.5), 3.0) == (1.0, 1.0, 1.0)
 
 
 def test_agreement_of_shifted_balls_is_their_shift():

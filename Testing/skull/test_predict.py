@@ -109,7 +109,7 @@ def test_samples_depend_on_the_seed_alone(predictor, bundles):
 def test_one_sample_and_temperature_zero_have_no_spread(predictor):
     one = {"axial": images()["axial"]}
     assert float(sitk.GetArrayViewFromImage(predict_skull(one, predictor=predictor, samples=1).std).max()) == 0
-    cold = predict_skull(one, predictor=replace(predictor, temperature=0.0), samples=4)
+    cold = predict_skull(one, predictor=replace(predictor, temperatures={"axial": 0.0}), samples=4)
     assert float(np.abs(cold.distance_std_mm).max()) < 1e-5
 
 

@@ -10,6 +10,7 @@ import torch
 
 from MedVAELib.bundle import load_bundle
 from MedVAELib.errors import Cancelled, InputError
+from MedVAELib.preprocessing.outlines import SUBSETS, named
 from MedVAELib.progress import CancelToken
 from MedVAELib.resources import resource_dir
 from MedVAELib.skull import train
@@ -69,10 +70,11 @@ def test_from_config_to_a_calibrated_bundle(tmp_path, without_atlases, model):
     assert {f"{name} {count}" for name in ("dice", "surface", "hausdorff", "std") for count in (1, 2, 3)} == set(line)
     assert (bundle.path / "README.md").read_text().startswith("# tiny 0.0.1\n")
     calibration = bundle.calibration
-    assert calibration["temperature"] > 0 and set(calibration["coverage"]) == {"1", "2", "3"}
+    assert set(calibration["temperatures"]) == set(calibration["coverage"]) == set(map(named, SUBSETS))
+    assert all(temperature > 0 for temperature in calibration["temperatures"].values())
     assert "## Calibration" in (bundle.path / "README.md").read_text()
     if model == "tlnet":
-        assert calibration["temperature"] == 1.0 and calibration["coverage"]["3"] == [0.0, 0.0, 0.0]
+        assert calibration["temperatures"]["axial"] == 1.0 and calibration["coverage"]["axial"] == [0.0, 0.0, 0.0]
 
 
 def test_resume_goes_on_exactly(tmp_path, without_atlases, monkeypatch):
