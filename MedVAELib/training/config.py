@@ -15,10 +15,11 @@ from .trainer import TrainerConfig
 
 @dataclass(frozen=True)
 class BundleConfig:
-    """The bundle that the run writes."""
+    """The bundle that the run writes; changes: what is new in this version, for its changelog."""
 
     name: str = "model"
     version: str = "0.1.0"
+    changes: str = "first release"
 
 
 @dataclass(frozen=True, kw_only=True)

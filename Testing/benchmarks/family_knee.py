@@ -63,7 +63,7 @@ def main(work: Path) -> None:
 
 def joint_gap_px(image_yx: NDArray) -> float:
     """Height of the dark gap between femur and tibia in pixels: full width at half depth of the minimum between rows
-    .35 and .65 of the mean profile of each compartment, mean of the two."""
+    .35 and .65 of the mean profile of each compartment, mean of the two; 0 where nothing darkens."""
     height, width = image_yx.shape
     gaps = []
     for low, high in ((0.25, 0.42), (0.58, 0.75)):
@@ -77,7 +77,7 @@ def joint_gap_px(image_yx: NDArray) -> float:
             top -= 1
         while bottom < height - 1 and profile[bottom] < level:
             bottom += 1
-        gaps.append(bottom - top - 1)
+        gaps.append(max(0, bottom - top - 1))
     return float(np.mean(gaps))
 
 
