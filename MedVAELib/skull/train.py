@@ -48,7 +48,7 @@ def train_from_config(
     progress("data", 0.0, "Reading head masks")
     held_back = held_back_heads(data_path(config.data.head_masks), config.data.validation, config.calibration.heads,
                                 config.planes, VOLUME, _imager(config.planes, torch.device("cpu")))  # fmt: skip
-    trainer.run(_batches(config, output, target), _validation(config, output, target, held_back),
+    trainer.run(_batches(config, output, target), _validation(config, output, trainer, held_back),
                 scaled(progress, 0.0, 0.98), cancel)  # fmt: skip
     if not trainer.processes.first:
         return output / "bundle" / config.bundle.name
@@ -58,8 +58,9 @@ def train_from_config(
 def write_bundle(config: SkullRun, trainer: Trainer, output: Path, held_back: HeldBack, cancel: CancelToken) -> Path:
     """The averaged weights, calibrated on the held-back heads, as a bundle."""
     model = build_model(config.model_name, config.model_settings).to(trainer.device).eval()
-    model.load_state_dict(trainer.averaged)
-    calibration = calibrate(model, held_back, config.calibration.samples, cancel)
+    model.load_state_dict(trainer.averaged, assign=True)  # which keeps the layout that convolutions are fast in
+    with trainer.precision():
+        calibration = calibrate(model, held_back, config.calibration.samples, cancel)
     metadata = skull_metadata(config, calibration, trainer.step, trainer.seconds)
     folder = output / "bundle" / config.bundle.name
     return save_bundle(folder, metadata, trainer.averaged, skull_card(metadata)).path
@@ -95,16 +96,17 @@ def _batches(config: SkullRun, output: Path, device: torch.device) -> Batches:
 
 
 def _validation(
-    config: SkullRun, output: Path, device: torch.device, held_back: HeldBack
+    config: SkullRun, output: Path, trainer: Trainer, held_back: HeldBack
 ) -> Callable[[dict[str, Tensor]], dict[str, float]]:
     """Agreement with held-back heads for one, two and three planes; draws curves and predictions."""
-    model = build_model(config.model_name, config.model_settings).to(device).eval()
+    model = build_model(config.model_name, config.model_settings).to(trainer.device).eval()
 
     @torch.inference_mode()
     def validate(state: dict[str, Tensor]) -> dict[str, float]:
-        model.load_state_dict(state)
-        line = measure(model, held_back, samples=8)
-        draw_predictions(model, held_back, output / "predictions.png")
+        model.load_state_dict(state, assign=True)
+        with trainer.precision():
+            line = measure(model, held_back, samples=8)
+            draw_predictions(model, held_back, output / "predictions.png")
         tensorboard(output, line)
         draw_curves(output, ["rms"], [name for name in line if name.startswith("surface")])
         return line

@@ -106,6 +106,10 @@ class Trainer:
         """From now on a diverging or collapsed run ends; to be called before `resume`."""
         self.health = HealthChecks(self.model, grace)
 
+    def precision(self) -> torch.autocast:
+        """The number format of the run, as a context."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+
     def _half_is_fast(self) -> bool:
         # bf16 doubles the speed of a CPU that has its instructions, and is a hundred times slower on one that has not.
         if self.config.precision != "auto":
@@ -230,10 +234,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         try:
             with shared_batch():
-                with (
-                    torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast),
-                    SharedNoise(self.processes, noise, len(batch[0])),
-                ):
+                with self.precision(), SharedNoise(self.processes, noise, len(batch[0])):
                     terms = self.model.loss(*batch, noise)
                 terms["loss"].backward()
         except (RuntimeError, MemoryError) as error:
