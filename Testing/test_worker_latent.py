@@ -38,7 +38,7 @@ def ask(worker, bundle, tmp_path):
 
 
 def arrays(reply):
-    assert reply["event"] == "result", reply
+    assert reply["event"] == "result", (reply["message"], worker.log)
     return {name: np.load(path) for name, path in reply["arrays"].items()}
 
 
@@ -73,9 +73,10 @@ def test_what_is_generated_depends_on_the_seed(ask):
     assert "no label 'x'" in ask("latent_generate", count=1, label="x")["message"]
 
 
-def test_a_cohort_by_table_file_and_folder(ask, bundle, tmp_path):
+def test_a_cohort_by_table_file_and_folder(ask, worker, bundle, tmp_path):
     source = write_cohort(tmp_path / "cohort", 4)
     reply = ask("latent_cohort", source=str(source))
+    assert reply["event"] == "result", (reply["message"], worker.log)
     assert reply["cases"] == ["case0", "case1", "case2", "case3"] and reply["labels"] == ["healthy", "MS"] * 2
     assert reply["tags"] == {"repetition time": [8000, 8100, 8200, 8300]}
     assert [each["case"] for each in reply["failed"]] == ["broken"]

@@ -64,13 +64,14 @@ def linear(classes: int, features: int, images: int):
     """Linear discriminant analysis with Ledoit-Wolf shrinkage, as a scikit-learn pipeline.
 
     Features keep their scales: a latent that carries nothing hardly varies, and standardising would make it as loud as
-    the others.
+    the others. No more of them are used than directions in which images differ from their class's mean: with two images
+    a class the shrinkage is none, and the covariance could not be inverted.
     """
     from sklearn.decomposition import PCA
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.pipeline import make_pipeline
 
-    most = min(MAX_COMPONENTS, images - 1)
+    most = max(1, min(MAX_COMPONENTS, images - classes))
     steps = [PCA(most, svd_solver="full")] if features > most else []
     return make_pipeline(*steps, LinearDiscriminantAnalysis(
         solver="eigen", shrinkage="auto", n_components=min(classes - 1, features, most)))  # fmt: skip

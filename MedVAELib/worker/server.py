@@ -61,8 +61,8 @@ class Server:
 
     def run(self) -> None:
         """Never returns: the process ends with its standard input, a signal, or a shutdown request."""
-        threading.Thread(target=self._read, name="requests", daemon=True).start()
         self._reply({"event": "ready", "version": __version__, "pid": os.getpid()})
+        threading.Thread(target=self._read, name="requests", daemon=True).start()
         while True:
             job = self._waiting.get()
             answer = self._answer(job)

@@ -24,8 +24,9 @@ def image():
 
 @pytest.fixture(scope="module")
 def worker():
-    """One worker for all tests that leave it alive."""
+    """One worker for all tests that leave it alive; it has said that it is ready."""
     with WorkerProcess() as process:
+        assert process.receive()["event"] == "ready"
         yield process
 
 
