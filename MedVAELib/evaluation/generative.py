@@ -6,6 +6,7 @@ Images are (N, 1, *shape) float32 in 0…1. "Held-back" images are those the mod
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -142,7 +143,9 @@ def frechet_distance(first: NDArray, second: NDArray) -> float:
     """|μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½) of two sets of features (N, F) (Heusel et al. 2017), MONAI's."""
     from monai.metrics import FIDMetric
 
-    return float(FIDMetric()(torch.from_numpy(first), torch.from_numpy(second)))
+    with warnings.catch_warnings():  # images that are all alike have a singular covariance, which MONAI copes with
+        warnings.simplefilter("ignore")
+        return float(FIDMetric()(torch.from_numpy(first), torch.from_numpy(second)))
 
 
 def ms_ssim_scales(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from ..reporting.latent_pictures import write_strips
 from ..training.image_sets import ImageSet
 from ..training.image_split import assign_parts
 from .generative import GenerativeScores, Made, Reference, evaluate_model, nearest_images, reference
+from .generative_baselines import baseline_scores
 from .generative_tables import definitions, generative_table
 from .tables import markdown_table
 
@@ -29,10 +30,12 @@ TEST_SHARE = 0.3
 
 @dataclass
 class Comparison:
-    """What was measured of each model; the last two by model, where there are labels (and tags)."""
+    """What was measured of each model, and of the trivial ones; the last two by model, where there are labels (and
+    tags)."""
 
     against: Reference
     scores: list[GenerativeScores] = field(default_factory=list)
+    baselines: list[GenerativeScores] = field(default_factory=list)
     classes: dict[str, Classification] = field(default_factory=dict)
     checks: dict[str, ConfoundCheck] = field(default_factory=dict)
 
@@ -82,6 +85,7 @@ def compare_models(
         if latents:
             _classify(name, model, images, found, cancel, seed)
     assert found is not None
+    found.baselines = baseline_scores(found.against, [score.latents for score in found.scores], samples, seed, cancel)
     if len(models) > 1:
         write_strips({"held-back images": real[:_SHOWN]} | {k: v.reconstructions for k, v in shown.items()},
                      folder / "reconstructions.png")
@@ -100,7 +104,7 @@ def write_pictures(name: str, made: Made, train: np.ndarray, held_back: np.ndarr
 
 def comparison_markdown(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
     """The whole result."""
-    text = [f"# {title}\n", *(f"{note}  " for note in notes), "", generative_table(found.scores)]
+    text = [f"# {title}\n", *(f"{note}  " for note in notes), "", generative_table([*found.scores, *found.baselines])]
     if found.classes:
         rows = [[name, str(c.accuracy), str(c.balanced_accuracy), f"{c.majority:.2f}"]
                 for name, c in found.classes.items()]

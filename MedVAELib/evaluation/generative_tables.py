@@ -23,7 +23,10 @@ def definitions(against: Reference) -> list[str]:
         f"FID: Fréchet distance from the {len(against.held_back)} held-back images in features of {NAME}, standardised "
         "by those images; nothing is downloaded. It compares within this table, not with distances in Inception "
         f"features. Of as many real training images it is {against.floor:.2f} (what a perfect model reaches); of the "
-        f"held-back images blurred by {BLUR_VOXELS:g} voxel {against.blurred:.2f}.",
+        f"held-back images blurred by {BLUR_VOXELS:g} voxel {against.blurred:.2f}. Random convolutions see brightness "
+        "and texture and know no anatomy: look at the pictures too.",
+        "Mean training image, principal components: what any model has to beat; components of the training images, as "
+        "many as a model has latents, samples from a Gaussian with their variances.",
         "Sharpness: mean absolute difference of neighbouring voxels over that of the held-back images; 1 is as sharp.",
         "KL: nats per held-back image, summed over latents. Active: latents whose mean varies by more than 0.01.",
         "Copies: share of samples whose nearest image of all, by root mean square difference, is a training image; "

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .probe import Estimate, linear, mean_recall, share_right
+from .probe import Estimate, discriminant_axes, linear, mean_recall, share_right
 from .table import TEST, TRAIN, LatentTable
 
 TEST_FOLDS = 3  # a table without a split: a third of the patients are kept for the test
@@ -75,13 +75,13 @@ def classify(table: LatentTable, target: str = "label", seed: int = 0) -> Classi
     model = linear(len(classes), table.latents, int(train.sum())).fit(table.mean[train].astype(np.float64),
                                                                       labels[train])  # fmt: skip
     shown = train | test
-    axes = model.transform(table.mean[shown].astype(np.float64))
+    axes = discriminant_axes(model)
     counts = [(labels[train] == name).sum() for name in classes]
     commonest = classes[int(np.argmax(counts))]
     return Classification(
         target, classes, tuple(np.asarray(table.cases, object)[test]), np.asarray(table.patients, object)[test],
-        labels[test], model.predict(table.mean[test].astype(np.float64)), axes,
-        np.asarray(model[-1].explained_variance_ratio_)[: axes.shape[1]], labels[shown], test[shown],
+        labels[test], model.predict(table.mean[test].astype(np.float64)),
+        axes(table.mean[shown].astype(np.float64)), axes.shares, labels[shown], test[shown],
         int(train.sum()), len(set(np.asarray(table.patients, object)[train])),
         float((labels[test] == commonest).mean()))  # fmt: skip
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .embed import LEAST, embed, principal_plane
-from .probe import linear
+from .probe import discriminant_axes, linear
 from .table import TRAIN, LatentTable
 
 _MOST_FOR_LDA = 2048
@@ -54,8 +54,8 @@ def _lda(table: LatentTable, mean: NDArray) -> Plane:
     labels, split = np.asarray(table.labels, object), np.asarray(table.split, object)
     fit = (labels != "") & ((split == TRAIN) if _all_labels_in(labels, split == TRAIN) else True)
     model = linear(len(set(labels[fit])), mean.shape[1], int(fit.sum())).fit(mean[fit], labels[fit])
-    offset = model.transform(np.zeros((1, mean.shape[1])))[0]
-    matrix = (model.transform(np.eye(mean.shape[1])) - offset).T
+    axes = discriminant_axes(model)
+    matrix, offset = axes.matrix, axes.offset
     if len(matrix) > 1:
         matrix, offset, second = matrix[:2], offset[:2], "LD 2"
     else:

@@ -73,8 +73,41 @@ def linear(classes: int, features: int, images: int):
 
     most = max(1, min(MAX_COMPONENTS, images - classes))
     steps = [PCA(most, svd_solver="full")] if features > most else []
-    return make_pipeline(*steps, LinearDiscriminantAnalysis(
-        solver="eigen", shrinkage="auto", n_components=min(classes - 1, features, most)))  # fmt: skip
+    return make_pipeline(*steps, LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto"))
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Discriminant coordinates x @ matrix.T + offset of latents x (N, Z): matrix (A, Z), offset (A,); shares: of the
+    variance between the classes, by axis."""
+
+    matrix: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+    def __call__(self, latents: NDArray) -> NDArray[np.float64]:
+        return latents @ self.matrix.T + self.offset
+
+
+def discriminant_axes(model) -> Axes:
+    """The axes along which the classes of a fitted `linear` lie furthest apart, as seen in units of their spread.
+
+    scikit-learn's own `transform` takes the scatter between classes to be the shrunk total covariance less the shrunk
+    one within classes; as both are shrunk differently, with many latents its first axes have nothing to do with the
+    classes. The classes' means, whitened by the covariance within them, have.
+    """
+    lda = model[-1]
+    centre = lda.priors_ @ lda.means_
+    between = np.sqrt(lda.priors_)[:, None] * ((lda.means_ - centre) @ lda.scalings_)
+    _, spread, directions = np.linalg.svd(between, full_matrices=False)
+    count = min(len(lda.classes_) - 1, lda.means_.shape[1])
+    matrix = (lda.scalings_ @ directions[:count].T).T
+    offset, shares = -matrix @ centre, spread[:count] ** 2 / max(float((spread**2).sum()), 1e-300)
+    if len(model) > 1:
+        components = model[0]
+        offset = offset - matrix @ (components.components_ @ components.mean_)
+        matrix = matrix @ components.components_
+    return Axes(matrix, offset, shares)
 
 
 def linear_probe(features: NDArray, labels: Sequence[str], patients: Sequence[str], seed: int = 0) -> Probe:

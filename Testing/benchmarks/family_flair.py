@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from MedVAELib.cohort.prepare import PrepareCase, PrepareSettings, write_images_table
 from MedVAELib.cohort.run import run_cohort
 from MedVAELib.evaluation.generative import GenerativeScores, Made, Reference, evaluate_model, reference
+from MedVAELib.evaluation.generative_baselines import baseline_scores
 from MedVAELib.evaluation.generative_tables import definitions, generative_table
 from MedVAELib.evaluation.latent_tables import confound_markdown
 from MedVAELib.evaluation.tables import markdown_table
@@ -58,6 +59,7 @@ def main(work: Path) -> None:
         scores.append(score)
         tables[name] = encode_images(model, images)
     found = {name: classify(table) for name, table in tables.items()}
+    scores += baseline_scores(against, [score.latents for score in scores])
     draw(test, made, models, tables, found)
     checks = [confound_check(encode_images(models["vae-8"], which)) for which in (images, confounded)]
     on_real = real_rows(models, tables, real)

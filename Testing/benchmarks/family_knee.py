@@ -13,6 +13,7 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 
 from MedVAELib.evaluation.generative import GenerativeScores, Reference, evaluate_model, reference
+from MedVAELib.evaluation.generative_baselines import baseline_scores
 from MedVAELib.evaluation.generative_tables import definitions, generative_table
 from MedVAELib.evaluation.tables import markdown_table
 from MedVAELib.latent.classify import classify
@@ -134,7 +135,7 @@ def page(scores: list[GenerativeScores], against: Reference, probes: list[list[s
         f"{len(against.train)} to train on, {len(against.held_back)} held back, of other patients. The presets xray-*, "
         "with fewer steps than they ask for. The radiographs are for evaluation only: neither the weights nor pictures "
         "of them are kept here; every picture below was generated.\n",
-        generative_table(scores),
+        generative_table([*scores, *baseline_scores(against, [score.latents for score in scores])]),
         "Published ordering: VQ-VAE reconstructs most sharply, IntroVAE has the best samples. Here: "
         f"{_verdict('the sharpest reconstructions', sharp.name, 'VQ-VAE')}, "
         f"{_verdict('the reconstructions nearest by MS-SSIM', close.name, 'VQ-VAE')}, "

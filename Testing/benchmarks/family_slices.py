@@ -21,6 +21,7 @@ from MedVAELib.evaluation.generative import (
     nearest_neighbours,
     reference,
 )
+from MedVAELib.evaluation.generative_baselines import baseline_scores
 from MedVAELib.evaluation.generative_tables import definitions, generative_table
 from MedVAELib.latent.model import load_latent_model
 from MedVAELib.reporting.latent_pictures import write_strips
@@ -112,8 +113,10 @@ def page(scores: GenerativeScores, others: GenerativeScores, against: Reference,
         f"of 2 mm: synthetic healthy FLAIR of MedVAE, made from label maps of {parts['train']} real heads; "
         f"{len(against.train)} slices train. Held back: {len(against.held_back)} slices of other scans of these heads, "
         f"and {len(heads.held_back)} of {parts['test']} heads that no training saw.\n",
-        "Against other scans of the training heads:\n", generative_table([scores]),
-        "Against heads that no training saw:\n", generative_table([others]),
+        "Against other scans of the training heads:\n",
+        generative_table([scores, *baseline_scores(against, [scores.latents])]),
+        "Against heads that no training saw:\n",
+        generative_table([others, *baseline_scores(heads, [others.latents])]),
         f"FID of as many training slices from these: {against.floor:.2f} and {heads.floor:.2f}.\n",
         "## Is it remembered?\n",
         f"Of {len(against.held_back)} samples {share:.0%} have a training slice as their nearest of all slices, where "

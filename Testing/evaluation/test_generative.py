@@ -18,6 +18,7 @@ from MedVAELib.evaluation.generative import (
     reference,
     sharpness,
 )
+from MedVAELib.evaluation.generative_baselines import MEAN_IMAGE, PrincipalComponents, baseline_scores
 from MedVAELib.evaluation.generative_features import random_features
 from MedVAELib.evaluation.generative_tables import definitions, generative_rows, generative_table
 
@@ -118,6 +119,20 @@ def test_scores_and_table():
     assert "| good |" in text and "1 of 2" in text
     assert any("random convolutions" in line for line in definitions(against))
     assert generative_rows([good])[0]["mse_low"] == 0
+
+
+def test_the_mean_and_principal_components_are_measured_like_models():
+    train, held_back = blobs(60, seed=1), blobs(40, seed=2)
+    against = reference(train, held_back)
+    mean, some, all_ = baseline_scores(against, [10, 500])
+    assert [s.name for s in (mean, some, all_)] == [MEAN_IMAGE, "10 principal components", "59 principal components"]
+    assert mean.mse[0] == pytest.approx(float(((train.mean(0) - held_back) ** 2).mean()), rel=1e-4)
+    assert mean.mse[0] > some.mse[0] > all_.mse[0] and (mean.latents, some.latents) == (0, 10)
+    model = PrincipalComponents(train, 59)
+    np.testing.assert_allclose(model.reconstruct(train), train, atol=1e-4)
+    drawn = model.sample(400)
+    np.testing.assert_allclose(drawn.mean(0), train.mean(0), atol=0.06)
+    assert drawn.std() == pytest.approx(train.std(), rel=0.2) and (model.sample(2, 1) == model.sample(2, 1)).all()
 
 
 def test_too_few_images_are_refused():

@@ -48,6 +48,19 @@ def test_many_latents_of_few_images_do_not_break_it():
     assert told.accuracy.value > 0.6 and told.axes.shape[1] == 2
 
 
+def test_the_first_axes_set_the_classes_apart_however_many_latents_tell_nothing():
+    """Three classes in a row along one of many latents: one axis has nearly all of what lies between them."""
+    random = np.random.default_rng(0)
+    table = cohort(patients=150, latents=256, apart=0)
+    place = 4.0 * np.array([CLASSES.index(label) for label in table.labels])
+    mean = random.normal(size=table.mean.shape)
+    mean[:, 100] += place
+    told = classify(replace(table, mean=mean))
+    test = told.axes_test
+    assert told.shares[0] > 0.8 and told.shares.sum() == pytest.approx(1)
+    assert abs(np.corrcoef(told.axes[test, 0], place[test])[0, 1]) > 0.8
+
+
 def test_another_column_can_be_the_target():
     assert classify(cohort(), "scanner").classes == ("A", "B")
     with pytest.raises(InputError, match="2|two"):
