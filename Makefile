@@ -37,7 +37,7 @@ demo: $(STAMP)
 # as they share what they prepare. PROCESSES=0 runs everything in one process, PROCESSES=auto uses every core.
 PROCESSES ?= 2
 test: $(STAMP)
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest -q -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python -m Testing.benchmarks $(BENCH_ARGS)

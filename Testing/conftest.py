@@ -33,6 +33,16 @@ _INTENSITIES = {
 }
 
 
+LONGEST = ("panel/test_setup_panel.py", "worker/test_worker_failures.py", "test_batch.py", "panel/test_anomaly_panel.py",
+           "models/test_image_autoencoders.py", "test_cohort.py", "panel/test_skull_panel.py")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items):
+    """The files that take longest come first: of several processes none then ends long after the others."""
+    places = {ROOT / "Testing" / name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 def pytest_terminal_summary(terminalreporter):
     """What tests measured (`record_property("figure", text)`) stands below their results; nothing depends on it."""
     figures = [text for report in terminalreporter.stats.get("passed", ()) for name, text in report.user_properties
