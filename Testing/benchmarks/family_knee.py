@@ -28,7 +28,7 @@ from Testing.benchmarks.family import HERE, images_of, preset, trained, training
 BETA = 50
 """Neighbouring pixels err together, so the likelihood counts each error many times: with 1, the latents stay so far
 from the prior that its samples are grey."""
-STEPS = 1800
+STEPS = 1500
 CONFIGS = {
     "VAE-50": preset("xray-vae-50", {"beta": BETA}, steps=STEPS, patience=0, learning_rate=0.002),
     "SVAE": preset("xray-svae", steps=STEPS, patience=0, learning_rate=0.002),

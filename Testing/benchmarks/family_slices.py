@@ -60,7 +60,7 @@ def main(work: Path) -> None:
 
 
 def config(table: Path) -> dict:
-    settings = preset(NAME, {"shape": [SIDE, SIDE], "warmup": 150, "beta": BETA}, steps=4000, patience=0)
+    settings = preset(NAME, {"shape": [SIDE, SIDE], "warmup": 150, "beta": BETA}, steps=2400, patience=0)
     settings["data"] = settings["data"] | {"source": str(table.resolve()), "preparation": "plain", "scaling": "byte"}
     return settings
 
