@@ -33,8 +33,10 @@ _INTENSITIES = {
 }
 
 
-LONGEST = ("panel/test_setup_panel.py", "worker/test_worker_failures.py", "test_batch.py", "panel/test_anomaly_panel.py",
-           "models/test_image_autoencoders.py", "test_cohort.py", "panel/test_skull_panel.py")  # fmt: skip
+LONGEST = (
+    "panel/test_setup_panel.py", "worker/test_worker_failures.py", "test_batch.py", "panel/test_anomaly_panel.py",
+    "models/test_image_autoencoders.py", "test_cohort.py", "panel/test_skull_panel.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

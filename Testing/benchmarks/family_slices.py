@@ -1,4 +1,4 @@
-"""A generator of axial FLAIR slices: samples beside slices of the data, Fréchet distances, and whether it remembers.
+"""Generators of axial FLAIR slices: samples beside slices of the data, Fréchet distances, and whether it remembers.
 
 The slices are of synthetic healthy FLAIR made from label maps of real heads, in MNI space at 2 mm. Half of the scans of
 the training heads are left out of the training: against them it shows whether samples copy the others.
@@ -30,37 +30,40 @@ from MedVAELib.training.image_sets import ImageSet, read_images
 from MedVAELib.training.synthesis.cohort_files import CohortRequest, write_cohort
 from Testing.benchmarks.family import HERE, preset, trained, training_note
 
-SCANS, SIDE = 100, 96
+SCANS, SIDE = 300, 96
 LEVELS = range(26, 58, 4)
 """Axial planes of a volume of 80×96×80 voxels of 2 mm: from below the ventricles to above them."""
-NAME = "slices-introvae-64"
+PRESET = "slices-introvae-64"
+MODELS = {"VAE-64": {"name": "vae"}, "IntroVAE-64": {"name": "introvae", "variant": "soft"}}
 UNSEEN = "unseen"
-BETA = 10
-"""Neighbouring pixels err together: with 1, the latents stay so far from the prior that samples fall apart."""
+BETA = 50
+"""Neighbouring pixels err together: with 1 or 10, the latents stay so far from the prior that samples fall apart."""
 _SHOWN = 10
 
 
 def main(work: Path) -> None:
     table = write_slices(work / "slices-cohort", work / "slices")
-    bundle = trained(NAME, config(table), work)
     shape = (SIDE, SIDE)
     seen, unseen = read_images(table, shape=shape), read_images(table.with_name(f"{UNSEEN}.csv"), shape=shape)
     train = seen.part("train").images
-    model = load_latent_model(bundle)
-    against = reference(train, unseen.images)
-    scores, made = evaluate_model("IntroVAE-64", model, against)
-    heads = reference(train, seen.part("test").images)
-    others, _ = evaluate_model("IntroVAE-64", model, heads)
-    write_strips({"slices of\nthe data": unseen.images[:: max(1, len(unseen) // _SHOWN)][:_SHOWN],
-                  "samples": made.samples[:_SHOWN],
-                  "training slice\nnearest to each": nearest_images(made.samples[:_SHOWN], train)},
-                 HERE / "slices.png")  # fmt: skip
+    against, heads = reference(train, unseen.images), reference(train, seen.part("test").images)
+    scores, others = [], []
+    strips = {"slices of\nthe data": unseen.images[:: max(1, len(unseen) // _SHOWN)][:_SHOWN]}
+    for name in MODELS:
+        model = load_latent_model(trained(f"slices-{name}", config(name, table), work))
+        score, made = evaluate_model(name, model, against)
+        scores.append(score)
+        others.append(evaluate_model(name, model, heads)[0])
+        strips[f"samples of\n{name}"] = made.samples[:_SHOWN]
+        strips["training slice\nnearest to each"] = nearest_images(made.samples[:_SHOWN], train)  # of the last model
+    write_strips(strips, HERE / "slices.png")
     copied = copies_of_a_copier(train, unseen.images)
     (HERE / "slices.md").write_text(page(scores, others, against, heads, copied, seen, work), encoding="utf-8")
 
 
-def config(table: Path) -> dict:
-    settings = preset(NAME, {"shape": [SIDE, SIDE], "warmup": 150, "beta": BETA}, steps=2400, patience=0)
+def config(name: str, table: Path) -> dict:
+    settings = preset(PRESET, {"shape": [SIDE, SIDE], "warmup": 150, "beta": BETA}, steps=2400, patience=0)
+    settings["model"] = {key: value for key, value in settings["model"].items() if key != "variant"} | MODELS[name]
     settings["data"] = settings["data"] | {"source": str(table.resolve()), "preparation": "plain", "scaling": "byte"}
     return settings
 
@@ -102,29 +105,35 @@ def copies_of_a_copier(train: NDArray, unseen: NDArray) -> float:
     return float((to_train < to_unseen).mean())
 
 
-def page(scores: GenerativeScores, others: GenerativeScores, against: Reference, heads: Reference, copier: float,
-         seen: ImageSet, work: Path) -> str:  # fmt: skip
-    share, chance = scores.nearer[0], against.chance
-    verdict = "does not copy" if scores.nearer[1] <= chance + 0.1 else "copies some of"
+def page(scores: list[GenerativeScores], others: list[GenerativeScores], against: Reference, heads: Reference,
+         copier: float, seen: ImageSet, work: Path) -> str:  # fmt: skip
+    latents = [score.latents for score in scores]
     parts = {name: len(set(seen.part(name).patients)) for name in ("train", "test")}
     return "\n".join([
-        "# A generator of axial slices\n",
-        "`python -m Testing.benchmarks.family slices`. Soft-IntroVAE with 64 latents on axial slices of 96×96 pixels "
-        f"of 2 mm: synthetic healthy FLAIR of MedVAE, made from label maps of {parts['train']} real heads; "
+        "# Generators of axial slices\n",
+        "`python -m Testing.benchmarks.family slices`. VAE and Soft-IntroVAE with 64 latents on axial slices of 96×96 "
+        f"pixels of 2 mm: synthetic healthy FLAIR of MedVAE, made from label maps of {parts['train']} real heads; "
         f"{len(against.train)} slices train. Held back: {len(against.held_back)} slices of other scans of these heads, "
         f"and {len(heads.held_back)} of {parts['test']} heads that no training saw.\n",
         "Against other scans of the training heads:\n",
-        generative_table([scores, *baseline_scores(against, [scores.latents])]),
+        generative_table([*scores, *baseline_scores(against, latents)]),
         "Against heads that no training saw:\n",
-        generative_table([others, *baseline_scores(heads, [others.latents])]),
+        generative_table([*others, *baseline_scores(heads, latents)]),
         f"FID of as many training slices from these: {against.floor:.2f} and {heads.floor:.2f}.\n",
         "## Is it remembered?\n",
-        f"Of {len(against.held_back)} samples {share:.0%} have a training slice as their nearest of all slices, where "
-        f"{chance:.0%} would be expected of a generator that copies nothing; one that gives training slices back with "
-        f"a little noise gets {copier:.0%}. It {verdict} its training slices. Median distance from the nearest "
-        f"training slice: samples {scores.nearest:.3f}, unseen slices {scores.nearest_real:.3f} (root mean square, "
-        "range 1); samples are smoother, and smooth images are nearer to everything.\n",
-        "![Slices of the data, samples, and the training slice nearest to each sample](slices.png)\n",
-        f"Trained {training_note(work / NAME)}\n", "## Definitions\n",
+        f"A generator that copies nothing has a training slice as the nearest of all slices for {against.chance:.0%} "
+        f"of its samples, one that gives training slices back with a little noise for {copier:.0%}. "
+        f"Unseen slices lie {scores[0].nearest_real:.3f} from the nearest training slice (median root mean square, "
+        "range 1).\n", *(_memory(score, against.chance) for score in scores),
+        "\n![Slices of the data, samples, and the training slice nearest to each sample](slices.png)\n",
+        "## Trainings\n", *(f"- {name}: {training_note(work / f'slices-{name}')}" for name in MODELS), "",
+        "## Definitions\n",
         *(f"- {line}" for line in definitions(against)), "",
     ])  # fmt: skip
+
+
+def _memory(score: GenerativeScores, chance: float) -> str:
+    free = score.nearer[1] <= chance + 0.1
+    verdict = "does not copy its training slices" if free else "keeps nearer to its training slices than to others"
+    return (f"- {score.name}: {score.nearer[0]:.0%} of the samples, {score.nearest:.3f} from the nearest training "
+            f"slice. It {verdict}.")  # fmt: skip
