@@ -5,8 +5,9 @@
 
 Writes setup.png, scan.png, running.png, panel.png, findings-3d.png and compare.png: one for each step of the tutorial;
 and skull-planes.png, skull.png and skull-3d.png from the sample planes, latent-encode.png, latent.png and
-latent-cohort.png from the scan, where the bundles for them are there. --bundle FOLDER: another model for the latent
-space; --cohort TABLE: its plot, instead of points drawn from the model's own statistics; --only latent: nothing else.
+latent-cohort.png from the scan, where the bundles for them are there. --bundle FOLDER: another model for the
+latent space; --cohort TABLE: its plot, instead of points drawn from the model's own statistics; --only: skull or latent,
+nothing else.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=FOLDER)
     parser.add_argument("--bundle", type=Path, default=FOLDER.parent / "bundles" / "flair-latents")
     parser.add_argument("--cohort", type=Path)
-    parser.add_argument("--only", choices=("latent",))
+    parser.add_argument("--only", choices=("skull", "latent"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     pictures = Pictures(options.output)
@@ -41,9 +42,9 @@ def main() -> None:
         pictures.detect()
         pictures.results()
         pictures.setup()
-        if (FOLDER.parent / "bundles" / "fetal-skull").is_dir():
-            pictures.skull()
-    if options.bundle.is_dir():
+    if options.only != "latent" and (FOLDER.parent / "bundles" / "fetal-skull").is_dir():
+        pictures.skull()
+    if options.only != "skull" and options.bundle.is_dir():
         pictures.latent(options.scan, options.bundle, options.cohort)
     pictures.close()
 
