@@ -6,8 +6,8 @@
 Writes setup.png, scan.png, running.png, panel.png, findings-3d.png and compare.png: one for each step of the tutorial;
 and skull-planes.png, skull.png and skull-3d.png from the sample planes, latent-encode.png, latent.png and
 latent-cohort.png from the scan, where the bundles for them are there. --bundle FOLDER: another model for the
-latent space; --cohort TABLE: its plot, instead of points drawn from the model's own statistics; --only: skull or latent,
-nothing else.
+latent space; --cohort TABLE: its plot, instead of points drawn from the model's own statistics; --only: skull or
+latent, nothing else.
 """
 
 import argparse
