@@ -62,7 +62,7 @@ def main(work: Path) -> None:
 
 
 def config(name: str, table: Path) -> dict:
-    settings = preset(PRESET, {"shape": [SIDE, SIDE], "warmup": 150, "beta": BETA}, steps=2400, patience=0)
+    settings = preset(PRESET, {"shape": [SIDE, SIDE], "warmup": 150, "beta": BETA}, steps=1500, patience=0)
     settings["model"] = {key: value for key, value in settings["model"].items() if key != "variant"} | MODELS[name]
     settings["data"] = settings["data"] | {"source": str(table.resolve()), "preparation": "plain", "scaling": "byte"}
     return settings
