@@ -55,7 +55,7 @@ def main(work: Path) -> None:
         scores.append(score)
         others.append(evaluate_model(name, model, heads)[0])
         strips[f"samples of\n{name}"] = made.samples[:_SHOWN]
-        strips["training slice\nnearest to each"] = nearest_images(made.samples[:_SHOWN], train)  # of the last model
+        strips[f"training slice\nnearest to {name}"] = nearest_images(made.samples[:_SHOWN], train)
     write_strips(strips, HERE / "slices.png")
     copied = copies_of_a_copier(train, unseen.images)
     (HERE / "slices.md").write_text(page(scores, others, against, heads, copied, seen, work), encoding="utf-8")
