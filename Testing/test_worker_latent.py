@@ -38,7 +38,7 @@ def ask(worker, bundle, tmp_path):
 
 
 def arrays(reply):
-    assert reply["event"] == "result", (reply["message"], worker.log)
+    assert reply["event"] == "result", reply
     return {name: np.load(path) for name, path in reply["arrays"].items()}
 
 

@@ -92,7 +92,7 @@ def _measure(title: str, bundles: list[str], images: str, output: Path, samples:
         (partial / "table.md").write_text(text, encoding="utf-8")
         (partial / "results.json").write_text(to_json({
             "settings": settings, "floor": found.against.floor, "blurred": found.against.blurred,
-            "models": generative_rows(found.scores),
+            "models": generative_rows(found.scores), "baselines": generative_rows(found.baselines),
             "confounding": {name: check.sentence for name, check in found.checks.items()}}), encoding="utf-8")
         write_provenance(partial, settings)
     finish(text, output, progress, [], len(bundles))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.linalg import LinAlgWarning
 
 from ..errors import InputError
 from ..latent.statistics import ACTIVE_VARIANCE
@@ -144,7 +145,7 @@ def frechet_distance(first: NDArray, second: NDArray) -> float:
     from monai.metrics import FIDMetric
 
     with warnings.catch_warnings():  # images that are all alike have a singular covariance, which MONAI copes with
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", LinAlgWarning)
         return float(FIDMetric()(torch.from_numpy(first), torch.from_numpy(second)))
 
 

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..progress import CancelToken
+from ..progress import CancelToken, Progress, no_progress, scaled
 from .generative import GenerativeScores, Reference, evaluate_model
 
 MEAN_IMAGE = "mean training image"
 
 
+@dataclass(frozen=True, eq=False)
 class PrincipalComponents:
-    """Reconstructs by `count` principal components of the training images (N, 1, *shape), and samples from a Gaussian
-    with their variances; with none, everything is the mean image."""
+    """Reconstructs by the principal components of training images, and samples from a Gaussian with their variances;
+    without any, everything is the mean image. axes: (K, voxels); variances: (K,); shape: of an image, (1, …)."""
 
-    def __init__(self, train: NDArray[np.float32], count: int):
+    mean: NDArray[np.float32]
+    axes: NDArray[np.float32]
+    variances: NDArray[np.float64]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, train: NDArray[np.float32]) -> PrincipalComponents:
+        """All components of the images (N, 1, *shape): one less than there are images."""
         from sklearn.decomposition import PCA
 
-        rows = train.reshape(len(train), -1)
-        self.shape, self.mean, count = train.shape[1:], rows.mean(0), min(count, len(train) - 1)
-        self.axes, self.variances = np.zeros((0, rows.shape[1]), np.float32), np.zeros(0)
-        if count:
-            fitted = PCA(count, svd_solver="full").fit(rows)
-            self.axes, self.variances = fitted.components_.astype(np.float32), fitted.explained_variance_
-        self.name = f"{count} principal components" if count else MEAN_IMAGE
+        fitted = PCA(len(train) - 1, svd_solver="full").fit(train.reshape(len(train), -1))
+        return cls(fitted.mean_, fitted.components_, fitted.explained_variance_, train.shape[1:])
+
+    def first(self, count: int) -> PrincipalComponents:
+        return replace(self, axes=self.axes[:count], variances=self.variances[:count])
+
+    @property
+    def name(self) -> str:
+        return f"{len(self.axes)} principal components" if len(self.axes) else MEAN_IMAGE
 
     def encode(self, images: NDArray) -> tuple[NDArray, None]:
         return (images.reshape(len(images), -1) - self.mean) @ self.axes.T, None
@@ -47,10 +58,14 @@ class PrincipalComponents:
 
 
 def baseline_scores(
-    against: Reference, latents: Sequence[int], samples: int | None = None, seed: int = 0,
-    cancel: CancelToken | None = None,
+    against: Reference, scores: Sequence[GenerativeScores], samples: int | None = None, seed: int = 0,
+    progress: Progress = no_progress, cancel: CancelToken | None = None,
 ) -> list[GenerativeScores]:  # fmt: skip
-    """Scores of the mean image, and of as many principal components as the compared models have latents."""
-    counts = sorted({min(count, len(against.train) - 1) for count in (0, *latents)})
-    models = [PrincipalComponents(against.train, count) for count in counts]
-    return [evaluate_model(model.name, model, against, samples, seed, cancel=cancel)[0] for model in models]
+    """Scores of the mean image, and of as many principal components as the models with these scores have latents."""
+    every = PrincipalComponents.of(against.train)
+    counts = sorted({min(count, len(every.axes)) for count in (0, *(score.latents for score in scores))})
+    found = []
+    for done, model in enumerate(map(every.first, counts)):
+        told = scaled(progress, done / len(counts), (done + 1) / len(counts))
+        found.append(evaluate_model(model.name, model, against, samples, seed, told, cancel)[0])
+    return found

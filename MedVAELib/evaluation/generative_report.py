@@ -69,7 +69,7 @@ def compare_models(
     shown: dict[str, Made] = {}
     real = np.zeros(0)
     for done, (name, load) in enumerate(models.items()):
-        told = scaled(progress, done / len(models), (done + 1) / len(models))
+        told = scaled(progress, 0.8 * done / len(models), 0.8 * (done + 1) / len(models))
         model = load()
         images = images_for(model, source, pattern, patient, scaled(told, 0.0, 0.2), cancel)
         images = images if set(images.splits) - {""} else images_with_split(images, TEST_SHARE, seed)
@@ -85,7 +85,7 @@ def compare_models(
         if latents:
             _classify(name, model, images, found, cancel, seed)
     assert found is not None
-    found.baselines = baseline_scores(found.against, [score.latents for score in found.scores], samples, seed, cancel)
+    found.baselines = baseline_scores(found.against, found.scores, samples, seed, scaled(progress, 0.8, 1.0), cancel)
     if len(models) > 1:
         write_strips({"held-back images": real[:_SHOWN]} | {k: v.reconstructions for k, v in shown.items()},
                      folder / "reconstructions.png")

@@ -15,7 +15,7 @@ from .held_back import HeldBack, predict
 LEVELS = (0.5, 0.8, 0.95)
 RANGE = (0.25, 4.0)
 """Of temperatures that are looked through."""
-_ROUNDS = 3  # each draws with what the one before found: decoders are nearly linear, so two would nearly do
+_ROUNDS = 3  # each draws with what the one before found, since the spread only nearly follows the temperature
 _STEPS = 12  # halvings of the range's logarithm: to 0.1 %
 _NEAR = 1.0  # voxels of the 96³ grid from the predicted surface: where coverage is counted
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from MedVAELib.latent.config import ImageData
+from MedVAELib.latent.table import LatentTable
 from MedVAELib.latent.train import train_from_config
 from MedVAELib.resources import resource_dir
 from MedVAELib.training.config import read_settings, source_path
@@ -22,6 +23,7 @@ from MedVAELib.training.image_sets import ImageSet, read_images
 
 HERE = Path(__file__).parent
 WORK = Path("runs/family")
+NO_MODEL = "no model: the images themselves"
 
 
 def names() -> list[str]:
@@ -53,6 +55,12 @@ def images_of(config: dict[str, Any]) -> ImageSet:
     data = ImageData(**config["data"])
     return read_images(source_path(data.source), data.pattern, config["model"]["shape"], data.labels, data.patient,
                        data.fit, data.scaling, data.validation, data.test, data.seed, data.limit)  # fmt: skip
+
+
+def pixels(images: ImageSet) -> LatentTable:
+    """The images as if they were their own latents: what a linear model makes of them without any autoencoder."""
+    return LatentTable(images.cases, images.patients, images.images.reshape(len(images), -1), None, images.labels,
+                       images.splits, images.tags)  # fmt: skip
 
 
 def training_note(run: Path) -> str:

@@ -28,7 +28,7 @@ from MedVAELib.reporting.latent_pictures import write_classification, write_stri
 from MedVAELib.training.config import data_path
 from MedVAELib.training.image_sets import ImageSet, read_images
 from MedVAELib.training.synthesis.cohort_files import CohortRequest, write_cohort
-from Testing.benchmarks.family import HERE, preset, trained, training_note
+from Testing.benchmarks.family import HERE, NO_MODEL, pixels, preset, trained, training_note
 
 COHORTS = Path("runs/cohorts")
 PLAIN = CohortRequest("flair-leuko", 700, 0)
@@ -42,7 +42,6 @@ SMALLER: dict[str, object] = {"fold": 4, "warmup": 200}
 """What one shared core can train: twice the folding and half the batch of the presets, the bottom as published."""
 LONGER: dict[str, object] = {"steps": 4800}
 """The introspective models: their two objectives hold each other up."""
-NO_MODEL = "no model: the images themselves"
 REAL = ("ms_isbi_01", "ms_isbi_02", "ms_ljubljana_19", "ms_raw_patient01_study1", "ms_raw_patient03_study1",
         "ms_raw_patient04_study1", "ms_raw_patient12_study1", "healthy_kirby21_113")  # fmt: skip
 _SHOWN, _LATENTS, _STEPS, _EXTENT = 7, 3, 7, 2.5
@@ -59,7 +58,7 @@ def main(work: Path) -> None:
         scores.append(score)
         tables[name] = encode_images(model, images)
     found = {name: classify(table) for name, table in tables.items()}
-    scores += baseline_scores(against, [score.latents for score in scores])
+    scores += baseline_scores(against, scores)
     draw(test, made, models, tables, found)
     checks = [confound_check(encode_images(models["vae-8"], which)) for which in (images, confounded)]
     on_real = real_rows(models, tables, real)
@@ -90,12 +89,6 @@ def real_scans(work: Path) -> ImageSet:
              for name in REAL]  # fmt: skip
     rows = run_cohort(cases, output, PrepareSettings("mni-4mm", device="cpu"), resume=True)
     return read_images(write_images_table(cases, rows, output))
-
-
-def pixels(images: ImageSet) -> LatentTable:
-    """The images as if they were their own latents: what a linear model makes of them without any autoencoder."""
-    return LatentTable(images.cases, images.patients, images.images.reshape(len(images), -1), None, images.labels,
-                       images.splits, images.tags)  # fmt: skip
 
 
 def merged(labels: Sequence[str]) -> list[str]:

@@ -34,7 +34,7 @@ SCANS, SIDE = 300, 96
 LEVELS = range(26, 58, 4)
 """Axial planes of a volume of 80×96×80 voxels of 2 mm: from below the ventricles to above them."""
 PRESET = "slices-introvae-64"
-MODELS = {"VAE-64": {"name": "vae"}, "IntroVAE-64": {"name": "introvae", "variant": "soft"}}
+MODELS = {"VAE-64": "vae", "IntroVAE-64": "introvae"}
 UNSEEN = "unseen"
 BETA = 50
 """Neighbouring pixels err together: with 1 or 10, the latents stay so far from the prior that samples fall apart."""
@@ -63,7 +63,8 @@ def main(work: Path) -> None:
 
 def config(name: str, table: Path) -> dict:
     settings = preset(PRESET, {"shape": [SIDE, SIDE], "warmup": 150, "beta": BETA}, steps=1500, patience=0)
-    settings["model"] = {key: value for key, value in settings["model"].items() if key != "variant"} | MODELS[name]
+    settings["model"] = {key: value for key, value in settings["model"].items() if key != "variant"}
+    settings["model"]["name"] = MODELS[name]  # the introspective one is soft unless it is told otherwise
     settings["data"] = settings["data"] | {"source": str(table.resolve()), "preparation": "plain", "scaling": "byte"}
     return settings
 
@@ -107,7 +108,6 @@ def copies_of_a_copier(train: NDArray, unseen: NDArray) -> float:
 
 def page(scores: list[GenerativeScores], others: list[GenerativeScores], against: Reference, heads: Reference,
          copier: float, seen: ImageSet, work: Path) -> str:  # fmt: skip
-    latents = [score.latents for score in scores]
     parts = {name: len(set(seen.part(name).patients)) for name in ("train", "test")}
     return "\n".join([
         "# Generators of axial slices\n",
@@ -116,9 +116,9 @@ def page(scores: list[GenerativeScores], others: list[GenerativeScores], against
         f"{len(against.train)} slices train. Held back: {len(against.held_back)} slices of other scans of these heads, "
         f"and {len(heads.held_back)} of {parts['test']} heads that no training saw.\n",
         "Against other scans of the training heads:\n",
-        generative_table([*scores, *baseline_scores(against, latents)]),
+        generative_table([*scores, *baseline_scores(against, scores)]),
         "Against heads that no training saw:\n",
-        generative_table([*others, *baseline_scores(heads, latents)]),
+        generative_table([*others, *baseline_scores(heads, others)]),
         f"FID of as many training slices from these: {against.floor:.2f} and {heads.floor:.2f}.\n",
         "## Is it remembered?\n",
         f"A generator that copies nothing has a training slice as the nearest of all slices for {against.chance:.0%} "

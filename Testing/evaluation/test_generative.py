@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -124,11 +126,15 @@ def test_scores_and_table():
 def test_the_mean_and_principal_components_are_measured_like_models():
     train, held_back = blobs(60, seed=1), blobs(40, seed=2)
     against = reference(train, held_back)
-    mean, some, all_ = baseline_scores(against, [10, 500])
+    score, _ = evaluate_model("any", Model(held_back), against)
+    told = []
+    mean, some, all_ = baseline_scores(against, [replace(score, latents=count) for count in (10, 500)],
+                                       progress=lambda stage, share, message="": told.append(share))  # fmt: skip
+    assert told == sorted(told) and told[-1] == 1
     assert [s.name for s in (mean, some, all_)] == [MEAN_IMAGE, "10 principal components", "59 principal components"]
     assert mean.mse[0] == pytest.approx(float(((train.mean(0) - held_back) ** 2).mean()), rel=1e-4)
     assert mean.mse[0] > some.mse[0] > all_.mse[0] and (mean.latents, some.latents) == (0, 10)
-    model = PrincipalComponents(train, 59)
+    model = PrincipalComponents.of(train)
     np.testing.assert_allclose(model.reconstruct(train), train, atol=1e-4)
     drawn = model.sample(400)
     np.testing.assert_allclose(drawn.mean(0), train.mean(0), atol=0.06)
