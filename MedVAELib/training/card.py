@@ -29,7 +29,7 @@ def common_metadata(config: RunConfig) -> dict[str, object]:
     """The entries that every task's bundle has alike."""
     return {
         "name": config.bundle.name, "version": config.bundle.version,
-        "changelog": {config.bundle.version: config.bundle.changes},
+        "changelog": config.bundle.changelog or {config.bundle.version: "first release"},
         "required_packages_version": {}, "authors": "MedVAE contributors", "copyright": "Apache-2.0",
         "intended_use": "Research use only.",
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar, TypeVar, get_origin, get_type_hints
@@ -15,11 +15,11 @@ from .trainer import TrainerConfig
 
 @dataclass(frozen=True)
 class BundleConfig:
-    """The bundle that the run writes; changes: what is new in this version, for its changelog."""
+    """The bundle that the run writes; changelog: what was new, by version."""
 
     name: str = "model"
     version: str = "0.1.0"
-    changes: str = "first release"
+    changelog: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
