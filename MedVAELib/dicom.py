@@ -7,6 +7,7 @@ several volumes, told apart by the tag that differs. Tags that identify the pati
 from __future__ import annotations
 
 import os
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from .image_files import MAX_SHEAR
 MIN_SLICES = 8
 """Series with fewer slices (localisers, screenshots) are never chosen on their own."""
 
+_SUFFIXES = (".dcm", ".ima")
+# Storage classes of CT, MR (also enhanced), nuclear, secondary-capture and PET images, as the file's head states them.
+_IMAGE_CLASS = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(2|4|7|20|128)(\.[1-4])?[^.0-9]")
 _KEPT_TAGS = {
     "modality": "0008|0060", "series_description": "0008|103e", "protocol": "0018|1030", "sequence": "0018|0024",
     "image_type": "0008|0008", "manufacturer": "0008|0070", "model": "0008|1090",
@@ -139,7 +143,8 @@ def read_volume(path: Path, volume: DicomVolume) -> sitk.Image:
 
 
 def _files(path: Path) -> Iterator[str]:
-    """DICOM files below a folder, in a stable order: known by their preamble, or by a name without another suffix."""
+    """DICOM files below a folder, in a stable order: known by their preamble or suffix. Raises InputError for one that
+    cannot be opened or is cut off at its very start: without it the scan would have a gap."""
     if path.is_file():
         yield str(path)
         return
@@ -147,13 +152,29 @@ def _files(path: Path) -> Iterator[str]:
         folders.sort()
         for name in sorted(names):
             file = os.path.join(folder, name)
+            suffix = Path(name).suffix.lower()
             try:
                 with open(file, "rb") as opened:
-                    marked = opened.read(132)[128:] == b"DICM"
-            except OSError:
+                    start = opened.read(132)
+            except OSError as error:
+                if suffix in ("", *_SUFFIXES):
+                    raise InputError(f"{file} cannot be read ({error.strerror or 'input/output error'}): ask for "
+                                     "permission to read it, or take it out of the folder.") from None  # fmt: skip
                 continue
-            if name.upper() != "DICOMDIR" and (marked or Path(name).suffix.lower() in (".dcm", ".ima")):
+            if suffix in _SUFFIXES and len(start) < 132:
+                raise _damaged(file)
+            if name.upper() != "DICOMDIR" and (start[128:] == b"DICM" or suffix in _SUFFIXES):
                 yield file
+
+
+def _damaged(file: str) -> InputError:
+    return InputError(f"{file} is damaged or truncated: copy it again, or take it out of the folder.")
+
+
+def _is_image(file: str) -> bool:
+    """Whether the file says that it holds an image of a scanner: then one that cannot be read is damaged."""
+    with open(file, "rb") as opened:
+        return _IMAGE_CLASS.search(opened.read(1024)) is not None
 
 
 def _read_header(file: str) -> _Slice | None:
@@ -165,6 +186,8 @@ def _read_header(file: str) -> _Slice | None:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
+        if _is_image(file):
+            raise _damaged(file) from None
         return None
     size = reader.GetSize()
     if len(size) != 3 or min(size) < 1 or not reader.HasMetaDataKey("0028|0010"):

@@ -42,13 +42,14 @@ class FileNotes:
 
     warnings: tuple[str, ...] = ()
     sheared: bool = False  # NIfTI orientation off by rounding only: the reader has to be told to accept it
+    states_spacing: bool = True  # False where a NRRD or MetaImage header leaves out the voxel size
 
 
 def check_file(path: Path) -> FileNotes:
     """Checks that a file exists, can be opened and holds all the data that its header declares.
 
-    NIfTI-1/2 (single file and pair), NRRD and MetaImage are checked byte for byte, compressed or not; for other
-    formats only existence and emptiness are. Raises InputError.
+    NIfTI-1/2 (single file and pair), NRRD and MetaImage are checked byte for byte, compressed or not, JPEG and BMP for
+    their end; for other formats only existence and emptiness are. Raises InputError.
     """
     try:
         if not path.exists():
@@ -61,9 +62,11 @@ def check_file(path: Path) -> FileNotes:
         if suffixes.endswith((".nii", ".nii.gz", ".hdr", ".img", ".img.gz", ".hdr.gz")):
             return _check_nifti(path, start)
         if start.startswith(b"NRRD"):
-            _check_nrrd(path)
-        elif suffixes.endswith((".mha", ".mhd")):
-            _check_meta(path)
+            return _check_nrrd(path)
+        if suffixes.endswith((".mha", ".mhd")):
+            return _check_meta(path)
+        if start.startswith((b"\xff\xd8", b"BM")):
+            _check_picture(path)
     except PermissionError:
         raise InputError(f"{path} may not be read: ask for permission to read it, or copy it.") from None
     except ValueError:  # text where the header should hold a number
@@ -71,6 +74,17 @@ def check_file(path: Path) -> FileNotes:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or 'input/output error'}): copy it again.") from None
     return FileNotes()
+
+
+def _check_picture(path: Path) -> None:
+    """Refuses a JPEG or BMP that ends early: readers fill up what is missing without a word."""
+    content = path.read_bytes()
+    if content.startswith(b"BM"):
+        declared = struct.unpack_from("<I", content, 2)[0] if len(content) >= 6 else 0
+        if len(content) < declared:
+            raise _truncated(path, len(content), declared)
+    elif content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):  # no end of image after the last start of a scan
+        raise InputError(f"{path} is truncated, the picture ends early: copy or export it again.")
 
 
 def _truncated(path: Path, found: int, expected: int) -> InputError:
@@ -111,7 +125,7 @@ def judge_nonfinite(name: str, nan: int, infinite: int, total: int) -> tuple[str
         return ()
     if bad > MAX_NONFINITE_FRACTION * total:
         kind = "not numbers (NaN)" if nan >= infinite else "infinite"
-        raise InputError(f"{name} has {100 * bad / total:.2g} % of its voxels {kind}: replace them, by 0 where "
+        raise InputError(f"{name} has {100 * bad / total:.3g} % of its voxels {kind}: replace them, by 0 where "
                          "nothing was scanned, or export it again.")
     return (f"{name} has {bad} voxels that are not finite numbers: they were set to 0.",)
 
@@ -295,13 +309,42 @@ def _detached(path: Path, name: str) -> Path | None:
     return data
 
 
-def _check_nrrd(path: Path) -> None:
+def _geometry_notes(path: Path, spacing: str, orientation: bool, dimension: str) -> FileNotes:
+    """What a text header leaves open: its readers take 1 mm and the patient axes for it without a word."""
+    states_spacing = bool(spacing) and "nan" not in spacing.lower()
+    if orientation or dimension == "2":  # a single plane has no side
+        return FileNotes(states_spacing=states_spacing)
+    return FileNotes((f"The header of {path.name} does not say how the patient lies: "
+                      "axes are taken as stored, so left and right may be exchanged.",), states_spacing=states_spacing)
+
+
+def data_files(path: Path) -> list[Path]:
+    """The files of an image: itself, and the one that its header names or that forms a pair with it."""
+    name = path.name.lower()
+    try:
+        if name.endswith((".hdr", ".img", ".hdr.gz", ".img.gz")):
+            return sorted(set(_nifti_pair(path)))
+        if name.endswith((".nhdr", ".mhd")):
+            nrrd = name.endswith(".nhdr")
+            fields, _ = _text_header(path, None, ":") if nrrd else _text_header(path, "elementdatafile", "=")
+            named = fields.get("data file") or fields.get("datafile") or fields.get("elementdatafile") or "LOCAL"
+            data = None if named.upper() == "LOCAL" else _detached(path, named)
+            return [path] if data is None else [path, data]
+    except (InputError, OSError):
+        pass  # said when the scan is read
+    return [path]
+
+
+def _check_nrrd(path: Path) -> FileNotes:
     fields, length = _text_header(path, None, ":")
+    directions = fields.get("space directions", "")
+    oriented = bool(directions) and bool(fields.get("space"))
+    notes = _geometry_notes(path, fields.get("spacings", "") or directions, oriented, fields.get("dimension", ""))
     name = fields.get("data file", fields.get("datafile", ""))
     data = _detached(path, name) if name else path
     width = _NRRD_BYTES.get(fields.get("type", "").removeprefix("signed ").replace("unsigned ", "u").removesuffix("_t"))
     if data is None or width is None or "line skip" in fields or "byte skip" in fields:
-        return
+        return notes
     expected = math.prod(int(n) for n in fields.get("sizes", "").split()) * width
     start = length if data == path else 0
     encoding = fields.get("encoding", "").lower()
@@ -312,21 +355,25 @@ def _check_nrrd(path: Path) -> None:
             file.seek(start)
             found = _count_gzip(path, file)
     else:
-        return
+        return notes
     if found < expected:
         raise _truncated(path, found, expected)
+    return notes
 
 
-def _check_meta(path: Path) -> None:
+def _check_meta(path: Path) -> FileNotes:
     fields, length = _text_header(path, "elementdatafile", "=")
     if not fields.get("elementdatafile") or not fields.get("dimsize"):
         raise InputError(f"{path} has no MetaImage header, its content is something else or damaged: "
                          "export the scan again.")
+    oriented = any(name in fields for name in ("transformmatrix", "orientation", "rotation"))
+    spacing = fields.get("elementspacing", "") or fields.get("elementsize", "")
+    notes = _geometry_notes(path, spacing, oriented, fields.get("ndims", ""))
     local = fields["elementdatafile"].upper() == "LOCAL"
     data = path if local else _detached(path, fields["elementdatafile"])
     width = _META_BYTES.get(fields.get("elementtype", ""))
     if data is None or width is None or fields.get("binarydata", "true").lower() == "false":
-        return
+        return notes
     channels = int(fields.get("elementnumberofchannels", "1"))
     expected = math.prod(int(n) for n in fields["dimsize"].split()) * width * channels
     start = length if local else max(int(fields.get("headersize", "0")), 0)
@@ -336,6 +383,7 @@ def _check_meta(path: Path) -> None:
         found = _count_zlib(path, file) if compressed else data.stat().st_size - start
     if found < expected:
         raise _truncated(path, found, expected)
+    return notes
 
 
 def _count_zlib(path: Path, file: io.BufferedReader) -> int:

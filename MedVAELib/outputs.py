@@ -29,6 +29,7 @@ from .progress import CancelToken, Progress, no_progress
 
 PARTIAL_PREFIX = ".medvae-partial-"
 PROVENANCE_FILE = "provenance.json"
+DETECTION_TASK = "detection"
 DETECTION_FILES = ("anomaly.nii.gz", "brain.nii.gz", "findings.csv", "mask.nii.gz", "overlay.png", PROVENANCE_FILE,
                    "reconstruction.nii.gz", "report.html", "residual.nii.gz", "std.nii.gz")
 _REPORT_PACKAGES = ("jinja2", "matplotlib")
@@ -90,17 +91,19 @@ def _write_report(result: Detection, partial: Path, progress: Progress) -> None:
 def provenance_json(result: Detection, files: list[str]) -> str:
     """What `provenance.json` holds: the detection's own provenance, its unit, threshold and warnings, the files."""
     record = {
-        **result.provenance, "modality": result.modality, "unit": result.unit, "threshold": result.threshold,
-        "fpr": result.fpr, "warnings": list(result.warnings), "files": sorted(files),
+        **result.provenance, "task": DETECTION_TASK, "modality": result.modality, "unit": result.unit,
+        "threshold": result.threshold, "fpr": result.fpr, "warnings": list(result.warnings), "files": sorted(files),
     }
     return json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def check_writable(directory: str | Path, names: Iterable[str] = DETECTION_FILES) -> None:
-    """Raises UsageError unless files of these names could be written to `directory` now; leaves nothing behind."""
-    _refuse_foreign_files(Path(directory), names)
+def check_writable(
+    directory: str | Path, names: Iterable[str] = DETECTION_FILES, task: str = DETECTION_TASK
+) -> None:
+    """Raises UsageError unless files of these names, results of this task, could be written to `directory` now; leaves
+    nothing behind."""
     with atomic_output(directory):
-        pass
+        _refuse_foreign_files(Path(directory), names, task)
 
 
 @contextmanager
@@ -159,7 +162,7 @@ def _remove_abandoned(directory: Path) -> None:
 def _move_into_place(partial: Path, directory: Path) -> None:
     """Moves the files of `partial` into `directory`; puts the earlier ones back if one of the moves fails."""
     names = sorted(entry.name for entry in partial.iterdir())
-    _refuse_foreign_files(directory, names)
+    _refuse_foreign_files(directory, names, _earlier_result(partial)[0])
     earlier = partial / "earlier"
     earlier.mkdir()
     moved: list[str] = []
@@ -178,21 +181,27 @@ def _move_into_place(partial: Path, directory: Path) -> None:
         raise
 
 
-def _refuse_foreign_files(directory: Path, names: Iterable[str]) -> None:
-    """A file of these names that no earlier run wrote may be the scan itself, or an expert's mask.nii.gz."""
-    present = [name for name in names if (directory / name).exists()]
-    foreign = sorted(set(present) - _files_of_earlier_result(directory))
+def _refuse_foreign_files(directory: Path, names: Iterable[str], task: str) -> None:
+    """A file of these names that no earlier run wrote may be the scan itself, or an expert's mask.nii.gz; one that
+    another task wrote belongs to its result."""
+    present = {name for name in names if (directory / name).exists()}
+    earlier, files = _earlier_result(directory)
+    if present & files and earlier and task and earlier != task:
+        raise UsageError(f"{directory} holds another result ({earlier}), of which {', '.join(sorted(present & files))} "
+                         "would be overwritten: choose another --output.")
+    foreign = sorted(present - files)
     if foreign:
         raise UsageError(f"{directory} already holds {', '.join(foreign)}, which MedVAE did not write and would "
                          "overwrite: choose another --output.")
 
 
-def _files_of_earlier_result(directory: Path) -> set[str]:
+def _earlier_result(directory: Path) -> tuple[str, set[str]]:
+    """The task of the result in a folder, "" where none is stated, and its files."""
     try:
-        files = json.loads((directory / PROVENANCE_FILE).read_text(encoding="utf-8"))["files"]
-        return {str(name) for name in files}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
+        provenance = json.loads((directory / PROVENANCE_FILE).read_text(encoding="utf-8"))
+        return str(provenance.get("task", "")), {str(name) for name in provenance["files"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "", set()
 
 
 def _write_volumes(result: Detection, folder: Path, progress: Progress, cancel: CancelToken) -> None:

@@ -17,7 +17,7 @@ import SimpleITK as sitk
 
 from . import dicom
 from .errors import InputError, UsageError
-from .image_files import MAX_SHEAR, FileNotes, check_file, judge_nonfinite
+from .image_files import MAX_SHEAR, FileNotes, check_file, data_files, judge_nonfinite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -74,7 +74,7 @@ class Scan:
         path = Path(path)
         if path.name.upper() == "DICOMDIR" and path.is_file():
             path = path.parent
-        if path.is_dir() or is_dicom_file(path):
+        if os.path.isdir(path) or is_dicom_file(path):  # which never raises, unlike Path.is_dir
             image, label, tags, warnings = _read_dicom(path, series)
         else:
             if series is not None:
@@ -101,6 +101,8 @@ class Scan:
 
 def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
     notes = check_file(path)
+    if not notes.states_spacing:
+        raise InputError(f"The header of {path} does not state the size of a voxel: add it, or export the scan again.")
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with quiet(), accept_rounded_axes(notes):
@@ -353,10 +355,20 @@ def _number(tags: dict[str, str | float], key: str) -> float | None:
     return value if isinstance(value, float) else None
 
 
+def files_of(path: Path) -> list[Path]:
+    """All files that decide what `Scan.read` makes of an image file: its data, wherever they lie, and its side-car."""
+    sidecar = _sidecar(path)
+    return [*data_files(path), *([sidecar] if os.path.exists(sidecar) else [])]
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(IMAGE_SUFFIX.sub("", path.name) + ".json")
+
+
 def _sidecar_tags(path: Path) -> dict[str, str | float]:
     """Acquisition parameters from the BIDS side-car beside an image, in the units of Scan.tags; {} without one."""
     try:
-        data = json.loads(path.with_name(IMAGE_SUFFIX.sub("", path.name) + ".json").read_text(encoding="utf-8"))
+        data = json.loads(_sidecar(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     if not isinstance(data, dict):

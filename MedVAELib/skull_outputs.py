@@ -14,13 +14,14 @@ from .skull.result import SkullPrediction
 from .skull.surface import write_surface
 
 BIOMETRY_FILE = "biometry.json"
+SKULL_TASK = "skull"
 SKULL_FILES = ("skull.nii.gz", "skull_mask.nii.gz", "std.nii.gz", "skull.vtp", BIOMETRY_FILE, "report.html",
                PROVENANCE_FILE)  # fmt: skip
 
 
 def check_skull_writable(directory: str | Path) -> None:
     """Raises UsageError unless a prediction could be written to `directory` now; leaves nothing behind."""
-    check_writable(directory, SKULL_FILES)
+    check_writable(directory, SKULL_FILES, SKULL_TASK)
 
 
 def write_skull(
@@ -49,7 +50,7 @@ def write_skull(
             _write_report(result, partial, progress)
         cancel.check()
         names = sorted([*(file.name for file in partial.iterdir()), PROVENANCE_FILE])
-        record = {**result.provenance, "warnings": list(result.warnings), "files": names}
+        record = {**result.provenance, "task": SKULL_TASK, "warnings": list(result.warnings), "files": names}
         (partial / PROVENANCE_FILE).write_text(_json(record), encoding="utf-8")
         cancel.check()
     progress("write", 1.0, f"Results are in {directory}")

@@ -302,3 +302,41 @@ def test_without_dask_the_command_says_what_to_install(small, tmp_path):
             " '--scheduler', 'localhost:1']))")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert done.returncode == 2 and "medvae[cluster]" in done.stderr and not (tmp_path / "out").exists()
+
+
+def test_someones_own_summary_is_never_overwritten(small, tmp_path):
+    """It may be the table of cases itself."""
+    own = f"case,scan,age\none,{small / 'one.nii.gz'},44\n"
+    (tmp_path / "summary.csv").write_text(own)
+    with pytest.raises(UsageError, match="MedVAE did not write"):
+        run_cohort(read_cases(tmp_path / "summary.csv"), tmp_path, FAST)
+    assert (tmp_path / "summary.csv").read_text() == own and len(list(tmp_path.iterdir())) == 1
+
+
+def test_resume_notices_data_exchanged_behind_their_header_and_empty_results(small, tmp_path):
+    image = sitk.ReadImage(str(small / "one.nii.gz"))
+    sitk.WriteImage(image, str(tmp_path / "a.mhd"))
+
+    def computed() -> bool:
+        told = Told()
+        run_cohort([Case("a", tmp_path / "a.mhd")], tmp_path / "out", FAST, resume=True, told=told)
+        return told[0][2]
+
+    assert computed() and not computed()
+    values = np.fromfile(tmp_path / "a.raw", np.float32)
+    (values * 2).tofile(tmp_path / "a.raw")
+    assert computed() and not computed()
+    (tmp_path / "out" / "a" / "anomaly.nii.gz").write_bytes(b"")
+    assert computed()
+
+
+def test_every_scan_gets_a_folder_of_its_own_below_the_output(tmp_path):
+    inner = tmp_path / "series" / "sub"
+    inner.mkdir(parents=True)
+    names = [case.name for case in cases_of_paths([inner / "..", tmp_path / "A.nii", tmp_path / "b" / "a.nii"])]
+    assert names[0] == "series" and len({name.lower() for name in names}) == 3
+
+
+def test_an_unknown_users_home_is_a_path_that_is_not_there(tmp_path):
+    (case,) = read_cases(table(tmp_path, "case,scan\np1,~no_such_user/a.nii.gz\n"))
+    assert case.scan == tmp_path / "~no_such_user/a.nii.gz"

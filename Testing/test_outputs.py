@@ -255,3 +255,19 @@ def test_gzip_blocks_are_one_ordinary_gzip_stream(tmp_path, size, kind):
 def test_equal_results_are_equal_files(detection, quick_report, tmp_path):
     first, second = write_detection(detection, tmp_path / "a"), write_detection(detection, tmp_path / "b")
     assert first["anomaly.nii.gz"].read_bytes() == second["anomaly.nii.gz"].read_bytes()
+
+
+def test_a_result_of_another_task_is_never_overwritten(detection, quick_report, tmp_path):
+    write_detection(detection, tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(UsageError, match="another result .detection."):
+        check_writable(tmp_path, ("skull.nii.gz", "std.nii.gz"), "skull")
+    with pytest.raises(UsageError, match="another result .detection."), atomic_output(tmp_path) as partial:
+        (partial / "std.nii.gz").write_bytes(b"of a skull")
+        (partial / "provenance.json").write_text('{"task": "skull", "files": ["std.nii.gz", "provenance.json"]}')
+    assert contents(tmp_path) == before
+
+
+def test_an_output_name_that_no_disk_takes_is_one_sentence(tmp_path):
+    with pytest.raises(UsageError, match="cannot be written"):
+        check_writable(tmp_path / (300 * "a"))

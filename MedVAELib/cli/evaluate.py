@@ -79,7 +79,10 @@ def anomaly(
     settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE, "score": score,
                 "modality": modality.value, "device": device, "not_in_mean": left_out,
                 "autoencoders": autoencoders or []}
-    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+    with (
+        evaluation_task(output, progress, ("table.md", "cases.csv", "results.json")) as (listener, cancel),
+        atomic_output(output) as partial,
+    ):
         detect = _detector(bundle, device, score, cancel)
         models = [load_latent_model(name, device) for name in autoencoders or []]
         others = AutoencoderScores(models, cancel) if models else None
@@ -120,7 +123,7 @@ def brain(
     cases = find_cases(cases_dir)
     settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE,
                 "modality": modality.value, "device": device}
-    with evaluation_task(output, progress) as (listener, cancel):
+    with evaluation_task(output, progress, ("brain.md", "brain.csv", "brain.json")) as (listener, cancel):
         detect = _detector(bundle, device, "zscore", cancel)
         results = evaluate_brains(cases, detect, template_brain_mask, modality.value, listener, cancel)
         text = brain_markdown(results, _notes(settings, []))

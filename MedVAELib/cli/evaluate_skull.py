@@ -82,7 +82,11 @@ def skull(
     from ..evaluation.skull_planes import Examination, drawn_cases, held_back_names, mask_cases
 
     chosen = held_back_names(heads_dir, training_heads(), names or ())
-    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+    with (
+        evaluation_task(output, progress, ("table.md", "cases.csv", "results.json", "summary.png"))
+        as (listener, cancel),
+        atomic_output(output) as partial,
+    ):
         predictors = _predictors([bundle, *(compare or [])], device, outline_bundle)
         first = next(iter(predictors.values()))
         examination = Examination(first.outline if outlines is Outlines.found else None, misplacement)
@@ -128,7 +132,11 @@ def hc18(
 
     chosen = plane_names(planes_dir, None if split is Split.all else split.value)
     chosen = chosen[:: max(1, len(chosen) // limit)][:limit] if limit else chosen
-    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+    with (
+        evaluation_task(output, progress, ("table.md", "planes.csv", "results.json", "worst.png", "planes.png"))
+        as (listener, cancel),
+        atomic_output(output) as partial,
+    ):
         method, predictor = next(iter(_predictors([bundle], device, outline_bundle).items()))
         sheet = Sheet()
         scores = evaluate_planes(

@@ -18,6 +18,7 @@ from ..progress import CancelToken, Progress
 from .listeners import progress_listener
 from .options import ProgressKind
 
+TASK = "evaluation"
 OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", show_default=False,
                                             help="Folder for the tables and pictures.")]
 BundleOption = Annotated[str | None, typer.Option(
@@ -25,10 +26,13 @@ BundleOption = Annotated[str | None, typer.Option(
 
 
 @contextmanager
-def evaluation_task(output: Path | None, kind: ProgressKind) -> Iterator[tuple[Progress, CancelToken]]:
-    """Signals and progress; an output folder that cannot be written is found before hours of work, not after."""
+def evaluation_task(
+    output: Path | None, kind: ProgressKind, names: Sequence[str] = ()
+) -> Iterator[tuple[Progress, CancelToken]]:
+    """Signals and progress; an output folder that cannot be written, or that holds another's files of these names, is
+    found before hours of work, not after."""
     if output is not None:
-        check_writable(output, names=())
+        check_writable(output, [*names, PROVENANCE_FILE], TASK)
     with cancelled_by_signals() as cancel, progress_listener(kind) as listener:
         yield listener, cancel
 
@@ -38,7 +42,7 @@ def write_provenance(folder: Path, settings: Mapping[str, object]) -> None:
     from .. import __version__
 
     files = sorted([*(entry.name for entry in folder.iterdir()), PROVENANCE_FILE])
-    record = {"medvae": __version__, "settings": settings, "files": files}
+    record = {"task": TASK, "medvae": __version__, "settings": settings, "files": files}
     (folder / PROVENANCE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

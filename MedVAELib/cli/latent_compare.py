@@ -80,7 +80,11 @@ def generative(
 
 def _measure(title: str, bundles: list[str], images: str, output: Path, samples: int | None, pattern: str, patient: str,
              seed: int, device: str, progress: ProgressKind, latents: bool) -> None:  # fmt: skip
-    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+    with (
+        evaluation_task(output, progress, ("table.md", "results.json", "reconstructions.png", "samples.png"))
+        as (listener, cancel),
+        atomic_output(output) as partial,
+    ):
         from ..evaluation.generative_report import compare_models, comparison_markdown
         from ..evaluation.generative_tables import generative_rows
         from ..evaluation.tables import to_json

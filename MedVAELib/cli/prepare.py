@@ -94,7 +94,13 @@ def prepare(
     with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
         listener("start", 0.0, "Starting")
         from ..cohort import cases_of_paths
-        from ..cohort.prepare import PrepareCase, PrepareSettings, read_prepare_cases, write_images_table
+        from ..cohort.prepare import (
+            PrepareCase,
+            PrepareSettings,
+            check_images_table,
+            read_prepare_cases,
+            write_images_table,
+        )
         from ..preprocessing.slices import PatchSettings, SliceSettings
 
         table = scans[0] if len(scans) == 1 and scans[0].suffix.lower() == ".csv" else None
@@ -109,6 +115,7 @@ def prepare(
         except ValueError as error:
             raise UsageError(f"These settings do not go together: {error}.") from None
         settings = PrepareSettings(preparation.value, slices, patches, brain.value, device=device)
+        check_images_table(output, table)
         rows: dict[str, PrepareRow] = {}
 
         def told(row: PrepareRow, result: Any) -> None:

@@ -53,10 +53,12 @@ def case_names(scans: Sequence[Path]) -> list[str]:
     names = [f"{scan.resolve().parent.name}_{name}" if names.count(name) > 1 else name
              for scan, name in zip(scans, names, strict=True)]  # fmt: skip
     unique: list[str] = []
+    taken: set[str] = set()  # upper and lower case are one on many disks
     for name in names:
         candidate, number = name, 2
-        while candidate in unique:
+        while candidate.lower() in taken:
             candidate, number = f"{name}_{number}", number + 1
+        taken.add(candidate.lower())
         unique.append(candidate)
     return unique
 
@@ -88,7 +90,7 @@ def refuse_double_names(cases: Sequence[Case], source: object) -> None:
 
 def stem(scan: Path) -> str:
     """The scan's name without its suffix."""
-    name = scan.name or scan.resolve().name
+    name = scan.name if scan.name not in ("", "..") else scan.resolve().name
     for suffix in _SUFFIXES:
         if name.lower().endswith(suffix) and len(name) > len(suffix):
             return name[: -len(suffix)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle
-from ..csv_files import write_csv
+from ..csv_files import refuse_foreign_table, write_csv
 from ..errors import InputError, UsageError
 from ..failures import Failure
 from ..outputs import PROVENANCE_FILE, atomic_output, check_writable, plain
@@ -34,6 +34,8 @@ from .table import Line, read_table
 FindBrain = Callable[[Scan, Progress, CancelToken], sitk.Image | None]
 """A brain mask on a scan's grid; None leaves it to `masked_scan`."""
 IMAGES_FILE = "images.csv"
+_TASK = "prepared images"
+_IMAGE_COLUMNS = ("file", "case", "patient", "label", "split")
 PREPARATIONS = (PUBLISHED, "slices", "patches")
 BRAINS = ("detector", "template")
 _NAMED = ("file", "scan", "case", "patient", "label", "split", "lesion", "brain")
@@ -127,7 +129,7 @@ class PrepareSettings:
             cancel: CancelToken) -> list[dict[str, object]]:  # fmt: skip
         """Writes the images and a provenance with their list; returns the list."""
         started = time.perf_counter()
-        check_writable(directory, [])
+        check_writable(directory, [PROVENANCE_FILE], _TASK)
         progress("read", 0.0, f"Reading {case.scan.name}")
         scan = Scan.read(case.scan)
         request = self.request(case, bundle)
@@ -139,8 +141,8 @@ class PrepareSettings:
         with atomic_output(directory) as folder:
             images = self._write(case, scan, brain, folder, scaled(progress, 0.6, 0.95), cancel)
             files = [*(str(image["file"]) for image in images), PROVENANCE_FILE]
-            record = {"request": {**request, "seconds": round(time.perf_counter() - started, 2)}, "images": images,
-                      "files": files}  # fmt: skip
+            record = {"task": _TASK, "request": {**request, "seconds": round(time.perf_counter() - started, 2)},
+                      "images": images, "files": files}  # fmt: skip
             (folder / PROVENANCE_FILE).write_text(json.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
         progress("done", 1.0, f"{len(images)} images")
         return images
@@ -224,6 +226,14 @@ def _case(line: Line, masks: Mapping[str, Path]) -> PrepareCase:
                        files["lesion"] or masks.get(name), files["brain"], tags)  # fmt: skip
 
 
+def check_images_table(output: Path, table: Path | None) -> None:
+    """Raises UsageError where images.csv could not be written without losing another, or the table of cases itself."""
+    path = output / IMAGES_FILE
+    if table is not None and table.resolve() == path.resolve():
+        raise UsageError(f"{path} lists the scans and would be overwritten: choose another --output.")
+    refuse_foreign_table(path, _IMAGE_COLUMNS)
+
+
 def write_images_table(cases: Sequence[PrepareCase], rows: Sequence[PrepareRow], output: Path) -> Path:
     """`images.csv` of all that was prepared: file, case, patient, label, split, then the tags of scans and images."""
     records = []
@@ -235,5 +245,5 @@ def write_images_table(cases: Sequence[PrepareCase], rows: Sequence[PrepareRow],
             own = {key: value for key, value in image.items() if key not in ("file", "case", "label")}
             records.append({"file": f"{case.name}/{image['file']}", "case": image["case"], "patient": case.patient,
                             "label": image["label"], "split": case.split, **case.tags, **own})  # fmt: skip
-    columns = list(dict.fromkeys(key for record in records for key in record)) or list(_NAMED[:1])
+    columns = list(dict.fromkeys(key for record in records for key in record)) or list(_IMAGE_COLUMNS)
     return write_csv(output / IMAGES_FILE, records, columns)

@@ -15,8 +15,9 @@ from ..errors import Cancelled
 from ..failures import Failure
 from ..outputs import check_writable, write_detection
 from ..progress import CancelToken, Progress, no_progress, scaled
+from ..scan import files_of
 from .cases import Case
-from .summary import DONE, CaseRow, read_provenance, write_summary
+from .summary import DONE, CaseRow, check_summary, read_provenance, write_summary
 
 if TYPE_CHECKING:
     from ..anomaly.detector import Detector
@@ -131,6 +132,7 @@ def start(
     cases: Sequence[NamedCase], output: Path, settings: Task, bundle: Bundle, resume: bool, told: Told
 ) -> tuple[list[Any], list[int]]:
     """The rows before anything is computed, written, and the indices of the cases that are still to be done."""
+    check_summary(settings.row, output)
     rows = [settings.row.not_run(case) for case in cases]
     if resume:
         for index, case in enumerate(cases):
@@ -203,7 +205,7 @@ def earlier_row(case: NamedCase, folder: Path, settings: Task, bundle: Bundle) -
 def fingerprint(scan: Path) -> list[int] | None:
     """Files, bytes and last change of a scan: different when it was exchanged. None when it is not there."""
     try:
-        files = [scan] if not scan.is_dir() else [file for file in sorted(scan.rglob("*")) if file.is_file()]
+        files = files_of(scan) if not scan.is_dir() else [file for file in sorted(scan.rglob("*")) if file.is_file()]
         stats = [file.stat() for file in files]
     except OSError:
         return None

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..anomaly.result import FINDING_COLUMNS
-from ..csv_files import write_csv
+from ..csv_files import refuse_foreign_table, write_csv
 from ..errors import UsageError
 from ..failures import Failure
 from ..outputs import PROVENANCE_FILE
@@ -77,6 +77,11 @@ class CaseRow:
         )  # fmt: skip
 
 
+def check_summary(row: type, output: Path) -> None:
+    """Raises UsageError where a summary.csv lies that is no summary of such rows."""
+    refuse_foreign_table(output / SUMMARY_FILE, [field.name for field in fields(row)])
+
+
 def write_summary(rows: Sequence[Any], output: Path) -> Path:
     """Writes the table, of rows of one dataclass, in one step. Raises UsageError when the folder cannot be written."""
     path = output / SUMMARY_FILE
@@ -94,7 +99,7 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
     """What an earlier result says of itself; None without a complete one."""
     try:
         provenance = json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8"))
-        complete = all((folder / name).is_file() for name in provenance["files"])
+        complete = all((folder / name).is_file() and (folder / name).stat().st_size for name in provenance["files"])
         return provenance if complete and isinstance(provenance["request"], dict) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class Line:
 
     def path(self, text: str) -> Path:
         """A file or folder; relative ones start from the table's own folder."""
-        return self.table.parent / Path(text).expanduser()
+        return self.table.parent / os.path.expanduser(text)  # of an unknown user: as it is
 
     def error(self, what: str) -> InputError:
         return InputError(f"{self.table}, line {self.number}: {what}")

@@ -6,6 +6,7 @@ spacing or, for ultrasound, per region of the frame.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from dataclasses import dataclass
@@ -46,14 +47,14 @@ class StoredPlane:
 def parse_cut(text: str | Path) -> tuple[Path, Cut | None]:
     """A file, and the slice asked for after '@': "volume.nii.gz@40" (third axis) or "volume.nii.gz@x40"."""
     match = _CUT.match(str(text))
-    if match is None or Path(text).exists():
+    if match is None or os.path.exists(text):
         return Path(text), None
     return Path(match["file"]), Cut("xyz".index(match["axis"] or "z"), int(match["index"]))
 
 
 def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
     """Raises InputError (one sentence naming the file and what to do) for what holds no single plane."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{path} is a folder: give the file of one frame.")
     notes = check_file(path)
     reader = sitk.ImageFileReader()
@@ -75,13 +76,15 @@ def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
         spacing, source = _dicom_spacing(path, reader)
     elif any(name in reader.GetImageIO() or name in _format_of(path) for name in _SCREEN_FORMATS):
         spacing, source = None, ""
+    elif not notes.states_spacing:
+        spacing, source = None, ""
     else:
         spacing, source = tuple(image.GetSpacing()[:3]), "file header"
     return plane_of_image(image, str(path), cut, spacing, source, notes.warnings)
 
 
 def plane_of_image(
-    image: sitk.Image, name: str, cut: Cut | None, spacing_xyz_mm: tuple[float, ...] | None, source: str,
+    image: sitk.Image, name: str, cut: Cut | None, spacing_xyz_mm: tuple[float | None, ...] | None, source: str,
     warnings: tuple[str, ...] = (),
 ) -> StoredPlane:  # fmt: skip
     """The plane in an image: its only slice, or the slice asked for. Raises InputError, naming `name`."""
@@ -96,8 +99,9 @@ def plane_of_image(
     kept = [k for k in (0, 1, 2) if k != axis]
     spacing = None
     if spacing_xyz_mm is not None:
-        xyz = (*spacing_xyz_mm, 1.0)[:3]  # a two-dimensional image is cut along z, whose spacing does not matter
-        spacing = (float(xyz[kept[1]]), float(xyz[kept[0]]))
+        xyz = (*spacing_xyz_mm, None)[:3]
+        row, column = xyz[kept[1]], xyz[kept[0]]
+        spacing = (float(row), float(column)) if row is not None and column is not None else None
     return StoredPlane(plane, spacing, source if spacing else "", warnings)
 
 
@@ -135,18 +139,19 @@ def _format_of(path: Path) -> str:
 # --- DICOM -----------------------------------------------------------------------------------------------------------
 
 
-def _dicom_spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[tuple[float, ...] | None, str]:
-    """Column, row and frame spacing in mm: PixelSpacing, or else that of the frame's only 2D ultrasound region."""
+def _dicom_spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[tuple[float | None, ...] | None, str]:
+    """Column and row spacing in mm: PixelSpacing, or else that of the frame's only 2D ultrasound region. Frames may be
+    moments as well as slices, so what lies between them is None."""
     if reader.HasMetaDataKey("0028|0030"):
         try:
             row, column = (float(text) for text in reader.GetMetaData("0028|0030").split("\\")[:2])
-            return (column, row, 1.0), "DICOM pixel spacing"
+            return (column, row, None), "DICOM pixel spacing"
         except ValueError:
             pass
     with path.open("rb") as file:
         deltas = ultrasound_region_spacings(file.read(_REGION_HEADER_BYTES))
     if len(deltas) == 1:
-        return (*deltas.pop(), 1.0), "DICOM ultrasound region"
+        return (*deltas.pop(), None), "DICOM ultrasound region"
     return None, ""
 
 

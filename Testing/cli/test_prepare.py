@@ -88,3 +88,13 @@ def test_wrong_usage(cohort, capsys):
     assert prepare(cohort, "--preparation", "slices", "--from", "0.9", "--to", "0.2") == 2
     assert run(["prepare", str(cohort / "a.nii.gz"), "--lesions", "x.csv", "--output", str(cohort / "out")]) == 2
     assert "--lesions" in capsys.readouterr().err
+
+
+def test_the_table_of_scans_and_foreign_tables_are_never_overwritten(cohort, capsys):
+    listed = (cohort / "scans.csv").read_text()
+    (cohort / "images.csv").write_text(listed)
+    assert run(["prepare", str(cohort / "images.csv"), "--output", str(cohort), "--progress", "none"]) == 2
+    assert "images.csv" in capsys.readouterr().err and (cohort / "images.csv").read_text() == listed
+    (cohort / "out").mkdir()
+    (cohort / "out" / "images.csv").write_text("name,age\n")
+    assert prepare(cohort) == 2 and (cohort / "out" / "images.csv").read_text() == "name,age\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -14,7 +15,7 @@ import pytest
 import SimpleITK as sitk
 
 from MedVAELib.errors import InputError, UsageError
-from MedVAELib.scan import Scan, hint_modality
+from MedVAELib.scan import Scan, files_of, hint_modality
 from Testing.scan.scan_files import (
     changed,
     dicom_series,
@@ -240,3 +241,29 @@ def test_importing_the_package_imports_nothing_heavy() -> None:
     import MedVAELib
     with pytest.raises(AttributeError, match="nothing_here"):
         MedVAELib.nothing_here  # noqa: B018
+
+
+@pytest.mark.parametrize(("suffix", "old"), [(".nrrd", "space: left-posterior-superior"), (".mha", "TransformMatrix")])
+def test_text_headers_without_an_orientation_are_said(suffix: str, old: str, tmp_path: Path) -> None:
+    path = written(small_head(), tmp_path / f"scan{suffix}")
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join(line for line in lines if not line.startswith(old.encode())))
+    with contextlib.suppress(InputError):  # ITK may refuse what is left of it
+        assert any("left and right" in warning for warning in Scan.read(path).warnings)
+    assert not any("left and right" in w for w in Scan.read(written(small_head(), tmp_path / f"b{suffix}")).warnings)
+
+
+def test_all_files_that_decide_a_scan_are_known(tmp_path: Path) -> None:
+    detached = written(small_head(), tmp_path / "a.mhd")
+    pair = written(small_head(), tmp_path / "b.hdr")
+    single = written(small_head(), tmp_path / "flair.nii.gz")
+    (tmp_path / "flair.json").write_text("{}")
+    assert {file.name for file in files_of(detached)} == {"a.mhd", "a.raw"}
+    assert {file.name for file in files_of(pair)} == {"b.hdr", "b.img"}
+    assert {file.name for file in files_of(single)} == {"flair.nii.gz", "flair.json"}
+    assert files_of(tmp_path / "nothing.mhd") == [tmp_path / "nothing.mhd"]
+
+
+def test_a_name_that_no_disk_takes_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        Scan.read(tmp_path / f"{300 * 'a'}.nii.gz")

@@ -412,3 +412,27 @@ def dicom_folder_with_two_series(t: Path) -> Path:
     dicom_series(t / "study" / "a")
     dicom_series(t / "study" / "b", uid="1.2.3.5", description="t1_mprage")
     return t / "study"
+
+
+@bad("does not state the size of a voxel")
+def nrrd_without_voxel_size(t: Path) -> Path:
+    path = written(small_head(), t / "scan.nrrd")
+    return text_replaced(path, "space directions: (5,0,0) (0,5,0) (0,0,9)", "#")
+
+
+@bad("does not state the size of a voxel")
+def mha_without_voxel_size(t: Path) -> Path:
+    return text_replaced(written(small_head(), t / "scan.mha"), "ElementSpacing = 5 5 9\n", "")
+
+
+@bad("damaged or truncated")
+def dicom_with_a_slice_cut_off(t: Path) -> Path:
+    cut(sorted(dicom_series(t / "series").iterdir())[0], 0.02)
+    return t / "series"
+
+
+@bad("dcm is damaged or truncated")
+def dicom_with_a_slice_cut_in_its_header(t: Path) -> Path:
+    path = sorted(dicom_series(t / "series").iterdir())[0]
+    path.write_bytes(path.read_bytes()[:700])
+    return t / "series"

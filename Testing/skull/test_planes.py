@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from PIL import Image
 
 from MedVAELib.errors import InputError, UsageError
-from MedVAELib.skull.plane_files import Cut, parse_cut, ultrasound_region_spacings
+from MedVAELib.skull.plane_files import Cut, parse_cut, plane_of_image, ultrasound_region_spacings
 from MedVAELib.skull.planes import MAX_EDGE_PX, PlaneImage
 
 from .ultrasound_dicom import region, write_ultrasound
@@ -216,3 +216,30 @@ def test_from_image_trusts_the_image():
     assert PlaneImage.from_image(volume, cut=Cut(2, 3), name="here").name == "here"
     with pytest.raises(InputError, match="here is a volume"):
         PlaneImage.from_image(volume, name="here")
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".nrrd", "space directions"), (".mha", "ElementSpacing")])
+def test_a_pixel_size_that_a_header_leaves_out_is_never_guessed(tmp_path, suffix, start):
+    path = written(sitk.GetImageFromArray(frame()), tmp_path / f"plane{suffix}", (0.5, 0.5))
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join(line for line in lines if not line.startswith(start.encode())))
+    with pytest.raises(UsageError, match="--spacing"):
+        PlaneImage.read(path)
+    assert PlaneImage.read(path, 0.5).pixel_mm == 0.5
+
+
+def test_what_lies_between_the_frames_of_a_dicom_is_never_guessed(tmp_path):
+    """A cut across the frames would need it; they may be moments as well as slices."""
+    image = sitk.GetImageFromArray(np.stack([frame()] * 3))
+    across = plane_of_image(image, "cine", Cut(1, 60), (0.3, 0.3, None), "DICOM pixel spacing")
+    along = plane_of_image(image, "cine", Cut(2, 1), (0.3, 0.3, None), "DICOM pixel spacing")
+    assert across.spacing_yx_mm is None and along.spacing_yx_mm == (0.3, 0.3)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".bmp"])
+def test_a_picture_that_ends_early_is_refused(tmp_path, suffix):
+    path = written(sitk.GetImageFromArray(frame()), tmp_path / f"plane{suffix}")
+    PlaneImage.read(path, 0.5)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(InputError, match="truncated"):
+        PlaneImage.read(path, 0.5)
