@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..outputs import atomic_output
-from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
+from .evaluation_output import OutputOption, evaluation_task, file_name, finish, write_provenance
 from .latent_images import BundleChoice, write_image
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -51,13 +51,17 @@ def generate(
         for kind in kinds:
             if kind is not None:
                 model.draw(1, seed, kind)  # an unknown label is told before hours of work
-        rows, shown = [], {}
+        rows, shown, prefixes = [], {}, set()
         for kind in kinds:
+            prefix = f"{file_name(kind)}_" if kind else ""
+            while prefix in prefixes:  # two labels may differ in signs that no file name takes
+                prefix += "_"
+            prefixes.add(prefix)
             made = model.sample(count, seed, kind, listener, cancel)
             shown[kind or model.bundle.name] = made[:8]
             for number, image in enumerate(made):
                 cancel.check()
-                name = f"{_file_name(kind) + '_' if kind else ''}{number:0{len(str(count - 1)) + 1}d}"
+                name = f"{prefix}{number:0{len(str(count - 1)) + 1}d}"
                 path = write_image(model, image, partial / f"generated_{name}", f"generated, seed {seed}", nifti)
                 case = path.name.split(".")[0]
                 rows.append((path.name, case, case, kind or "", "train", model.bundle.name))
@@ -72,7 +76,3 @@ def generate(
 
 def _say(output: Path, count: int, progress: ProgressKind) -> None:
     finish(f"{count} images: {output / TABLE_FILE}", None, progress, [], count)
-
-
-def _file_name(label: str) -> str:
-    return "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in label)

@@ -13,13 +13,14 @@ import typer
 from ..errors import InputError, UsageError
 from ..outputs import atomic_output
 from . import latent_compare, latent_images
-from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
+from .evaluation_output import OutputOption, evaluation_task, file_name, finish, write_provenance
 from .latent_images import BundleChoice
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
     from ..latent.confound import ConfoundCheck
     from ..latent.table import LatentTable
+    from ..progress import CancelToken
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Look into the latent space of an image autoencoder.",
@@ -34,7 +35,7 @@ LatentsArgument = Annotated[Path, typer.Argument(
 ImagesArgument = Annotated[str, typer.Argument(
     metavar="IMAGES", show_default=False,
     help="Folder, CSV table (columns file, patient, optionally case, label, split, tags), glob or MNIST idx file.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="The same number gives the same result.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="The same number gives the same result.")]
 
 
 class TableKind(str, Enum):
@@ -105,16 +106,18 @@ def classify(
     from ..latent.classify import classify as classified
     from ..reporting.latent_pictures import write_classification
 
-    with evaluation_task(output, progress), atomic_output(output) as partial:
+    with evaluation_task(output, progress) as (_, cancel), atomic_output(output) as partial:
         table = _read(latents)
         found = classified(table, label, seed)
-        check, unchecked = _confound(table, label, tags, seed)
+        cancel.check()
+        check, unchecked = _confound(table, label, tags, seed, cancel)
         text = classification_markdown(found, check, [f"Latents: `{latents}`."], unchecked)
         (partial / "table.md").write_text(text, encoding="utf-8")
         (partial / "predictions.csv").write_text(to_csv(prediction_rows(found)), encoding="utf-8")
         (partial / "results.json").write_text(to_json(_figures(found, check)), encoding="utf-8")
         write_classification(found, partial / "classification.png")
         write_provenance(partial, {"latents": str(latents), "label": label, "tags": tags, "seed": seed})
+        cancel.check()
     finish(text, output, progress, [], len(found.cases))
     if check is not None and check.verdict == "alarm":
         print(f"medvae: warning: {check.sentence}", file=sys.stderr)
@@ -140,7 +143,7 @@ def embed(
     from ..latent.embed import embed as embedded
     from ..reporting.latent_pictures import write_embedding
 
-    with evaluation_task(output, progress), atomic_output(output) as partial:
+    with evaluation_task(output, progress) as (_, cancel), atomic_output(output) as partial:
         table = _read(latents)
         columns = {name: table.column(name) for name in colour or ["label", *table.tags]}
         found = embedded(table.mean, method.value, seed, perplexity)
@@ -149,9 +152,14 @@ def embed(
             writer.writerow(["case", "patient", "label", "x", "y"])
             writer.writerows(zip(table.cases, table.patients, table.labels, *found.points.T.round(5), strict=True))
         for name, values in columns.items():
-            write_embedding(found, values, name, partial / f"{method.value}_{_file_name(name)}.png")
+            cancel.check()
+            path = partial / f"{method.value}_{file_name(name)}.png"
+            while path.exists():  # two columns may differ in signs that no file name takes
+                path = path.with_stem(f"{path.stem}_")
+            write_embedding(found, values, name, path)
         write_provenance(partial, {"latents": str(latents), "method": method.value, "perplexity": perplexity,
                                    "seed": seed})  # fmt: skip
+        cancel.check()
     finish(f"{len(table)} images in the plane by {method.value}.", output, progress, [], len(table))
 
 
@@ -164,13 +172,14 @@ def _read(path: Path) -> LatentTable:
     return LatentTable.read(path)
 
 
-def _confound(table: LatentTable, label: str, tags: list[str] | None, seed: int) -> tuple[ConfoundCheck | None, str]:
+def _confound(table: LatentTable, label: str, tags: list[str] | None, seed: int, cancel: CancelToken,
+              ) -> tuple[ConfoundCheck | None, str]:  # fmt: skip
     """The check, or why there is none: that does not stop the classification. Tags asked for by name must be there."""
     from ..evaluation.latent_tables import UNCHECKED
     from ..latent.confound import confound_check
 
     try:
-        return confound_check(table, label, tags, seed), UNCHECKED
+        return confound_check(table, label, tags, seed, cancel), UNCHECKED
     except InputError as error:
         if tags:
             raise UsageError(str(error)) from error
@@ -188,7 +197,3 @@ def _figures(found, check: ConfoundCheck | None) -> dict[str, object]:
             "verdict": check.verdict, "sentence": check.sentence, "chance": check.chance, "tags": asdict(check.tags),
             "latents": asdict(check.latents), "each_tag": {k: asdict(v) for k, v in check.each_tag.items()}},
     }  # fmt: skip
-
-
-def _file_name(name: str) -> str:
-    return "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in name)

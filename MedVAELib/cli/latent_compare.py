@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import partial as bound
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,7 +27,8 @@ ImagesOption = Annotated[str, typer.Option(
     help="Folder, CSV table, glob or MNIST idx file, with the split of the training, or one is made by patient.")]
 SamplesOption = Annotated[int | None, typer.Option(
     min=20, show_default=False, help="Samples to draw; by default as many as there are held-back images.")]
-SeedOption = Annotated[int, typer.Option(min=0, help="The same number gives the same samples and split.")]
+SeedOption = Annotated[int, typer.Option(
+    min=0, max=2**32 - 1, help="The same number gives the same samples and split.")]
 PatternOption = Annotated[str, typer.Option(metavar="GLOB", help="Which files of a folder.")]
 PatientOption = Annotated[str, typer.Option(
     metavar="REGEX", help="Its first group, found in a file's path, is the patient.")]
@@ -97,7 +99,10 @@ def _measure(title: str, bundles: list[str], images: str, output: Path, samples:
         (partial / "results.json").write_text(to_json({
             "settings": settings, "floor": found.against.floor, "blurred": found.against.blurred,
             "models": generative_rows(found.scores), "baselines": generative_rows(found.baselines),
-            "confounding": {name: check.sentence for name, check in found.checks.items()}}), encoding="utf-8")
+            "classification": {name: {"accuracy": asdict(c.accuracy), "balanced_accuracy": asdict(c.balanced_accuracy),
+                                      "majority": c.majority} for name, c in found.classes.items()},
+            "confounding": {name: check.sentence for name, check in found.checks.items()},
+            "unchecked": found.unchecked}), encoding="utf-8")
         write_provenance(partial, settings)
     finish(text, output, progress, [], len(bundles))
 

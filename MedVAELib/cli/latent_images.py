@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -236,7 +237,7 @@ def _shift(model: LatentModel, move: list[str], towards: str | None) -> NDArray:
     for text in move:
         index, _, amount = text.partition("=")
         try:
-            place, size = int(index), float(amount)
+            place, size = int(index), _finite(amount)
         except ValueError:
             raise UsageError(f"--move {text} cannot be read: write a latent's number and standard deviations, as in "
                              "3=+2.") from None  # fmt: skip
@@ -247,7 +248,7 @@ def _shift(model: LatentModel, move: list[str], towards: str | None) -> NDArray:
         labels, _, amount = towards.partition("=")
         source, colon, target = labels.partition(":")
         try:
-            size = float(amount or 1)
+            size = _finite(amount or "1")
         except ValueError:
             colon = ""
         if not colon:
@@ -256,6 +257,13 @@ def _shift(model: LatentModel, move: list[str], towards: str | None) -> NDArray:
         means = {name: part.mean for name, part in model.statistics.labels.items()}
         shift = moved_towards(shift, means, source, target, size)
     return shift
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 def _text(path: Path | None) -> str | None:

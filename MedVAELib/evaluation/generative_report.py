@@ -30,14 +30,15 @@ TEST_SHARE = 0.3
 
 @dataclass
 class Comparison:
-    """What was measured of each model, and of the trivial ones; the last two by model, where there are labels (and
-    tags)."""
+    """What was measured of each model, and of the trivial ones; then by model, where there are labels (and tags), what
+    the latents tell of them, or why that cannot be told."""
 
     against: Reference
     scores: list[GenerativeScores] = field(default_factory=list)
     baselines: list[GenerativeScores] = field(default_factory=list)
     classes: dict[str, Classification] = field(default_factory=dict)
     checks: dict[str, ConfoundCheck] = field(default_factory=dict)
+    unchecked: dict[str, str] = field(default_factory=dict)
 
 
 def parts(images: ImageSet) -> tuple[ImageSet, ImageSet]:
@@ -65,6 +66,8 @@ def compare_models(
 
     latents: whether to classify by the latents as well. Raises InputError for images a model cannot take.
     """
+    if len(models) > 1:
+        _refuse_other_forms(models)
     found: Comparison | None = None
     shown: dict[str, Made] = {}
     real = np.zeros(0)
@@ -76,8 +79,6 @@ def compare_models(
         train, held_back = parts(images)
         if found is None:
             found, real = Comparison(reference(train.images, held_back.images, seed, cancel)), held_back.images
-        elif held_back.images.shape != real.shape:
-            raise InputError(f"{name} takes images of another shape than the first model: compare models of one shape.")
         scores, made = evaluate_model(name, model, found.against, samples, seed, scaled(told, 0.2, 0.8), cancel)
         found.scores.append(scores)
         shown[name] = Made(made.reconstructions[:_SHOWN], made.samples[:_SHOWN])
@@ -91,6 +92,23 @@ def compare_models(
                      folder / "reconstructions.png")
         write_strips({k: v.samples for k, v in shown.items()}, folder / "samples.png")
     return found
+
+
+def _refuse_other_forms(models: Mapping[str, Callable[[], LatentModel]]) -> None:
+    """All are measured on the very same arrays, so they have to take the same."""
+    first: tuple[str, tuple] | None = None
+    for name, load in models.items():
+        model = load()
+        form = model.preparation, model.shape, model.form.fit, model.form.scaling
+        first = first or (name, form)
+        if form != first[1]:
+            raise InputError(f"{name} takes images in another form ({_told(form)}) than {first[0]} "
+                             f"({_told(first[1])}): compare models that were trained on images of one form.")
+
+
+def _told(form: tuple) -> str:
+    preparation, shape, fit, scaling = form
+    return f"{preparation}, {' × '.join(map(str, shape))}, fit {fit}, scaling {scaling}"
 
 
 def write_pictures(name: str, made: Made, train: np.ndarray, held_back: np.ndarray, folder: Path) -> None:
@@ -111,6 +129,7 @@ def comparison_markdown(title: str, found: Comparison, notes: Sequence[str] = ()
         text += ["## What the latents know of the label\n",
                  markdown_table(["model", "LDA accuracy", "balanced accuracy", "commonest class"], rows)]
         text += [f"- {name}: {check.sentence}" for name, check in found.checks.items()]
+    text += [f"- {name}: {why}" for name, why in found.unchecked.items()]
     return "\n".join([*text, "", "## Definitions\n", *(f"- {line}" for line in definitions(found.against)), ""])
 
 
@@ -120,6 +139,9 @@ def _classify(name: str, model: LatentModel, images: ImageSet, found: Comparison
     table = encode_images(model, images, cancel=cancel)
     if len(set(table.labels) - {""}) < 2:
         return
-    found.classes[name] = classify(table, seed=seed)
-    if table.tags:
-        found.checks[name] = confound_check(table, seed=seed)
+    try:
+        found.classes[name] = classify(table, seed=seed)
+        if table.tags:
+            found.checks[name] = confound_check(table, seed=seed)
+    except InputError as error:
+        found.unchecked[name] = str(error)

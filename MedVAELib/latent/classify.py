@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .probe import Estimate, discriminant_axes, linear, mean_recall, share_right
-from .table import TEST, TRAIN, LatentTable
+from .table import TEST, TRAIN, VALIDATION, LatentTable
 
 TEST_FOLDS = 3  # a table without a split: a third of the patients are kept for the test
 
@@ -65,8 +65,9 @@ class Classification:
 def classify(table: LatentTable, target: str = "label", seed: int = 0) -> Classification:
     """LDA of the column `target` on the latents' means. Rows without a value there are left out.
 
-    Takes the table's own split (validation images stay out), or without one keeps a third of the patients for the
-    test. Raises InputError where a patient is on both sides, or a class lacks training patients.
+    Takes the table's own split (validation images stay out, but for a split without test images, where they are the
+    test), or without one keeps a third of the patients for the test. Raises InputError where a patient is on both
+    sides, or a class lacks training patients.
     """
     table, labels = table.labelled(target)
     train, test = split_by_patient(table, labels, seed)
@@ -89,8 +90,9 @@ def classify(table: LatentTable, target: str = "label", seed: int = 0) -> Classi
 def split_by_patient(table: LatentTable, labels: NDArray, seed: int = 0) -> tuple[NDArray, NDArray]:
     """Masks of the training and the test rows; raises InputError where a patient is in both."""
     split, patients = np.asarray(table.split, object), np.asarray(table.patients, object)
-    if (split == TRAIN).any() and (split == TEST).any():
-        train, test = split == TRAIN, split == TEST
+    held_back = TEST if (split == TEST).any() else VALIDATION
+    if (split == TRAIN).any() and (split == held_back).any():
+        train, test = split == TRAIN, split == held_back
         both = sorted(set(patients[train]) & set(patients[test]))
         if both:
             raise InputError(f"Patient '{both[0]}' is in the training and in the test part of the table: split by "
@@ -99,6 +101,8 @@ def split_by_patient(table: LatentTable, labels: NDArray, seed: int = 0) -> tupl
     if len(set(patients)) < TEST_FOLDS:
         raise InputError(f"The table has {len(set(patients))} patients, too few to keep some for the test: encode "
                          "more.")  # fmt: skip
+    if max(np.unique(labels.astype(str), return_counts=True)[1]) < TEST_FOLDS:
+        raise InputError(f"No value has {TEST_FOLDS} images, too few to keep some for the test: encode more.")
     from sklearn.model_selection import StratifiedGroupKFold
 
     folds = StratifiedGroupKFold(TEST_FOLDS, shuffle=True, random_state=seed)
@@ -111,6 +115,9 @@ def _check(labels: NDArray, train: NDArray, test: NDArray, target: str) -> None:
     if len(set(labels[train])) < 2:
         raise InputError(f"The training part has {len(set(labels[train]))} values of '{target}', and two at least are "
                          "needed: encode images of every class.")  # fmt: skip
+    if train.sum() <= len(set(labels[train])):
+        raise InputError(f"The training part has {train.sum()} images of {len(set(labels[train]))} values of "
+                         f"'{target}', one of each, so that their spread is unknown: encode more.")  # fmt: skip
     unseen = sorted(set(labels[test]) - set(labels[train]))
     if unseen:
         raise InputError(f"'{unseen[0]}' is a value of '{target}' in the test part only: give it training patients.")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..errors import InputError
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..training.image_sets import ImageSet, read_images
-from .model import LatentModel
+from .model import PLAIN, LatentModel
 from .table import LatentTable
 
 
@@ -18,8 +19,14 @@ def images_for(
 
     Raises InputError, naming the file, for images of another form.
     """
-    return read_images(source, pattern, model.shape, patient=patient, fit=model.form.fit, scaling=model.form.scaling,
-                       progress=progress, cancel=cancel)  # fmt: skip
+    try:
+        return read_images(source, pattern, model.shape, patient=patient, fit=model.form.fit,
+                           scaling=model.form.scaling, progress=progress, cancel=cancel)  # fmt: skip
+    except InputError as error:
+        if model.preparation == PLAIN:
+            raise
+        raise InputError(f"{str(error).rstrip('.')}; the model {model.bundle.name} works on images that "
+                         f"'medvae prepare --preparation {model.preparation}' makes.") from error  # fmt: skip
 
 
 def encode_images(

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..progress import CancelToken
 from .probe import Estimate, by_patient, linear_probe
 from .table import LatentTable
 
@@ -66,10 +67,10 @@ class ConfoundCheck:
 
 
 def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str] | None = None,
-                   seed: int = 0) -> ConfoundCheck:  # fmt: skip
+                   seed: int = 0, cancel: CancelToken | None = None) -> ConfoundCheck:  # fmt: skip
     """Compares the table's tags (by default all) with its latents' means as predictors of a column.
 
-    Raises InputError without tags or with too few patients, UsageError for a tag that is not there.
+    Raises InputError without tags or with too few patients, UsageError for a tag that is not there, Cancelled.
     """
     table, labels = table.labelled(target)
     names = [name for name in (tags if tags is not None else table.tags) if name != target]
@@ -79,7 +80,10 @@ def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str
         raise InputError("The table has no acquisition tag that varies, so confounding cannot be checked: add columns "
                          "such as repetition_time_ms to the CSV file of the images.")  # fmt: skip
 
+    cancel = cancel or CancelToken()
+
     def score(features: NDArray) -> Estimate:
+        cancel.check()
         return by_patient(lambda _: _forest(seed), features, labels, table.patients, seed).balanced_accuracy
 
     each = {name: score(values) for name, values in columns.items()}

@@ -34,6 +34,9 @@ def embed(latents: NDArray, method: str = "tsne", seed: int = 0, perplexity: flo
     latents = np.asarray(latents, np.float64)
     if len(latents) < LEAST:
         raise InputError(f"{len(latents)} images are too few to embed: give at least {LEAST}.")
+    if not np.ptp(latents, axis=0).any():
+        raise InputError(f"All {len(latents)} images have the same latents, so there is nothing to see: the model may "
+                         "have collapsed, or the images are copies.")  # fmt: skip
     if latents.shape[1] < 2:
         return Embedding(np.column_stack([latents, np.zeros(len(latents))]), method, ("latent 0", ""))
     neighbours = max(2.0, min(perplexity, (len(latents) - 1) / 3))

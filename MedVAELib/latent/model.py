@@ -24,8 +24,10 @@ from ..errors import BundleError, InputError, UsageError
 from ..inference.ladder import PlacedModel
 from ..models import MODELS, build_model
 from ..models.autoencoder import ImageAutoencoder
-from ..preprocessing.image_form import ImageForm
+from ..preprocessing.image_form import ImageForm, turned
+from ..preprocessing.mni import mni_grid
 from ..preprocessing.published import NAME as MNI_4MM
+from ..preprocessing.published import SPACING_MM as MNI_SPACING_MM
 from ..preprocessing.published import prepare_published
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import Scan
@@ -146,9 +148,10 @@ class LatentModel(PlacedModel):
     ) -> Prepared:  # fmt: skip
         """A scan as the model takes it, by the preparation it was trained with, and the way back.
 
-        brain: a mask on the scan's grid, for preparations that need one; by default the shipped detector's. Raises
-        InputError for a scan that cannot be brought into that form."""
-        if self.preparation == PLAIN:
+        A volume that has been prepared already is taken as it is. brain: a mask on the scan's grid, for preparations
+        that need one; by default the shipped detector's. Raises InputError for a scan that cannot be brought into that
+        form."""
+        if self.preparation == PLAIN or self.is_prepared(scan.image):
             image = self.form.apply(scan.image, scan.name)
             return Prepared(image[None], lambda array: self.form.restored(array, scan.image))
         if self.preparation == MNI_4MM:
@@ -160,6 +163,19 @@ class LatentModel(PlacedModel):
             return Prepared(np.asarray(made.image, np.float32)[None], made.to_scan)
         raise InputError(f"{scan.name} is a whole scan, and the bundle {self.bundle.name} works on {self.preparation}: "
                          f"make them with 'medvae prepare --preparation {self.preparation}'.")
+
+    def is_prepared(self, image: sitk.Image) -> bool:
+        """Whether a volume has the very voxels that preparing would give, where it would put them."""
+        if self.spacing_mm is None or len(self.shape) != 3 or image.GetDimension() != 3:
+            return False
+        image = turned(image)
+        if image.GetSize()[::-1] != self.shape or not np.allclose(image.GetSpacing()[::-1], self.spacing_mm, rtol=1e-3):
+            return False
+        place = mni_grid(MNI_SPACING_MM)
+        if self.preparation != MNI_4MM or place.GetSize() != image.GetSize():
+            return True
+        return (np.allclose(image.GetOrigin(), place.GetOrigin(), atol=0.5)
+                and np.allclose(image.GetDirection(), place.GetDirection(), atol=1e-3))  # fmt: skip
 
     # ---- inside ----
 

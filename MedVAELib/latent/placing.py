@@ -11,7 +11,6 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..preprocessing.geometry import ras_grid
-from ..preprocessing.image_form import turned
 from ..preprocessing.mni import mni_grid
 from ..preprocessing.published import NAME as MNI_4MM
 from ..preprocessing.published import SPACING_MM as MNI_SPACING_MM
@@ -33,27 +32,29 @@ class Encoded:
 
 
 def encode_file(
-    model: LatentModel, path: str | Path, progress: Progress = no_progress, cancel: CancelToken | None = None
-) -> Encoded:
-    """A picture, or a volume, which is prepared as the model was trained unless it is so already. Raises InputError."""
-    path = Path(path)
-    if len(model.shape) == 2 or _is_prepared(model, path):
-        stored = read_image(ImageRecord(path, path.name, path.name))
-        image = model.form.apply(stored, str(path))[None]
+    model: LatentModel, source: str | Path | ImageRecord, progress: Progress = no_progress,
+    cancel: CancelToken | None = None,
+) -> Encoded:  # fmt: skip
+    """A picture, or a volume, which is prepared as the model was trained unless it is so already. source: a file, or a
+    record of one that holds several images. Raises InputError."""
+    record = source if isinstance(source, ImageRecord) else ImageRecord(Path(source), "", "")
+    if len(model.shape) == 2 or _holds_prepared(model, record.file):
+        stored = read_image(record)
+        image = model.form.apply(stored, record.name)[None]
 
         def to_scan(array: NDArray[np.float32]) -> sitk.Image:
             return model.form.restored(array, stored)
     else:
-        prepared = model.prepare(Scan.read(path), progress, cancel)
+        prepared = model.prepare(Scan.read(record.file, series=record.series or None), progress, cancel)
         image, to_scan = prepared.image, prepared.to_scan
-    return Encoded(path.name, image, model.encode(image[None], cancel=cancel)[0].ravel(), to_scan)
+    return Encoded(record.file.name, image, model.encode(image[None], cancel=cancel)[0].ravel(), to_scan)
 
 
 def own_grid(model: LatentModel) -> sitk.Image:
     """Where the model's images lie without a scan: in MNI space if it was trained there, else around the origin, with
     the spacing of its training images, or 1 mm where they state none."""
     spacing = model.spacing_mm or (1.0,) * len(model.shape)
-    if model.preparation == MNI_4MM:
+    if model.preparation == MNI_4MM and mni_grid(MNI_SPACING_MM).GetSize() == model.shape[::-1]:
         return mni_grid(MNI_SPACING_MM)
     if len(model.shape) == 3:
         return ras_grid((0.0, 0.0, 0.0), model.shape, spacing)
@@ -74,17 +75,10 @@ def series(model: LatentModel, images: NDArray[np.float32]) -> sitk.Image:
     return sitk.JoinSeries([own_image(model, image[0]) for image in images])
 
 
-def _is_prepared(model: LatentModel, path: Path) -> bool:
-    """Whether a file has the very voxels that preparing would give."""
-    if model.spacing_mm is None or not path.is_file():
+def _holds_prepared(model: LatentModel, path: Path) -> bool:
+    if not path.is_file():
         return False
     try:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.ReadImageInformation()
-        if reader.GetDimension() != 3:
-            return False
-        image = turned(sitk.ReadImage(str(path)))
+        return model.is_prepared(sitk.ReadImage(str(path)))
     except RuntimeError:
         return False
-    return image.GetSize()[::-1] == model.shape and np.allclose(image.GetSpacing()[::-1], model.spacing_mm, rtol=1e-3)

@@ -142,6 +142,8 @@ def by_patient(make: Callable[[int], object], features: NDArray, labels: Sequenc
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # small folds lack rare classes; they count as missed
         for fit, held in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, patients):
+            if not 1 < len(set(labels[fit])) < len(fit):
+                raise InputError("Too few images of each label to predict it in patients left out: add patients.")
             model = make(len(fit)).fit(features[fit], labels[fit])
             columns = [classes.index(name) for name in model.classes_]
             probability[np.ix_(held, columns)] = model.predict_proba(features[held])

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, UsageError
-from .statistics import LatentStatistics, latent_statistics
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _NAMED = ("case", "patient", "label", "split")
@@ -51,6 +50,10 @@ class LatentTable:
         if uneven or self.mean.ndim != 2:
             raise InputError(f"A table of {count} latents has {', '.join(uneven) or 'mean'} of another length: give "
                              "one entry per image.")  # fmt: skip
+        odd = sorted(set(self.split) - {"", TRAIN, VALIDATION, TEST})
+        if odd:
+            raise InputError(f"A table of latents has the split '{odd[0]}': it must be {TRAIN}, {VALIDATION}, {TEST} "
+                             "or empty.")  # fmt: skip
         if self.log_variance is not None and self.log_variance.shape != self.mean.shape:
             raise InputError("Means and log-variances of a table of latents differ in shape: encode again.")
 
@@ -83,25 +86,6 @@ class LatentTable:
         """The rows that have a value in a column, and the values as texts."""
         labels = np.array(_texts(self.column(target)), object)
         return self.select(labels != ""), labels[labels != ""]
-
-    @property
-    def kl(self) -> NDArray[np.float32] | None:
-        """Divergence of each posterior from the unit Gaussian in nats, (N, Z); None without variances."""
-        if self.log_variance is None:
-            return None
-        return 0.5 * (self.mean**2 + np.exp(self.log_variance) - 1 - self.log_variance)
-
-    @property
-    def statistics(self) -> LatentStatistics:
-        """Of these images, as a bundle has them of its training images."""
-        return latent_statistics(self.mean, self.kl, self.labels)
-
-    def row_of(self, case: str) -> int:
-        """Raises UsageError for a case that is not in the table."""
-        if case not in self.cases:
-            raise UsageError(f"The table has no case '{case}': choose one of its {len(self)} cases, such as "
-                             f"'{next(iter(self.cases), '')}'.")  # fmt: skip
-        return list(self.cases).index(case)
 
     # ---- files ----
 

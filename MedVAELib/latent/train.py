@@ -21,6 +21,7 @@ from ..models import build_model
 from ..models.autoencoder import ImageAutoencoder
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..training.config import read_config, source_path
+from ..training.image_listing import INDEX, SERIES
 from ..training.image_pictures import draw_panels
 from ..training.image_sets import ImageSet, read_images
 from ..training.processes import Processes
@@ -131,9 +132,12 @@ def _keep_split(images: ImageSet, path: Path, resume: bool) -> None:
     """Writes which image is in which part. Raises InputError where a resumed run had other images or parts."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["file", "case", "patient", "label", "split", *images.tags])
+    places = {name: values for name, values in ((SERIES, images.series), (INDEX, images.indices))
+              if set(values) - {"", -1}}  # fmt: skip
+    table.writerow(["file", "case", "patient", "label", "split", *places, *images.tags])
     table.writerows(zip((str(Path(file).absolute()) for file in images.files), images.cases, images.patients,
-                        images.labels, images.splits, *images.tags.values(), strict=True))  # fmt: skip
+                        images.labels, images.splits, *places.values(), *images.tags.values(),
+                        strict=True))  # fmt: skip
     if resume and path.exists() and path.read_text(encoding="utf-8") != text.getvalue():
         raise InputError(f"{path} lists other images or parts than the config gives now: a run resumes with the images "
                          "it started with; start anew without --resume.")  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
@@ -40,9 +40,6 @@ class ImageForm:
             raise ValueError(f"shape must have 2 or 3 positive sides, not {list(self.shape)}")
         if self.fit not in FITS or self.scaling not in SCALINGS:
             raise ValueError(f"fit must be one of {', '.join(FITS)}, scaling one of {', '.join(SCALINGS)}")
-
-    def with_scaling(self, scaling: str) -> ImageForm:
-        return replace(self, scaling=scaling)
 
     def apply(self, image: sitk.Image, name: str) -> NDArray[np.float32]:
         """The image as (*shape) in 0…1. Raises InputError, naming it as `name`, for another shape, or another range
@@ -78,10 +75,11 @@ class ImageForm:
         plane_or_volume = as_dimensions(turned(image), len(self.shape), "the image")
         made = sitk.GetImageFromArray(np.ascontiguousarray(array, np.float32))
         made.CopyInformation(self.grid(plane_or_volume))
-        if len(self.shape) < image.GetDimension():  # a volume of one slice
-            made = sitk.JoinSeries(made)
-            made.CopyInformation(image)
-        return _onto(made, image)
+        if len(self.shape) == image.GetDimension():
+            return _onto(made, image)
+        made = sitk.JoinSeries(_onto(made, plane_or_volume))  # a volume of one slice
+        made.CopyInformation(image)
+        return made
 
 
 def choose_scaling(ranges: Sequence[tuple[float, float]], all_bytes: bool) -> str:

@@ -2,8 +2,9 @@
 
 - Folder: every image file below it, or those of a pattern. Its first level of sub-folders are labels, unless each holds
   one image; sub-folders that are all named train, validation or test are the split, and the labels lie below them.
-- Table (CSV): columns `file` (relative to the table) and `patient`, optional `case`, `label`, `split`; every further
-  column is a tag, a number where all its values are.
+- Table (CSV): columns `file` (relative to the table) and `patient`, optional `case`, `label`, `split`, and where a file
+  holds several images `dicom_series` (UID) or `idx_index` (row); every further column is a tag, a number where all its
+  values are.
 - Glob: the files it matches, labelled as in the folder before its first wildcard.
 - idx file (MNIST): one record per picture, labels from the file beside it.
 """
@@ -26,7 +27,9 @@ from .idx_files import is_idx, read_idx, read_idx_labels
 PARTS = ("train", "validation", "test")
 _SPLIT_FOLDERS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
                   "val": "validation", "test": "test", "testing": "test"}  # fmt: skip
-_COLUMNS = {"file", "case", "patient", "label", "split"}
+SERIES, INDEX = "dicom_series", "idx_index"
+"""Columns of a table that say which image of a file is meant, where it holds several."""
+_COLUMNS = {"file", "case", "patient", "label", "split", SERIES, INDEX}
 _DICOM_SUFFIXES = (".dcm", ".ima")
 Tag = float | str
 
@@ -205,7 +208,11 @@ def _of_table(source: Path) -> list[ImageRecord]:
             raise InputError(f"{line}: split is '{split}', and must be one of {', '.join(PARTS)} or empty.")
         path, of_row = source.parent / row["file"], {name: tags[name][number] for name in tags}
         case = row.get("case") or IMAGE_SUFFIX.sub("", path.name)
-        records.append(ImageRecord(path, case, row["patient"], row.get("label") or "", split, of_row))
+        index = (row.get(INDEX) or "-1").strip()
+        if not index.removeprefix("-").isdigit():
+            raise InputError(f"{line}: {INDEX} is '{index}', and must be a whole number or empty.")
+        records.append(ImageRecord(path, case, row["patient"], row.get("label") or "", split, of_row,
+                                   (row.get(SERIES) or "").strip(), int(index)))  # fmt: skip
     repeated = [case for case, count in Counter(record.case for record in records).items() if count > 1]
     if repeated:
         raise InputError(f"{source} names the case {repeated[0]} more than once: every image needs a case of its own.")

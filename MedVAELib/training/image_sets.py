@@ -36,7 +36,8 @@ class ImageSet:
     """images: float32 (N, 1, *shape) in 0…1, an array or a read-only map of a file. cases, patients, labels ("" for
     none), splits (train, validation, test or ""): N each; tags: N values each by name, numbers or text. spacing_mm: of
     the voxels in the order of shape, None where it is not stated or not common to all. scaling: how intensities
-    were brought to 0…1 (see `preprocessing.image_form`). files: where each came from."""
+    were brought to 0…1 (see `preprocessing.image_form`). files: where each came from; series, indices: which one of
+    those in it, as in `ImageRecord`."""
 
     images: NDArray[np.float32]
     cases: list[str]
@@ -47,6 +48,8 @@ class ImageSet:
     spacing_mm: tuple[float, ...] | None = None
     scaling: str = "unit"
     files: list[str] = field(default_factory=list)
+    series: list[str] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -61,8 +64,8 @@ class ImageSet:
         follow = bool(rows) and rows == list(range(rows[0], rows[0] + len(rows)))
         images = self.images[rows[0] : rows[0] + len(rows)] if follow else self.images[rows]
         tags = {name: [values[i] for i in rows] for name, values in self.tags.items()}
-        columns = {name: [getattr(self, name)[i] for i in rows]
-                   for name in ("cases", "patients", "labels", "splits", "files")}  # fmt: skip
+        names = ("cases", "patients", "labels", "splits", "files", "series", "indices")
+        columns = {name: [getattr(self, name)[i] for i in rows] for name in names if getattr(self, name)}
         return replace(self, images=images, tags=tags, **columns)
 
     def part(self, name: str) -> ImageSet:
@@ -124,7 +127,7 @@ def load_images(
     return ImageSet(
         images, [r.case for r in records], [r.patient for r in records], [r.label for r in records],
         [r.split for r in records], {name: _column(records, name) for name in names}, spacing, scaling,
-        [str(r.file) for r in records],
+        [str(r.file) for r in records], [r.series for r in records], [r.index for r in records],
     )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ def _encoded(records: Sequence[ImageRecord], model: LatentModel, report: Progres
         cancel.check()
         report("encode", index / len(records), f"Encoding {index + 1} of {len(records)}")
         try:
-            means.append(encode_file(model, record.file, cancel=cancel).mean)
+            means.append(encode_file(model, record, cancel=cancel).mean)
         except Cancelled:
             raise
         except MedVAEError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -178,6 +179,8 @@ def test_evaluate_generative_and_compare(pictures, tmp_path):
     (["latent", "edit", "scan.nii.gz", "--bundle", "BUNDLE"], 2, "--move"),
     (["latent", "edit", "scan.nii.gz", "--bundle", "BUNDLE", "--move", "x=1"], 2, "x=1"),
     (["latent", "edit", "scan.nii.gz", "--bundle", "BUNDLE", "--towards", "a:z"], 2, "'z'"),
+    (["latent", "edit", "scan.nii.gz", "--bundle", "BUNDLE", "--move", "0=nan"], 2, "0=nan"),
+    (["latent", "edit", "scan.nii.gz", "--bundle", "BUNDLE", "--towards", "a:b=inf"], 2, "a:b=inf"),
     (["generate", "--bundle", "BUNDLE", "--label", "tumour"], 2, "tumour"),
 ])  # fmt: skip
 def test_failures_are_one_sentence_with_their_code(volumes, tmp_path, capsys, arguments, code, named):
@@ -185,3 +188,32 @@ def test_failures_are_one_sentence_with_their_code(volumes, tmp_path, capsys, ar
     assert run([*arguments, "--output", str(tmp_path / "o"), *QUIET]) == code
     told = capsys.readouterr().err.strip()
     assert named in told and "\n" not in told and not (tmp_path / "o").exists()
+
+
+def test_models_of_images_in_another_form_are_not_compared(pictures, tmp_path, capsys):
+    bundle, table = pictures
+    other = image_bundle(tmp_path / "other", shape=(24, 24), scaling="percentile")
+    assert run(["latent", "compare", str(bundle), str(other.path), "--images", str(table), "--output",
+                str(tmp_path / "c"), *QUIET]) == 3  # fmt: skip
+    assert "another form" in capsys.readouterr().err and not (tmp_path / "c").exists()
+
+
+def test_labels_that_cannot_be_classified_do_not_cost_the_other_figures(pictures, tmp_path):
+    bundle, table = pictures
+    lines = table.read_text().splitlines()
+    constant = tmp_path / "constant.csv"
+    constant.write_text("\n".join([lines[0], *(f"{table.parent}/{line.rsplit(',', 1)[0]},80" for line in lines[1:])]))
+    assert run(["latent", "compare", str(bundle), "--images", str(constant), "--output", str(tmp_path / "c"),
+                *QUIET]) == 0  # fmt: skip
+    record = json.loads((tmp_path / "c" / "results.json").read_text())
+    assert "no acquisition tag that varies" in record["unchecked"]["tiny2"] and record["models"]
+    assert record["classification"]["tiny2"]["accuracy"]["value"] > 0
+
+
+def test_columns_whose_names_differ_in_odd_signs_alone_get_a_picture_each(tmp_path):
+    table = cohort()
+    table = replace(table, tags={"a b": table.tags["echo_time_ms"], "a_b": table.tags["echo_time_ms"]})
+    table.write(tmp_path / "latents.csv")
+    assert run(["latent", "embed", str(tmp_path / "latents.csv"), "--method", "pca", "--output", str(tmp_path / "e"),
+                *QUIET]) == 0  # fmt: skip
+    assert len(list((tmp_path / "e").glob("pca_*.png"))) == 3

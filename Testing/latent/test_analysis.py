@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from MedVAELib.errors import InputError, UsageError
+from MedVAELib.errors import Cancelled, InputError, UsageError
 from MedVAELib.latent.classify import classify
 from MedVAELib.latent.confound import confound_check, tag_features
 from MedVAELib.latent.embed import embed
+from MedVAELib.latent.planes import planes_of
 from MedVAELib.latent.probe import linear_probe
+from MedVAELib.progress import CancelToken
 from Testing.latent.cohorts import CLASSES, cohort
 
 
@@ -134,3 +137,33 @@ def test_embedding_of_few_or_unknown():
     with pytest.raises(UsageError, match="pca, tsne, umap"):
         embed(np.zeros((9, 4)), "isomap")
     assert embed(np.random.default_rng(0).normal(size=(4, 100)), "tsne").points.shape == (4, 2)
+
+
+def test_without_test_images_the_validation_ones_are_the_test():
+    table = cohort()
+    held_back = replace(table, split=["validation" if part == "test" else part for part in table.split])
+    assert classify(held_back).cases == classify(table).cases
+
+
+@pytest.mark.parametrize("rows", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("alike", [False, True])
+def test_tables_too_small_are_one_sentence(rows, alike):
+    """Whatever the split finds in them."""
+    table = cohort(split=False).select(np.arange(2 * rows)[:: 1 if alike else 2])
+    for work in (classify, confound_check):
+        with contextlib.suppress(InputError):
+            work(table)
+
+
+def test_latents_that_are_all_alike_are_not_embedded():
+    for method in ("pca", "tsne"):
+        with pytest.raises(InputError, match="same latents"):
+            embed(np.ones((40, 5)), method)
+    assert planes_of(replace(cohort(), mean=np.ones((120, 6), np.float32))) == []
+
+
+def test_the_confound_check_can_be_cancelled():
+    cancel = CancelToken()
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        confound_check(cohort(), cancel=cancel)

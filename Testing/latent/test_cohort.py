@@ -11,8 +11,11 @@ from MedVAELib.latent.cohort import encode_images, images_for
 from MedVAELib.latent.model import load_latent_model
 from MedVAELib.latent.placing import encode_file, own_image, series
 from MedVAELib.latent.train import _keep_split
+from MedVAELib.scan import Scan
+from MedVAELib.training.image_listing import find_images
 from MedVAELib.training.image_sets import read_images
 from Testing.latent.bundles import image_bundle
+from Testing.training.image_files import write_idx
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def test_all_that_is_known_of_an_image_goes_into_the_table(folder, model):
     table = encode_images(model, images)
     assert list(table.patients) == ["p0", "p0", "p1", "p1", "p2", "p2"] and list(table.labels) == list("ababab")
     assert table.tags["field_t"].tolist() == [1.5, 3.0] * 3 and list(table.tags["site"]) == ["s0", "s1", "s2"] * 2
-    np.testing.assert_allclose(table.kl, model.kl_per_latent(images.images), atol=1e-5)
+    np.testing.assert_allclose(table.log_variance, model.encode(images.images)[1], atol=1e-6)
 
 
 def test_the_split_of_a_training_keeps_the_tags(folder, tmp_path):
@@ -76,3 +79,42 @@ def test_decoded_volumes_have_a_place(tmp_path):
     assert image.GetSpacing() == (2, 3, 4) and np.array_equal(sitk.GetArrayFromImage(image), volumes[0, 0])
     joined = series(model, volumes)
     assert joined.GetSize() == (12, 16, 12, 3) and joined.GetOrigin()[:3] == image.GetOrigin()
+
+
+def test_a_prepared_volume_has_its_place_too():
+    """What has the voxels of the preparation but lies elsewhere is a scan; the panel asks the same way as the files."""
+    model = load_latent_model("flair-latents", "cpu")
+    own = own_image(model, model.sample(1)[0, 0])
+    assert model.is_prepared(own)
+    prepared = model.prepare(Scan.from_image(own, name="generated"))
+    assert np.allclose(prepared.image[0], sitk.GetArrayFromImage(own), atol=1e-6)
+    elsewhere = sitk.Image(own)
+    elsewhere.SetOrigin((0.0, 0.0, 0.0))
+    assert not model.is_prepared(elsewhere)
+
+
+def test_images_of_one_file_are_found_again_from_the_table_of_a_split(tmp_path):
+    pictures = write_idx(tmp_path, [3, 1, 3], (24, 24))
+    images = read_images(tmp_path / "t-images-idx3-ubyte.gz")
+    _keep_split(images, tmp_path / "split.csv", False)
+    again = read_images(tmp_path / "split.csv")
+    assert np.array_equal(again.images, images.images) and again.cases == images.cases and not again.tags
+    model = load_latent_model(image_bundle(tmp_path / "tiny", shape=(24, 24), scaling="byte"), "cpu")
+    second = encode_file(model, find_images(tmp_path / "split.csv")[1])
+    assert np.allclose(second.image[0] * 255, pictures[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("fit", ["stretch", "crop"])
+def test_a_volume_of_one_slice_is_a_picture_with_a_way_back(tmp_path, fit):
+    """As DICOM files of a radiograph are read."""
+    image = sitk.GetImageFromArray(np.random.default_rng(0).random((1, 56, 48), np.float32))
+    image.SetSpacing((0.5, 0.5, 1.0))
+    image.SetOrigin((3.0, -2.0, 7.0))
+    sitk.WriteImage(image, str(tmp_path / "one.nii.gz"))
+    given = encode_file(load_latent_model(image_bundle(tmp_path / "tiny", shape=(24, 24), fit=fit), "cpu"),
+                        tmp_path / "one.nii.gz")  # fmt: skip
+    back = given.to_scan(given.image[0])
+    assert back.GetSize() == (48, 56, 1) and back.GetOrigin() == pytest.approx((3.0, -2.0, 7.0))
+    inside = (slice(16, 40), slice(12, 36))
+    if fit == "crop":
+        assert np.allclose(sitk.GetArrayFromImage(back)[0][inside], sitk.GetArrayFromImage(image)[0][inside], atol=1e-5)

@@ -10,6 +10,7 @@ import pytest
 
 from MedVAELib.errors import InputError, UsageError
 from MedVAELib.latent.importance import carried, order_of_latents, separation
+from MedVAELib.latent.statistics import latent_statistics
 from MedVAELib.latent.table import LatentTable
 from Testing.latent.cohorts import cohort
 
@@ -61,17 +62,15 @@ def test_names_of_latents_are_no_tags(tmp_path):
 def test_columns_and_rows():
     table = cohort()
     assert len(table.select(np.asarray(table.labels, object) == "mild")) == 40
-    assert table.row_of("p01_2") == 3
     with pytest.raises(UsageError, match="scanner"):
         table.column("field_strength")
-    with pytest.raises(UsageError, match="nobody"):
-        table.row_of("nobody")
 
 
 def test_order_by_kl_and_by_separation():
     table = cohort(latents=5)
     table.mean[:, 3] *= 10
-    statistics = table.statistics
+    kl = 0.5 * (table.mean**2 + np.exp(table.log_variance) - 1 - table.log_variance)
+    statistics = latent_statistics(table.mean, kl, table.labels)
     assert order_of_latents(statistics)[0] == 3
     assert order_of_latents(statistics, "separation")[0] == 1 and separation(statistics)[1] > 0.8
     expected = 0.5 * (np.mean(table.mean[:, 0] ** 2) + np.exp(-2) - 1 + 2)
@@ -79,11 +78,16 @@ def test_order_by_kl_and_by_separation():
     with pytest.raises(UsageError, match="kl or separation"):
         order_of_latents(statistics, "size")
     with pytest.raises(UsageError, match="two labels"):
-        order_of_latents(replace(table, labels=["one"] * 120).statistics, "separation")
+        order_of_latents(latent_statistics(table.mean, kl, ["one"] * 120), "separation")
 
 
 def test_without_variances_what_varies_comes_first():
     table = replace(cohort(latents=4), log_variance=None)
     table.mean[:, 2] = 0.05
-    assert order_of_latents(table.statistics)[-1] == 2 and table.kl is None
-    assert table.statistics.active.tolist() == [True, True, False, True]
+    statistics = latent_statistics(table.mean, None, table.labels)
+    assert order_of_latents(statistics)[-1] == 2 and statistics.active.tolist() == [True, True, False, True]
+
+
+def test_parts_of_a_split_have_their_names():
+    with pytest.raises(InputError, match="'Train'"):
+        replace(cohort(), split=["Train"] * 120)
