@@ -33,6 +33,7 @@ _SMALLEST = 8  # voxels that the smallest side of a level has at least
 _LEVELS = 6
 _CELLS = {2: 4, 3: 3}
 _AT_ONCE = 32
+_FURTHEST = 20.0  # standard deviations that a response in a cell counts at most
 Features = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 
 
@@ -42,11 +43,15 @@ def random_features(reference: NDArray[np.float32], cancel: CancelToken | None =
     centre, unit = layout.mean(0), _spread(layout)
     rotation = _rotation(layout.shape[1])
 
-    def raw(images: NDArray[np.float32]) -> NDArray[np.float64]:
-        texture, layout = _responses(images, cancel)
-        return np.concatenate([texture, ((layout - centre) / unit) @ rotation], 1)
+    def joined(texture: NDArray[np.float64], layout: NDArray[np.float64]) -> NDArray[np.float64]:
+        # A cell that is all but empty in the reference images has a tiny spread: one image with something there would
+        # outweigh everything else.
+        return np.concatenate([texture, np.clip((layout - centre) / unit, -_FURTHEST, _FURTHEST) @ rotation], 1)
 
-    known = np.concatenate([texture, ((layout - centre) / unit) @ rotation], 1)
+    def raw(images: NDArray[np.float32]) -> NDArray[np.float64]:
+        return joined(*_responses(images, cancel))
+
+    known = joined(texture, layout)
     mean, std = known.mean(0), _spread(known)
     return lambda images: (raw(images) - mean) / std
 

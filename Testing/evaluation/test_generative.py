@@ -76,6 +76,17 @@ def test_fid_sees_collapse_and_displacement():
     assert distance(np.roll(others, 12, axis=-1)) > 2 * distance(others)
 
 
+def test_one_image_with_something_where_the_others_have_nothing_does_not_decide_the_fid():
+    real, others = blobs(80, seed=1), blobs(80, seed=2)
+    odd = others.copy()
+    for images in (real, others, odd):
+        images[..., :18] *= 1e-4
+    odd[0, ..., :18] = others[1, ..., 12:30]
+    features = random_features(real)
+    plain, with_odd, soft = (frechet_distance(features(x), features(real)) for x in (others, odd, blur(real, 1)))
+    assert plain < with_odd < soft
+
+
 def test_features_are_the_same_every_time():
     images = blobs(20)
     assert np.array_equal(random_features(images)(images), random_features(images)(images))
