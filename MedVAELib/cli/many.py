@@ -27,7 +27,8 @@ def run_many(
         rows = run_cohort(cases, output, settings, debug=debug, **options)
     failed = sum(row.status == "failed" for row in rows)
     if failed:
+        others = "the results of the others and " if failed < len(rows) else ""
         raise CohortError(f"{failed} of {len(rows)} {noun} failed, for the reasons above; "
-                          f"the results of the others and {SUMMARY_FILE} are in {output}.")  # fmt: skip
+                          f"{others}{SUMMARY_FILE} {'are' if others else 'is'} in {output}.")  # fmt: skip
     if not quiet:
         print(f"Summary of {len(rows)} {noun}: {output / SUMMARY_FILE}")
