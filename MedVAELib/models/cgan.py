@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from ..networks.skull import PLANE_COUNT, ShapeCritic
 from .gaussians import standard_normal
-from .planes_to_skull import PlanesToSkull, reconstruction_terms
+from .planes_to_skull import PRESENCE, PlanesToSkull, reconstruction_terms
 from .registry import register
 
 
@@ -40,7 +40,7 @@ class ConditionalGAN(PlanesToSkull):
     def __init__(self, config: CGANConfig):
         super().__init__(config.features, config.width, config.noise)
         self.config = config
-        self.critic = ShapeCritic(PLANE_COUNT * config.features, config.width)
+        self.critic = ShapeCritic(PLANE_COUNT * (config.features + PRESENCE), config.width)
 
     def loss(
         self, planes: Tensor, present: Tensor, sdf: Tensor, generator: torch.Generator | None = None

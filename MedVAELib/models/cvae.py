@@ -8,6 +8,7 @@ from torch import Tensor
 from ..networks.skull import PLANE_COUNT, CorrelatedHead, GaussianHead, VolumeEncoder
 from .gaussians import draw_gaussian
 from .planes_to_skull import (
+    PRESENCE,
     LatentConfig,
     PlanesToSkull,
     balanced_divergence,
@@ -28,7 +29,7 @@ class ConditionalVAE(PlanesToSkull):
     def __init__(self, config: LatentConfig):
         super().__init__(config.features, config.width, config.latent)
         self.config = config
-        seen = PLANE_COUNT * config.features
+        seen = PLANE_COUNT * (config.features + PRESENCE)
         self.volume = VolumeEncoder(2 * config.features, config.width)
         self.prior = CorrelatedHead(seen, config.latent)
         self.posterior = GaussianHead(2 * config.features + seen, config.latent)
@@ -56,4 +57,5 @@ class ConditionalVAE(PlanesToSkull):
         self, condition: Tensor, samples: int, generator: torch.Generator | None = None, temperature: float = 1.0
     ) -> Tensor:
         """z from the prior, (B·samples, latent)."""
-        return draw_correlated(self.prior(repeat_samples(condition, samples).flatten(1)), generator, temperature)
+        prior = self.prior(repeat_samples(condition, samples).flatten(1))
+        return draw_correlated(prior, samples, generator, temperature)

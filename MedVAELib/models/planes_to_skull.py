@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.across_processes import mean_over_processes
-from ..networks.skull import SDF_RANGE, PlaneSetEncoder, ShapeDecoder
+from ..networks.skull import PLANE_COUNT, SDF_RANGE, PlaneSetEncoder, ShapeDecoder
 from .gaussians import Gaussian, standard_normal
 
 Correlated = tuple[Tensor, Tensor]
@@ -41,20 +41,25 @@ class LatentConfig:
             raise ValueError("overlap, beta and warmup must not be negative, and prior positive")
 
 
+PRESENCE = 1
+"""The last value of a plane's condition: 1 if it is there, else 0."""
+
+
 class PlanesToSkull(nn.Module):
-    """Plane encoders and decoder. The condition is every plane's features, (B, 3, F)."""
+    """Plane encoders and decoder. The condition is every plane's features and whether it is there, (B, 3, F + 1)."""
 
     def __init__(self, features: int, width: int, code: int):
         super().__init__()
         self.planes = PlaneSetEncoder(features, width)
-        self.decoder = ShapeDecoder(code + 3 * features, width)
+        self.decoder = ShapeDecoder(code + PLANE_COUNT * (features + PRESENCE), width)
 
     def encode_planes(self, planes: Tensor, present: Tensor) -> Tensor:
         """planes: (B, 3, 96, 96) outline maps 0…1; present: (B, 3) bool. Absent planes' pixels are never read."""
-        return self.planes(planes, present)
+        return torch.cat([self.planes(planes, present), present[:, :, None].float()], 2)
 
     def decode(self, code: Tensor, condition: Tensor) -> Tensor:
-        """code (B, Z), condition (B, 3, F) → signed distance (B, 1, 48, 48, 48), voxels of the 96³ grid, > 0 inside."""
+        """code (B, Z), condition (B, 3, F + 1) → signed distance (B, 1, 48, 48, 48), voxels of the 96³ grid, > 0
+        inside."""
         return self.decoder(torch.cat([code, condition.flatten(1)], 1))
 
     def draw(
@@ -91,10 +96,19 @@ def reconstruction_terms(predicted: Tensor, sdf: Tensor) -> dict[str, Tensor]:
     return {"nll": 0.5 * (square_error + 1e-4).log(), "overlap": 1 - dice.mean(), "rms": square_error.sqrt()}
 
 
-def draw_correlated(prior: Correlated, generator: torch.Generator | None, temperature: float = 1.0) -> Tensor:
-    """A sample of correlated latents; `temperature` multiplies their standard deviations."""
+def draw_correlated(
+    prior: Correlated, samples: int, generator: torch.Generator | None, temperature: float = 1.0
+) -> Tensor:
+    """Correlated latents of B cases, (B·samples, Z), a case's samples next to one another, as they lie in `prior`.
+
+    The second half of a case's draws mirrors the first (antithetic variates, Hammersley & Morton 1956): whatever a
+    prediction does linearly cancels in the mean, which then needs far fewer samples. `temperature` multiplies the
+    standard deviations.
+    """
     mean, factor = prior
-    noise = standard_normal(mean.shape, generator, mean.device)
+    half = (samples + 1) // 2
+    noise = standard_normal((len(mean) // samples, half, mean.shape[1]), generator, mean.device)
+    noise = torch.cat([noise, -noise[:, : samples - half]], 1).flatten(0, 1)
     return mean + temperature * torch.einsum("bij,bj->bi", factor, noise)
 
 
@@ -134,5 +148,5 @@ def negative_bound(
 
 
 def repeat_samples(condition: Tensor, samples: int) -> Tensor:
-    """(B, 3, F) → (B·samples, 3, F), a case's samples next to one another."""
+    """(B, 3, C) → (B·samples, 3, C), a case's samples next to one another."""
     return condition.repeat_interleave(samples, 0)

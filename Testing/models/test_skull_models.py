@@ -8,6 +8,7 @@ import torch
 from MedVAELib.bundle import load_bundle, save_bundle
 from MedVAELib.errors import BundleError
 from MedVAELib.models import MODELS, build_model
+from MedVAELib.models.hcvae import by_relevance
 
 from .ellipsoids import PRESENT, ellipsoids
 
@@ -78,13 +79,24 @@ def test_samples_differ_and_temperature_zero_ends_that(name):
 
 def test_a_level_of_the_hierarchy_sees_no_later_plane():
     """p(z₁|axial) must not change with the sagittal plane, p(z₂|z₁, axial, sagittal) must."""
-    model = small("hcvae").eval()
-    condition = torch.randn(1, 3, 16)
-    other = condition.clone()
-    other[:, 1] += 1
+    model, (planes, _, _) = small("hcvae").eval(), ellipsoids(1)
+    changed = planes.clone()
+    changed[:, 1] = changed[:, 1].roll(5, 1)
+    everything = torch.ones(1, 3).bool()
+    condition, other = (by_relevance(model.encode_planes(p, everything)) for p in (planes, changed))
     none, first = condition[:, 0, :0], torch.zeros(1, 16)
     assert torch.equal(model._prior(0, none, condition)[0], model._prior(0, none, other)[0])
     assert not torch.equal(model._prior(1, first, condition)[0], model._prior(1, first, other)[0])
+
+
+def test_the_most_relevant_plane_there_is_comes_first():
+    """Else the first level of the hierarchy, which sees one plane, would see none without the axial one."""
+    model, (planes, _, _) = small("hcvae").eval(), ellipsoids(7)
+    condition = model.encode_planes(planes, PRESENT)
+    ordered = by_relevance(condition)
+    for before, after, present in zip(condition, ordered, PRESENT, strict=True):
+        count = int(present.sum())
+        assert torch.equal(after[:count], before[present]) and torch.equal(after[count:], before[~present])
 
 
 def test_kl_is_logged_per_level_and_warms_up():
