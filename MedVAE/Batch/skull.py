@@ -32,7 +32,7 @@ def arguments_parser() -> argparse.ArgumentParser:
                         help="mm per pixel where neither the file nor the table states it: 0.25, or "
                              "axial=0.25,coronal=0.3")  # fmt: skip
     parser.add_argument("--ga", type=float, metavar="WEEKS", help="gestational age where the table has none")
-    batch.add_common_options(parser, samples=32)
+    batch.add_common_options(parser, samples=64)
     return parser
 
 

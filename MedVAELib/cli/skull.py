@@ -54,7 +54,7 @@ def skull(
         help="Model to use (see 'medvae bundles list'); by default the one shipped with MedVAE.")] = None,
     samples: Annotated[int, typer.Option(
         min=1, max=1024,
-        help="Heads drawn: more give a smoother standard deviation, and take longer.")] = 32,
+        help="Heads drawn: more give a smoother standard deviation, and take longer.")] = 64,
     device: DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples: same seed, same result.")] = 0,
     progress: ProgressOption = ProgressKind.bar,

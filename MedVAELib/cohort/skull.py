@@ -130,7 +130,7 @@ class SkullSettings:
 
     bundle: str = DEFAULT_SKULL_BUNDLE
     device: str = "auto"
-    samples: int = 32
+    samples: int = 64
     seed: int = 0
     spacing: str = ""
     ga_weeks: float | None = None

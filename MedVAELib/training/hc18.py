@@ -21,6 +21,7 @@ from ..preprocessing.outlines import MomentEllipse, ellipse_map
 TABLE = "pixel_size_and_HC.csv"
 PARTS = {0: "test", 1: "validation"}
 """Part of a fetus by its number modulo 5; the rest may train."""
+_FLATTEST = 1e-3  # minor over major axis: a conic that is flatter is no head's outline
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def fit_ellipse(points_yx: NDArray[np.float64]) -> DrawnEllipse | None:
     _, _, modes = np.linalg.svd(np.stack([y * y, y * x, x * x, y, x, np.ones_like(x)], 1), full_matrices=False)
     a, b, c, d, e, f = modes[-1]
     quadratic = np.array([[a, b / 2], [b / 2, c]])
-    if np.linalg.det(quadratic) <= 0:
+    if np.linalg.det(quadratic) <= _FLATTEST**2 * np.trace(quadratic) ** 2:  # a parabola's is 0 but for rounding
         return None
     centre = -np.linalg.solve(2 * quadratic, np.array([d, e]))
     level = centre @ quadratic @ centre - f

@@ -64,7 +64,7 @@ def test_mask_surface_and_probability_agree(result):
     assert open_edges(result.surface) == 0
     places = np.round(points_of(result.surface)[:, ::-1] / result.spacing_mm + (SIZE - 1) / 2).astype(int)
     off = np.abs(result.distance_mm[tuple(places.T)])  # an untrained network's noise is smoothed away
-    assert np.percentile(off, 95) < result.spacing_mm and off.max() < 3 * result.spacing_mm
+    assert np.percentile(off, 95) < 1.5 * result.spacing_mm and off.max() < 3 * result.spacing_mm
     assert std_of(result.surface).max() > 0.05
 
 
@@ -102,7 +102,7 @@ def test_samples_depend_on_the_seed_alone(predictor, bundles):
         for p, seed in ((predictor, 4), (again, 4), (predictor, 5))
     )
     assert first.distance_mm == pytest.approx(second.distance_mm, abs=0.02)
-    assert np.abs(first.distance_mm - other.distance_mm).max() > 0.05
+    assert np.abs(first.distance_std_mm - other.distance_std_mm).max() > 0.05
     assert first.planes_missing == ["sagittal", "coronal"]
 
 
