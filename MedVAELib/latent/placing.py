@@ -78,7 +78,10 @@ def series(model: LatentModel, images: NDArray[np.float32]) -> sitk.Image:
 def _holds_prepared(model: LatentModel, path: Path) -> bool:
     if not path.is_file():
         return False
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     try:
-        return model.is_prepared(sitk.ReadImage(str(path)))
+        reader.ReadImageInformation()  # a scan is told from a prepared volume by its size, without reading it
+        return sorted(reader.GetSize()) == sorted(model.shape) and model.is_prepared(reader.Execute())
     except RuntimeError:
         return False
