@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 DEFAULT_ANOMALY_BUNDLE = "healthy-anatomy"
 DEFAULT_SKULL_BUNDLE = "fetal-skull"
 OUTLINE_BUNDLE = "head-outline"
+SKULL_SAMPLES = 64
+"""Heads drawn by default: they come in mirrored pairs, so 32 independent ones tell the standard deviation."""
 USER_BUNDLES_VARIABLE = "MEDVAE_BUNDLES"
 METADATA_FILE, WEIGHTS_FILE, CARD_FILE = "metadata.json", "model.safetensors", "README.md"
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".joblib"})

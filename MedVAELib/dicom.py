@@ -22,7 +22,7 @@ from .image_files import MAX_SHEAR
 MIN_SLICES = 8
 """Series with fewer slices (localisers, screenshots) are never chosen on their own."""
 
-_SUFFIXES = (".dcm", ".ima")
+SUFFIXES = (".dcm", ".ima")
 # Storage classes of CT, MR (also enhanced), nuclear, secondary-capture and PET images, as the file's head states them.
 _IMAGE_CLASS = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(2|4|7|20|128)(\.[1-4])?[^.0-9]")
 _KEPT_TAGS = {
@@ -157,13 +157,13 @@ def _files(path: Path) -> Iterator[str]:
                 with open(file, "rb") as opened:
                     start = opened.read(132)
             except OSError as error:
-                if suffix in ("", *_SUFFIXES):
+                if suffix in ("", *SUFFIXES):
                     raise InputError(f"{file} cannot be read ({error.strerror or 'input/output error'}): ask for "
                                      "permission to read it, or take it out of the folder.") from None  # fmt: skip
                 continue
-            if suffix in _SUFFIXES and len(start) < 132:
+            if suffix in SUFFIXES and len(start) < 132:
                 raise _damaged(file)
-            if name.upper() != "DICOMDIR" and (start[128:] == b"DICM" or suffix in _SUFFIXES):
+            if name.upper() != "DICOMDIR" and (start[128:] == b"DICM" or suffix in SUFFIXES):
                 yield file
 
 

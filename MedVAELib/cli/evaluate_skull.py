@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..bundle import SKULL_SAMPLES
 from ..outputs import atomic_output
 from ..progress import CancelToken
 from ..resources import resource_dir
@@ -64,7 +65,7 @@ def skull(
         min=0, help="Heads drawn besides from the population of these shapes, abnormal kinds in turn.")] = 0,
     misplacement: Annotated[float, typer.Option(
         min=0.0, help="1: planes up to ±10°, ±7 pixels and ±3 mm off; 0: exactly the standard planes.")] = 1.0,
-    samples: SamplesOption = 64,
+    samples: SamplesOption = SKULL_SAMPLES,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     progress: ProgressOption = ProgressKind.bar,
@@ -112,7 +113,7 @@ def hc18(
     outline_bundle: OutlineBundleOption = None,
     limit: Annotated[int | None, typer.Option(
         "--planes", min=1, show_default=False, help="Only so many planes, evenly spread over the split.")] = None,
-    samples: SamplesOption = 64,
+    samples: SamplesOption = SKULL_SAMPLES,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
     progress: ProgressOption = ProgressKind.bar,

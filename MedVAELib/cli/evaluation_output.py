@@ -52,8 +52,3 @@ def finish(text: str, output: Path | None, progress: ProgressKind, failed: Seque
         print(f"Tables and pictures: {output}")
     if failed:
         raise CohortError(f"{len(failed)} of {total} cases failed ({', '.join(failed)}): the table says why.")
-
-
-def file_name(text: str) -> str:
-    """A label or a column's name with "_" for every sign that a file name had better not have."""
-    return "".join(sign if sign.isalnum() or sign in "-_" else "_" for sign in text)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..outputs import atomic_output
-from .evaluation_output import OutputOption, evaluation_task, file_name, finish, write_provenance
+from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
 from .latent_images import BundleChoice, write_image
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -45,6 +45,7 @@ def generate(
     with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
         from ..latent.model import load_latent_model
         from ..reporting.latent_pictures import write_strips
+        from ..scan import safe_name
 
         model = load_latent_model(bundle, device)
         kinds: list[str | None] = list(dict.fromkeys(label)) if label else [None]
@@ -53,7 +54,7 @@ def generate(
                 model.draw(1, seed, kind)  # an unknown label is told before hours of work
         rows, shown, prefixes = [], {}, set()
         for kind in kinds:
-            prefix = f"{file_name(kind)}_" if kind else ""
+            prefix = f"{safe_name(kind)}_" if kind else ""
             while prefix in prefixes:  # two labels may differ in signs that no file name takes
                 prefix += "_"
             prefixes.add(prefix)

@@ -13,7 +13,7 @@ import typer
 from ..errors import InputError, UsageError
 from ..outputs import atomic_output
 from . import latent_compare, latent_images
-from .evaluation_output import OutputOption, evaluation_task, file_name, finish, write_provenance
+from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
 from .latent_images import BundleChoice
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -142,6 +142,7 @@ def embed(
     """
     from ..latent.embed import embed as embedded
     from ..reporting.latent_pictures import write_embedding
+    from ..scan import safe_name
 
     with evaluation_task(output, progress) as (_, cancel), atomic_output(output) as partial:
         table = _read(latents)
@@ -153,7 +154,7 @@ def embed(
             writer.writerows(zip(table.cases, table.patients, table.labels, *found.points.T.round(5), strict=True))
         for name, values in columns.items():
             cancel.check()
-            path = partial / f"{method.value}_{file_name(name)}.png"
+            path = partial / f"{method.value}_{safe_name(name)}.png"
             while path.exists():  # two columns may differ in signs that no file name takes
                 path = path.with_stem(f"{path.stem}_")
             write_embedding(found, values, name, path)

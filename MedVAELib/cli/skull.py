@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..bundle import SKULL_SAMPLES
 from ..errors import UsageError
 from ..listening import cancelled_by_signals
 from ..progress import CancelToken, Progress
@@ -54,7 +55,7 @@ def skull(
         help="Model to use (see 'medvae bundles list'); by default the one shipped with MedVAE.")] = None,
     samples: Annotated[int, typer.Option(
         min=1, max=1024,
-        help="Heads drawn: more give a smoother standard deviation, and take longer.")] = 64,
+        help="Heads drawn: more give a smoother standard deviation, and take longer.")] = SKULL_SAMPLES,
     device: DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples: same seed, same result.")] = 0,
     progress: ProgressOption = ProgressKind.bar,

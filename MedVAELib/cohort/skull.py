@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..bundle import DEFAULT_SKULL_BUNDLE, Bundle
+from ..bundle import DEFAULT_SKULL_BUNDLE, SKULL_SAMPLES, Bundle
 from ..failures import Failure
 from ..outputs import plain
 from ..preprocessing.outlines import PLANES
@@ -130,7 +130,7 @@ class SkullSettings:
 
     bundle: str = DEFAULT_SKULL_BUNDLE
     device: str = "auto"
-    samples: int = 64
+    samples: int = SKULL_SAMPLES
     seed: int = 0
     spacing: str = ""
     ga_weeks: float | None = None

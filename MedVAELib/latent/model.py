@@ -171,11 +171,15 @@ class LatentModel(PlacedModel):
         image = turned(image)
         if image.GetSize()[::-1] != self.shape or not np.allclose(image.GetSpacing()[::-1], self.spacing_mm, rtol=1e-3):
             return False
+        place = self.mni_place
+        return place is None or (np.allclose(image.GetOrigin(), place.GetOrigin(), atol=0.5)
+                                 and np.allclose(image.GetDirection(), place.GetDirection(), atol=1e-3))  # fmt: skip
+
+    @property
+    def mni_place(self) -> sitk.Image | None:
+        """The grid in MNI space on which its images lie, if it was trained there."""
         place = mni_grid(MNI_SPACING_MM)
-        if self.preparation != MNI_4MM or place.GetSize() != image.GetSize():
-            return True
-        return (np.allclose(image.GetOrigin(), place.GetOrigin(), atol=0.5)
-                and np.allclose(image.GetDirection(), place.GetDirection(), atol=1e-3))  # fmt: skip
+        return place if self.preparation == MNI_4MM and place.GetSize() == self.shape[::-1] else None
 
     # ---- inside ----
 

@@ -11,9 +11,6 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..preprocessing.geometry import ras_grid
-from ..preprocessing.mni import mni_grid
-from ..preprocessing.published import NAME as MNI_4MM
-from ..preprocessing.published import SPACING_MM as MNI_SPACING_MM
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
 from ..training.image_listing import ImageRecord
@@ -54,8 +51,8 @@ def own_grid(model: LatentModel) -> sitk.Image:
     """Where the model's images lie without a scan: in MNI space if it was trained there, else around the origin, with
     the spacing of its training images, or 1 mm where they state none."""
     spacing = model.spacing_mm or (1.0,) * len(model.shape)
-    if model.preparation == MNI_4MM and mni_grid(MNI_SPACING_MM).GetSize() == model.shape[::-1]:
-        return mni_grid(MNI_SPACING_MM)
+    if model.mni_place is not None:
+        return model.mni_place
     if len(model.shape) == 3:
         return ras_grid((0.0, 0.0, 0.0), model.shape, spacing)
     grid = sitk.Image(list(model.shape[::-1]), sitk.sitkUInt8)

@@ -78,7 +78,14 @@ def moment_ellipse(outline: Tensor) -> MomentEllipse:
 
 
 def ellipse_map(ellipse: MomentEllipse, height: int, width: int) -> Tensor:
-    """The filled ellipses as antialiased maps, (B, H, W)."""
+    """The filled ellipses as antialiased maps, (B, H, W), from four samples per pixel: where an ellipse is sharply
+    curved, one would be wrong by hundredths of a pixel."""
+    fine = MomentEllipse(2 * ellipse.centre + 0.5, 2 * ellipse.semi_axes, ellipse.angle, 4 * ellipse.area)
+    return F.avg_pool2d(_sampled_ellipse(fine, 2 * height, 2 * width), 2)
+
+
+def _sampled_ellipse(ellipse: MomentEllipse, height: int, width: int) -> Tensor:
+    """As `ellipse_map`, by the distance of a pixel's centre to the edge."""
     rows = torch.arange(height, device=ellipse.angle.device) - ellipse.centre[:, :1]
     columns = torch.arange(width, device=ellipse.angle.device) - ellipse.centre[:, 1:]
     cos, sin = ellipse.angle.cos().view(-1, 1, 1), ellipse.angle.sin().view(-1, 1, 1)

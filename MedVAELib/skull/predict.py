@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from ..bundle import Bundle
+from ..bundle import SKULL_SAMPLES, Bundle
 from ..errors import InputError, UsageError
 from ..growth_charts import FIRST_WEEK, LAST_WEEK
 from ..preprocessing.outlines import MARGIN, PLANES, SIZE, canonical_map, case_spacing
@@ -39,7 +39,7 @@ OutlineMap = tuple[Tensor, float]
 
 def predict_skull(
     planes: Mapping[str, PlaneImage], *, bundle: Bundle | str | Path | None = None, device: str = "auto",
-    samples: int = 64, seed: int = 0, ga_weeks: float | None = None, progress: Progress = no_progress,
+    samples: int = SKULL_SAMPLES, seed: int = 0, ga_weeks: float | None = None, progress: Progress = no_progress,
     cancel: CancelToken | None = None, timer: Timer | None = None, predictor: SkullPredictor | None = None,
 ) -> SkullPrediction:  # fmt: skip
     """The skull behind one to three standard planes.
@@ -75,7 +75,7 @@ def predict_skull(
 
 
 def predict_from_outlines(
-    outlines: Mapping[str, OutlineMap], predictor: SkullPredictor, *, samples: int = 64, seed: int = 0,
+    outlines: Mapping[str, OutlineMap], predictor: SkullPredictor, *, samples: int = SKULL_SAMPLES, seed: int = 0,
     ga_weeks: float | None = None, progress: Progress = no_progress, cancel: CancelToken | None = None,
     timer: Timer | None = None,
 ) -> SkullPrediction:  # fmt: skip

@@ -30,7 +30,6 @@ _SPLIT_FOLDERS = {"train": "train", "training": "train", "validation": "validati
 SERIES, INDEX = "dicom_series", "idx_index"
 """Columns of a table that say which image of a file is meant, where it holds several."""
 _COLUMNS = {"file", "case", "patient", "label", "split", SERIES, INDEX}
-_DICOM_SUFFIXES = (".dcm", ".ima")
 Tag = float | str
 
 
@@ -109,7 +108,7 @@ def _in_folder(folder: Path, pattern: str) -> list[Path]:
 
 def _is_dicom(path: Path) -> bool:
     known = IMAGE_SUFFIX.search(path.name)
-    return path.suffix.lower() in _DICOM_SUFFIXES or (not known and is_dicom_file(path))
+    return path.suffix.lower() in dicom.SUFFIXES or (not known and is_dicom_file(path))
 
 
 def _of_files(files: Iterable[Path], base: Path, dimensions: int | None) -> list[ImageRecord]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..bundle import SKULL_SAMPLES
 from ..errors import UsageError
 from ..progress import scaled
 from ..timing import Timer
@@ -32,7 +33,7 @@ def skull(job: Job) -> Mapping[str, Any]:
     triangles and std_mm, and each plane's grey values (rows, columns) as they were used."""
     request = job.request
     output, given = field(request, "output", str), field(request, "planes", dict)
-    settings = {"samples": field(request, "samples", int, 64), "seed": field(request, "seed", int, 0)}
+    settings = {"samples": field(request, "samples", int, SKULL_SAMPLES), "seed": field(request, "seed", int, 0)}
     ga_weeks = field(request, "ga_weeks", float) if request.get("ga_weeks") is not None else None
     bundle, device = field(request, "bundle", str, ""), field(request, "device", str, "auto")
     if not all(isinstance(plane, dict) for plane in given.values()):
