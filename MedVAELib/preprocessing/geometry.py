@@ -56,6 +56,17 @@ def rounded_geometry(image: sitk.Image) -> sitk.Image:
     return copy
 
 
+def inverse(transform: sitk.AffineTransform) -> sitk.AffineTransform:
+    """The way back. SimpleITK's own is wrong, with a word on standard error alone, where an entry of the matrix lies
+    near 1e-300: its decomposition does not converge."""
+    matrix = np.linalg.inv(np.reshape(transform.GetMatrix(), (3, 3)))
+    fixed = np.array(transform.GetCenter())
+    back = sitk.AffineTransform(3)
+    back.SetMatrix(matrix.ravel().tolist())
+    back.SetTranslation((fixed - matrix @ (fixed + transform.GetTranslation())).tolist())
+    return back
+
+
 def ras_affine_mm(image: sitk.Image) -> NDArray[np.float64]:
     """4x4 matrix from voxel index (i, j, k) to RAS mm."""
     affine = np.eye(4)

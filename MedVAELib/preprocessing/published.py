@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
+from .geometry import inverse
 from .masked import MaskedScan, masked_scan
 from .mni import mni_grid, mni_to_brain
 from .model_image import model_image
@@ -41,7 +42,7 @@ class PublishedPreparation:
             raise ValueError(f"the array has shape {array_zyx.shape}, not {SHAPE_ZYX}")
         made = sitk.GetImageFromArray(np.ascontiguousarray(array_zyx, np.float32))
         made.CopyInformation(mni_grid(SPACING_MM))
-        placed = sitk.Resample(made, self.scan_image, self.mni_to_scan.GetInverse(), sitk.sitkLinear, 0.0,
+        placed = sitk.Resample(made, self.scan_image, inverse(self.mni_to_scan), sitk.sitkLinear, 0.0,
                                sitk.sitkFloat32)  # fmt: skip
         placed.CopyInformation(self.scan_image)
         return placed

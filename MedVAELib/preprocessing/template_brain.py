@@ -5,6 +5,7 @@ from __future__ import annotations
 import SimpleITK as sitk
 
 from .atlas import Atlas, load_atlas
+from .geometry import inverse
 from .registration import quick, register_affine
 
 
@@ -16,7 +17,7 @@ def template_brain_mask(scan: sitk.Image, atlas: Atlas | None = None) -> sitk.Im
     """
     atlas = atlas or load_atlas()
     to_scan = register_to_atlas(scan, atlas.intensity)
-    brain = sitk.Resample(atlas.brain, scan, to_scan.GetInverse(), sitk.sitkLinear, 0.0)
+    brain = sitk.Resample(atlas.brain, scan, inverse(to_scan), sitk.sitkLinear, 0.0)
     return sitk.Cast(brain > 0.5, sitk.sitkUInt8)
 
 

@@ -20,6 +20,7 @@ from MedVAELib.preprocessing.geometry import (
     channels_from_grid,
     from_grid,
     ijk_to_ras_mm,
+    inverse,
     orientation_code,
     physical_points,
     ras_affine_mm,
@@ -268,3 +269,18 @@ def test_slightly_sheared_axes_are_followed() -> None:
 def test_channels_of_another_shape_are_refused() -> None:
     with pytest.raises(ValueError, match="shape"):
         channels_from_grid(np.zeros((2, 3, 3, 3), np.float32), GRID, GRID, (0, 0))
+
+
+ENTRY = st.one_of(st.floats(-0.3, 0.3), st.sampled_from([0.0, 1e-295, -5e-308, 1e-310]))
+
+
+@given(entries=st.tuples(*[ENTRY] * 9), shift=st.tuples(*[st.floats(-50, 50)] * 3),
+       centre=st.tuples(*[st.floats(-50, 50)] * 3), point=st.tuples(*[st.floats(-100, 100)] * 3))  # fmt: skip
+def test_the_inverse_of_an_affine_transform_leads_back(entries, shift, centre, point):
+    """Also where SimpleITK's own does not."""
+    transform = sitk.AffineTransform(3)
+    transform.SetMatrix((np.eye(3) + np.reshape(entries, (3, 3))).ravel().tolist())
+    transform.SetTranslation(shift)
+    transform.SetCenter(centre)
+    back = inverse(transform).TransformPoint(transform.TransformPoint(point))
+    np.testing.assert_allclose(back, point, atol=1e-6)

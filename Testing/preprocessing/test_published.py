@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -47,6 +47,11 @@ def affine(angles_deg, scales, shift_mm) -> tuple[sitk.AffineTransform, np.ndarr
     signs=st.tuples(*[st.sampled_from((1, -1))] * 3), spacing=st.tuples(*[st.floats(2.0, 5.0)] * 3),
     pose=st.tuples(*[st.floats(-15, 15)] * 3), scales=st.tuples(*[st.floats(0.85, 1.15)] * 3),
     shift=st.tuples(*[st.floats(-30, 30)] * 3),
+)  # fmt: skip
+@example(
+    oblique=(-2.2e-311, -15.6, -15.2), order=[1, 2, 0], signs=(1, 1, 1), spacing=(2.2, 2.4, 3.9),
+    pose=(8.714842215490343, -3.1544422402064714e-295, 8.729686475928116e-304),
+    scales=(1.09, 1.0852207602429176, 1.0641022299981044), shift=(19.2, 5.3, -30.0),
 )  # fmt: skip
 def test_any_scan_gives_the_same_image_and_takes_it_back(oblique, order, signs, spacing, pose, scales, shift):
     """Oblique, anisotropic, flipped, permuted, moved: compared with the field itself in MNI space."""
