@@ -12,6 +12,9 @@ from .result import Finding
 
 MIN_VOLUME_ML = 0.03
 """Smaller components are not reported: about three voxels of a 2 mm scan, thirty of a 1 mm scan."""
+PEAK_STRICTNESS = 3.0
+"""A component is reported if its highest score is this many times rarer than the threshold: most of what only just
+passes it is healthy. The mask shows all."""
 DARK_STRICTNESS = 10.0
 """Dark findings on FLAIR need a score that is this many times rarer than the false-positive rate asked for."""
 _MIDLINE_MM = 4.0
@@ -28,11 +31,11 @@ def rank_findings(
     """
     voxel_ml = float(np.prod(image.GetSpacing())) / 1000
     mask = (bright > limit).astype(np.uint8)
-    components = find_components(mask > 0, voxel_ml)
+    components = find_components(bright, limit, voxel_ml)
     ranked = [(b, f, components, f.label) for b, f in
               describe(components, bright, image, "bright", probability, grid)]  # fmt: skip
     if dark is not None:
-        hypo = find_components((dark > limit + np.log10(DARK_STRICTNESS)) & (mask == 0), voxel_ml)
+        hypo = find_components(np.where(mask > 0, 0, dark), limit + np.log10(DARK_STRICTNESS), voxel_ml)
         mask[hypo > 0] = 2
         ranked += [(b, f, hypo, f.label) for b, f in
                    describe(hypo, dark, image, "dark", probability, grid)]  # fmt: skip
@@ -50,11 +53,18 @@ def rank_findings(
     return mask, labels, findings
 
 
-def find_components(mask: NDArray[np.bool_], voxel_ml: float) -> NDArray[np.uint16]:
-    """Labels 1…n of the components (26-neighbourhood) of at least MIN_VOLUME_ML, largest first; 0 elsewhere."""
-    image = sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)
+def find_components(score: NDArray[np.float32], limit: float, voxel_ml: float) -> NDArray[np.uint16]:
+    """Labels 1…n of the components above `limit` (26-neighbourhood) that have at least MIN_VOLUME_ML and a peak as
+    PEAK_STRICTNESS asks for, largest first; 0 elsewhere."""
+    image = sitk.ConnectedComponent(sitk.GetImageFromArray((score > limit).astype(np.uint8)), True)
     image = sitk.RelabelComponent(image, minimumObjectSize=max(1, round(MIN_VOLUME_ML / voxel_ml)))
-    return np.minimum(sitk.GetArrayFromImage(image), np.iinfo(np.uint16).max).astype(np.uint16)
+    labels = sitk.GetArrayFromImage(image)
+    inside = labels > 0
+    peaks = np.zeros(int(labels.max()) + 1, np.float32)
+    np.maximum.at(peaks, labels[inside], score[inside])
+    kept = peaks > limit + np.log10(PEAK_STRICTNESS)
+    numbers = np.minimum(np.cumsum(kept), np.iinfo(np.uint16).max).astype(np.uint16) * kept
+    return numbers[labels]
 
 
 def describe(

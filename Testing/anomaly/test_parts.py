@@ -137,12 +137,12 @@ def test_findings_have_true_volume_place_and_box(ball):
     image.SetSpacing((3.0, 3.0, 4.0))
     image.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, 1))
     image.SetOrigin((-28.0, -34.0, -34.0))
-    mask = np.zeros((18, 24, 20), bool)
-    mask[8:10, 10:13, 3:6] = True  # small x index in an LPS-stored image is the patient's right
-    mask[2, 2, 2] = True
-    score = np.where(mask, 3.0, 0.0).astype(np.float32)
+    score = np.zeros((18, 24, 20), np.float32)
+    score[8:10, 10:13, 3:6] = 3.0  # small x index in an LPS-stored image is the patient's right
     score[9, 11, 4] = 5.0
-    labels = find_components(mask, 0.036)
+    score[2, 2, 2] = 3.0
+    score[14, 10:16, 8:12] = 2.4  # large, but nowhere three times rarer than the threshold
+    labels = find_components(score, 2.0, 0.036)
     (_, first), *rest = describe(labels, score, image, "bright", probability, grid)
     assert first.volume_ml == pytest.approx(18 * 0.036) and first.peak == 5.0
     assert first.bbox_ijk == (3, 10, 8) and first.bbox_size_ijk == (3, 3, 2)
