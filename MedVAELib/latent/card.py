@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from ..training.card import SOURCES, card, common_metadata, training_record
 from ..training.image_sets import ImageSet
 from .config import ImagesRun
@@ -46,7 +48,7 @@ def images_metadata(
             "training_data": [SOURCES[name] for name in data.made_from] or [
                 {"name": data.name or data.source, "source": data.citation or data.source, "licence": data.licence,
                  "used_for": "weights"}],
-            "results": {"training": training_record(config, steps, seconds) | counts,
+            "results": {"training": training_record(config, steps, seconds) | counts | _augmented(config),
                         "Held-back images": _table(measured)},
         },
     }  # fmt: skip
@@ -60,6 +62,14 @@ def images_card(config: ImagesRun, metadata: dict[str, object]) -> str:
         lines += ["", "| label | training images |", "|---|---|"]
         lines += [f"| {label} | {part['count']} |" for label, part in latents["labels"].items()]
     return card(metadata, SYNTHETIC + LIMITS if config.data.made_from else LIMITS, lines)
+
+
+def _augmented(config: ImagesRun) -> dict[str, object]:
+    asked = {name: value for name, value in asdict(config.augment).items() if value}
+    if not asked:
+        return {}
+    words = ", ".join(f"{name} {value:g}" for name, value in asked.items())
+    return {"augment": asked, "note": f"Images were changed anew each time they were seen: {words}."}
 
 
 def _table(measured: dict[str, float]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from ..preprocessing.image_form import FITS, SCALINGS
+from ..training.augment import Augmentation
 from ..training.card import SOURCES
 from ..training.config import RunConfig
 
@@ -59,3 +60,4 @@ class ImageData:
 class ImagesRun(RunConfig):
     task: ClassVar[str] = "images"
     data: ImageData
+    augment: Augmentation = field(default_factory=Augmentation)

@@ -20,6 +20,7 @@ from ..inference import select_device
 from ..models import build_model
 from ..models.autoencoder import ImageAutoencoder
 from ..progress import CancelToken, Progress, no_progress, scaled
+from ..training.augment import Augment, augmenter
 from ..training.config import read_config, source_path
 from ..training.image_listing import INDEX, SERIES
 from ..training.image_pictures import draw_panels
@@ -54,7 +55,8 @@ def train_from_config(
         _keep_split(images, output / SPLIT_FILE, resume)
     model = build_model(config.model_name, config.model_settings).to(target)
     validation = ImageValidation(model, images.part("validation").images, output, trainer.autocast)
-    stream = image_batches(images.part("train").images, config.trainer.batch, config.trainer.seed)
+    change = augmenter(config.augment, len(shape))
+    stream = image_batches(images.part("train").images, config.trainer.batch, config.trainer.seed, change)
     trainer.run(stream, validation, scaled(progress, 0.05, 0.95), cancel)
     folder = output / "bundle" / config.bundle.name
     if trainer.processes.first:
@@ -84,8 +86,11 @@ def write_bundle(
     save_bundle(folder, metadata, state, images_card(config, metadata))
 
 
-def image_batches(images: NDArray[np.float32], batch: int, seed: int) -> Batches:
-    """Batches of (B, 1, *shape) by step: every image once before any comes again, in an order of its own each time."""
+def image_batches(
+    images: NDArray[np.float32], batch: int, seed: int, augment: Augment | None = None
+) -> Batches:  # fmt: skip
+    """Batches of (B, 1, *shape) by step: every image once before any comes again, in an order of its own each time,
+    and changed in its own way each time where there is an `augment`."""
 
     @lru_cache(maxsize=4)
     def order(epoch: int) -> NDArray[np.int64]:
@@ -96,7 +101,8 @@ def image_batches(images: NDArray[np.float32], batch: int, seed: int) -> Batches
         while True:
             places = range(step * batch, (step + 1) * batch)
             rows = [order(place // len(images))[place % len(images)] for place in places]
-            yield (torch.from_numpy(images[rows]),)
+            chosen = images[rows]
+            yield (torch.from_numpy(augment(chosen, (seed, step)) if augment else chosen),)
             step += 1
 
     return stream

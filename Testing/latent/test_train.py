@@ -61,6 +61,15 @@ def test_from_pictures_to_a_latent_model(folder):
     assert {"loss", "mse", "kl", "active_units", "kl[0]", "kl[2]"} <= set(last)
 
 
+def test_augmented_images_teach_other_weights_and_the_card_says_so(folder):
+    """That such a run resumes exactly is tested with the shipped configs."""
+    plain = train_from_config(written(folder), folder / "plain", device="cpu")
+    bundle = train_from_config(written(folder, augment={"mirror": 0.5, "shift": 2}), folder / "out", device="cpu")
+    assert "mirror 0.5, shift 2." in (bundle / "README.md").read_text()
+    assert "changed anew" not in (plain / "README.md").read_text()
+    assert (bundle / "model.safetensors").read_bytes() != (plain / "model.safetensors").read_bytes()
+
+
 def test_the_split_can_be_read_again_and_is_kept_by_a_resume(folder):
     """More images than the run started with are refused: some would change their part."""
     config = written(folder)
@@ -95,6 +104,7 @@ def test_cancelling_keeps_the_checkpoint(folder):
     ({"model": {"shape": [16, 16]}}, "12 × 16 voxels where 16 × 16"),
     ({"model": {"name": "cvae"}}, "setting|no autoencoder"),
     ({"trainer": {"patience": -1}}, "patience"),
+    ({"augment": {"mirror": 2}}, "'augment': mirror must"),
     ({"base": "other.yaml"}, "other.yaml"),
     ({"task": "pictures"}, "task"),
 ])
