@@ -41,7 +41,7 @@ class LatentModelInfo:
                 self.reply, self.problem = reply, problem
                 self._on_change()
 
-        self._worker.request("latent_model", {"bundle": bundle}, lambda reply: answered(reply, reply["refusal"]),
+        self._worker.request("latent_model", {"bundle": bundle}, lambda reply: answered(reply, ""),
                              lambda error: self._on_error(error, answered))  # fmt: skip
 
     def _on_error(self, error: Mapping[str, Any], answered: Callable) -> None:

@@ -142,6 +142,17 @@ class LatentModel(PlacedModel):
 
     # ---- scans ----
 
+    @property
+    def plain(self) -> bool:
+        """Whether it takes images of anything as they are: pictures, and volumes of no special preparation."""
+        return len(self.shape) == 2 or self.preparation == PLAIN
+
+    def prepare_image(self, image: sitk.Image, name: str) -> Prepared:
+        """An image of the kind that the model takes, with no more than its form applied. Raises InputError, naming it
+        as `name`, for one that does not fit."""
+        made = self.form.apply(image, name)
+        return Prepared(made[None], lambda array: self.form.restored(array, image))
+
     def prepare(
         self, scan: Scan, progress: Progress = no_progress, cancel: CancelToken | None = None,
         brain: sitk.Image | None = None,
@@ -151,9 +162,8 @@ class LatentModel(PlacedModel):
         A volume that has been prepared already is taken as it is. brain: a mask on the scan's grid, for preparations
         that need one; by default the shipped detector's. Raises InputError for a scan that cannot be brought into that
         form."""
-        if self.preparation == PLAIN or self.is_prepared(scan.image):
-            image = self.form.apply(scan.image, scan.name)
-            return Prepared(image[None], lambda array: self.form.restored(array, scan.image))
+        if self.plain or self.is_prepared(scan.image):
+            return self.prepare_image(scan.image, scan.name)
         if self.preparation == MNI_4MM:
             from ..anomaly.brain import shipped_brain
 

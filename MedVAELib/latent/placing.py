@@ -35,16 +35,12 @@ def encode_file(
     """A picture, or a volume, which is prepared as the model was trained unless it is so already. source: a file, or a
     record of one that holds several images. Raises InputError."""
     record = source if isinstance(source, ImageRecord) else ImageRecord(Path(source), "", "")
-    if len(model.shape) == 2 or _holds_prepared(model, record.file):
-        stored = read_image(record)
-        image = model.form.apply(stored, record.name)[None]
-
-        def to_scan(array: NDArray[np.float32]) -> sitk.Image:
-            return model.form.restored(array, stored)
+    if model.plain or _holds_prepared(model, record.file):
+        prepared = model.prepare_image(read_image(record), record.name)
     else:
         prepared = model.prepare(Scan.read(record.file, series=record.series or None), progress, cancel)
-        image, to_scan = prepared.image, prepared.to_scan
-    return Encoded(record.file.name, image, model.encode(image[None], cancel=cancel)[0].ravel(), to_scan)
+    mean = model.encode(prepared.image[None], cancel=cancel)[0].ravel()
+    return Encoded(record.file.name, prepared.image, mean, prepared.to_scan)
 
 
 def own_grid(model: LatentModel) -> sitk.Image:

@@ -135,10 +135,12 @@ def read_image(record: ImageRecord) -> sitk.Image:
     """One image as it is stored, one grey value per voxel, all finite, 2 or 3 axes. Raises InputError."""
     if record.index >= 0:
         return sitk.GetImageFromArray(read_idx(record.file)[record.index])
-    if record.series:
+    if record.series or record.file.is_dir():
         with quiet():
             volumes = dicom.find_volumes(record.file)
-            volume, _ = dicom.choose_volume(record.file, volumes, record.series)
+            if not volumes:
+                raise InputError(f"{record.file} is a folder without DICOM images: give one image.")
+            volume, _ = dicom.choose_volume(record.file, volumes, record.series or None)
             return dicom.read_volume(record.file, volume)
     notes = check_file(record.file)
     with quiet(), accept_rounded_axes(notes):
@@ -147,13 +149,11 @@ def read_image(record: ImageRecord) -> sitk.Image:
         except RuntimeError as error:
             raise InputError(f"{record.file} is no image that can be read: take it out, or choose others with a "
                              "pattern.") from error  # fmt: skip
-    return _checked(image, record)
+    return checked(image, record)
 
 
-# --- Inside ----------------------------------------------------------------------------------------------------------
-
-
-def _checked(image: sitk.Image, record: ImageRecord) -> sitk.Image:
+def checked(image: sitk.Image, record: ImageRecord) -> sitk.Image:
+    """The image with one value per voxel. Raises InputError, naming the record's file, for one that cannot be used."""
     if image.GetNumberOfComponentsPerPixel() > 1:
         channels = sitk.GetArrayViewFromImage(image)[..., : min(3, image.GetNumberOfComponentsPerPixel())]
         if not (channels == channels[..., :1]).all():
@@ -169,6 +169,9 @@ def _checked(image: sitk.Image, record: ImageRecord) -> sitk.Image:
         raise InputError(f"{record.file} has voxels that are not numbers (NaN) or infinite: replace them by 0 where "
                          "nothing was scanned.")  # fmt: skip
     return image
+
+
+# --- Inside ----------------------------------------------------------------------------------------------------------
 
 
 def _fill(

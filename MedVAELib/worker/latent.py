@@ -1,21 +1,23 @@
 """The tasks of the latent space: what a model is, a scan's latents, latents decoded onto the scan, new volumes.
 
 A request names its scan by `scan` and, once it was encoded, by the `key` of the reply: with it the prepared scan that
-is still warm is taken, and the file is read again only by a worker that was started meanwhile.
+is still warm is taken, and the file is read again only by a worker that was started meanwhile. For a model of pictures,
+a scan is a volume of one slice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import BundleError, InputError, UsageError
-from ..progress import Progress, scaled
+from ..progress import CancelToken, Progress, scaled
 from ..timing import Timer
 from .requests import field, hand_over
 from .server import Job
-from .volumes import given_scan, read_array
+from .volumes import given_image, given_scan, read_array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..bundle import Bundle
-    from ..latent.model import LatentModel
-    from ..scan import Scan
+    from ..latent.model import LatentModel, Prepared
     from .warm import PreparedImage, WarmLatents
 
 MOST_GENERATED = 64
@@ -33,10 +34,7 @@ _warm: WarmLatents | None = None
 
 
 def latent_model(job: Job) -> Mapping[str, Any]:
-    """What the model of `bundle` is, from its metadata alone: shape, preparation, moments and order of its latents.
-
-    "refusal" says why no volume can be encoded with it, "" if one can.
-    """
+    """What the model of `bundle` is, from its metadata alone: shape, preparation, moments and order of its latents."""
     from ..bundle import load_bundle
     from ..latent.importance import order_of_latents
     from ..latent.statistics import LatentStatistics
@@ -54,7 +52,7 @@ def latent_model(job: Job) -> Mapping[str, Any]:
         "kl": None if found.kl is None else found.kl.tolist(), "active": int(found.active.sum()), "orders": orders,
         "labels": {name: {"count": part.count, "mean": part.mean.tolist(), "std": part.std.tolist()}
                    for name, part in found.labels.items()},
-        "description": bundle.metadata["description"], "refusal": _refusal(bundle.name, shape),
+        "description": bundle.metadata["description"],
     }  # fmt: skip
 
 
@@ -66,17 +64,16 @@ def latent_encode(job: Job) -> Mapping[str, Any]:
     request, timer = job.request, Timer()
     report = scaled(job.progress, 0.0, 1.0 - _SHARE_OF_WRITING)
     model = load(request, timer, report)
-    _require_volumes(model)
     with timer.stage("read"):
-        scan = given_scan(field(request, "scan", dict))
-        other = given_scan(field(request, "other", dict)) if request.get("other") is not None else None
+        scan = _given(model, field(request, "scan", dict))
+        other = _given(model, field(request, "other", dict)) if request.get("other") is not None else None
     arrays: dict[str, NDArray] = {}
     if other is not None:
         arrays["other"] = _encoded(job, model, other, scaled(report, 0.1, 0.45), timer)[1].ravel()
     image, mean, log_variance = _encoded(job, model, scan, scaled(report, 0.45 if other else 0.1, 0.9), timer)
     with timer.stage("decode"):
         decoded = model.decode(mean)[0, 0]
-    arrays |= {"mean": mean.ravel(), "decoded": _values(image.prepared.to_scan(decoded))}
+    arrays |= {"mean": mean.ravel(), "decoded": _values(placed(model, image, decoded))}
     if log_variance is not None:
         arrays["log_variance"] = log_variance.ravel()
     output = Path(field(request, "output", str))
@@ -113,7 +110,6 @@ def latent_generate(job: Job) -> Mapping[str, Any]:
                          "'medvae generate'.")  # fmt: skip
     report = scaled(job.progress, 0.0, 0.5)
     model = load(request, timer, report)
-    _require_volumes(model)
     image = _given_image(job, model, timer)
     with timer.stage("sample"):
         made = model.sample(count, seed, label, scaled(report, 0.2, 1.0), job.cancel)
@@ -147,10 +143,14 @@ def require_latents(bundle: Bundle) -> None:
 
 
 def placed(model: LatentModel, image: PreparedImage | None, array: NDArray[np.float32]) -> sitk.Image:
-    """An array (*shape) on the grid of the scan, or without one on the model's own."""
+    """An array (*shape) on the grid of the scan, or without one on the model's own; a picture as a volume of one slice.
+    """
+    import SimpleITK as sitk
+
     from ..latent.placing import own_image
 
-    return own_image(model, array) if image is None else image.prepared.to_scan(array)
+    made = own_image(model, array) if image is None else image.prepared.to_scan(array)
+    return sitk.JoinSeries(made) if made.GetDimension() == 2 else made
 
 
 def ijk_to_ras(image: sitk.Image) -> list[list[float]]:
@@ -185,26 +185,60 @@ def warm_latents() -> WarmLatents:
 # --- Inside ----------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, eq=False)
+class _Given:
+    """An image that a request names. prepare: to what the model takes."""
+
+    name: str
+    image: sitk.Image
+    warnings: Sequence[str]
+    prepare: Callable[[Progress, CancelToken], Prepared]
+
+
+def _given(model: LatentModel, given: Mapping[str, Any]) -> _Given:
+    """A scan of a head where the model's preparation needs one, else an image of anything."""
+    if model.plain:
+        image, name = given_image(given)
+        _require_dimensions(model, image, name)
+        return _Given(name, image, (), lambda progress, cancel: model.prepare_image(image, name))
+    scan = given_scan(given)
+    return _Given(scan.name, scan.image, scan.warnings, lambda *how: model.prepare(scan, *how))
+
+
+def _require_dimensions(model: LatentModel, image: sitk.Image, name: str) -> None:
+    flat, size = len(model.shape) == 2, " × ".join(map(str, model.shape[::-1]))
+    slices = image.GetSize()[2] if image.GetDimension() > 2 else 1
+    if flat and slices > 1:
+        raise InputError(f"{name} is a volume of {slices} slices, and {model.bundle.name} works on pictures of {size} "
+                         "pixels: choose a picture, or a model of volumes.")  # fmt: skip
+    if not flat and slices == 1:
+        raise InputError(f"{name} is a picture, and {model.bundle.name} works on volumes of {size} voxels: choose a "
+                         "volume, or a model of pictures.")  # fmt: skip
+
+
+def _prepared(job: Job, given: _Given, report: Progress, timer: Timer) -> PreparedImage:
+    return warm_latents().prepared(given.image, lambda: given.prepare(report, job.cancel), timer)
+
+
 def _encoded(
-    job: Job, model: LatentModel, scan: Scan, report: Progress, timer: Timer
+    job: Job, model: LatentModel, given: _Given, report: Progress, timer: Timer
 ) -> tuple[PreparedImage, NDArray[np.float32], NDArray[np.float32] | None]:
-    """The scan as the model takes it, with mean and log-variance (1, *latent_shape)."""
+    """The image as the model takes it, with mean and log-variance (1, *latent_shape)."""
     job.cancel.check()
-    image = warm_latents().prepared(model, scan, report, job.cancel, timer)
+    image = _prepared(job, given, report, timer)
     with timer.stage("encode"):
         return image, *model.encode(image.prepared.image[None], cancel=job.cancel)
 
 
 def _given_image(job: Job, model: LatentModel, timer: Timer) -> PreparedImage | None:
-    """The scan of the request as the model takes it; None if the request has none."""
+    """The image of the request as the model takes it; None if the request has none."""
     request = job.request
     if request.get("scan") is None:
         return None
     found = warm_latents().found(field(request, "key", str, ""))
     if found is not None:
         return found
-    scan = given_scan(field(request, "scan", dict))
-    return warm_latents().prepared(model, scan, job.progress, job.cancel, timer)
+    return _prepared(job, _given(model, field(request, "scan", dict)), job.progress, timer)
 
 
 def _given_latents(model: LatentModel, path: str) -> NDArray[np.float32]:
@@ -213,22 +247,7 @@ def _given_latents(model: LatentModel, path: str) -> NDArray[np.float32]:
     latents, count = read_array(Path(path), (1,)), int(np.prod(model.latent_shape))
     if latents.size != count or not np.isfinite(latents).all():
         raise UsageError(f"{latents.size} latents were given, and the model {model.bundle.name} has {count}.")
-    _require_volumes(model)
     return latents.astype(np.float32)
-
-
-def _require_volumes(model: LatentModel) -> None:
-    refusal = _refusal(model.bundle.name, model.shape)
-    if refusal:
-        raise InputError(refusal)
-
-
-def _refusal(name: str, shape: tuple[int, ...]) -> str:
-    if len(shape) == 3:
-        return ""
-    size = " × ".join(map(str, shape[::-1]))
-    return (f"{name} works on flat images of {size} pixels, and a volume is none: choose a model of volumes, or use "
-            "'medvae latent' for images.")  # fmt: skip
 
 
 def _shape(bundle: Bundle) -> tuple[int, ...]:

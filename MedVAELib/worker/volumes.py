@@ -12,6 +12,7 @@ from ..scan import Scan
 
 if TYPE_CHECKING:
     import numpy as np
+    import SimpleITK as sitk
     from numpy.typing import NDArray
 
     from ..skull.planes import PlaneImage
@@ -27,6 +28,23 @@ def given_scan(given: Mapping[str, Any], modality: str = "auto") -> Scan:
     """
     if isinstance(given.get("file"), str):
         return Scan.read(given["file"], modality=modality)
+    return Scan.from_image(_given_volume(given), modality=modality, name=_name(given, "scan"))
+
+
+def given_image(given: Mapping[str, Any]) -> tuple[sitk.Image, str]:
+    """The image of anything that a request names as `given_scan` has it, and its name. Raises InputError for one that
+    cannot be used, UsageError for a request without one."""
+    from ..training.image_listing import ImageRecord
+    from ..training.image_sets import checked, read_image
+
+    if isinstance(given.get("file"), str):
+        record = ImageRecord(Path(given["file"]), "", "")
+        return read_image(record), record.name
+    name = _name(given, "image")
+    return checked(_given_volume(given), ImageRecord(Path(name), "", "")), name
+
+
+def _given_volume(given: Mapping[str, Any]) -> sitk.Image:
     if not isinstance(given.get("array"), str):
         raise UsageError("The request's scan needs a 'file' or an 'array'.")
     import SimpleITK as sitk
@@ -40,8 +58,12 @@ def given_scan(given: Mapping[str, Any], modality: str = "auto") -> Scan:
             image.SetDirection(_numbers(given, "direction", 9))
         except RuntimeError:
             raise InputError("The scan's axes lie in one plane: correct its directions.") from None
+    return image
+
+
+def _name(given: Mapping[str, Any], default: str) -> str:
     name = given.get("name")
-    return Scan.from_image(image, modality=modality, name=name if isinstance(name, str) and name else "scan")
+    return name if isinstance(name, str) and name else default
 
 
 def given_plane(given: Mapping[str, Any]) -> PlaneImage:
@@ -60,8 +82,7 @@ def given_plane(given: Mapping[str, Any]) -> PlaneImage:
         return PlaneImage.read(given["file"], told)
     if not isinstance(given.get("array"), str):
         raise UsageError("The request's plane needs a 'file' or an 'array'.")
-    values, name = read_array(Path(given["array"])), given.get("name")
-    name = name if isinstance(name, str) and name else "plane"
+    values, name = read_array(Path(given["array"])), _name(given, "plane")
     if "spacing" not in given:
         if told is None:
             raise UsageError(f"{name} does not say how large its pixels are: give their size in mm.")

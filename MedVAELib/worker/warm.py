@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import SimpleITK as sitk
 
 from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, Bundle, load_bundle
 from ..progress import CancelToken, Progress
@@ -46,7 +48,7 @@ class WarmDetector:
         self, detector: Detector, scan: Scan, progress: Progress, cancel: CancelToken, timer: Timer
     ) -> PreparedScan:
         """The scan as the detector prepares it. Raises what `prepare_scan` raises."""
-        key = content_key(scan)
+        key = content_key(scan.image)
         found = self._scans.get(key)
         if found is None:
             from ..anomaly.prepare import prepare_scan
@@ -68,12 +70,11 @@ class WarmDetector:
         self._scans.clear()
 
 
-def content_key(scan: Scan) -> bytes:
-    """The same for scans with the same voxels in the same place; name and modality do not matter."""
-    image = scan.image
+def content_key(image: sitk.Image) -> bytes:
+    """The same for images with the same voxels in the same place."""
     geometry = np.array([*image.GetSize(), *image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()])
     digest = hashlib.blake2b(geometry.tobytes(), digest_size=16)
-    digest.update(scan.array_zyx().data)
+    digest.update(sitk.GetArrayFromImage(image).data)
     return digest.digest()
 
 
@@ -111,7 +112,7 @@ class PreparedImage:
 
 
 class WarmLatents:
-    """Loads a latent model and prepares scans, unless it still has them."""
+    """Loads a latent model and prepares images, unless it still has them."""
 
     def __init__(self) -> None:
         self._key: Any = None
@@ -135,17 +136,15 @@ class WarmLatents:
         """An image that the present model still has."""
         return self._images.get(key)
 
-    def prepared(
-        self, model: LatentModel, scan: Scan, progress: Progress, cancel: CancelToken, timer: Timer
-    ) -> PreparedImage:
-        """The scan as the model takes it. Raises what `LatentModel.prepare` raises."""
-        key = content_key(scan).hex()
+    def prepared(self, image: sitk.Image, prepare: Callable[[], Prepared], timer: Timer) -> PreparedImage:
+        """The image as the model takes it, by `prepare`. Raises what that raises."""
+        key = content_key(image).hex()
         found = self._images.get(key)
         if found is None:
             while len(self._images) >= MAX_SCANS:
                 self._images.popitem(last=False)
             with timer.stage("prepare"):
-                found = PreparedImage(key, model.prepare(scan, progress, cancel))
+                found = PreparedImage(key, prepare())
             self._images[key] = found
         self._images.move_to_end(key)
         return found

@@ -10,8 +10,10 @@ import SimpleITK as sitk
 
 from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
 from MedVAELib.latent.model import load_latent_model
+from MedVAELib.latent.placing import encode_file
 from MedVAELib.progress import CancelToken
 from MedVAELib.scan import Scan
+from Testing.training.image_files import write_dicom_series
 
 from .bundles import image_bundle
 
@@ -74,6 +76,23 @@ def test_a_scan_and_back(volumes, head_image):
         assert back.GetSize() == same.image.GetSize() and back.GetDirection() == same.image.GetDirection()
         found, true = sitk.GetArrayFromImage(back), sitk.GetArrayFromImage(same.image)
         assert np.corrcoef(found.ravel(), true.ravel())[0, 1] > 0.8
+
+
+def test_a_model_of_no_special_preparation_takes_volumes_of_anything(tmp_path):
+    """Also far too small ones for a head, and a folder of DICOM slices."""
+    model = load_latent_model(image_bundle(tmp_path / "cubes", shape=(16, 16, 16), fit="stretch", scaling="percentile"))
+    specimen = sitk.GetImageFromArray(np.random.default_rng(0).random((12, 14, 18), np.float32))
+    specimen.SetSpacing((0.05, 0.05, 0.1))
+    sitk.WriteImage(specimen, str(tmp_path / "specimen.nii.gz"))
+    stored = write_dicom_series(tmp_path / "dicom")
+    for source, image in ((tmp_path / "specimen.nii.gz", specimen), (tmp_path / "dicom", stored)):
+        encoded = encode_file(model, source)
+        expected = model.encode(model.form.apply(image, "it")[None, None])[0][0]
+        np.testing.assert_allclose(encoded.mean, expected, atol=1e-5)
+        assert encoded.to_scan(encoded.image[0]).GetSize() == image.GetSize()
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(InputError, match="without DICOM images"):
+        encode_file(model, tmp_path / "nothing")
 
 
 def test_refusals(latents, volumes, head_image, tmp_path):

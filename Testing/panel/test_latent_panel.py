@@ -255,13 +255,48 @@ def test_generate_and_take_it_away_again(latent, table):
     assert node_ids() == before and not latent.ui.removeButton.enabled and latent.explorer.encoding is None
 
 
-def test_models_that_cannot_be_explored(latent, resources, tmp_path):
-    head()
+def test_pictures_with_a_model_of_pictures(latent, resources):
+    """A picture is a volume of one slice, as Slicer loads a radiograph; a scan of many is told so, and the reverse."""
+    import slicer
+
+    from MedVAELib.latent.model import load_latent_model
+
+    pixels = np.random.default_rng(0).random((1, 16, 16), np.float32)
+    image = sitk.GetImageFromArray(pixels)
+    image.SetSpacing((0.5, 0.25, 1.0))
+    picture, (scan, _) = add_scan("Doe XR", image), head()
+    latent.ui.scanSelector.setCurrentNode(picture)
+    latent.click(latent.ui.encodeButton, latent.tab.run)
+    assert "picture, and flair-latents works on volumes of 16 × 24 × 16" in latent.ui.messageLabel.text
     latent.pick(latent.ui.bundleCombo, "digits 0.1.0")
-    latent.wait(lambda: latent.tab.info.problem, "the model known")
-    reason = latent.ui.encodeButton.toolTip
-    assert "digits works on flat images of 16 × 16 pixels" in reason and "choose a model of volumes" in reason
-    assert not latent.ui.sampleButton.enabled and not latent.ui.generateButton.enabled
+    latent.wait(lambda: latent.tab.info.ready and latent.tab.info.bundle == "digits", "the model known")
+    latent.ui.scanSelector.setCurrentNode(scan)
+    latent.click(latent.ui.encodeButton, latent.tab.run)
+    assert "24 slices, and digits works on pictures of 16 × 16 pixels" in latent.ui.messageLabel.text
+    latent.ui.scanSelector.setCurrentNode(None)
+    latent.ui.sampleButton.click()
+    latent.settle()
+    assert latent.array().shape == (1, 16, 16)
+
+    volume = latent.encode(picture)
+    np.testing.assert_array_equal(place(volume), place(picture))
+    model = load_latent_model(resources / "bundles" / "digits", "cpu")
+    mean = model.encode(pixels[None])[0]
+    np.testing.assert_allclose(latent.array()[0], model.decode(mean)[0, 0], atol=1e-4)
+    latent.move(0, 3.0)
+    first, moments = latent.explorer.sliders.indices[0], model.statistics.all
+    mean[0, first] = moments.mean[first] + 3 * moments.std[first]
+    np.testing.assert_allclose(latent.array()[0], model.decode(mean)[0, 0], atol=1e-4)
+    before = node_ids()
+    latent.ui.countSpin.value = 2
+    latent.click(latent.ui.generateButton, latent.tab.generating)
+    made = [slicer.mrmlScene.GetNodeByID(each) for each in node_ids() - before]
+    made = [node for node in made if node.IsA("vtkMRMLScalarVolumeNode")]
+    assert [latent.array(node).shape for node in made] == [(1, 16, 16)] * 2
+    np.testing.assert_array_equal(place(made[0]), place(picture))
+
+
+def test_models_that_cannot_be_explored(latent, resources, tmp_path):
     latent.tab.parameters.bundle = str(tmp_path / "nowhere")
     latent.wait(lambda: "nowhere" in latent.ui.generateButton.toolTip, "refused")
     folder = lively_bundle(tmp_path / "mine").path
