@@ -39,9 +39,9 @@ def run_on_cluster(
     try:
         client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
-        raise UsageError(f"There is no Dask scheduler at {scheduler} ({Failure.of(error).message}): start one, or "
-                         "leave out --scheduler.") from None  # fmt: skip
-    with client:
+        raise UsageError(f"There is no Dask scheduler at {scheduler} ({error}): start one, or leave out --scheduler.") \
+            from None
+    with client, client.as_current():  # wait() takes the current client
         rows, waiting = start(cases, output, settings, bundle, resume, told)
         futures = {client.submit(_case_on_worker, cases[i], output, settings, pure=False): i for i in waiting}
         pending = set(futures)
