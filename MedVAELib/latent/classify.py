@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .probe import Estimate, discriminant_axes, linear, mean_recall, share_right
+from .probe import Estimate, discriminant_axes, fit_linear, mean_recall, share_right
 from .table import TEST, TRAIN, VALIDATION, LatentTable
 
 TEST_FOLDS = 3  # a table without a split: a third of the patients are kept for the test
@@ -73,8 +73,7 @@ def classify(table: LatentTable, target: str = "label", seed: int = 0) -> Classi
     train, test = split_by_patient(table, labels, seed)
     _check(labels, train, test, target)
     classes = tuple(sorted(set(labels[train])))
-    model = linear(len(classes), table.latents, int(train.sum())).fit(table.mean[train].astype(np.float64),
-                                                                      labels[train])  # fmt: skip
+    model = fit_linear(table.mean[train], labels[train])
     shown = train | test
     axes = discriminant_axes(model)
     counts = [(labels[train] == name).sum() for name in classes]

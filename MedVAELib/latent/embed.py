@@ -79,4 +79,4 @@ def _umap(latents: NDArray, neighbours: float, seed: int) -> NDArray:
         from umap import UMAP
     except ImportError:
         raise UsageError("UMAP needs the package umap-learn: install it, or choose tsne or pca.") from None
-    return UMAP(n_neighbors=max(2, round(neighbours)), random_state=seed).fit_transform(_compressed(latents))
+    return UMAP(n_neighbors=max(2, round(neighbours)), random_state=seed, n_jobs=1).fit_transform(_compressed(latents))

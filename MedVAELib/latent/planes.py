@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .embed import LEAST, embed, principal_plane
-from .probe import discriminant_axes, linear
+from .probe import discriminant_axes, fit_linear
 from .table import TRAIN, LatentTable
 
 _MOST_FOR_LDA = 2048
@@ -55,7 +55,7 @@ def _lda(table: LatentTable, mean: NDArray) -> Plane:
     what varies most at right angles to it."""
     labels, split = np.asarray(table.labels, object), np.asarray(table.split, object)
     fit = (labels != "") & ((split == TRAIN) if _all_labels_in(labels, split == TRAIN) else True)
-    model = linear(len(set(labels[fit])), mean.shape[1], int(fit.sum())).fit(mean[fit], labels[fit])
+    model = fit_linear(mean[fit], labels[fit])
     axes = discriminant_axes(model)
     matrix, offset = axes.matrix, axes.offset
     if len(matrix) > 1:

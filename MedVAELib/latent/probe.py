@@ -76,6 +76,13 @@ def linear(classes: int, features: int, images: int):
     return make_pipeline(*steps, LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto"))
 
 
+def fit_linear(features: NDArray, labels: NDArray):
+    """`linear`, fitted to features (N, F) and their labels (N,)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Only one sample", UserWarning)  # a class of one image has no covariance
+        return linear(len(set(labels)), features.shape[1], len(features)).fit(features.astype(np.float64), labels)
+
+
 @dataclass(frozen=True)
 class Axes:
     """Discriminant coordinates x @ matrix.T + offset of latents x (N, Z): matrix (A, Z), offset (A,); shares: of the

@@ -21,7 +21,7 @@ from MedVAELib.latent.cohort import encode_images
 from MedVAELib.latent.confound import ConfoundCheck, confound_check
 from MedVAELib.latent.importance import order_of_latents
 from MedVAELib.latent.model import LatentModel, load_latent_model
-from MedVAELib.latent.probe import linear
+from MedVAELib.latent.probe import fit_linear
 from MedVAELib.latent.table import TEST, TRAIN, LatentTable
 from MedVAELib.latent.traverse import spread, traverse
 from MedVAELib.reporting.latent_pictures import write_classification, write_strips
@@ -92,7 +92,7 @@ def real_rows(models: dict[str, LatentModel], tables: dict[str, LatentTable], re
     for name, table in tables.items():
         train = np.asarray(table.split, object) == TRAIN
         labels = np.asarray(merged(table.labels), object)[train]
-        model = linear(3, table.latents, int(train.sum())).fit(table.mean[train].astype(float), labels)
+        model = fit_linear(table.mean[train], labels)
         latents = pixels(real).mean if name == NO_MODEL else models[name].encode(real.images)[0].reshape(len(real), -1)
         for row, answer in zip(rows, model.predict(latents.astype(float)), strict=True):
             row.append(str(answer))

@@ -19,7 +19,7 @@ from MedVAELib.evaluation.tables import markdown_table
 from MedVAELib.latent.classify import classify
 from MedVAELib.latent.cohort import encode_images
 from MedVAELib.latent.model import LatentModel, load_latent_model
-from MedVAELib.latent.probe import Estimate, Probe, linear
+from MedVAELib.latent.probe import Estimate, Probe, fit_linear
 from MedVAELib.latent.table import TEST, TRAIN, LatentTable
 from MedVAELib.latent.traverse import spread, traverse
 from MedVAELib.reporting.latent_pictures import write_strips
@@ -108,7 +108,7 @@ def osteoarthritis_auc(table: LatentTable) -> Estimate:
     split, patients = np.asarray(table.split, object), np.asarray(table.patients, object)
     ill = np.array(["yes" if label in _OSTEOARTHRITIS else "no" for label in table.labels], object)
     train, test = split == TRAIN, split == TEST
-    model = linear(2, table.latents, int(train.sum())).fit(table.mean[train].astype(float), ill[train])
+    model = fit_linear(table.mean[train], ill[train])
     return Probe(("no", "yes"), ill[test], model.predict_proba(table.mean[test].astype(float)), patients[test], 1).auc
 
 

@@ -13,7 +13,7 @@ from MedVAELib.evaluation.latent_tables import confusion, per_class
 from MedVAELib.latent.classify import Classification, classify
 from MedVAELib.latent.cohort import encode_images
 from MedVAELib.latent.model import LatentModel, load_latent_model
-from MedVAELib.latent.probe import linear
+from MedVAELib.latent.probe import fit_linear
 from MedVAELib.latent.table import TEST, TRAIN, LatentTable
 from MedVAELib.reporting.latent_pictures import scatter
 from MedVAELib.training.image_pictures import grid
@@ -70,7 +70,7 @@ def draw(model: LatentModel, table: LatentTable, path: Path) -> None:
     split, labels = np.asarray(table.split, object), np.asarray(table.labels, object)
     train, test = split == TRAIN, split == TEST
     points = table.mean.astype(np.float64)
-    lda = linear(2, 2, int(train.sum())).fit(points[train], labels[train])[-1]
+    lda = fit_linear(points[train], labels[train])[-1]
     figure = Figure(figsize=(10, 4.9), layout="constrained")
     plane, decoded = figure.subplots(1, 2)
     scatter(plane, points[test], labels[test], "digit")

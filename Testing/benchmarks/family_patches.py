@@ -15,7 +15,7 @@ from MedVAELib.evaluation.tables import markdown_table
 from MedVAELib.latent.cohort import encode_images, images_for
 from MedVAELib.latent.embed import embed
 from MedVAELib.latent.model import LatentModel, load_latent_model
-from MedVAELib.latent.probe import Estimate, Probe, linear, linear_probe
+from MedVAELib.latent.probe import Estimate, Probe, fit_linear, linear_probe
 from MedVAELib.latent.table import TEST, TRAIN, LatentTable
 from MedVAELib.preprocessing.slices import HEALTHY, LESION, PatchSettings
 from MedVAELib.reporting.latent_pictures import scatter
@@ -99,7 +99,7 @@ def _p95(values: NDArray, axis: int) -> NDArray:
 def _fitted(table: LatentTable, features: NDArray):
     labels = np.asarray(table.labels, object)
     rows = (np.asarray(table.split, object) == TRAIN) & (labels != "")
-    return linear(2, features.shape[1], int(rows.sum())).fit(features[rows].astype(float), labels[rows])
+    return fit_linear(features[rows], labels[rows])
 
 
 def _auc(table: LatentTable, features: NDArray) -> Estimate:
