@@ -54,7 +54,7 @@ def train_from_config(
     if trainer.processes.first:
         _keep_split(images, output / SPLIT_FILE, resume)
     model = build_model(config.model_name, config.model_settings).to(target)
-    validation = ImageValidation(model, images.part("validation").images, output, trainer.autocast)
+    validation = ImageValidation(model, images.part("validation").images, output, trainer.precision)
     change = augmenter(config.augment, len(shape))
     stream = image_batches(images.part("train").images, config.trainer.batch, config.trainer.seed, change)
     trainer.run(stream, validation, scaled(progress, 0.05, 0.95), cancel)

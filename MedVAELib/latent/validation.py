@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,11 +37,12 @@ class Measured:
 class ImageValidation:
     """Measures a model of its own on held-back images (N, 1, *shape), and draws what it makes of them.
 
-    autocast: whether to compute in bfloat16, as the training does.
+    precision: the number format to compute in, as a context: the training's.
     """
 
-    def __init__(self, model: ImageAutoencoder, images: NDArray[np.float32], output: Path, autocast: bool):
-        self.model, self.output, self.autocast = model.eval(), output, autocast
+    def __init__(self, model: ImageAutoencoder, images: NDArray[np.float32], output: Path,
+                 precision: Callable[[], AbstractContextManager]):  # fmt: skip
+        self.model, self.output, self.precision = model.eval(), output, precision
         self.images = images[spread(len(images), _MOST)]
         self.device = next(model.parameters()).device
 
@@ -66,7 +68,7 @@ class ImageValidation:
         generator = torch.Generator(self.device).manual_seed(_SEED)
         sums: dict[str, float] = {}
         for batch in self._batches(images):
-            with self._format():
+            with self.precision():
                 terms = self.model.loss(batch, generator)
                 terms["mse"] = (self.model.reconstruct(batch).float() - batch).square().mean()
             for name, value in terms.items():
@@ -84,7 +86,7 @@ class ImageValidation:
         """Posterior means (N, *latent_shape), and divergences of that shape in nats or None."""
         means, kl = [], []
         for batch in self._batches(images):
-            with self._format():
+            with self.precision():
                 means.append(self.model.encode(batch)[0].float().cpu().numpy())
                 divergence = self.model.kl_per_latent(batch)
             if divergence is not None:
@@ -102,16 +104,13 @@ class ImageValidation:
     def draw(self) -> dict[str, NDArray[np.float32]]:
         """Writes reconstructions.png and samples.png; returns them, (H, W) in 0…1."""
         shown = self.images[spread(len(self.images), _SHOWN)]
-        with self._format():
+        with self.precision():
             made = self.model.reconstruct(torch.from_numpy(shown).to(self.device)).float().cpu().numpy()
             drawn = self.model.sample(_DRAWN, torch.Generator().manual_seed(_SEED)).float().cpu().numpy()
         pictures = {"reconstructions": grid([shown, made]), "samples": grid(sample_rows(drawn))}
         for name, picture in pictures.items():
             save_grey(picture, self.output / f"{name}.png")
         return pictures
-
-    def _format(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
     def _batches(self, images: NDArray[np.float32]):
         for start in range(0, len(images), _AT_ONCE):
