@@ -36,8 +36,6 @@ LEVELS = range(26, 58, 4)
 PRESET = "slices-introvae-64"
 MODELS = {"VAE-64": "vae", "IntroVAE-64": "introvae"}
 UNSEEN = "unseen"
-BETA = 50
-"""Neighbouring pixels err together: with 1 or 10, the latents stay so far from the prior that samples fall apart."""
 _SHOWN = 10
 
 
@@ -62,7 +60,7 @@ def main(work: Path) -> None:
 
 
 def config(name: str, table: Path) -> dict:
-    settings = preset(PRESET, {"shape": [SIDE, SIDE], "warmup": 150, "beta": BETA}, steps=1500, patience=0)
+    settings = preset(PRESET, {"shape": [SIDE, SIDE]})
     settings["model"] = {key: value for key, value in settings["model"].items() if key != "variant"}
     settings["model"]["name"] = MODELS[name]  # the introspective one is soft unless it is told otherwise
     settings["data"] = settings["data"] | {"source": str(table.resolve()), "preparation": "plain", "scaling": "byte"}
