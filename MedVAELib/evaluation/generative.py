@@ -26,6 +26,8 @@ from .metrics import mean_with_interval
 SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 BLUR_VOXELS = 1.0
 """Standard deviation of the blur that gives the Fréchet distance a scale."""
+PLAUSIBLE = 0.95
+"""Share of real images that a sample may lie as far from the nearest other real one as."""
 LEAST = 20
 _AT_ONCE = 16
 Figure = tuple[float, float, float]
@@ -48,6 +50,7 @@ class Reference:
     """What is the same for all models: the images, and Fréchet distances that say what one of them means.
 
     floor: of training images from held-back ones, both real. blurred: of the held-back images blurred by BLUR_VOXELS.
+    reach: how far PLAUSIBLE of the training images lie from the nearest held-back image, at most (root mean square).
     """
 
     train: NDArray[np.float32]
@@ -55,6 +58,7 @@ class Reference:
     features: Features
     floor: float
     blurred: float
+    reach: float
 
     @property
     def chance(self) -> float:
@@ -70,9 +74,9 @@ class Reference:
 class GenerativeScores:
     """mse, ms_ssim: mean over the held-back images with its interval; sharpness: mean gradient of reconstructions and
     of samples, over that of the held-back images; fid: Fréchet distances from the held-back images; kl: nats per
-    image, NaN without a posterior; nearer: share of samples whose nearest image of all is a training image, to compare
-    with `Reference.chance`; nearest, nearest_real: median distance from the nearest training image of samples and of
-    held-back images."""
+    image, NaN without a posterior; plausible: share of samples within `Reference.reach`; nearer: share of samples whose
+    nearest image of all is a training image, to compare with `Reference.chance`; nearest, nearest_real: median distance
+    from the nearest training image of samples and of held-back images."""
 
     name: str
     mse: Figure
@@ -84,6 +88,7 @@ class GenerativeScores:
     kl: float
     active: int
     latents: int
+    plausible: Figure
     nearer: Figure
     nearest: float
     nearest_real: float
@@ -103,9 +108,11 @@ def reference(train: NDArray, held_back: NDArray, seed: int = 0, cancel: CancelT
         raise InputError(f"{len(train)} training and {len(held_back)} held-back images are too few to measure samples "
                          f"by: give at least {LEAST} of each.")  # fmt: skip
     features = random_features(held_back, cancel)
-    floor = frechet_distance(features(_some(train, len(held_back), seed)), features(held_back))
-    return Reference(train, held_back, features, floor,
-                     frechet_distance(features(blur(held_back, BLUR_VOXELS)), features(held_back)))  # fmt: skip
+    as_many = _some(train, len(held_back), seed)
+    floor = frechet_distance(features(as_many), features(held_back))
+    blurred = frechet_distance(features(blur(held_back, BLUR_VOXELS)), features(held_back))
+    reach = float(np.quantile(_nearest(as_many, held_back, cancel), PLAUSIBLE))
+    return Reference(train, held_back, features, floor, blurred, reach)
 
 
 def evaluate_model(
@@ -131,7 +138,9 @@ def evaluate_model(
         frechet_distance(against.features(made.samples), against.features(real)),
         sharpness(made.reconstructions) / sharpness(real), sharpness(made.samples) / sharpness(real),
         math.nan if divergence is None else float(divergence.reshape(len(real), -1).sum(1).mean()),
-        active_units(means), means.shape[1], mean_with_interval((to_train < to_held_back).astype(float)),
+        active_units(means), means.shape[1],
+        mean_with_interval((to_held_back <= against.reach).astype(float)),
+        mean_with_interval((to_train < to_held_back).astype(float)),
         float(np.median(to_train)), float(np.median(usual)))  # fmt: skip
     progress("distances", 1.0, f"{name}: done")
     return scores, made

@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from .generative import BLUR_VOXELS, GenerativeScores, Reference
+from .generative import BLUR_VOXELS, PLAUSIBLE, GenerativeScores, Reference
 from .generative_features import NAME
 from .metrics import CONFIDENCE
 from .tables import markdown_table
 
-_PAIRS = ("mse", "ms_ssim", "nearer")
+_PAIRS = ("mse", "ms_ssim", "plausible", "nearer")
 
 
 def definitions(against: Reference) -> list[str]:
@@ -24,7 +24,9 @@ def definitions(against: Reference) -> list[str]:
         "by those images; nothing is downloaded. It compares within this table, not with distances in Inception "
         f"features. Of as many real training images it is {against.floor:.2f} (what a perfect model reaches); of the "
         f"held-back images blurred by {BLUR_VOXELS:g} voxel {against.blurred:.2f}. Random convolutions see brightness "
-        "and texture and know no anatomy: look at the pictures too.",
+        "and texture and know no anatomy: rubble as sharp as the images may be nearer than blurred images are.",
+        "Plausible: share of samples no farther from the nearest held-back image, by root mean square difference, than "
+        f"{PLAUSIBLE:.0%} of as many training images are: low where samples are no such images at all, however sharp.",
         "Mean training image, principal components: what any model has to beat; components of the training images, as "
         "many as a model has latents, samples from a Gaussian with their variances.",
         "Sharpness: mean absolute difference of neighbouring voxels over that of the held-back images; 1 is as sharp.",
@@ -48,10 +50,11 @@ def generative_rows(scores: Sequence[GenerativeScores]) -> list[dict[str, object
 def generative_table(scores: Sequence[GenerativeScores]) -> str:
     """Models as rows of a Markdown table."""
     header = ["model", "MSE × 1000", "MS-SSIM", "FID reconstructions", "FID samples", "sharpness reconstructions",
-              "sharpness samples", "KL nats", "active latents", "copies"]  # fmt: skip
+              "sharpness samples", "plausible samples", "KL nats", "active latents", "copies"]  # fmt: skip
     return markdown_table(header, [[
         s.name, _figure(tuple(1000 * v for v in s.mse), 2), _figure(s.ms_ssim, 3), f"{s.fid_reconstructions:.2f}",
         f"{s.fid_samples:.2f}", f"{s.sharpness_reconstructions:.2f}", f"{s.sharpness_samples:.2f}",
+        _figure(s.plausible, 2),
         "–" if math.isnan(s.kl) else f"{s.kl:.1f}", f"{s.active} of {s.latents}", _figure(s.nearer, 2),
     ] for s in scores])  # fmt: skip
 

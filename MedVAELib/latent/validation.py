@@ -50,6 +50,7 @@ class ImageValidation:
         """The validation of the trainer: measures, and writes curves, pictures and TensorBoard events."""
         self.load(state)
         measured = self.measure(self.images)
+        self.settle(self.images)  # the bundle's samples are drawn so, too
         pictures = self.draw()
         distributions = {} if measured.kl is None else {"kl per latent": measured.kl}
         tensorboard(self.output, measured.values, pictures, distributions)

@@ -10,7 +10,7 @@ images far below real ones; with real images as a mark that cannot move, both ch
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,9 +98,6 @@ class IntroVAE(VAE):
             return (self.config.margin - beyond).clamp(min=0).mean(), divergence
         likelier = -2 * beyond
         return 0.5 * (likelier.clamp(max=0).exp() + likelier.clamp(min=0)).mean(), divergence
-
-    def settle(self, batches: Iterable[Tensor]) -> None:
-        """Nothing: the decoder has learned to draw from the prior as it is."""
 
     def health(self, terms: Mapping[str, float | Tensor]) -> str | None:
         """Also: the encoder must tell generated images from real ones, or it teaches the decoder nothing."""
