@@ -99,6 +99,17 @@ def test_ms_ssim_is_one_for_the_same_and_falls_with_blur():
         assert (softer < soft).all() and (soft < 1).all() and np.isfinite(softer).all()
 
 
+def test_sharp_rubble_is_not_plausible_and_smooth_images_are():
+    """Pieces of real images in the wrong places have their texture."""
+    train, real = blobs(60, seed=1), blobs(60, seed=2)
+    against = reference(train, real)
+    others = blobs(60, seed=3)
+    rubble = np.concatenate([np.roll(np.rot90(others, 1, (2, 3)), 16, -1)[..., :16], others[::-1, ..., 16:]], -1)
+    samples = {"real": others, "smooth": blur(others, 1.5), "rubble": rubble}
+    plausible = {name: evaluate_model(name, Model(images), against)[0].plausible[0] for name, images in samples.items()}
+    assert plausible["real"] > 0.8 and plausible["smooth"] > 0.9 and plausible["rubble"] < 0.6
+
+
 @pytest.mark.parametrize("shape, expected", [
     ((224, 224), (5, 11)), ((40, 48, 40), (3, 9)), ((28, 28), (3, 7)), ((20, 20), (3, 5)), ((16, 16), (1, 7)),
 ])
