@@ -130,14 +130,19 @@ class LatentModel(PlacedModel):
         return np.concatenate(drawn)[:count]
 
     def draw(self, count: int, seed: int, label: str) -> NDArray[np.float32]:
-        """Latents (count, *latent_shape) from the Gaussian of a label. Raises UsageError for an unknown label."""
+        """Latents (count, *latent_shape) from the Gaussian of a label: its images' mean and deviations, correlated as
+        in all training images if the model knows how. Raises UsageError for an unknown label."""
         self._check_count(count)
         if label not in self.statistics.labels:
             known = ", ".join(self.statistics.labels) or "none"
             raise UsageError(f"The bundle {self.bundle.name} knows no label '{label}' (it has {known}).")
         moments = self.statistics.labels[label]
-        noise = [np.random.default_rng((seed, i)).standard_normal(len(moments.mean)) for i in range(count)]
-        flat = moments.mean + moments.std * np.array(noise, np.float32).reshape(count, -1)
+        noise = np.array([np.random.default_rng((seed, i)).standard_normal(len(moments.mean)) for i in range(count)])
+        factor = getattr(self._model, "drawn_factor", None)
+        if factor is not None and factor.dim() == 2:
+            rows = factor.double().cpu().numpy()
+            noise = noise @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T
+        flat = moments.mean + moments.std * noise
         return flat.astype(np.float32).reshape(count, *self.latent_shape)
 
     # ---- scans ----

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
 from MedVAELib.latent.model import load_latent_model
@@ -62,6 +63,16 @@ def test_a_label_draws_around_its_mean(latents):
         latents.sample(2, 0, "c")
     with pytest.raises(UsageError, match="at least 1"):
         latents.sample(0)
+
+
+def test_a_labels_latents_go_together_as_in_all_images(tmp_path):
+    model = load_latent_model(image_bundle(tmp_path / "b"))
+    model.model.drawn_factor = torch.tensor([[2.0, 0, 0], [1.5, 0.5, 0], [0, 0, 1]])
+    drawn = model.draw(4000, 1, "a")
+    moments = model.statistics.labels["a"]
+    np.testing.assert_allclose(drawn.std(0), moments.std, rtol=0.05)
+    assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(1.5 / np.hypot(1.5, 0.5), abs=0.02)
+    assert abs(np.corrcoef(drawn.T)[0, 2]) < 0.05
 
 
 def test_a_scan_and_back(volumes, head_image):
