@@ -55,10 +55,11 @@ class LatentModel(PlacedModel):
         # float32 everywhere: these images are small, and latents are compared with one another.
         super().__init__(device, "float32", log)
         bundle.require_model(MODELS)
-        model, state = build_model(bundle.model, bundle.config), bundle.state_dict()
+        model = build_model(bundle.model, bundle.config)
         if not isinstance(model, ImageAutoencoder):
             raise BundleError(f"The bundle {bundle.name} holds a {bundle.model}, which is no autoencoder of images: "
                               "choose a bundle that 'medvae train' made for the task images.")
+        state = {**model.unfitted(), **bundle.state_dict()}
         bundle.require_fit(state, model.state_dict())
         model.load_state_dict(state)
         self.bundle, self.statistics = bundle, _statistics(bundle)

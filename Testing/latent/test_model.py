@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from MedVAELib.bundle import save_bundle
 from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
 from MedVAELib.latent.model import load_latent_model
 from MedVAELib.latent.placing import encode_file
@@ -63,6 +64,15 @@ def test_a_label_draws_around_its_mean(latents):
         latents.sample(2, 0, "c")
     with pytest.raises(UsageError, match="at least 1"):
         latents.sample(0)
+
+
+def test_a_bundle_from_before_samples_were_fitted_still_works(tmp_path):
+    made = image_bundle(tmp_path / "b")
+    state = {name: value for name, value in made.state_dict().items() if not name.startswith("drawn")}
+    metadata = {key: value for key, value in made.metadata.items() if not key.endswith("_version")}
+    older = save_bundle(tmp_path / "older", metadata | {"required_packages_version": {}}, state, "# a test")
+    new, old = load_latent_model(made), load_latent_model(older)
+    assert np.array_equal(old.sample(3, seed=1), new.sample(3, seed=1))  # whose Gaussian was never fitted, either
 
 
 def test_a_labels_latents_go_together_as_in_all_images(tmp_path):
