@@ -14,7 +14,7 @@ MIN_VOLUME_ML = 0.03
 """Smaller components are not reported: about three voxels of a 2 mm scan, thirty of a 1 mm scan."""
 PEAK_STRICTNESS = 3.0
 """A component is reported if its highest score is this many times rarer than the threshold: most of what only just
-passes it is healthy. The mask shows all."""
+passes it is healthy. The mask shows every bright voxel above the threshold, of dark ones those reported."""
 DARK_STRICTNESS = 10.0
 """Dark findings on FLAIR need a score that is this many times rarer than the false-positive rate asked for."""
 _MIDLINE_MM = 4.0

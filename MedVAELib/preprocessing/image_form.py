@@ -117,9 +117,11 @@ def as_dimensions(image: sitk.Image, dimensions: int, name: str) -> sitk.Image:
     if image.GetDimension() == 3 and dimensions == 2 and image.GetSize()[2] == 1:
         return image[:, :, 0]
     if dimensions == 3:
-        raise InputError(f"{name} is a picture, and volumes are asked for: give volumes, or a shape of two sides.")
+        raise InputError(f"{name} is a picture, and volumes are asked for: give volumes, or use a model of "
+                         "pictures (a shape of two sides).")  # fmt: skip
     raise InputError(f"{name} is a volume of {image.GetSize()[-1]} slices, and pictures are asked for: "
-                     "make slices with 'medvae prepare --preparation slices', or give a shape of three sides.")
+                     "make slices with 'medvae prepare --preparation slices', or use a model of volumes (a shape of "
+                     "three sides).")
 
 
 def _smoothed(image: sitk.Image, grid: sitk.Image) -> sitk.Image:

@@ -30,10 +30,6 @@ class Augmentation:
         if min(self.rotate, self.shift, self.contrast) < 0:
             raise ValueError("rotate, shift and contrast must not be negative")
 
-    @property
-    def moves(self) -> bool:
-        return max(self.rotate, self.shift, self.scale) > 0
-
 
 Augment = Callable[[NDArray[np.float32], tuple[int, ...]], NDArray[np.float32]]
 """augment(images (B, 1, *shape), seed): as many images, changed; the same seed gives the same ones."""
@@ -49,7 +45,7 @@ def augmenter(settings: Augmentation, dimensions: int) -> Augment | None:
     steps: list = []
     if settings.mirror:
         steps.append(RandFlip(settings.mirror, spatial_axis=-1))
-    if settings.moves:
+    if max(settings.rotate, settings.shift, settings.scale) > 0:
         angles = 3 if dimensions == 3 else 1
         steps.append(RandAffine(1.0, [np.radians(settings.rotate)] * angles, None, [settings.shift] * dimensions,
                                 [settings.scale] * dimensions, mode="bilinear", padding_mode="border"))  # fmt: skip

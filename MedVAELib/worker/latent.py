@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BundleError, InputError, UsageError
+from ..errors import BundleError, UsageError
 from ..progress import CancelToken, Progress, scaled
 from ..timing import Timer
 from .requests import field, hand_over
@@ -199,21 +199,9 @@ def _given(model: LatentModel, given: Mapping[str, Any]) -> _Given:
     """A scan of a head where the model's preparation needs one, else an image of anything."""
     if model.plain:
         image, name = given_image(given)
-        _require_dimensions(model, image, name)
         return _Given(name, image, (), lambda progress, cancel: model.prepare_image(image, name))
     scan = given_scan(given)
     return _Given(scan.name, scan.image, scan.warnings, lambda *how: model.prepare(scan, *how))
-
-
-def _require_dimensions(model: LatentModel, image: sitk.Image, name: str) -> None:
-    flat, size = len(model.shape) == 2, " × ".join(map(str, model.shape[::-1]))
-    slices = image.GetSize()[2] if image.GetDimension() > 2 else 1
-    if flat and slices > 1:
-        raise InputError(f"{name} is a volume of {slices} slices, and {model.bundle.name} works on pictures of {size} "
-                         "pixels: choose a picture, or a model of volumes.")  # fmt: skip
-    if not flat and slices == 1:
-        raise InputError(f"{name} is a picture, and {model.bundle.name} works on volumes of {size} voxels: choose a "
-                         "volume, or a model of pictures.")  # fmt: skip
 
 
 def _prepared(job: Job, given: _Given, report: Progress, timer: Timer) -> PreparedImage:

@@ -72,7 +72,8 @@ class WarmDetector:
 
 def content_key(image: sitk.Image) -> bytes:
     """The same for images with the same voxels in the same place."""
-    geometry = np.array([*image.GetSize(), *image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()])
+    geometry = np.array([*image.GetSize(), *image.GetSpacing(), *image.GetOrigin(), *image.GetDirection(),
+                         image.GetPixelID()])  # fmt: skip
     digest = hashlib.blake2b(geometry.tobytes(), digest_size=16)
     digest.update(sitk.GetArrayFromImage(image).data)
     return digest.digest()

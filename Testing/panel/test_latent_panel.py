@@ -267,12 +267,12 @@ def test_pictures_with_a_model_of_pictures(latent, resources):
     picture, (scan, _) = add_scan("Doe XR", image), head()
     latent.ui.scanSelector.setCurrentNode(picture)
     latent.click(latent.ui.encodeButton, latent.tab.run)
-    assert "picture, and flair-latents works on volumes of 16 × 24 × 16" in latent.ui.messageLabel.text
+    assert "Doe XR is a picture, and volumes are asked for" in latent.ui.messageLabel.text
     latent.pick(latent.ui.bundleCombo, "digits 0.1.0")
     latent.wait(lambda: latent.tab.info.ready and latent.tab.info.bundle == "digits", "the model known")
     latent.ui.scanSelector.setCurrentNode(scan)
     latent.click(latent.ui.encodeButton, latent.tab.run)
-    assert "24 slices, and digits works on pictures of 16 × 16 pixels" in latent.ui.messageLabel.text
+    assert "is a volume of 24 slices, and pictures are asked for" in latent.ui.messageLabel.text
     latent.ui.scanSelector.setCurrentNode(None)
     latent.ui.sampleButton.click()
     latent.settle()
