@@ -90,8 +90,8 @@ def score_tables(
 
 
 def tissue_weights(z: NDArray, probability: NDArray, lesion: NDArray) -> list[float]:
-    """Weight per tissue (K,), white matter 1. The squared weight × z ranks voxels as a logistic regression on log z
-    and tissue would: exp of the tissue's offset over the slope of log z.
+    """Weight per tissue (K,), white matter 1. Weight × z ranks voxels as a logistic regression on log z and tissue
+    would: exp of the tissue's offset over the slope of log z.
 
     z: (N,) positive scores; probability: (N, K); lesion: (N,) bool.
     """
@@ -103,8 +103,7 @@ def tissue_weights(z: NDArray, probability: NDArray, lesion: NDArray) -> list[fl
     slope, offsets = model.coef_[0][0], model.coef_[0][1:]
     relative = np.exp((offsets - offsets[inner.index(WHITE)]) / slope)
     weights = np.zeros(len(TISSUES))
-    # The square root: synthetic tissue borders are better known than real ones, so the regression overstates.
-    weights[inner] = np.sqrt(np.clip(relative, 0.0025, 1.0))
+    weights[inner] = np.clip(relative, 0.05, 1.0)
     return [round(float(w), 3) for w in weights]
 
 

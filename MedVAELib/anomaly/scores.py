@@ -20,20 +20,23 @@ Volume = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Emphasis:
-    """What counts besides the local z-score, by modality. coarse: share of the z-score smoothed over millimetres;
-    brightness_power: power of the brightness against the brain's median. On DWI acute infarcts outshine every healthy
-    tissue, and small ones drown in a smoothed map; on FLAIR a lesion can be no brighter than the cortex."""
+    """What counts how far, by modality. coarse: share of the z-score smoothed over millimetres; brightness_power: power
+    of the brightness against the brain's median; spread_power: of the spread expected, 1 for a z-score, 0 for a
+    residual. On DWI acute infarcts outshine every healthy tissue, and small ones drown in a smoothed map; on FLAIR a
+    lesion can be no brighter than the cortex."""
 
     coarse: float
     brightness_power: float
+    spread_power: float = 1.0
 
     def __post_init__(self) -> None:
-        if min(self.coarse, self.brightness_power) < 0:
-            raise ValueError("coarse and brightness_power must not be negative")
+        if min(self.coarse, self.brightness_power, self.spread_power) < 0:
+            raise ValueError("coarse, brightness_power and spread_power must not be negative")
 
 
-EMPHASIS = {"flair": Emphasis(1.0, 0.0), "dwi": Emphasis(0.0, 4.0)}
+EMPHASIS = {"flair": Emphasis(1.0, 0.0, 0.75), "dwi": Emphasis(0.0, 4.0, 0.75)}
 """What new bundles are calibrated with; each bundle keeps its own."""
+_USUAL_SPREAD = 0.07  # network units (brain median 0.5): where a power of the spread changes nothing
 
 
 @dataclass
@@ -66,7 +69,8 @@ def zscore(inputs: ScoreInputs, sign: int = 1) -> Volume:
     The coarse term lets a large lesion count where the tissue itself is uncertain; the fine term keeps its edge.
     """
     emphasis = inputs.emphasis
-    fine = ndimage.gaussian_filter(inputs.residual, inputs.smoothing) / np.sqrt(inputs.variance)
+    spread = _USUAL_SPREAD * (np.sqrt(inputs.variance) / _USUAL_SPREAD) ** emphasis.spread_power
+    fine = ndimage.gaussian_filter(inputs.residual, inputs.smoothing) / spread
     z = np.maximum(sign * fine, 0) + emphasis.coarse * np.maximum(sign * inputs.coarse_z, 0)
     if emphasis.brightness_power and sign > 0:
         brightness = np.maximum(ndimage.gaussian_filter(inputs.image, inputs.smoothing) / NETWORK_MEDIAN, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +13,14 @@ from ..progress import CancelToken
 from ..tissues import BACKGROUND, CORTEX, EXTRACEREBRAL, OUTER_CSF, PARENCHYMA, VENTRICLES, WHITE
 
 _SPREAD_FLOOR = 0.02  # network units; noise that no scan is free of
-_BIAS_SIGMA_MM = 24.0
-_MAX_LOG_BIAS = 0.6
-_OUTLIER = 0.12  # network units (brain median 0.5): farther from the expected tissue does not shape the bias field
-_ROUNDS = 4
+_MAX_LOG_BIAS = 1.2
+_ORDER = 3  # of the polynomials in x, y and z: what coils shade is smooth
+_CUTOFF = 2.0  # robust deviations beyond which a voxel does not count
+_ROUNDS, _REWEIGHTINGS = 6, 3
+_SHARE = 0.6  # of a tissue in a voxel that tells of it
+_EVERY = 2  # voxels along each axis: the rounds look at an eighth of them
+_MIN_VOXELS = 200
+_ANOMALY_MM, _ANOMALY_ML, _ANOMALY_RESIDUAL = 3.0, 20.0, 0.08  # smoothing, size, network units (brain median 0.5)
 
 
 @dataclass(frozen=True)
@@ -48,26 +53,84 @@ def fit_tissues(
 ) -> TissueFit:  # fmt: skip
     """Alternates between tissue statistics and bias field, each time leaving out what does not look healthy.
 
-    image: (D, H, W) in network units; probability: (K, D, H, W); inside: voxels of the brain that hold data.
-    Medians keep a lesion that covers less than half of a tissue from moving its mean.
+    image: (D, H, W) in network units; probability: (K, D, H, W); inside: voxels of the brain that hold data. Medians
+    keep a lesion that covers less than half of a tissue from moving its mean. The bias field is the mean of two robust
+    polynomials, one through the white matter and one through the cortex: coils shade both alike, a lesion does not.
     """
     cancel = cancel or CancelToken()
-    bias = np.ones_like(image)
-    used = inside
-    sigma = _BIAS_SIGMA_MM / spacing_mm
     clear = inside & (probability[list(PARENCHYMA)].sum(0) > 0.7)
+    near = _smoothed(clear, spacing_mm)
+    some = (slice(None, None, _EVERY),) * 3
+    few, few_inside = probability[(slice(None), *some)], inside[some]
+    terms = _terms(image.shape)
+    shading = [_Shading(terms[some], few[k] > _SHARE) for k in (WHITE, CORTEX)]
+    bias = np.ones_like(image)
     for _ in range(_ROUNDS):
         cancel.check()
-        mean, spread = _statistics(image / bias, probability, used)
-        residual = image / bias - np.tensordot(mean, probability, 1)
-        healthy = clear & (np.abs(residual) < _OUTLIER)
-        expected = np.maximum(np.tensordot(mean, probability, 1), 0.05)
-        log_ratio = np.where(healthy, np.log(np.maximum(image, 1e-3) / expected), 0).astype(np.float32)
-        weight = ndimage.gaussian_filter(healthy.astype(np.float32), sigma)
-        field = ndimage.gaussian_filter(log_ratio, sigma) / np.maximum(weight, 1e-3)
+        mean, _ = _statistics((image / bias)[some], few, few_inside)
+        residual = np.where(clear, image / bias - np.tensordot(mean, probability, 1), 0)
+        healthy = few_inside & ~_anomalies(residual, near, clear, spacing_mm)[some]
+        mean, _ = _statistics((image / bias)[some], few, healthy)
+        expected = np.maximum(np.tensordot(mean, few, 1), 0.05)
+        log_ratio = np.log(np.maximum(image[some], 1e-3) / expected)
+        fitted = [part.fit(log_ratio, healthy & clear[some]) for part in shading]
+        found = [part.coefficients for part, enough in zip(shading, fitted, strict=True) if enough]
+        if not found:
+            break
+        field = terms @ np.mean(found, 0).astype(np.float32)
+        field -= np.median(field[clear])
         bias = np.exp(np.clip(field, -_MAX_LOG_BIAS, _MAX_LOG_BIAS)).astype(np.float32)
-    mean, spread = _statistics(image / bias, probability, used)
+    mean, spread = _statistics(image / bias, probability, inside)
     return TissueFit(mean, spread, bias)
+
+
+class _Shading:
+    """A polynomial through one tissue, fitted better from round to round."""
+
+    def __init__(self, terms: NDArray[np.float32], tissue: NDArray[np.bool_]):
+        """terms: (…, terms) at some of a grid's voxels; tissue: where there is enough of it, (…)."""
+        self.terms, self.tissue = terms, tissue
+        self.coefficients = np.zeros(terms.shape[-1])
+
+    def fit(self, log_ratio: NDArray, used: NDArray[np.bool_]) -> bool:
+        """Whether there is enough of the tissue among the voxels used. log_ratio: of the image to what is expected.
+        Least squares with Tukey's biweight (Beaton & Tukey 1974), reweighted a few times."""
+        used = used & self.tissue
+        if used.sum() < _MIN_VOXELS:
+            return False
+        terms, target = self.terms[used].astype(float), log_ratio[used]
+        for _ in range(_REWEIGHTINGS):
+            off = target - terms @ self.coefficients
+            off = off - np.median(off)
+            scale = 1.4826 * np.median(np.abs(off)) + 0.02
+            weight = np.clip(1 - (off / (_CUTOFF * scale)) ** 2, 0, None) ** 2
+            weighted = terms * weight[:, None]
+            ridge = 1e-6 * weight.sum() * np.eye(terms.shape[1])
+            self.coefficients = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ target)
+        return True
+
+
+@lru_cache(maxsize=2)
+def _terms(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The terms of a polynomial at the voxels of a grid whose edges lie at −1 and 1, (…, terms)."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in shape), indexing="ij")
+    powers = [p for p in np.ndindex(*(_ORDER + 1,) * 3) if sum(p) <= _ORDER]
+    return np.stack([z**i * y**j * x**k for i, j, k in powers], -1)
+
+
+def _smoothed(values: NDArray, spacing_mm: float) -> NDArray[np.float32]:
+    return ndimage.gaussian_filter(values.astype(np.float32), _ANOMALY_MM / spacing_mm)
+
+
+def _anomalies(
+    residual: NDArray, near: NDArray, clear: NDArray[np.bool_], spacing_mm: float
+) -> NDArray[np.bool_]:  # fmt: skip
+    """Large regions that are too bright as a whole, and their rims: a tumour that shaped the bias field would hide."""
+    bright = clear & (_smoothed(residual, spacing_mm) > _ANOMALY_RESIDUAL * np.maximum(near, 0.05))
+    labels, _ = ndimage.label(ndimage.binary_opening(bright))
+    ml = np.bincount(labels.ravel()) * spacing_mm**3 / 1000
+    ml[0] = 0
+    return ndimage.binary_dilation((ml > _ANOMALY_ML)[labels], iterations=2)
 
 
 def _statistics(

@@ -15,7 +15,7 @@ from MedVAELib.anomaly.calibrate import tissue_weights
 from MedVAELib.anomaly.calibration import ScoreCalibration, reference_histogram, threshold
 from MedVAELib.anomaly.findings import describe, find_components
 from MedVAELib.anomaly.modality import decide_modality
-from MedVAELib.anomaly.scores import EMPHASIS, SCORES, Emphasis, ScoreInputs
+from MedVAELib.anomaly.scores import EMPHASIS, SCORES, Emphasis, ScoreInputs, zscore
 from MedVAELib.anomaly.tissue_fit import fit_tissues
 from MedVAELib.preprocessing.geometry import ijk_to_ras_mm, ras_grid
 from MedVAELib.preprocessing.intensity import find_foreground
@@ -55,6 +55,34 @@ def test_fit_finds_means_and_bias_despite_a_lesion(ball):
     assert variance[edge].mean() > variance[probability[WHITE] > 0.99].mean()
 
 
+def test_strong_shading_is_not_left_in_the_residual(ball):
+    probability, inside = ball
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")
+    shading = np.exp(0.5 * y - 0.4 * z * x + 0.5 * z**2 * y).astype(np.float32)
+    truth = 0.1 * probability[VENTRICLES] + 0.5 * probability[WHITE] + 0.62 * probability[CORTEX]
+    fit = fit_tissues((truth * shading).astype(np.float32), probability, inside, spacing_mm=6.0)
+    left = np.log(fit.bias / shading)[inside]
+    assert np.log(shading)[inside].std() > 0.15 and left.std() < 0.02
+
+
+def test_large_lesion_does_not_shape_the_bias_field(ball):
+    probability, inside = ball
+    truth = 0.1 * probability[VENTRICLES] + 0.5 * probability[WHITE] + 0.62 * probability[CORTEX]
+    lesion = np.zeros(SHAPE, bool)
+    lesion[12:20, 26:34, 10:18] = True
+    image = np.where(lesion, 1.0, truth).astype(np.float32)
+    fit = fit_tissues(image, probability, inside, spacing_mm=6.0)
+    assert np.abs(np.log(fit.bias))[inside].max() < 0.05
+    assert (image / fit.bias - fit.expected(probability)[0])[lesion & inside].min() > 0.3
+
+
+def test_bias_field_is_flat_where_there_is_too_little_tissue(ball):
+    probability, inside = ball
+    thin = inside & (np.abs(np.arange(32) - 15.5) < 1)[:, None, None]
+    image = (0.5 * probability[WHITE] + 0.62 * probability[CORTEX]).astype(np.float32)
+    assert (fit_tissues(image, probability, thin, spacing_mm=6.0).bias == 1).all()
+
+
 def _inputs(residual: float, **extra) -> ScoreInputs:
     image = np.full(SHAPE, 0.5, np.float32)
     image[16, 20, 16] += residual
@@ -65,6 +93,17 @@ def _inputs(residual: float, **extra) -> ScoreInputs:
     mean[WHITE] = 0.5
     return ScoreInputs(image, 0.5 * flat, 0.0025 * flat, flat, 0 * flat, (0.6, 0.6, 0.6), mean, spread,
                        EMPHASIS["flair"], probability, flat)  # fmt: skip
+
+
+def test_spread_power_weighs_uncertain_places_less_heavily():
+    sure, unsure = _inputs(0.6), _inputs(0.6)
+    unsure.variance = 16 * unsure.variance
+    ratio = {}
+    for power in (0.0, 0.5, 1.0):
+        for inputs in (sure, unsure):
+            inputs.emphasis = Emphasis(0.0, 0.0, power)
+        ratio[power] = zscore(sure).max() / zscore(unsure).max()
+    assert ratio == pytest.approx({0.0: 1, 0.5: 2, 1.0: 4}, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", SCORES)
