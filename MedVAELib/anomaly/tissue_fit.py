@@ -17,6 +17,7 @@ _MAX_LOG_BIAS = 1.2
 _ORDER = 3  # of the polynomials in x, y and z: what coils shade is smooth
 _CUTOFF = 2.0  # robust deviations beyond which a voxel does not count
 _ROUNDS, _REWEIGHTINGS = 6, 3
+_RIDGE = 1e-4  # against wild extrapolation to where a lesion or another tissue is
 _SHARE = 0.6  # of a tissue in a voxel that tells of it
 _EVERY = 2  # voxels along each axis: the rounds look at an eighth of them
 _MIN_VOXELS = 200
@@ -105,7 +106,7 @@ class _Shading:
             scale = 1.4826 * np.median(np.abs(off)) + 0.02
             weight = np.clip(1 - (off / (_CUTOFF * scale)) ** 2, 0, None) ** 2
             weighted = terms * weight[:, None]
-            ridge = 1e-6 * weight.sum() * np.eye(terms.shape[1])
+            ridge = _RIDGE * weight.sum() * np.eye(terms.shape[1])
             self.coefficients = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ target)
         return True
 
