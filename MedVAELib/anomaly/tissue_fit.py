@@ -75,7 +75,7 @@ def fit_tissues(
         expected = np.maximum(np.tensordot(mean, few, 1), 0.05)
         log_ratio = np.log(np.maximum(image[some], 1e-3) / expected)
         fitted = [part.fit(log_ratio, healthy & clear[some]) for part in shading]
-        found = [part.coefficients for part, enough in zip(shading, fitted, strict=True) if enough]
+        found = [coefficients for coefficients in fitted if coefficients is not None]
         if not found:
             break
         field = terms @ np.mean(found, 0).astype(np.float32)
@@ -93,12 +93,12 @@ class _Shading:
         self.terms, self.tissue = terms, tissue
         self.coefficients = np.zeros(terms.shape[-1])
 
-    def fit(self, log_ratio: NDArray, used: NDArray[np.bool_]) -> bool:
-        """Whether there is enough of the tissue among the voxels used. log_ratio: of the image to what is expected.
-        Least squares with Tukey's biweight (Beaton & Tukey 1974), reweighted a few times."""
+    def fit(self, log_ratio: NDArray, used: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+        """The coefficients, or None where too little of the tissue is among the voxels used. log_ratio: of the image to
+        what is expected. Least squares with Tukey's biweight (Beaton & Tukey 1974), reweighted a few times."""
         used = used & self.tissue
         if used.sum() < _MIN_VOXELS:
-            return False
+            return None
         terms, target = self.terms[used].astype(float), log_ratio[used]
         for _ in range(_REWEIGHTINGS):
             off = target - terms @ self.coefficients
@@ -108,7 +108,7 @@ class _Shading:
             weighted = terms * weight[:, None]
             ridge = _RIDGE * weight.sum() * np.eye(terms.shape[1])
             self.coefficients = np.linalg.solve(weighted.T @ terms + ridge, weighted.T @ target)
-        return True
+        return self.coefficients
 
 
 @lru_cache(maxsize=2)
