@@ -67,6 +67,20 @@ class Panel:
         assert self.tab.running is not None
         assert self.pump(lambda: self.tab.running is None, 240), "no result in time"
 
+    def close(self) -> None:
+        """As when the application ends."""
+        import slicer
+
+        from Testing.slicer_host.qmrml_widgets import qMRMLNodeComboBox
+
+        self.widget.cleanup()
+        self.pump(seconds=0.05)
+        # PySide never frees a panel for good, and one that is left would follow every later test's scene.
+        for selector in self.top.findChildren(qMRMLNodeComboBox):
+            selector.forgetScene()
+        self.top.deleteLater()
+        slicer.mrmlScene.Clear(0)
+
     def image(self, name="Red"):
         return self.host.views[name].image()
 
@@ -78,10 +92,7 @@ def panel(host):
     slicer.mrmlScene.Clear(0)
     opened = Panel(host)
     yield opened
-    opened.widget.cleanup()
-    opened.pump(seconds=0.05)
-    opened.top.deleteLater()
-    slicer.mrmlScene.Clear(0)
+    opened.close()
 
 
 @contextmanager
@@ -96,10 +107,7 @@ def open_panel(host, resources: Path):
     try:
         yield panel
     finally:
-        panel.widget.cleanup()
-        panel.pump(seconds=0.05)
-        panel.top.deleteLater()
-        slicer.mrmlScene.Clear(0)
+        panel.close()
         os.environ.pop("MEDVAE_RESOURCES")
         if before is not None:
             os.environ["MEDVAE_RESOURCES"] = before

@@ -59,14 +59,12 @@ class qMRMLNodeComboBox(qMRMLWidget):
         self._tags = []
         self._cur = None
         self._attrs = []
+        self._items = []
         self._c.activated.connect(self._activated)
 
     def setMRMLScene(self, s):
-        if self._scene is not None:
-            for t in self._tags:
-                self._scene.RemoveObserver(t)
+        self.forgetScene()
         self._scene = s
-        self._tags = []
         if s is not None:
 
             @vtk.calldata_type(vtk.VTK_OBJECT)
@@ -76,9 +74,9 @@ class qMRMLNodeComboBox(qMRMLWidget):
 
             @vtk.calldata_type(vtk.VTK_OBJECT)
             def removed(c, e, node):
-                self._refresh()
+                if node is not None and node.GetID() in self._items:
+                    self._refresh()
 
-            self._keep = (added, removed)
             self._tags = [
                 s.AddObserver(s.NodeAddedEvent, added),
                 s.AddObserver(s.NodeRemovedEvent, removed),
@@ -87,14 +85,18 @@ class qMRMLNodeComboBox(qMRMLWidget):
         self._refresh()
         self.mrmlSceneChanged.emit(s)
 
+    def forgetScene(self):
+        """Follows the scene no more."""
+        while self._tags:
+            self._scene.RemoveObserver(self._tags.pop())
+
     def addAttribute(self, nodeType, name, value=None):
         self._attrs.append((nodeType, name, value))
         self._refresh()
 
     def _ok(self, n):
-        if n is None or not any(
-            (n.IsA(t) if self._p["showChildNodeTypes"] else n.GetClassName() == t) for t in self._p["nodeTypes"]
-        ):
+        types, name = self._p["nodeTypes"], n.GetClassName()
+        if name not in types and not (self._p["showChildNodeTypes"] and any(n.IsA(t) for t in types)):
             return False
         if n.GetHideFromEditors() and not self._p["showHidden"]:
             return False
@@ -105,10 +107,18 @@ class qMRMLNodeComboBox(qMRMLWidget):
 
     def _nodes(self):
         s = self._scene
-        return [] if s is None else [n for n in (s.GetNthNode(i) for i in range(s.GetNumberOfNodes())) if self._ok(n)]
+        if s is None:
+            return []
+        found = {}  # by class: to ask every node of a scene costs more than all else a test does
+        for t in self._p["nodeTypes"]:
+            nodes = s.GetNodesByClass(t)
+            nodes.UnRegister(None)
+            found.update((n.GetID(), n) for n in map(nodes.GetItemAsObject, range(nodes.GetNumberOfItems())))
+        return sorted(filter(self._ok, found.values()), key=s.GetNodes().IndexOfFirstOccurrence)
 
     def _refresh(self):
-        ids = [n.GetID() for n in self._nodes()]
+        nodes = self._nodes()
+        ids = [n.GetID() for n in nodes]
         cur = self._cur if self._cur in ids else None
         if cur is None and not self._p["noneEnabled"] and ids:
             cur = ids[0]
@@ -122,7 +132,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
 
         if self._p["noneEnabled"]:
             add(self._p["noneDisplay"], None)
-        for n in self._nodes():
+        for n in nodes:
             add(n.GetName(), n.GetID())
         if self._p["addEnabled"]:
             for t in self._p["nodeTypes"]:
@@ -170,7 +180,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
         if nid is None and not self._p["noneEnabled"] and self._nodes():
             pass
         self._c.blockSignals(True)
-        self._c.setCurrentIndex(self._items.index(nid) if nid in getattr(self, "_items", []) else -1)
+        self._c.setCurrentIndex(self._items.index(nid) if nid in self._items else -1)
         self._c.blockSignals(False)
         self._set(nid)
 

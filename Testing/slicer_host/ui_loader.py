@@ -14,12 +14,6 @@ from .qmrml_widgets import QMRML
 class QUiLoader(QtUiTools.QUiLoader):
     strict = True
 
-    def __init__(self, *a):
-        super().__init__(*a)
-        for c in {**CTK, **QMRML}.values():
-            if issubclass(c, QtWidgets.QWidget):
-                self.registerCustomWidget(c)
-
     def load(self, f, parent=None):
         data = bytes(f.readAll().data()) if isinstance(f, QtCore.QIODevice) else open(f, "rb").read()
         root = ET.fromstring(data)
@@ -34,6 +28,8 @@ class QUiLoader(QtUiTools.QUiLoader):
                 for p in w.findall("property"):
                     if p.get("stdset") != "0" and mo.indexOfProperty(p.get("name")) < 0:
                         raise RuntimeError(f"{c} {w.get('name')} has no property {p.get('name')}")
+        for c in {w.get("class") for w in root.iter("widget")} & known.keys():
+            self.registerCustomWidget(known[c])
         conns = [
             (x.findtext("sender"), x.findtext("signal"), x.findtext("receiver"), x.findtext("slot"))
             for x in root.iter("connection")
