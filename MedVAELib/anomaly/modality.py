@@ -8,6 +8,10 @@ from numpy.typing import NDArray
 from ..scan import Scan
 from ..tissues import CORTEX, OUTER_CSF, VENTRICLES, WHITE
 
+_LEAST_CORTEX, _MOST_CSF = 0.93, 0.7  # times the white matter
+_MOST_CSF_OF_A_DWI = 0.9
+"""Of a scan called a DWI: thick slices and a large infarct brighten what is taken for CSF (.77 on a real one)."""
+
 
 def decide_modality(scan: Scan, mean: NDArray[np.float64]) -> tuple[str, str, list[str]]:
     """("flair" | "dwi" | "other", reason, warnings) from the fitted tissue intensities (K,) of the scan.
@@ -18,7 +22,8 @@ def decide_modality(scan: Scan, mean: NDArray[np.float64]) -> tuple[str, str, li
     white = max(mean[WHITE], 1e-6)
     cortex, csf = mean[CORTEX] / white, min(mean[VENTRICLES], mean[OUTER_CSF]) / white
     contrast = f"cortex {cortex:.2f} and CSF {csf:.2f} times the white matter"
-    plausible = cortex > 0.93 and csf < 0.7
+    called = scan.modality if scan.modality != "auto" else scan.modality_hint
+    plausible = cortex > _LEAST_CORTEX and csf < (_MOST_CSF_OF_A_DWI if called == "dwi" else _MOST_CSF)
     if scan.modality in ("flair", "dwi"):
         warnings = []
         if not plausible:
@@ -28,7 +33,7 @@ def decide_modality(scan: Scan, mean: NDArray[np.float64]) -> tuple[str, str, li
     if scan.modality_hint in ("flair", "dwi") and plausible:
         return scan.modality_hint, scan.modality_reason or "from its tags", []
     if not plausible or scan.modality_hint == "other":
-        kind = "T1-weighted" if cortex < 0.93 and csf < 0.7 else "T2-weighted" if csf > 1 else "unknown"
+        kind = "T1-weighted" if cortex < _LEAST_CORTEX and csf < _MOST_CSF else "T2-weighted" if csf > 1 else "unknown"
         reason = scan.modality_reason if plausible else f"contrast: {contrast}"
         warning = (
             f"This looks like neither FLAIR nor DWI but {kind} ({reason}): the detector was not made for it, and its "

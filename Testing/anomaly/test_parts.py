@@ -212,3 +212,15 @@ def test_modality_from_contrast(cortex, csf, spacing, wanted):
     mean[WHITE], mean[CORTEX] = 1.0, cortex
     modality, reason, warnings = decide_modality(Scan.from_image(image), mean)
     assert modality == wanted and reason and bool(warnings) == (wanted == "other")
+
+
+@pytest.mark.parametrize(("name", "cortex", "csf", "wanted"), [
+    ("dwi", 1.16, 0.77, "dwi"), ("flair", 1.16, 0.77, "other"), ("scan", 1.16, 0.77, "other"),
+    ("dwi", 1.16, 1.5, "other"), ("dwi", 0.7, 0.3, "other"),
+])  # fmt: skip
+def test_a_name_helps_as_far_as_the_contrast_allows(name, cortex, csf, wanted):
+    image = sitk.GetImageFromArray(np.random.default_rng(0).random((70, 70, 70), np.float32))
+    mean = np.full(len(TISSUES), csf)
+    mean[WHITE], mean[CORTEX] = 1.0, cortex
+    modality, _, warnings = decide_modality(Scan.from_image(image, name=name), mean)
+    assert modality == wanted and bool(warnings) == (wanted == "other")
