@@ -39,10 +39,10 @@ class _Mixed:
         self.atlases, self.population, self.device = atlases, population, population.device
 
     def __call__(self, seed: int, kind: str | None = None) -> Head:
-        number = seed - SEED
-        if number % 3 == 0:
-            return self.atlases[number // 3 % len(self.atlases)]
-        return self.population(seed, KINDS[number % len(KINDS)])
+        third, number = divmod(seed - SEED, 3)
+        if number == 0:
+            return self.atlases[third % len(self.atlases)]
+        return self.population(seed, KINDS[(2 * third + number - 1) % len(KINDS)])
 
 
 def held_back_heads(

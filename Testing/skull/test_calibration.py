@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from MedVAELib.progress import CancelToken
 from MedVAELib.skull.calibrate import LEVELS, RANGE, calibrate, coverage, deviations
-from MedVAELib.skull.held_back import HeldBack, agreement
+from MedVAELib.skull.held_back import SEED, HeldBack, _Mixed, agreement
+from MedVAELib.training.synthesis.heads import KINDS
 
 from ..models.ellipsoids import ellipsoids
 
@@ -71,3 +75,10 @@ def test_agreement_of_shifted_balls_is_their_shift():
     assert float(average) == pytest.approx(2, abs=0.05) and float(greatest) == pytest.approx(2, abs=0.1)
     assert float(dice) == pytest.approx(2 * 30**3 / (30**3 + 32**3), abs=0.01)
     assert float(agreement(ball, ball)[0]) == 1.0
+
+
+def test_held_back_heads_are_of_every_atlas_and_of_every_kind():
+    drawn = _Mixed(["first", "second"], SimpleNamespace(device=torch.device("cpu")))
+    drawn.population = lambda seed, kind: kind
+    heads = [drawn(SEED + number) for number in range(36)]
+    assert Counter(heads) == {"first": 6, "second": 6, **dict.fromkeys(KINDS, 4)}
