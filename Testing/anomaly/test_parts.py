@@ -202,25 +202,15 @@ def test_foreground_of_stripped_zscored_and_plain_scans():
     assert not found.support[:16].any() and found.offset < -2
 
 
-@pytest.mark.parametrize(("cortex", "csf", "spacing", "wanted"), [
-    (1.25, 0.1, 1.0, "flair"), (1.35, 0.4, 2.0, "dwi"), (0.7, 0.3, 1.0, "other"), (1.3, 2.5, 1.0, "other"),
+@pytest.mark.parametrize(("name", "cortex", "csf", "spacing", "wanted"), [
+    ("scan", 1.25, 0.1, 1.0, "flair"), ("scan", 1.35, 0.4, 2.0, "dwi"), ("scan", 0.7, 0.3, 1.0, "other"),
+    ("scan", 1.3, 2.5, 1.0, "other"), ("scan", 1.16, 0.77, 1.0, "other"), ("flair", 1.16, 0.77, 1.0, "other"),
+    ("dwi", 1.16, 0.77, 1.0, "dwi"), ("dwi", 1.16, 1.5, 1.0, "other"), ("dwi", 0.7, 0.3, 1.0, "other"),
 ])  # fmt: skip
-def test_modality_from_contrast(cortex, csf, spacing, wanted):
+def test_modality_from_contrast_and_name(name, cortex, csf, spacing, wanted):
     image = sitk.GetImageFromArray(np.random.default_rng(0).random((70, 70, 70), np.float32))
     image.SetSpacing((spacing,) * 3)
     mean = np.full(len(TISSUES), csf)
     mean[WHITE], mean[CORTEX] = 1.0, cortex
-    modality, reason, warnings = decide_modality(Scan.from_image(image), mean)
+    modality, reason, warnings = decide_modality(Scan.from_image(image, name=name), mean)
     assert modality == wanted and reason and bool(warnings) == (wanted == "other")
-
-
-@pytest.mark.parametrize(("name", "cortex", "csf", "wanted"), [
-    ("dwi", 1.16, 0.77, "dwi"), ("flair", 1.16, 0.77, "other"), ("scan", 1.16, 0.77, "other"),
-    ("dwi", 1.16, 1.5, "other"), ("dwi", 0.7, 0.3, "other"),
-])  # fmt: skip
-def test_a_name_helps_as_far_as_the_contrast_allows(name, cortex, csf, wanted):
-    image = sitk.GetImageFromArray(np.random.default_rng(0).random((70, 70, 70), np.float32))
-    mean = np.full(len(TISSUES), csf)
-    mean[WHITE], mean[CORTEX] = 1.0, cortex
-    modality, _, warnings = decide_modality(Scan.from_image(image, name=name), mean)
-    assert modality == wanted and bool(warnings) == (wanted == "other")

@@ -177,8 +177,6 @@ class qMRMLNodeComboBox(qMRMLWidget):
         nid = nid or None
         if nid is not None and nid not in [n.GetID() for n in self._nodes()]:
             nid = None
-        if nid is None and not self._p["noneEnabled"] and self._nodes():
-            pass
         self._c.blockSignals(True)
         self._c.setCurrentIndex(self._items.index(nid) if nid in self._items else -1)
         self._c.blockSignals(False)
