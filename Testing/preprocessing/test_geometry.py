@@ -26,6 +26,7 @@ from MedVAELib.preprocessing.geometry import (
     ras_affine_mm,
     ras_grid,
     ras_mm_to_ijk,
+    rounded_geometry,
     to_grid,
 )
 
@@ -89,7 +90,8 @@ def scans(draw: st.DrawFn, oblique: bool = True) -> sitk.Image:
     extent = [draw(st.floats(80, 140)) for _ in range(3)]
     size = [max(round(e / s), 8) for e, s in zip(extent, spacing, strict=True)]
     center = [draw(st.floats(-15, 15)) for _ in range(3)]
-    return filled(grid_image(size, spacing, direction, center))
+    # As the library computes on every scan: SimpleITK's own inverse of a direction with entries of 1e-311 is not finite.
+    return filled(rounded_geometry(grid_image(size, spacing, direction, center)))
 
 
 # --- Positions and names ---------------------------------------------------------------------------------------------
