@@ -97,13 +97,9 @@ def say(parser: argparse.ArgumentParser, sentence: str) -> None:
 
 def leave(code: int) -> None:
     """Ends the process with this exit code, Slicer with it."""
-    try:
-        import slicer
-
-        application = slicer.app
-    except (ImportError, AttributeError):  # plain Python, or Slicer's without the application
-        sys.exit(code)
-    if application is None:
+    # Slicer has loaded its own module long before a script runs; looking for it elsewhere would take seconds.
+    slicer = sys.modules.get("slicer")
+    if getattr(slicer, "app", None) is None:  # plain Python, or Slicer's without the application
         sys.exit(code)
     sys.stdout.flush()
     sys.stderr.flush()

@@ -1,6 +1,2 @@
-"""Where a scan departs from the healthy brain behind it."""
-
-from .detect import detect_anomalies
-from .result import Detection, Finding
-
-__all__ = ["Detection", "Finding", "detect_anomalies"]
+"""Where a scan departs from the healthy brain behind it. Loads nothing by itself: torch takes seconds to load, and an
+error in what was asked for is said before."""

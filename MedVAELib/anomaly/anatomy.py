@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..inference import Encoded, Engine
 from ..preprocessing.geometry import ijk_to_ras_mm, ras_grid, to_grid
 from ..preprocessing.intensity import NETWORK_MAX, NETWORK_MEDIAN, Foreground
+from ..preprocessing.morphology import closed, dilated, opened
 from ..progress import CancelToken
 from ..scan import Scan
 from ..tissues import BRAIN, OUTER_CSF, PARENCHYMA, VENTRICLES
@@ -106,11 +107,11 @@ def brain_mask(anatomy: Anatomy) -> NDArray[np.float32]:
     The rim of CSF under the skull stays outside, as in the masks that readers draw.
     """
     tissue = (parenchyma(anatomy) + anatomy.probability[VENTRICLES]) * anatomy.support
-    core = _largest(ndimage.binary_opening(tissue > 0.5))
-    closed = ndimage.binary_closing(np.pad(core, _CLOSING + 1), iterations=_CLOSING)
-    closed = ndimage.binary_fill_holes(closed)[(slice(_CLOSING + 1, -_CLOSING - 1),) * 3]
-    near = ndimage.binary_dilation(core)
-    smooth = ndimage.gaussian_filter(closed.astype(np.float32), 0.7)
+    core = _largest(opened(tissue > 0.5))
+    filled = closed(np.pad(core, _CLOSING + 1), _CLOSING)
+    filled = ndimage.binary_fill_holes(filled)[(slice(_CLOSING + 1, -_CLOSING - 1),) * 3]
+    near = dilated(core)
+    smooth = ndimage.gaussian_filter(filled.astype(np.float32), 0.7)
     return np.maximum(tissue * near, smooth).astype(np.float32) * anatomy.support
 
 

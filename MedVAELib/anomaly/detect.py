@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from ..bundle import Bundle
-from ..errors import UsageError
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
 from ..timing import Timer
@@ -23,7 +22,7 @@ from .modality import decide_modality
 from .prepare import PreparedScan, prepare_scan
 from .result import Detection
 from .score_maps import ScoreMaps, sample_maps
-from .scores import SCORES
+from .scores import check_arguments
 
 __all__ = ["Detector", "PreparedScan", "ScoreMaps", "detect_anomalies", "prepare_scan", "score_inputs"]
 
@@ -104,16 +103,6 @@ def score_inputs(
     """
     prepared = prepare_scan(detector, scan, progress, cancel, timer)
     return sample_maps(prepared, samples, seed, progress, cancel, timer)
-
-
-def check_arguments(samples: int, fpr: float, score: str) -> None:
-    """Raises UsageError for a value out of range; `detect_anomalies` does it first."""
-    if samples < 1 or samples > 10_000:
-        raise UsageError(f"samples must lie between 1 and 10000, not {samples}.")
-    if not 1e-5 <= fpr <= 0.5:
-        raise UsageError(f"fpr must lie between 0.00001 and 0.5, not {fpr}.")
-    if score not in SCORES:
-        raise UsageError(f"Unknown score '{score}': choose one of {', '.join(SCORES)}.")
 
 
 def _provenance(maps: ScoreMaps) -> dict[str, object]:

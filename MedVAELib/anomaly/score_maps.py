@@ -13,6 +13,7 @@ from scipy import ndimage
 from ..errors import BundleError
 from ..preprocessing.geometry import channels_from_grid, from_grid
 from ..preprocessing.intensity import Foreground
+from ..preprocessing.morphology import dilated
 from ..progress import CancelToken, Progress, no_progress
 from ..timing import Timer
 from ..tissues import WHITE
@@ -105,7 +106,7 @@ class ScoreMaps:
         shown = foreground.support[self.box]
         if (shown & predicted).sum() < 0.75 * foreground.support.sum():
             return False, predicted & shown
-        return True, ndimage.binary_fill_holes(shown) & ndimage.binary_dilation(predicted, iterations=2)
+        return True, ndimage.binary_fill_holes(shown) & dilated(predicted, 2)
 
     @cached_property
     def _probability(self) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import log_ndtr, logsumexp
 
+from ..errors import UsageError
 from ..preprocessing.intensity import NETWORK_MEDIAN
 
 Volume = NDArray[np.float32]
@@ -126,3 +127,13 @@ SCORES: dict[str, Callable[[ScoreInputs, int], Volume]] = {
     "kl_gradient": kl_gradient,
     "ssim": ssim,
 }
+
+
+def check_arguments(samples: int, fpr: float, score: str) -> None:
+    """Raises UsageError for a value out of range; `detect_anomalies` does it first."""
+    if samples < 1 or samples > 10_000:
+        raise UsageError(f"samples must lie between 1 and 10000, not {samples}.")
+    if not 1e-5 <= fpr <= 0.5:
+        raise UsageError(f"fpr must lie between 0.00001 and 0.5, not {fpr}.")
+    if score not in SCORES:
+        raise UsageError(f"Unknown score '{score}': choose one of {', '.join(SCORES)}.")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ..preprocessing.morphology import dilated, opened
 from ..progress import CancelToken
 from ..tissues import BACKGROUND, CORTEX, EXTRACEREBRAL, OUTER_CSF, PARENCHYMA, VENTRICLES, WHITE
 
@@ -128,10 +129,10 @@ def _anomalies(
 ) -> NDArray[np.bool_]:  # fmt: skip
     """Large regions that are too bright as a whole, and their rims: a tumour that shaped the bias field would hide."""
     bright = clear & (_smoothed(residual, spacing_mm) > _ANOMALY_RESIDUAL * np.maximum(near, 0.05))
-    labels, _ = ndimage.label(ndimage.binary_opening(bright))
+    labels, _ = ndimage.label(opened(bright))
     ml = np.bincount(labels.ravel()) * spacing_mm**3 / 1000
     ml[0] = 0
-    return ndimage.binary_dilation((ml > _ANOMALY_ML)[labels], iterations=2)
+    return dilated((ml > _ANOMALY_ML)[labels], 2)
 
 
 def _statistics(

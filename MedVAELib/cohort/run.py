@@ -82,7 +82,7 @@ class Settings:
         return {"samples": self.samples, "fpr": self.fpr, "score": self.score, "seed": self.seed}
 
     def check(self) -> None:
-        from ..anomaly.detect import check_arguments
+        from ..anomaly.scores import check_arguments
 
         check_arguments(self.samples, self.fpr, self.score)
 
@@ -174,7 +174,6 @@ def detect_case(
     started, cancel = time.perf_counter(), cancel or CancelToken()
     check_writable(directory)
     progress("read", 0.0, f"Reading {case.scan.name}")
-    from ..anomaly.detect import detect_anomalies
     from ..scan import Scan
 
     cancel.check()
@@ -182,6 +181,8 @@ def detect_case(
     scan = Scan.read(case.scan, modality=modality, series=series)
     request = settings.request(case, bundle)
     cancel.check()
+    from ..anomaly.detect import detect_anomalies  # torch takes seconds to load: an unusable scan is named before
+
     where = {"bundle": bundle, "device": settings.device} if detector is None else {"detector": detector}
     result = detect_anomalies(
         scan, progress=scaled(progress, 0.0, 1.0 - _SHARE_OF_WRITING), cancel=cancel, **settings.arguments(), **where

@@ -13,6 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..errors import InputError
+from ..preprocessing.morphology import dilated, eroded
 from ..preprocessing.outlines import MomentEllipse, ellipse_map, moment_ellipse
 from .engine import OutlineEngine
 from .planes import PlaneImage
@@ -103,7 +104,7 @@ def clean(probability: Tensor, label: str) -> Tensor:
     # distance to the half level, in pixels, follows from the slope there.
     by_row, by_column = np.gradient(values)
     distance = (values - 0.5) / np.maximum(np.hypot(by_row, by_column), 1e-3)
-    edge = ndimage.binary_dilation(head) & ~ndimage.binary_erosion(head)
+    edge = dilated(head) & ~eroded(head)
     fraction = np.where(edge, np.clip(distance + 0.5, 0, 1), head).astype(np.float32)
     return torch.from_numpy(fraction)
 

@@ -45,7 +45,8 @@ def detect(job: Job) -> Mapping[str, Any]:
     job.cancel.check()
     report("load", 0.01, "Loading the model")
     warm = _warm_detector()
-    from ..anomaly.detect import check_arguments, detect_anomalies
+    from ..anomaly.detect import detect_anomalies
+    from ..anomaly.scores import check_arguments
     from ..bundle import DEFAULT_ANOMALY_BUNDLE, load_bundle
 
     check_arguments(settings["samples"], settings["fpr"], settings["score"])

@@ -95,6 +95,31 @@ def panel(host):
     opened.close()
 
 
+@pytest.fixture(scope="module")
+def _desk(host):
+    import slicer
+
+    slicer.mrmlScene.Clear(0)
+    opened = Panel(host)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def desk(_desk):
+    """As `panel`, but one panel with one warm worker for all tests of a file: a day's work, the scene closed between."""
+    import slicer
+
+    slicer.mrmlScene.Clear(0)
+    assert _desk.pump(lambda: _desk.tab.running is None), "the test before left a detection behind"
+    worker = _desk.widget.worker
+    before = list(worker.command), dict(worker.environment)
+    yield _desk
+    if (worker.command, worker.environment) != before:
+        worker.command, worker.environment = before
+        worker.shutdown()
+
+
 @contextmanager
 def open_panel(host, resources: Path):
     """A panel whose worker knows the bundles in `resources`; no worker is left behind."""

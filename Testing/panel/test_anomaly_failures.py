@@ -18,6 +18,11 @@ from .detections import ROOT, SAMPLE, add_scan, alive, node_ids
 
 
 @pytest.fixture
+def panel(desk):
+    return desk
+
+
+@pytest.fixture
 def scan(panel):
     node = add_scan()
     panel.ui.inputSelector.setCurrentNode(node)

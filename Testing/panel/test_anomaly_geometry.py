@@ -24,6 +24,11 @@ def expected(tmp_path_factory):
     return np.array([finding[f"peak_{axis}_mm"] for axis in "ras"])
 
 
+@pytest.fixture
+def panel(desk):
+    return desk
+
+
 def rotation(degrees: float, axis: int) -> np.ndarray:
     c, s = np.cos(np.deg2rad(degrees)), np.sin(np.deg2rad(degrees))
     i, j = [other for other in range(3) if other != axis]

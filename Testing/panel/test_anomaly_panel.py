@@ -3,18 +3,37 @@
 import json
 import os
 import signal
+from itertools import count
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from MedVAELib.resources import resource_dir
 from Testing.panel import detections
+from Testing.panel.conftest import open_panel
 from Testing.panel.ticks import INTERVAL_MS, Ticks
+
+
+FACTORS = count(1.25, 0.25)
+
+
+@pytest.fixture
+def panel(desk):
+    return desk
 
 
 @pytest.fixture
 def scan(panel):
     node = detections.add_scan()
+    panel.ui.inputSelector.setCurrentNode(node)
+    return node
+
+
+@pytest.fixture
+def new_scan(panel):
+    """One that the warm worker has not seen, so that no stage is spared."""
+    node = detections.add_scan("Unseen", sitk.ReadImage(str(detections.SAMPLE)) * next(FACTORS))
     panel.ui.inputSelector.setCurrentNode(node)
     return node
 
@@ -103,7 +122,7 @@ def test_clicking_a_finding_moves_every_slice_view_there(panel, scan):
     assert sum(abs(a - b) > 2 for a, b in zip(*moved, strict=True)) >= 2
 
 
-def test_the_interface_lives_while_it_computes(panel, scan, record_property):
+def test_the_interface_lives_while_it_computes(panel, new_scan, record_property):
     panel.ready()
     with Ticks() as ticks:
         panel.detect(samples=8)
@@ -116,7 +135,7 @@ STAGES = {"start": 0, "anatomy": 5, "fit": 38, "sampling": 43, "restore": 62, "s
 
 
 @pytest.mark.timeout(900)  # a dozen seconds; on a crowded machine every cancelled worker has to be replaced
-def test_cancel_at_each_stage_adds_nothing_and_the_next_click_works(panel, scan):
+def test_cancel_at_each_stage_adds_nothing_and_the_next_click_works(panel, new_scan):
     panel.ready()
     before = detections.node_ids()
     panel.ui.samplesSpin.value = 8
@@ -178,12 +197,13 @@ def test_closing_the_scene_while_it_runs_leaves_nothing(panel, scan):
     assert not slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
 
 
-def test_no_worker_is_left_when_the_panel_goes(panel, scan):
-    panel.ready()
-    assert panel.pump(lambda: panel.widget.worker.pid, 30)
-    pid = panel.widget.worker.pid
-    assert detections.alive(pid)
-    panel.widget.cleanup()
+def test_no_worker_is_left_when_the_panel_goes(host):
+    with open_panel(host, resource_dir()) as panel:
+        panel.ui.inputSelector.setCurrentNode(detections.add_scan())
+        panel.ready()
+        assert panel.pump(lambda: panel.widget.worker.pid, 30)
+        pid = panel.widget.worker.pid
+        assert detections.alive(pid)
     assert panel.pump(lambda: not detections.alive(pid), 10)
 
 

@@ -90,7 +90,7 @@ def scans(draw: st.DrawFn, oblique: bool = True) -> sitk.Image:
     extent = [draw(st.floats(80, 140)) for _ in range(3)]
     size = [max(round(e / s), 8) for e, s in zip(extent, spacing, strict=True)]
     center = [draw(st.floats(-15, 15)) for _ in range(3)]
-    # As the library computes on every scan: SimpleITK's own inverse of a direction with entries of 1e-311 is not finite.
+    # As the library computes on every scan: SimpleITK cannot invert directions with entries of 1e-311.
     return filled(rounded_geometry(grid_image(size, spacing, direction, center)))
 
 
