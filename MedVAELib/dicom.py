@@ -1,16 +1,18 @@
 """DICOM folders: which volumes they hold, the choice of one by name, and reading it with its geometry checked.
 
 A volume is one image per slice position. A series with several images per position (b-values of a DWI, echoes) is
-several volumes, told apart by the tag that differs. Tags that identify the patient are never kept.
+several volumes, told apart by the tag that differs; the frames of enhanced DICOM are such images, too. Tags that
+identify the patient are never kept.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,9 +42,27 @@ _SPLIT_TAGS = {
 }
 
 
+_SLICE_DISTANCE_TAGS = ("0018|0088", "0018|0050")  # between slices, and else their thickness
+# Of enhanced DICOM: the sequence and the element in it, per frame or shared by all.
+_FRAME_NUMBERS = {
+    "repetition_time_ms": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
+    "echo_time_ms": ("MREchoSequence", "EffectiveEchoTime"), "b_value": ("MRDiffusionSequence", "DiffusionBValue"),
+}  # fmt: skip
+_FRAME_SPLIT = {
+    "b-value": ("MRDiffusionSequence", "DiffusionBValue"), "echo time": ("MREchoSequence", "EffectiveEchoTime"),
+    "image type": ("MRImageFrameTypeSequence", "FrameType"),
+    "time point": ("FrameContentSequence", "TemporalPositionIndex"),
+    "acquisition": ("FrameContentSequence", "FrameAcquisitionNumber"),
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Slice:
-    """One file: a slice, or a whole volume if it has several frames. Geometry in LPS mm."""
+    """A slice: a file, or a frame of one with several; a whole volume if these do not say where they lie.
+
+    Geometry in LPS mm. sized: whether the file states the size of a voxel; instance: its SOP instance; frame: which of
+    the file's, None for all; scaled_alike: whether the file's frames have one rescale slope and intercept.
+    """
 
     file: str
     size: tuple[int, ...]
@@ -53,16 +73,22 @@ class _Slice:
     split: dict[str, str]
     uid: str
     components: int
+    sized: bool
+    instance: str
+    frame: int | None = None
+    scaled_alike: bool = True
 
 
 @dataclass(frozen=True)
 class DicomVolume:
-    """One volume that a folder offers. `uid` is the series', `detail` what tells it from others of its series."""
+    """One volume that a folder offers. `uid` is the series', `detail` what tells it from others of its series, `copies`
+    how many files of its series were there once more."""
 
     uid: str
     description: str
     slices: tuple[_Slice, ...] = field(repr=False)
     detail: str = ""
+    copies: int = 0
 
     @property
     def count(self) -> int:
@@ -81,12 +107,19 @@ class DicomVolume:
 
 def find_volumes(path: Path) -> list[DicomVolume]:
     """All volumes in a folder and its sub-folders, in the order of their descriptions; or those of one file."""
-    slices = [found for file in _files(path) if (found := _read_header(file)) is not None]
     series: dict[str, list[_Slice]] = defaultdict(list)
-    for found in slices:
-        # a multi-frame file is a volume by itself
+    copies: Counter[str] = Counter()
+    seen = set()
+    for found in (found for file in _files(path) for found in _read_header(file)):
+        # Not by the instance alone: some programs give all files of a patient the same one.
+        key = (found.instance, found.uid, found.frame, *found.split.values(), *np.round(found.origin_mm, 2))
+        if found.instance and key in seen:
+            copies[found.uid] += not found.frame
+            continue
+        seen.add(key)
+        # frames that do not say where they lie are a volume by themselves
         series[found.uid if found.size[2] == 1 else f"{found.uid} {found.file}"].append(found)
-    volumes = [volume for members in series.values() for volume in _split(members)]
+    volumes = [replace(volume, copies=copies[volume.uid]) for members in series.values() for volume in _split(members)]
     return sorted(volumes, key=lambda v: (v.description.lower(), v.uid, v.detail))
 
 
@@ -97,6 +130,14 @@ def choose_volume(path: Path, volumes: Sequence[DicomVolume],
     Without `series` the only volume of at least MIN_SLICES slices is taken. Returns it with warnings about what was
     passed over. Raises UsageError, with the list, where the choice is not unique.
     """
+    chosen, notes = _chosen(path, volumes, series)
+    if chosen.copies:
+        files = "1 file is a copy" if chosen.copies == 1 else f"{chosen.copies} files are copies"
+        notes.append(f"{files} of others in {path.name} and passed over.")
+    return chosen, notes
+
+
+def _chosen(path: Path, volumes: Sequence[DicomVolume], series: str | int | None) -> tuple[DicomVolume, list[str]]:
     offered = [v for v in volumes if v.count >= MIN_SLICES] or list(volumes)
     if series is None:
         if len(offered) > 1:
@@ -105,7 +146,7 @@ def choose_volume(path: Path, volumes: Sequence[DicomVolume],
         return offered[0], ([f"Taken from {path.name}: {offered[0].label}; passed over: {', '.join(left)}."]
                             if left else [])
     wanted = str(series).strip()
-    if wanted.isdigit() and 1 <= int(wanted) <= len(offered):
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(offered):
         return offered[int(wanted) - 1], []
     matches = ([v for v in volumes if v.uid == wanted]
                or [v for v in volumes if wanted.lower() in (v.label.lower(), v.description.lower())]
@@ -125,21 +166,40 @@ def read_volume(path: Path, volume: DicomVolume) -> sitk.Image:
     """
     if any(s.components != 1 for s in volume.slices):
         raise InputError(f"{path} ({volume.label}) holds colours: give a series with one intensity per voxel.")
+    if len(volume.slices) == 1 and volume.count == 1 and path.is_file():
+        raise InputError(f"{path} is a single DICOM slice: give the folder with the whole series.")
+    if not all(s.sized for s in volume.slices):
+        frames = " or where its frames lie" if len(volume.slices) == 1 else ""
+        raise InputError(f"{path} ({volume.label}) does not state the size of a voxel{frames}: export it again.")
+    if not all(s.scaled_alike for s in volume.slices):
+        raise InputError(f"{path} ({volume.label}) stores its frames on different scales: convert it to NIfTI, for "
+                         "example with dcm2niix.")  # fmt: skip
     if len(volume.slices) == 1:
-        if volume.count == 1 and path.is_file():
-            raise InputError(f"{path} is a single DICOM slice: give the folder with the whole series.")
-        return sitk.ReadImage(volume.slices[0].file, sitk.sitkFloat32, imageIO="GDCMImageIO")
+        return _read_file(volume.slices[0].file)
     ordered, gap_mm = _checked_order(f"{path} ({volume.label})", volume)
-    reader = sitk.ImageSeriesReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileNames([s.file for s in ordered])
-    reader.SetOutputPixelType(sitk.sitkFloat32)
-    image = reader.Execute()
+    image = _read_frames(ordered) if ordered[0].frame is not None else _read_series(ordered)
     first = ordered[0]
     image.SetSpacing((first.spacing_mm[0], first.spacing_mm[1], gap_mm))
     image.SetOrigin(first.origin_mm.tolist())
     image.SetDirection(_right_handed(first.direction).ravel().tolist())
     return image
+
+
+def _read_file(file: str) -> sitk.Image:
+    return sitk.ReadImage(file, sitk.sitkFloat32, imageIO="GDCMImageIO")
+
+
+def _read_series(ordered: Sequence[_Slice]) -> sitk.Image:
+    reader = sitk.ImageSeriesReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileNames([s.file for s in ordered])
+    reader.SetOutputPixelType(sitk.sitkFloat32)
+    return reader.Execute()
+
+
+def _read_frames(ordered: Sequence[_Slice]) -> sitk.Image:
+    values = {file: sitk.GetArrayFromImage(_read_file(file)) for file in {s.file for s in ordered}}
+    return sitk.GetImageFromArray(np.stack([values[s.file][s.frame] for s in ordered]))
 
 
 def _files(path: Path) -> Iterator[str]:
@@ -177,8 +237,8 @@ def _is_image(file: str) -> bool:
         return _IMAGE_CLASS.search(opened.read(1024)) is not None
 
 
-def _read_header(file: str) -> _Slice | None:
-    """Geometry and tags of one file; None for what holds no image (reports, structure sets)."""
+def _read_header(file: str) -> list[_Slice]:
+    """Geometry and tags of one file, or of its frames; none for what holds no image (reports, structure sets)."""
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.LoadPrivateTagsOn()  # b-values of older scanners
@@ -188,10 +248,10 @@ def _read_header(file: str) -> _Slice | None:
     except RuntimeError:
         if _is_image(file):
             raise _damaged(file) from None
-        return None
+        return []
     size = reader.GetSize()
     if len(size) != 3 or min(size) < 1 or not reader.HasMetaDataKey("0028|0010"):
-        return None
+        return []
 
     def text(tag: str) -> str:
         # odd bytes in one tag must not lose the slice
@@ -207,9 +267,77 @@ def _read_header(file: str) -> _Slice | None:
         tags["b_value"] = b_value % 1e9  # GE adds 10^9 as a mark
     split = {name: text(tag) for name, tag in _SPLIT_TAGS.items() if tag}
     split["b-value"] = f"{tags['b_value']:g}" if "b_value" in tags else ""
-    return _Slice(file, size, reader.GetSpacing(), np.array(reader.GetOrigin()),
-                  np.array(reader.GetDirection()).reshape(3, 3), tags, split, text("0020|000e"),
-                  reader.GetNumberOfComponents())
+    sized = _states_size(reader, text)
+    found = _Slice(file, size, reader.GetSpacing(), np.array(reader.GetOrigin()),
+                   np.array(reader.GetDirection()).reshape(3, 3), tags, split, text("0020|000e"),
+                   reader.GetNumberOfComponents(), sized, text("0008|0018"))  # fmt: skip
+    if size[2] == 1:
+        return [found]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's, of values that are not quite as the standard has them
+        try:
+            return _frames(found) or [found]
+        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError):
+            return [found]  # sequences that are damaged tell nothing
+
+
+def _states_size(reader: sitk.ImageFileReader, text: Callable[[str], str]) -> bool:
+    """Whether the spacing that GDCM reports is the file's own: where it finds none, or in some kinds of files does not
+    look, it silently says 1 mm."""
+    if reader.GetSize()[2] == 1:
+        return bool(text("0028|0030"))
+    in_plane = [_number(part) for part in text("0028|0030").split("\\")][::-1]
+    between = next((number for tag in _SLICE_DISTANCE_TAGS if (number := _number(text(tag))) is not None), None)
+    stated = [*in_plane, between]
+    return len(stated) == 3 and None not in stated and np.allclose(stated, reader.GetSpacing(), rtol=1e-3)
+
+
+def _frames(whole: _Slice) -> list[_Slice]:
+    """The frames of an enhanced DICOM file; none where it does not say of each where it lies.
+
+    SimpleITK gives no access to the sequences that say so; it takes frames for equally spaced in the order in which
+    they are stored, which they need not be.
+    """
+    import pydicom
+
+    header = pydicom.dcmread(whole.file, stop_before_pixels=True, force=True)
+    frames = header.get("PerFrameFunctionalGroupsSequence") or []
+    shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+    if len(frames) != whole.size[2]:
+        return []
+
+    def stated(frame: pydicom.Dataset, sequence: str, element: str) -> object:
+        items = [item for group in (frame, shared) for item in group.get(sequence) or []]
+        return next((item.get(element) for item in items if item.get(element) not in (None, "")), None)
+
+    scales = {(stated(frame, "PixelValueTransformationSequence", "RescaleSlope"),
+               stated(frame, "PixelValueTransformationSequence", "RescaleIntercept")) for frame in frames}  # fmt: skip
+    found = []
+    for index, frame in enumerate(frames):
+        position = stated(frame, "PlanePositionSequence", "ImagePositionPatient")
+        axes = stated(frame, "PlaneOrientationSequence", "ImageOrientationPatient")
+        if position is None or len(position) != 3 or axes is None or len(axes) != 6:
+            return []
+        rows, columns = np.reshape(np.array(axes, float), (2, 3))
+        spacing = stated(frame, "PixelMeasuresSequence", "PixelSpacing") or (1.0, 1.0)
+        numbers = {name: float(value) for name, place in _FRAME_NUMBERS.items()
+                   if (value := stated(frame, *place)) is not None}  # fmt: skip
+        split = {name: _in_words(stated(frame, *place)) for name, place in _FRAME_SPLIT.items()}
+        found.append(replace(
+            whole, size=(*whole.size[:2], 1), spacing_mm=(float(spacing[1]), float(spacing[0]), 1.0),
+            origin_mm=np.array(position, float), direction=np.column_stack([rows, columns, np.cross(rows, columns)]),
+            tags=whole.tags | numbers, split=whole.split | split, frame=index,
+            sized=stated(frame, "PixelMeasuresSequence", "PixelSpacing") is not None, scaled_alike=len(scales) == 1,
+        ))  # fmt: skip
+    return found
+
+
+def _in_words(value: object) -> str:
+    """A tag's value, several of them with a backslash between, as DICOM has them."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    several = value if isinstance(value, Sequence) else [value]
+    return "\\".join(f"{part:g}" if isinstance(part, float) else str(part) for part in several)
 
 
 def _number(text: str) -> float | None:

@@ -42,6 +42,7 @@ PACKAGES = (
     Package("numpy", ("numpy",), with_slicer=True),
     Package("scipy", ("scipy",), with_slicer=True),
     Package("vtk", ("vtk",), with_slicer=True),
+    Package("pydicom", ("pydicom",), with_slicer=True),
 )
 
 

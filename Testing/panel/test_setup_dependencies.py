@@ -17,7 +17,7 @@ from MedVAEPanel import dependencies  # noqa: E402
 from .wheels import lay_out, make_wheel  # noqa: E402
 
 WHOLE = {"torch": "2.13.0", "monai": "1.6.1", "scikit-learn": "1.9.1", "safetensors": "0.8.0", "numpy": "2.4.6",
-         "scipy": "1.17.1", "SimpleITK": "2.5.7", "vtk": "9.7.2"}  # fmt: skip
+         "scipy": "1.17.1", "SimpleITK": "2.5.7", "vtk": "9.7.2", "pydicom": "3.0.2"}  # fmt: skip
 
 
 @pytest.fixture
@@ -109,12 +109,12 @@ def test_what_slicer_ships_is_never_asked_for(site):
     found = list(states(site).values())
     plan = dependencies.plan(found)
     assert set(plan.names) == {"torch", "monai", "scikit-learn", "safetensors"}
-    assert len(plan.problems) == 4 and all("install Slicer again" in sentence for sentence in plan.problems)
+    assert len(plan.problems) == 5 and all("install Slicer again" in sentence for sentence in plan.problems)
 
 
 def test_constraints_pin_what_slicer_ships_and_nothing_else(site):
     assert set(dependencies.constraints([str(site)]).split()) == \
-        {"numpy==2.4.6", "scipy==1.17.1", "SimpleITK==2.5.7", "vtk==9.7.2"}
+        {"numpy==2.4.6", "scipy==1.17.1", "SimpleITK==2.5.7", "vtk==9.7.2", "pydicom==3.0.2"}
 
 
 def test_a_package_that_pip_does_not_know_of_may_not_be_put_over_slicers(site):

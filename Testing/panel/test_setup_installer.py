@@ -20,7 +20,7 @@ from MedVAEPanel import dependencies, installer  # noqa: E402
 
 from .wheels import lay_out, make_wheel  # noqa: E402
 
-SHIPPED = {"numpy": "2.1.0", "scipy": "1.15.0", "SimpleITK": "2.5.0", "vtk": "9.4.0"}
+SHIPPED = {"numpy": "2.1.0", "scipy": "1.15.0", "SimpleITK": "2.5.0", "vtk": "9.4.0", "pydicom": "3.0.1"}
 
 
 class Environment:

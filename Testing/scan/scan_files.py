@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
 
 from Testing.conftest import synthetic_head
@@ -59,6 +61,29 @@ def text_replaced(path: Path, old: str, new: str) -> Path:
     text = path.read_bytes()
     assert old.encode() in text
     path.write_bytes(text.replace(old.encode(), new.encode(), 1))
+    return path
+
+
+def enhanced_dicom(path: Path, images: Mapping[float, sitk.Image], order: Sequence[int] | None = None,
+                   change: Callable[[pydicom.Dataset], None] = lambda header: None) -> Path:  # fmt: skip
+    """One enhanced MR file with an image per b-value, its frames in any order; `change` edits it before it is written.
+    """
+    first, *others = (sitk.Cast(image, sitk.sitkInt16) for image in images.values())
+    first.SetMetaData("0008|0060", "MR")
+    header = pydicom.dcmread(written(first, path))
+    frames, pixels = [], []
+    for b_value, image in zip(images, (first, *others), strict=True):
+        diffusion = pydicom.Dataset()
+        diffusion.DiffusionBValue = b_value
+        for place, values in zip(header.PerFrameFunctionalGroupsSequence, sitk.GetArrayFromImage(image), strict=True):
+            frames.append(deepcopy(place))
+            frames[-1].MRDiffusionSequence = [diffusion]
+            pixels.append(values.astype("<i2").tobytes())
+    order = range(len(frames)) if order is None else order
+    header.PerFrameFunctionalGroupsSequence = [frames[index] for index in order]
+    header.PixelData, header.NumberOfFrames = b"".join(pixels[index] for index in order), len(frames)
+    change(header)
+    header.save_as(path)
     return path
 
 

@@ -6,11 +6,15 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -19,6 +23,7 @@ from MedVAELib.scan import Scan, files_of, hint_modality
 from Testing.scan.scan_files import (
     changed,
     dicom_series,
+    enhanced_dicom,
     nifti_with,
     small_head,
     written,
@@ -113,12 +118,88 @@ def test_diffusion_series_is_split_by_b_value(tmp_path: Path) -> None:
     assert scan.tags["b_value"] == 1000 and scan.modality_hint == "dwi"
 
 
-def test_multi_frame_dicom_is_read_with_a_warning(tmp_path: Path) -> None:
-    image = sitk.Cast(small_head(direction=SAGITTAL), sitk.sitkInt16)
-    image.SetMetaData("0008|0060", "MR")
-    scan = Scan.read(written(image, tmp_path / "frames.dcm"))
+def small_dwi(seed: int) -> sitk.Image:
+    return sitk.Cast(small_head(modality="dwi", direction=SAGITTAL, seed=seed), sitk.sitkInt16)
+
+
+@pytest.mark.parametrize("order", [range(20), range(19, -1, -1), [*range(0, 20, 2), *range(1, 20, 2)]])
+def test_enhanced_dicom_is_put_together_by_where_its_frames_lie(tmp_path: Path, order: Sequence[int]) -> None:
+    image = small_dwi(0)
+    scan = Scan.read(enhanced_dicom(tmp_path / "frames.dcm", {1000: image}, order))
     assert_same_image(scan.image, sitk.Cast(image, sitk.sitkFloat32))
+    assert scan.warnings == () and scan.tags["b_value"] == 1000
+
+
+def test_enhanced_dicom_is_split_by_b_value(tmp_path: Path) -> None:
+    """Its frames are stored by position, as scanners do, so that taken in this order they would be a zebra."""
+    dark, bright = small_dwi(1), small_dwi(2)
+    by_position = [index for k in range(20) for index in (k, 20 + k)]
+    file = enhanced_dicom(tmp_path / "frames.dcm", {0: bright, 1000: dark}, by_position)
+    with pytest.raises(UsageError, match=r"b-value 0 \(20 slices\); 2: unnamed, b-value 1000"):
+        Scan.read(file)
+    assert_same_image(Scan.read(file, series="b-value 1000").image, sitk.Cast(dark, sitk.sitkFloat32))
+
+
+def without_places(header: pydicom.Dataset) -> None:
+    for frame in header.PerFrameFunctionalGroupsSequence:
+        del frame.PlanePositionSequence
+
+
+def without_sizes(header: pydicom.Dataset) -> None:
+    del header.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+
+
+def scaled_by_frame(header: pydicom.Dataset) -> None:
+    del header.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+    for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
+        scale = pydicom.Dataset()
+        scale.RescaleSlope, scale.RescaleIntercept = str(1 + number % 2), "0"
+        frame.PixelValueTransformationSequence = [scale]
+
+
+def without_sequences(header: pydicom.Dataset, kind: str = "7.3") -> None:
+    """As secondary captures have it (kind 7.3), or nuclear medicine (20)."""
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.{kind}"
+    del header.PerFrameFunctionalGroupsSequence, header.SharedFunctionalGroupsSequence
+    header.PixelSpacing, header.SpacingBetweenSlices, header.PixelRepresentation = [5, 5], 9, 0
+
+
+@pytest.mark.parametrize("change, part", [
+    (without_sequences, "size of a voxel"), (without_places, "where its frames lie"), (without_sizes, "size of a voxel"), (scaled_by_frame, "different scales"),
+])  # fmt: skip
+def test_enhanced_dicom_that_leaves_anything_open_is_refused(tmp_path: Path, change, part: str) -> None:
+    with pytest.raises(InputError, match=part):
+        Scan.read(enhanced_dicom(tmp_path / "frames.dcm", {0: small_dwi(0)}, change=change))
+
+
+def test_frames_without_places_of_a_stated_distance_are_read_with_a_warning(tmp_path: Path) -> None:
+    nuclear = partial(without_sequences, kind="20")
+    scan = Scan.read(enhanced_dicom(tmp_path / "frames.dcm", {0: small_dwi(0)}, change=nuclear))
+    np.testing.assert_allclose(scan.image.GetSpacing(), (5, 5, 9))
     assert "multi-frame" in scan.warnings[0]
+
+
+def test_series_without_pixel_spacing_is_refused(tmp_path: Path) -> None:
+    dicom_series(tmp_path)
+    for file in tmp_path.iterdir():
+        header = pydicom.dcmread(file)
+        del header.PixelSpacing
+        header.save_as(file)
+    with pytest.raises(InputError, match="size of a voxel"):
+        Scan.read(tmp_path)
+
+
+def test_copies_of_slices_are_passed_over_with_a_word(tmp_path: Path) -> None:
+    dicom_series(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    scan = Scan.read(tmp_path)
+    assert scan.image.GetSize() == (24, 28, 12) and "12 files are copies" in scan.warnings[0]
+
+
+def test_an_odd_digit_is_no_number_of_a_series(tmp_path: Path) -> None:
+    dicom_series(tmp_path)
+    with pytest.raises(UsageError, match="no DICOM series"):
+        Scan.read(tmp_path, series="²")
 
 
 def test_dicomdir_stands_for_its_folder(tmp_path: Path) -> None:
