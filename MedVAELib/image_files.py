@@ -48,7 +48,7 @@ class FileNotes:
 def check_file(path: Path) -> FileNotes:
     """Checks that a file exists, can be opened and holds all the data that its header declares.
 
-    NIfTI-1/2 (single file and pair), NRRD and MetaImage are checked byte for byte, compressed or not, JPEG and BMP for
+    NIfTI-1 (single file and pair), NRRD and MetaImage are checked byte for byte, compressed or not, JPEG and BMP for
     their end; for other formats only existence and emptiness are. Raises InputError.
     """
     try:
@@ -144,8 +144,21 @@ class _NiftiHeader:
     vox_offset: float
     qform_code: int
     sform_code: int
+    quaternion: tuple[float, ...]
+    qoffset: tuple[float, ...]
     sform: np.ndarray  # 3x4
     intent_code: int
+
+    @property
+    def qform(self) -> np.ndarray:
+        """From voxel indices to RAS mm, 3x4, as the quaternion says it."""
+        b, c, d = self.quaternion
+        a = math.sqrt(max(0.0, 1.0 - b * b - c * c - d * d))
+        turn = np.array([[a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
+                         [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
+                         [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c]])  # fmt: skip
+        sizes = np.array(self.pixdim[1:4]) * (1, 1, -1 if self.pixdim[0] < 0 else 1)
+        return np.column_stack([turn * sizes, self.qoffset])
 
 
 def _parse_nifti(path: Path, header: bytes) -> _NiftiHeader:
@@ -162,6 +175,7 @@ def _parse_nifti(path: Path, header: bytes) -> _NiftiHeader:
                 order=order, magic=header[344:348], dim=field("8h", 40), datatype=field("h", 70)[0],
                 bitpix=field("h", 72)[0], pixdim=field("8f", 76), vox_offset=field("f", 108)[0],
                 qform_code=field("h", 252)[0], sform_code=field("h", 254)[0],
+                quaternion=field("3f", 256), qoffset=field("3f", 268),
                 sform=np.array(field("12f", 280)).reshape(3, 4), intent_code=field("h", 68)[0])
     raise InputError(f"{path} has no NIfTI header, its content is something else or damaged: "
                      "export the scan again as NIfTI.")
@@ -266,7 +280,7 @@ def _nifti_orientation(path: Path, header: _NiftiHeader) -> FileNotes:
         if shear > MAX_SHEAR or stretched:
             return FileNotes((f"The two orientations of {path.name} (qform and sform) contradict each other: "
                               "the qform and the voxel size are used.",))
-        return FileNotes()
+        return _two_orientations(path, header)
     if shear > MAX_SHEAR:
         raise InputError(f"{path} has sheared axes (its direction cosines are not orthonormal): "
                          "resample it to a rectangular grid.")
@@ -274,6 +288,21 @@ def _nifti_orientation(path: Path, header: _NiftiHeader) -> FileNotes:
         raise InputError(f"{path} contradicts itself on its voxel size, {_numbers(header.pixdim[1:4])} mm and "
                          f"{_numbers(lengths)} mm: correct its header or export it again.")
     return FileNotes(sheared=shear > 1e-5)
+
+
+def _two_orientations(path: Path, header: _NiftiHeader) -> FileNotes:
+    """Programs differ in which of two orientations they believe: maps on the scan's grid then lie elsewhere in some."""
+    qform, sform = header.qform, header.sform
+    if np.linalg.det(qform[:, :3]) * np.linalg.det(sform[:, :3]) < 0:
+        raise InputError(f"{path} contradicts itself on which side is left: its two orientations (qform and sform) are "
+                         "mirror images; correct its header or export it again.")  # fmt: skip
+    corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * (*np.array(header.dim[1:4]) - 1, 1)
+    apart = float(np.linalg.norm(corners @ (qform - sform).T, axis=1).max())
+    if apart <= np.abs(header.pixdim[1:4]).min() / 2:
+        return FileNotes()
+    used = "sform" if header.sform_code == 1 else "qform"  # as ITK decides
+    return FileNotes((f"The two orientations of {path.name} (qform and sform) lie up to {apart:.3g} mm apart, which is "
+                      f"usual after a registration: the {used} is used, and the results lie where it says.",))
 
 
 def _numbers(values: object) -> str:

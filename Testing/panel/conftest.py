@@ -107,7 +107,7 @@ def _desk(host):
 
 @pytest.fixture
 def desk(_desk):
-    """As `panel`, but one panel with one warm worker for all tests of a file: a day's work, the scene closed between."""
+    """As `panel`, but one panel with one warm worker for all tests of a file: the scene is closed between them."""
     import slicer
 
     slicer.mrmlScene.Clear(0)

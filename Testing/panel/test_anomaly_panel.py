@@ -14,7 +14,6 @@ from Testing.panel import detections
 from Testing.panel.conftest import open_panel
 from Testing.panel.ticks import INTERVAL_MS, Ticks
 
-
 FACTORS = count(1.25, 0.25)
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from MedVAELib.errors import InputError, UsageError
 from MedVAELib.scan import Scan, files_of, hint_modality
@@ -165,7 +169,8 @@ def without_sequences(header: pydicom.Dataset, kind: str = "7.3") -> None:
 
 
 @pytest.mark.parametrize("change, part", [
-    (without_sequences, "size of a voxel"), (without_places, "where its frames lie"), (without_sizes, "size of a voxel"), (scaled_by_frame, "different scales"),
+    (without_sequences, "size of a voxel"), (without_places, "where its frames lie"),
+    (without_sizes, "size of a voxel"), (scaled_by_frame, "different scales"),
 ])  # fmt: skip
 def test_enhanced_dicom_that_leaves_anything_open_is_refused(tmp_path: Path, change, part: str) -> None:
     with pytest.raises(InputError, match=part):
@@ -228,6 +233,25 @@ def test_unknown_orientation_is_said(tmp_path: Path) -> None:
 def test_contradicting_orientations_are_said(tmp_path: Path) -> None:
     scan = Scan.read(nifti_with(tmp_path, ("hh", 252, (1, 4)), ("f", 284, (1.5,))))
     assert "contradict each other" in scan.warnings[0]
+
+
+@pytest.mark.parametrize("sform_code, used", [(1, "sform"), (2, "qform"), (4, "qform")])
+def test_two_orientations_apart_are_said_with_the_one_that_is_used(tmp_path: Path, sform_code: int, used: str) -> None:
+    there = np.array(small_head().GetOrigin())
+    scan = Scan.read(nifti_with(tmp_path, ("hh", 252, (1, sform_code)), ("f", 292, (50.0 - there[0],))))
+    assert f"up to 50 mm apart, which is usual after a registration: the {used} is used" in scan.warnings[0]
+    np.testing.assert_allclose(scan.image.GetOrigin(), there - (50 * (used == "sform"), 0, 0), atol=1e-3)
+
+
+@given(st.tuples(*[st.floats(-180, 180, width=32)] * 3), st.sampled_from(((1, 1), (1, 4))))
+@settings(max_examples=20, deadline=None)
+def test_two_orientations_that_agree_are_no_matter(tmp_path_factory, angles, codes) -> None:
+    turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    path = written(small_head(direction=turn.tolist()), tmp_path_factory.mktemp("turned") / "scan.nii")
+    data = bytearray(path.read_bytes())
+    struct.pack_into("<hh", data, 252, *codes)
+    path.write_bytes(data)
+    assert not any("orientations" in warning for warning in Scan.read(path).warnings)
 
 
 def test_rounded_axes_are_read_and_said(tmp_path: Path) -> None:  # SimpleITK by itself refuses this file

@@ -299,6 +299,11 @@ def nifti_with_two_voxel_sizes(t: Path) -> Path:
     return nifti_with(t, ("hh", 252, (0, 1)), ("f", 280, (-15.0,)))
 
 
+@bad("which side is left")
+def nifti_with_mirrored_orientations(t: Path) -> Path:
+    return nifti_with(t, ("hh", 252, (1, 4)), ("f", 280, (5.0,)))
+
+
 @bad("not orthonormal")
 def sheared_nrrd(t: Path) -> Path:
     return written(small_head(direction=((1, 0.2, 0), (0, 1, 0), (0, 0, 1))), t / "scan.nrrd")
