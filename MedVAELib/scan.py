@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ MIN_VOXELS_PER_AXIS = 8
 MAX_VOXELS = 500_000_000
 SPACING_MM = (0.05, 15.0)
 FIELD_OF_VIEW_MM = (60.0, 600.0)
+_MOST_LISTED = 12  # volumes of a 4D file, in messages
 
 IMAGE_SUFFIX = re.compile(
     r"\.(nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|ima|mgh|mgz|vtk|tiff?|gipl|h5|hdf5?|mnc|png|jpe?g|bmp)(\.gz)?$", re.I)
@@ -66,9 +67,10 @@ class Scan:
         """Reads any file that SimpleITK reads, or a DICOM folder.
 
         series: which of a DICOM folder's series: its UID, a part of its description (upper and lower case alike) or
-        its number in the list that the error message gives; not needed if the folder holds one. A 4D file with one
-        volume counts as 3D. Raises InputError (one sentence naming the file and what to do) if the scan cannot be
-        used, UsageError for an unknown modality or a series that does not choose one.
+        its number in the list that the error message gives; not needed if the folder holds one. Of a 4D file, which of
+        its volumes, by number or, if a FILE.bval lies beside it, as "b-value 1000"; one with one volume counts as 3D.
+        Raises InputError (one sentence naming the file and what to do) if the scan cannot be used, UsageError for an
+        unknown modality or a series that does not choose one.
         """
         _check_modality(modality)
         path = Path(path)
@@ -77,10 +79,8 @@ class Scan:
         if os.path.isdir(path) or is_dicom_file(path):  # which never raises, unlike Path.is_dir
             image, label, tags, warnings = _read_dicom(path, series)
         else:
-            if series is not None:
-                raise UsageError(f"{path} is not a DICOM folder: leave out the series '{series}'.")
-            image, warnings = _read_file(path)
-            label, tags = IMAGE_SUFFIX.sub("", path.name), _sidecar_tags(path)
+            image, warnings, chosen = _read_file(path, series)
+            label, tags = IMAGE_SUFFIX.sub("", path.name), _sidecar_tags(path) | chosen
         hint, reason = hint_modality(tags, path.name)
         return _validated(image, str(path), modality, safe_name(label), path, tags, warnings, hint, reason)
 
@@ -99,7 +99,8 @@ class Scan:
 # --- Reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
+def _read_file(path: Path, series: str | int | None) -> tuple[sitk.Image, list[str], dict[str, str | float]]:
+    """The image, warnings, and tags of the volume that was chosen from a 4D file."""
     notes = check_file(path)
     if not notes.states_spacing:
         raise InputError(f"The header of {path} does not state the size of a voxel: add it, or export the scan again.")
@@ -110,7 +111,15 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
             reader.ReadImageInformation()
         except RuntimeError as error:
             raise _unreadable(path, error) from None
-        _check_header(str(path), _Header.of_reader(reader))
+        header = _Header.of_reader(reader)
+        number, tags = _chosen_volume(path, header.size, series)
+        if number is not None:
+            # Along axes without a size one index is read.
+            index = np.unravel_index(number, header.size[:2:-1])[::-1]
+            reader.SetExtractSize([*header.size[:3], *(0 for _ in index)])
+            reader.SetExtractIndex([0, 0, 0, *map(int, index)])
+            header = replace(header, size=header.size[:3])
+        _check_header(str(path), header)
         try:
             image = reader.Execute()
         except (RuntimeError, MemoryError) as error:
@@ -118,7 +127,42 @@ def _read_file(path: Path) -> tuple[sitk.Image, list[str]]:
     warnings = list(notes.warnings)
     if notes.sheared:
         warnings.append(f"The axes of {path.name} are not exactly perpendicular: the nearest rectangular grid is used.")
-    return image, warnings
+    return image, warnings, tags
+
+
+def _chosen_volume(path: Path, size: Sequence[int], series: str | int | None
+                   ) -> tuple[int | None, dict[str, str | float]]:  # fmt: skip
+    """Which volume of a 4D file is meant, counted from 0, and its tags; None for a file of one, which needs no choice.
+
+    Raises InputError where none is named, UsageError for one that is not there.
+    """
+    count = math.prod(size[3:])
+    if count <= 1 and series is None:
+        return None, {}
+    if count <= 1:
+        raise UsageError(f"{path} is no DICOM folder and holds one volume: leave out the series '{series}'.")
+    b_values = _b_values(path, count)
+    labels = [f"b-value {value:g}" for value in b_values] or [""] * count
+    if series is None:
+        listed = "; ".join(f"{number}: {label}" for number, label in enumerate(labels[:_MOST_LISTED], 1) if label)
+        more = "; ..." if listed and count > _MOST_LISTED else ""
+        raise InputError(f"{path} holds {count} volumes (4D): name one with --series, 1 to {count}, for a DWI "
+                         f"with the highest b-value{f' ({listed}{more})' if listed else ''}.")  # fmt: skip
+    wanted = str(series).strip().lower()
+    matches = [number for number, label in enumerate(labels, 1) if wanted in (label.lower(), str(number))]
+    if len(matches) != 1:
+        what = f"{len(matches)} volumes '{series}'" if matches else f"no volume '{series}'"
+        raise UsageError(f"{path} holds {what}: name one by its number, 1 to {count}.")
+    return matches[0] - 1, {"b_value": b_values[matches[0] - 1]} if b_values else {}
+
+
+def _b_values(path: Path, count: int) -> list[float]:
+    """Of a 4D file's volumes, from the file that FSL and dcm2niix put beside it; empty if there is none that fits."""
+    try:
+        values = [float(text) for text in path.with_name(IMAGE_SUFFIX.sub("", path.name) + ".bval").read_text().split()]
+    except (OSError, ValueError):
+        return []
+    return values if len(values) == count else []
 
 
 def _read_dicom(path: Path, series: str | int | None) -> tuple[sitk.Image, str, dict[str, str | float], list[str]]:
@@ -253,9 +297,8 @@ def _check_size(name: str, size: Sequence[int]) -> None:
     if len(size) < 3:
         raise InputError(f"{name} is a two-dimensional picture: give the whole three-dimensional scan.")
     volumes = math.prod(size[3:])
-    if volumes > 1:
-        raise InputError(f"{name} holds {volumes} volumes (4D): save one of them as a 3D file, "
-                         "for a DWI the one with the highest b-value.")
+    if volumes > 1:  # an image in memory: of a file one can be chosen
+        raise InputError(f"{name} holds {volumes} volumes (4D): give one of them, for a DWI with the highest b-value.")
     if min(size[:3]) == 1:
         raise InputError(f"{name} is a single slice: give the whole three-dimensional scan.")
     if min(size[:3]) < MIN_VOXELS_PER_AXIS:
@@ -357,8 +400,8 @@ def _number(tags: dict[str, str | float], key: str) -> float | None:
 
 def files_of(path: Path) -> list[Path]:
     """All files that decide what `Scan.read` makes of an image file: its data, wherever they lie, and its side-car."""
-    sidecar = _sidecar(path)
-    return [*data_files(path), *([sidecar] if os.path.exists(sidecar) else [])]
+    beside = [_sidecar(path), _sidecar(path).with_suffix(".bval")]
+    return [*data_files(path), *(file for file in beside if os.path.exists(file))]
 
 
 def _sidecar(path: Path) -> Path:

@@ -32,7 +32,8 @@ def arguments_parser() -> argparse.ArgumentParser:
     parser.add_argument("--modality", choices=("auto", "flair", "dwi"), default="auto", help="kind of scan")
     parser.add_argument("--fpr", type=float, default=0.01, help="share of healthy voxels that may be flagged (0.01)")
     parser.add_argument("--score", default="zscore", metavar="NAME", help="anomaly score (zscore)")
-    parser.add_argument("--series", metavar="NAME", help="which series of DICOM folders that hold several")
+    parser.add_argument("--series", metavar="NAME",
+                        help="which series of DICOM folders, or volume of 4D files, that hold several")
     batch.add_common_options(parser, samples=16)
     return parser
 

@@ -65,7 +65,8 @@ def detect(
         metavar="NAME",
         help="Anomaly score: zscore, absolute, reconstruction_probability, kl_gradient or ssim.")] = "zscore",
     series: Annotated[str | None, typer.Option(
-        metavar="NAME", show_default=False, help="Which series of a DICOM folder, when it holds several.")] = None,
+        metavar="NAME", show_default=False,
+        help="Which series of a DICOM folder, or volume of a 4D file, when it holds several.")] = None,
     device: DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the posterior samples: same seed, same result.")] = 0,
     progress: ProgressOption = ProgressKind.bar,
@@ -83,6 +84,8 @@ def detect(
         medvae detect flair.nii.gz --output results
 
         medvae detect dicom_folder --series "AX FLAIR" --fpr 0.005 --output results
+
+        medvae detect dwi_4d.nii.gz --series "b-value 1000" --output results
 
         medvae detect a.nii.gz b.nii.gz --device cuda:1 --output results
 

@@ -219,6 +219,28 @@ def test_4d_file_of_one_volume_is_that_volume(tmp_path: Path) -> None:
     assert_same_image(scan.image, image)
 
 
+@pytest.mark.parametrize("series", [2, "2", "b-value 1000"])
+def test_a_volume_of_a_4d_file(tmp_path: Path, series: str | int) -> None:
+    images = [small_head(seed=seed, direction=SAGITTAL) for seed in range(3)]
+    path = written(sitk.JoinSeries(images), tmp_path / "dwi.nii.gz")
+    (tmp_path / "dwi.bval").write_text("0 1000 500\n")
+    with pytest.raises(InputError, match=r"3 volumes .*1 to 3.*1: b-value 0; 2: b-value 1000; 3: b-value 500"):
+        Scan.read(path)
+    scan = Scan.read(path, series=series)
+    assert_same_image(scan.image, images[1])
+    assert scan.tags["b_value"] == 1000 and tmp_path / "dwi.bval" in files_of(path)
+
+
+def test_a_volume_of_a_4d_file_that_is_not_there(tmp_path: Path) -> None:
+    path = written(sitk.JoinSeries([small_head(seed=seed) for seed in range(3)]), tmp_path / "dwi.nii.gz")
+    (tmp_path / "dwi.bval").write_text("0 1000\n")  # of another file
+    with pytest.raises(InputError, match="highest b-value[.]"):
+        Scan.read(path)
+    for series in (0, 4, "b-value 1000"):
+        with pytest.raises(UsageError, match=f"no volume '{series}': name one by its number, 1 to 3"):
+            Scan.read(path, series=series)
+
+
 def test_uncompressed_nifti_named_gz(tmp_path: Path) -> None:
     image = small_head()
     written(image, tmp_path / "a.nii").rename(tmp_path / "a.nii.gz")

@@ -48,7 +48,7 @@ def test_at_least_thirty_kinds_of_unusable_input() -> None:
 
 
 @pytest.mark.parametrize(("options", "expected"), [({"modality": "t1"}, "modality 't1'"),
-                                                   ({"series": "flair"}, "not a DICOM folder")])
+                                                   ({"series": "flair"}, "no DICOM folder")])
 def test_wrong_options_for_a_file(options: dict[str, str], expected: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=expected):
         Scan.read(written(small_head(), tmp_path / "scan.nii"), **options)
