@@ -1,13 +1,18 @@
-"""CSV tables written in one step: an interrupted run leaves the old table or the new one, never half of it."""
+"""CSV tables written in one step: an interrupted run leaves the old table or the new one, never half of it, and runs
+side by side do not lose one another's lines."""
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UsageError
+
+_LOCK_ABANDONED_AFTER_S, _LOOK_S = 20.0, 0.02
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> Path:
@@ -22,6 +27,46 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequenc
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextmanager
+def only_writer(path: Path) -> Iterator[None]:
+    """No other run is in here for the same table: for reading it and writing it anew. Raises OSError.
+
+    The lock is a file beside the table, which works on network disks, too. One that stays the same for
+    `_LOCK_ABANDONED_AFTER_S` was left by a run that was killed; by this computer's clock, as the disk's may differ.
+    """
+    lock = path.with_name(f".{path.name}.lock")
+    seen, since = _identity(lock), time.monotonic()
+    while True:
+        abandoned = time.monotonic() - since > _LOCK_ABANDONED_AFTER_S
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            break
+        except FileExistsError:
+            pass
+        except PermissionError:  # on Windows also for a moment after the last one was removed
+            if os.name != "nt" or abandoned:
+                raise
+        found = _identity(lock)
+        if found != seen:
+            seen, since = found, time.monotonic()
+        elif abandoned:
+            lock.unlink(missing_ok=True)
+        else:
+            time.sleep(_LOOK_S)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        stat = file.stat()
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_mtime_ns
 
 
 def refuse_foreign_table(path: Path, columns: Sequence[str]) -> None:

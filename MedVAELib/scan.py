@@ -73,9 +73,7 @@ class Scan:
         unknown modality or a series that does not choose one.
         """
         _check_modality(modality)
-        path = Path(path)
-        if path.name.upper() == "DICOMDIR" and path.is_file():
-            path = path.parent
+        path = dicom_folder(Path(path)) or Path(path)
         if os.path.isdir(path) or is_dicom_file(path):  # which never raises, unlike Path.is_dir
             image, label, tags, warnings = _read_dicom(path, series)
         else:
@@ -186,6 +184,13 @@ def _read_dicom(path: Path, series: str | int | None) -> tuple[sitk.Image, str, 
                         "in the order they are stored.")
     _check_header(str(path), _Header.of_image(image))
     return image, volume.label if volume.description != "unnamed" else path.stem, volume.tags, warnings
+
+
+def dicom_folder(path: Path) -> Path | None:
+    """The folder that `Scan.read` searches for slices when it is given this path; None where that is a file."""
+    if path.name.upper() == "DICOMDIR" and os.path.isfile(path):
+        return path.parent
+    return path if os.path.isdir(path) else None
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -399,7 +404,11 @@ def _number(tags: dict[str, str | float], key: str) -> float | None:
 
 
 def files_of(path: Path) -> list[Path]:
-    """All files that decide what `Scan.read` makes of an image file: its data, wherever they lie, and its side-car."""
+    """All files that decide what `Scan.read` makes of a path: a DICOM folder's, or an image file's data, wherever they
+    lie, and its side-car."""
+    folder = dicom_folder(path)
+    if folder is not None:
+        return [file for file in sorted(folder.rglob("*")) if file.is_file()]
     beside = [_sidecar(path), _sidecar(path).with_suffix(".bval")]
     return [*data_files(path), *(file for file in beside if os.path.exists(file))]
 

@@ -51,6 +51,8 @@ def test_paths_start_from_the_table_and_modality_is_optional(tmp_path):
 
 @pytest.mark.parametrize("text", [
     b"\xef\xbb\xbfcase;scan\r\np1;a.nii\r\n", "Case\tScan\np1\ta.nii\n", "\n\n SCAN , CASE \na.nii, p1\n",
+    b"\xef\xbb\xbfsep=;\r\ncase;scan\r\np1;a.nii\r\n", '"sep=|"\n\ncase|scan\np1|a.nii\n',
+    "SEP=\t\ncase\tscan\np1\ta.nii\n", "sep=;\ncase;scan;a,b,c,d\np1;a.nii;\n",
 ])  # fmt: skip
 def test_spreadsheets_write_tables_in_their_own_ways(tmp_path, text):
     assert read_cases(table(tmp_path, text)) == [Case("p1", tmp_path / "a.nii")]
@@ -64,6 +66,7 @@ def test_spreadsheets_write_tables_in_their_own_ways(tmp_path, text):
     ("case,scan\n../p1,a.nii\n", "'../p1'"), ("case,scan\n..,a.nii\n", "'..'"), ("case,scan\na\\b,a.nii\n", "folder"),
     ("case,scan\nsummary.csv,a.nii\n", "summary.csv"), (f"case,scan\n{'x' * 200},a.nii\n", "folder"),
     ("case,scan,modality\np1,a.nii,ct\n", "'ct'"), ("case,scan\np1,a.nii,more\n", "more values than columns"),
+    ("sep=;\n", "empty"), ("sep=;\n\ncase;scan\np1;\n", "line 4: the column 'scan' is empty"),
     (b"case,scan\np\xe4,a.nii\n", "UTF-8"), ('case,scan\n"p1,a.nii\n', "CSV"),
 ])  # fmt: skip
 def test_an_unclear_table_is_one_sentence(tmp_path, text, part):
@@ -350,6 +353,23 @@ def test_every_scan_gets_a_folder_of_its_own_below_the_output(tmp_path):
     inner.mkdir(parents=True)
     names = [case.name for case in cases_of_paths([inner / "..", tmp_path / "A.nii", tmp_path / "b" / "a.nii"])]
     assert names[0] == "series" and len({name.lower() for name in names}) == 3
+
+
+@pytest.mark.parametrize("output, names", [(".", ("p1", "p2")), ("p1", ("p1", "p2")), ("p1/deep", ("other", "more")),
+                                           (".", ("p2", "p1"))])  # fmt: skip
+def test_results_never_lie_among_the_slices_of_a_scan(tmp_path, monkeypatch, output, names):
+    """Nor among those of another one."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("p1", "p2"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "IM0001").touch()
+    (tmp_path / "p1" / "DICOMDIR").touch()
+    listed = [Case(name, Path(scan)) for name, scan in zip(names, ("p1/DICOMDIR", "p2"), strict=True)]
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match="p[12] is read as a DICOM folder.*another --output"):
+        run_cohort(listed, Path(output), FAST)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert [row.status for row in run_cohort(listed, tmp_path / "out", FAST)] == ["failed", "failed"]  # none is a scan
 
 
 def test_an_unknown_users_home_is_a_path_that_is_not_there(tmp_path):

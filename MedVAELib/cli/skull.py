@@ -99,7 +99,7 @@ def skull(
 
             case = sample_case()
         else:
-            case = SkullCase("skull", files)
+            case = SkullCase("skull", files, spacing)
         result = settings.run(case, output, load_bundle(settings.bundle), None, listener, cancel)
         _say(result, output, quiet, sample)
 
@@ -110,6 +110,10 @@ def _predict_many(
 ) -> None:  # fmt: skip
     """Every head in its own folder, with one model; an unusable plane does not keep the others from being done."""
     from ..cohort.skull import read_skull_cases
+    from ..skull.planes import parse_spacings
+
+    cases = read_skull_cases(table)
+    parse_spacings(settings.spacing, {plane for case in cases for plane, _ in case.planes})  # refuses planes of no head
 
     def told(row: SkullRow, result: SkullPrediction | None) -> None:
         if row.status == "failed":
@@ -119,7 +123,7 @@ def _predict_many(
         if row.status == "done" and not quiet:
             print(f"{row.case}: HC {row.hc_mm:.0f} ± {row.hc_std_mm:.1f} mm from {row.planes}")
 
-    run_many(read_skull_cases(table), output, settings, scheduler, listener, cancel, told, "heads",
+    run_many(cases, output, settings, scheduler, listener, cancel, told, "heads",
              quiet=quiet, resume=resume, debug=debug)  # fmt: skip
 
 

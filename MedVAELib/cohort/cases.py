@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import InputError
+from ..errors import InputError, UsageError
 from ..outputs import PROVENANCE_FILE
-from ..scan import MODALITIES
+from ..scan import MODALITIES, dicom_folder
 from .table import Line, read_table
 
 REQUIRED_COLUMNS = ("case", "scan")
@@ -86,6 +86,17 @@ def refuse_double_names(cases: Sequence[Case], source: object) -> None:
         if case.name.lower() in seen:
             raise InputError(f"{source} names the case '{case.name}' more than once: give each case a name of its own.")
         seen.add(case.name.lower())
+
+
+def refuse_results_among_slices(scans: Iterable[Path], directories: Iterable[Path]) -> None:
+    """Raises UsageError if a directory of results is a scan's DICOM folder or lies inside it: what lies there counts as
+    part of the scan, which would be another one after every run."""
+    folders = {folder.resolve() for scan in scans if (folder := dicom_folder(scan)) is not None}
+    for directory in directories:
+        place = directory.resolve()
+        for folder in folders.intersection((place, *place.parents)):
+            raise UsageError(f"{folder} is read as a DICOM folder, and the results in {directory} would lie in it: "
+                             "give another --output.")  # fmt: skip
 
 
 def stem(scan: Path) -> str:

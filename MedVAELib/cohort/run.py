@@ -16,7 +16,7 @@ from ..failures import Failure
 from ..outputs import check_writable, write_detection
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import files_of
-from .cases import Case
+from .cases import Case, refuse_results_among_slices
 from .summary import DONE, CaseRow, check_summary, read_provenance, write_summary
 
 if TYPE_CHECKING:
@@ -110,8 +110,9 @@ def run_cohort(
     """Does the task on every case, into `output/<case>/`, and keeps `output/summary.csv`.
 
     resume: leave alone what is there, complete, and made from the same input with the same settings. Returns a row
-    per case. Raises UsageError for wrong settings or an output that cannot be written, BundleError, and Cancelled or
-    KeyboardInterrupt with the summary as far as the run came; what goes wrong with one case is in its row.
+    per case. Raises UsageError for wrong settings or an output that cannot be written or lies in a scan's DICOM folder,
+    BundleError, and Cancelled or KeyboardInterrupt with the summary as far as the run came; what goes wrong with one
+    case is in its row.
     """
     settings.check()
     cancel = cancel or CancelToken()
@@ -132,6 +133,8 @@ def start(
     cases: Sequence[NamedCase], output: Path, settings: Task, bundle: Bundle, resume: bool, told: Told
 ) -> tuple[list[Any], list[int]]:
     """The rows before anything is computed, written, and the indices of the cases that are still to be done."""
+    scans = [case.scan for case in cases if hasattr(case, "scan")]  # planes of a head are files, never folders
+    refuse_results_among_slices(scans, [output / case.name for case in cases])
     check_summary(settings.row, output)
     rows = [settings.row.not_run(case) for case in cases]
     if resume:
@@ -172,6 +175,7 @@ def detect_case(
 ) -> Detection:  # fmt: skip
     """Reads the scan, detects and writes every file of the contract into `directory`; raises what these raise."""
     started, cancel = time.perf_counter(), cancel or CancelToken()
+    refuse_results_among_slices([case.scan], [directory])
     check_writable(directory)
     progress("read", 0.0, f"Reading {case.scan.name}")
     from ..scan import Scan
@@ -206,8 +210,7 @@ def earlier_row(case: NamedCase, folder: Path, settings: Task, bundle: Bundle) -
 def fingerprint(scan: Path) -> list[int] | None:
     """Files, bytes and last change of a scan: different when it was exchanged. None when it is not there."""
     try:
-        files = files_of(scan) if not scan.is_dir() else [file for file in sorted(scan.rglob("*")) if file.is_file()]
-        stats = [file.stat() for file in files]
+        stats = [file.stat() for file in files_of(scan)]
     except OSError:
         return None
     return [len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]

@@ -162,7 +162,7 @@ class SkullSettings:
         started = time.perf_counter()
         check_skull_writable(directory)
         progress("read", 0.0, f"Reading {case.name}")
-        planes = read_planes(case.planes, case.spacing or self.spacing)
+        planes = read_planes(case, self.spacing)
         request = self.request(case, bundle)
         cancel.check()
         from ..skull.predict import predict_skull
@@ -180,10 +180,11 @@ class SkullSettings:
         return self.ga_weeks if case.ga_weeks is None else case.ga_weeks
 
 
-def read_planes(planes: tuple[tuple[str, str], ...], spacing: str) -> dict[str, PlaneImage]:
-    """The named plane files. Raises what `PlaneImage.read` raises."""
-    sizes = parse_spacings(spacing)
-    return {plane: PlaneImage.read(text, sizes.get(plane)) for plane, text in planes}
+def read_planes(case: SkullCase, spacing: str) -> dict[str, PlaneImage]:
+    """The planes of a head. spacing: of all heads, for one without its own; may tell of planes that this one lacks.
+    Raises what `parse_spacings` and `PlaneImage.read` raise."""
+    sizes = parse_spacings(case.spacing, dict(case.planes)) if case.spacing else parse_spacings(spacing)
+    return {plane: PlaneImage.read(text, sizes.get(plane)) for plane, text in case.planes}
 
 
 def _listed(case: SkullCase) -> str:

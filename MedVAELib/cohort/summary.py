@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..anomaly.result import FINDING_COLUMNS
-from ..csv_files import refuse_foreign_table, write_csv
+from ..csv_files import only_writer, refuse_foreign_table, write_csv
 from ..errors import UsageError
 from ..failures import Failure
 from ..outputs import PROVENANCE_FILE
@@ -83,16 +83,37 @@ def check_summary(row: type, output: Path) -> None:
 
 
 def write_summary(rows: Sequence[Any], output: Path) -> Path:
-    """Writes the table, of rows of one dataclass, in one step. Raises UsageError when the folder cannot be written."""
+    """Writes the table, of rows of one dataclass, in one step, and keeps its other lines: an earlier run wrote them, or
+    one that is under way. Raises UsageError when the folder cannot be written."""
     path = output / SUMMARY_FILE
+    columns = [field.name for field in fields(rows[0])]
     try:
         output.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        return write_csv(path, [asdict(row) for row in rows], [field.name for field in fields(rows[0])])
+        with only_writer(path):
+            before, after = _lines_of_others(path, [row.case for row in rows], columns)
+            return write_csv(path, [*before, *(asdict(row) for row in rows), *after], columns)
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror or error}): choose another --output or make room "
                          "there.") from error  # fmt: skip
+
+
+def _lines_of_others(
+    path: Path, cases: Iterable[str], columns: Sequence[str]
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """The lines of a summary before and after those of `cases`, without results whose folder is gone."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = [{column: line[column] for column in columns} for line in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, csv.Error):  # not there, or no summary any more
+        return [], []
+    own = {os.path.normcase(case) for case in cases}
+    names = [os.path.normcase(line["case"] or "") for line in lines]
+    place = next((index for index, name in enumerate(names) if name in own), len(lines))
+    kept = [index for index, line in enumerate(lines) if names[index] and names[index] not in own
+            and (line["status"] != DONE or os.path.isdir(path.parent / line["case"]))]  # fmt: skip
+    return [lines[index] for index in kept if index < place], [lines[index] for index in kept if index > place]
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from ..errors import InputError
 
 _UNSAFE_NAME = re.compile(r'[\x00-\x1f<>:"/\\|?*]|^[. ]|[. ]$')
 _LONGEST_NAME = 120
+_STATED_SEPARATOR = re.compile(r'"?sep=([^"\w\r\n])"?\s*$', re.I)  # Excel's own first line
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ def read_table(table: Path, required: Sequence[str], optional: Sequence[str], wh
     """The lines of a CSV file that are not empty. Other columns are passed over; commas, semicolons or tabs may
     separate. what: a line stands for, for messages. Raises InputError, naming file and line."""
     lines = _text_lines(table, required)
-    if not lines:
+    start, separator = _heading(lines)
+    if start == len(lines):
         raise InputError(f"{table} is empty: give it a first line with the columns {', '.join(required)}.")
-    separator = max(",;\t", key=lines[0].count)
     try:
-        reader = csv.DictReader(lines, delimiter=separator, skipinitialspace=True, strict=True)
+        reader = csv.DictReader(lines[start:], delimiter=separator, skipinitialspace=True, strict=True)
         columns = [(name or "").strip().lower() for name in reader.fieldnames or []]
         reader.fieldnames = columns
         missing = [name for name in required if name not in columns]
@@ -66,7 +67,7 @@ def read_table(table: Path, required: Sequence[str], optional: Sequence[str], wh
         twice = [name for name in (*required, *optional) if columns.count(name) > 1]
         if twice:
             raise InputError(f"{table} has the column '{twice[0]}' more than once: keep one of them.")
-        rows = [(reader.line_num, row) for row in reader]
+        rows = [(start + reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise InputError(f"{table} is no CSV file that can be read ({error}): export it again.") from None
     found = [_line(table, number, row) for number, row in rows if any((v or "").strip() for v in _texts(row))]
@@ -92,10 +93,18 @@ def _text_lines(table: Path, required: Sequence[str]) -> list[str]:
         raise InputError(f"{table} is not a text file in UTF-8: export it as 'CSV UTF-8'.") from None
     except OSError as error:
         raise InputError(f"{table} cannot be read ({error.strerror}): give a CSV file.") from None
-    lines = text.splitlines(keepends=True)
-    while lines and not lines[0].strip():
-        del lines[0]
-    return lines
+    return text.splitlines(keepends=True)
+
+
+def _heading(lines: Sequence[str]) -> tuple[int, str]:
+    """Which line names the columns (their number if none does), and what separates values."""
+    separator = ""
+    for index, line in enumerate(lines):
+        if stated := _STATED_SEPARATOR.match(line):
+            separator = stated[1]
+        elif line.strip():
+            return index, separator or max(",;\t", key=line.count)
+    return len(lines), separator
 
 
 def _texts(row: dict) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ MAX_PIXELS = 64_000_000
 _SCREEN_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF")
 _CUT = re.compile(r"^(?P<file>.+)@(?P<axis>[xyz]?)(?P<index>\d+)$", re.S)
 _REGION_HEADER_BYTES = 1 << 18
+_SPACING_TAGS = (0x00280030, 0x00181164, 0x00182010)  # of pixels, at the detector, as scanned: GDCM takes any of them
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
         try:
             reader.ReadImageInformation()
             _check_size(path, reader.GetSize(), reader.GetPixelID())
-            image = reader.Execute()
+            unsized = dicom and 0.0 in reader.GetSpacing()[:2]
+            image = _without_pixel_spacing(path) if unsized else reader.Execute()
         except (RuntimeError, MemoryError) as error:
             if "PixelType" in str(error):
                 raise InputError(f"{path} holds grey values with opacity: save it without opacity.") from None
@@ -139,13 +142,31 @@ def _format_of(path: Path) -> str:
 # --- DICOM -----------------------------------------------------------------------------------------------------------
 
 
+def _without_pixel_spacing(path: Path) -> sitk.Image:
+    """The image of a DICOM file that states a pixel spacing of 0, as some ultrasound machines do: SimpleITK refuses it,
+    so a copy that states none is read. Raises RuntimeError."""
+    import pydicom
+
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, "frame.dcm")
+        try:
+            frame = pydicom.dcmread(path, force=True)
+            for tag in _SPACING_TAGS:
+                frame.pop(tag, None)
+            frame.save_as(copy)
+        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+            raise RuntimeError(str(error)) from error
+        return sitk.ReadImage(copy, imageIO="GDCMImageIO")
+
+
 def _dicom_spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[tuple[float | None, ...] | None, str]:
-    """Column and row spacing in mm: PixelSpacing, or else that of the frame's only 2D ultrasound region. Frames may be
-    moments as well as slices, so what lies between them is None."""
+    """Column and row spacing in mm: PixelSpacing, unless it is 0, or that of the frame's only 2D ultrasound region.
+    Frames may be moments as well as slices, so what lies between them is None."""
     if reader.HasMetaDataKey("0028|0030"):
         try:
             row, column = (float(text) for text in reader.GetMetaData("0028|0030").split("\\")[:2])
-            return (column, row, None), "DICOM pixel spacing"
+            if row and column:
+                return (column, row, None), "DICOM pixel spacing"
         except ValueError:
             pass
     with path.open("rb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,10 +164,10 @@ def _square_pixels(grey: NDArray[np.float32], spacing_yx_mm: tuple[float, float]
     return resampled[0, 0].clamp(0, 1).numpy(), pixel_mm
 
 
-def parse_spacings(text: str) -> dict[str, float]:
+def parse_spacings(text: str, given: Collection[str] = PLANES) -> dict[str, float]:
     """Pixel sizes in mm by plane from "0.25" (all planes) or "axial=0.25,coronal=0.3"; {} from an empty text.
 
-    Raises UsageError.
+    given: the planes that there are. Raises UsageError, also for the size of another plane.
     """
     sizes: dict[str, float] = {}
     for part in filter(None, (part.strip() for part in text.replace(";", ",").split(","))):
@@ -180,5 +181,8 @@ def parse_spacings(text: str) -> dict[str, float]:
             raise UsageError(f"The pixel size '{text}' cannot be read: give mm for all planes, as 0.25, or by plane, "
                              "as axial=0.25,coronal=0.3 (--spacing).")  # fmt: skip
         check_spacing(size)
+        if equals and names[0] not in given:
+            raise UsageError(f"The pixel size '{text}' names the {names[0]} plane, which is not given: give that "
+                             "plane, too, or leave its size out (--spacing).")  # fmt: skip
         sizes |= dict.fromkeys(names, size)
     return sizes

@@ -22,6 +22,7 @@ from MedVAELib.outputs import DETECTION_FILES
 from MedVAELib.resources import resource_dir
 from Testing.bundle.bundle_files import metadata, weights
 from Testing.detection_standin import standin_detection, standin_image
+from Testing.scan.scan_files import dicom_series
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -138,6 +139,16 @@ def test_several_scans_in_folders_of_their_own(detector, scan, tmp_path):
     folders = {f"{tmp_path.name}_patient", "b_patient"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*folders, "summary.csv"}
     assert all({file.name for file in (tmp_path / "out" / case).iterdir()} == set(DETECTION_FILES) for case in folders)
+
+
+@pytest.mark.parametrize("output", ["patient", "patient/results", "."])
+def test_results_never_lie_in_the_dicom_folder_itself(detector, tmp_path, capsys, output):
+    folder = dicom_series(tmp_path / "patient")
+    scans = [folder, tmp_path / "other.nii.gz"][: 2 if output == "." else 1]
+    before = sorted(tmp_path.rglob("*"))
+    assert run(["detect", *map(str, scans), "--output", output]) == 2
+    assert "patient is read as a DICOM folder" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before and not detector.calls
 
 
 def test_an_unusable_scan_does_not_stop_the_others(detector, scan, tmp_path, capsys):

@@ -138,7 +138,9 @@ def test_wrong_usage_ends_with_2(planes, tmp_path, capsys):
         ((), "--axial, --sagittal or --coronal"), ((*axial, "--sample"), "not several"), (axial, "--spacing"),
         ((*axial, "--spacing", 0), "pixel size"), ((*axial, "--spacing", -1), "pixel size"),
         ((*axial, "--spacing", "wide"), "pixel size"), ((*axial, "--spacing", "axial=0.3,axial=0.4"), "pixel size"),
-        ((*axial, "--spacing", "nan"), "pixel size"), ((*axial, "--spacing", "coronal=0.3"), "--spacing"),
+        ((*axial, "--spacing", "nan"), "pixel size"), ((*axial, "--spacing", "coronal=0.3"), "coronal plane"),
+        ((*axial, "--spacing", "0.3,sagittal=0.4"), "pixel size"),
+        ((*axial, "--spacing", "axial=0.4,sagittal=0.4"), "sagittal plane, which is not given"),
         ((*axial, "--spacing", 0.4, "--ga", 60), "gestational age"), ((*axial, "--spacing", 0.4, "--resume"), "cohort"),
     ):  # fmt: skip
         assert skull(*arguments, *out) == 2, arguments
@@ -219,6 +221,20 @@ def test_a_cohort(planes, tmp_path, capsys):
     assert (out / "both" / "report.html").stat().st_mtime_ns == kept
     again = (out / "summary.csv").read_text().splitlines()
     assert again[1].startswith("both,axial sagittal,done")
+
+
+def test_pixel_sizes_of_planes_that_a_cohort_lacks(planes, tmp_path, capsys):
+    """A size for all heads may tell of planes that some of them lack; not of one that none has, nor a head's own."""
+    table, out = tmp_path / "heads.csv", tmp_path / "out"
+    table.write_text(f"case,axial,sagittal,spacing\none,{planes['axial']},,\ntwo,,{planes['sagittal']},\n"
+                     f"wrong,{planes['axial']},,\"axial=0.4,coronal=0.4\"\n")  # fmt: skip
+    assert skull("--cohort", table, "--spacing", "axial=0.4,coronal=0.4", "--output", out, *FAST) == 2
+    assert "coronal plane, which is not given" in sentence(capsys) and not out.exists()
+    assert skull("--cohort", table, "--spacing", "axial=0.4,sagittal=0.4", "--output", out, *FAST) == 5
+    with (out / "summary.csv").open(newline="") as file:
+        rows = {row["case"]: row for row in csv.DictReader(file)}
+    assert [rows[name]["exit_code"] for name in ("one", "two", "wrong")] == ["0", "0", "2"]
+    assert "coronal plane" in rows["wrong"]["message"]
 
 
 @pytest.mark.parametrize("text, said", [

@@ -389,6 +389,9 @@ def test_all_files_that_decide_a_scan_are_known(tmp_path: Path) -> None:
     assert {file.name for file in files_of(pair)} == {"b.hdr", "b.img"}
     assert {file.name for file in files_of(single)} == {"flair.nii.gz", "flair.json"}
     assert files_of(tmp_path / "nothing.mhd") == [tmp_path / "nothing.mhd"]
+    folder = dicom_series(tmp_path / "dicom")
+    (folder / "DICOMDIR").touch()
+    assert set(files_of(folder)) == set(files_of(folder / "DICOMDIR")) == set(folder.iterdir())
 
 
 def test_a_name_that_no_disk_takes_is_one_sentence(tmp_path: Path) -> None:

@@ -128,6 +128,19 @@ def test_dicom_pixel_spacing_and_ultrasound_regions(tmp_path):
         PlaneImage.read(none)
 
 
+@pytest.mark.parametrize("stated", [r"0\0", r"0.4\0", "unknown"])
+@pytest.mark.parametrize("colours", [1, 3])
+def test_a_dicom_pixel_spacing_of_0_is_none(tmp_path, stated, colours):
+    values = np.stack([frame()] * 3, -1) if colours == 3 else frame()
+    bare = write_ultrasound(tmp_path / "bare.dcm", values, [], stated)
+    with pytest.raises(UsageError, match="bare.dcm.*--spacing"):
+        PlaneImage.read(bare)
+    plane = PlaneImage.read(bare, 0.4)
+    assert plane.pixel_mm == 0.4 and not plane.warnings and np.abs(plane.grey_yx * 255 - frame()).max() < 1
+    measured = write_ultrasound(tmp_path / "region.dcm", values, [region((0.03, 0.03))], stated)
+    assert PlaneImage.read(measured).pixel_mm == pytest.approx(0.3)
+
+
 def test_regions_are_read_without_types_too():
     import struct
 

@@ -1,0 +1,83 @@
+"""`summary.csv` of several runs into one folder: none loses the lines of another."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from MedVAELib import csv_files
+from MedVAELib.cohort.summary import DONE, FAILED, NOT_RUN, CaseRow, write_summary
+from MedVAELib.errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def row(case: str, status: str = FAILED, **values: object) -> CaseRow:
+    return CaseRow(case, f"{case}.nii.gz", status, **values)
+
+
+def lines(output: Path) -> dict[str, dict[str, str]]:
+    with (output / "summary.csv").open(newline="", encoding="utf-8") as file:
+        return {line["case"]: line for line in csv.DictReader(file)}
+
+
+def test_lines_of_other_runs_stay_as_they_are(tmp_path):
+    (tmp_path / "a").mkdir()
+    message = 'It says "no",\nin two lines, with é.'
+    write_summary([row("a", DONE, findings=2, volume_ml=0.5), row("b", message=message), row("c", NOT_RUN)], tmp_path)
+    before = lines(tmp_path)
+    write_summary([row("d"), row("e", NOT_RUN)], tmp_path)
+    assert list(lines(tmp_path)) == ["a", "b", "c", "d", "e"]
+    write_summary([row("c", message="now"), row("b2")], tmp_path)
+    after = lines(tmp_path)
+    assert list(after) == ["a", "b", "c", "b2", "d", "e"]  # a run's own lines stand together, in its own order
+    assert after["a"] == before["a"] and after["b"] == before["b"] and after["b"]["message"] == message
+    assert after["c"]["status"] == FAILED and after["c"]["message"] == "now"
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["summary.csv"]
+
+
+def test_a_result_that_is_gone_has_no_line(tmp_path):
+    for case in ("a", "b"):
+        (tmp_path / case).mkdir()
+    write_summary([row("a", DONE), row("b", DONE)], tmp_path)
+    (tmp_path / "a").rmdir()
+    write_summary([row("c")], tmp_path)
+    assert list(lines(tmp_path)) == ["b", "c"]
+
+
+def test_runs_at_the_same_time(tmp_path):
+    """Every process writes often, as a run does after every case; the last state of each must be there at the end."""
+    code = ("import sys; from pathlib import Path; from Testing.test_summary import row, write_summary\n"
+            "for number in range(40):\n"
+            "    cases = [row(f'{sys.argv[1]}{case}', message=str(number)) for case in range(3)]\n"
+            "    write_summary(cases, Path(sys.argv[2]))")  # fmt: skip
+    runs = [subprocess.Popen([sys.executable, "-c", code, name, str(tmp_path / "out")], cwd=ROOT) for name in "xyz"]
+    assert [run.wait(timeout=240) for run in runs] == [0, 0, 0]
+    found = lines(tmp_path / "out")
+    assert sorted(found) == [f"{name}{case}" for name in "xyz" for case in range(3)]
+    assert {line["message"] for line in found.values()} == {"39"}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.csv"]
+
+
+def test_a_run_that_was_killed_does_not_keep_others_waiting_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(csv_files, "_LOCK_ABANDONED_AFTER_S", 0.3)
+    (tmp_path / ".summary.csv.lock").touch()
+    started = time.monotonic()
+    write_summary([row("a")], tmp_path)
+    assert time.monotonic() - started > 0.3
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.csv"]
+
+
+def test_a_writer_that_fails_leaves_no_lock(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("MedVAELib.cohort.summary.write_csv", full)
+    with pytest.raises(UsageError, match="No space left"):
+        write_summary([row("a")], tmp_path)
+    assert not list(tmp_path.iterdir())
