@@ -141,7 +141,8 @@ def _chosen(path: Path, volumes: Sequence[DicomVolume], series: str | int | None
     offered = [v for v in volumes if v.count >= MIN_SLICES] or list(volumes)
     if series is None:
         if len(offered) > 1:
-            raise UsageError(f"{path} holds {len(offered)} DICOM series, name one of them: {_listing(offered)}.")
+            raise UsageError(f"{path} holds {len(offered)} DICOM series, name one of them (--series): "
+                             f"{_listing(offered)}.")  # fmt: skip
         left = [f"{v.label} ({v.count} slices)" for v in volumes if v is not offered[0]]
         return offered[0], ([f"Taken from {path.name}: {offered[0].label}; passed over: {', '.join(left)}."]
                             if left else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -11,6 +12,16 @@ from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
 from .detect import score_inputs
 from .detector import Detector
+from .modality import decide_modality
+
+
+@dataclass(frozen=True, eq=False)
+class Brain:
+    """mask: uint8, on the scan's grid. modality, reason: of the scan, as `decide_modality` tells them."""
+
+    mask: sitk.Image
+    modality: str
+    reason: str
 
 
 def detector_brain(
@@ -20,15 +31,20 @@ def detector_brain(
 
     Raises what `prepare_scan` raises.
     """
-    maps = score_inputs(detector, scan, samples=1, progress=progress, cancel=cancel)
-    return maps.image(maps.brain_box.astype(np.uint8))
+    return _brain(detector, scan, progress, cancel).mask
 
 
 def shipped_brain(
     scan: Scan, device: str = "auto", progress: Progress = no_progress, cancel: CancelToken | None = None
-) -> sitk.Image:
-    """`detector_brain` by the detector that comes with MedVAE, kept warm."""
-    return detector_brain(_shipped(device), scan, progress, cancel)
+) -> Brain:
+    """`detector_brain` by the detector that comes with MedVAE, kept warm, and what kind of scan it was found in."""
+    return _brain(_shipped(device), scan, progress, cancel)
+
+
+def _brain(detector: Detector, scan: Scan, progress: Progress, cancel: CancelToken | None) -> Brain:
+    maps = score_inputs(detector, scan, samples=1, progress=progress, cancel=cancel)
+    modality, reason, _ = decide_modality(scan, maps.fit.mean)
+    return Brain(maps.image(maps.brain_box.astype(np.uint8)), modality, reason)
 
 
 @lru_cache(maxsize=1)

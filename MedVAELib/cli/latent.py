@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import InputError, UsageError
+from ..errors import CohortError, InputError, UsageError
 from ..outputs import atomic_output
 from . import latent_compare, latent_images
 from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
-from .latent_images import BundleChoice
+from .latent_images import BundleChoice, warn
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
@@ -67,20 +67,29 @@ def encode(
     progress: ProgressOption = ProgressKind.bar,
     debug: DebugOption = False,
 ) -> None:
-    """Encode images into a table: case, patient, label, split, tags, mu_0 …, logvar_0 …
+    """Encode images into a table: case, patient, label, split, file, tags, mu_0 …, logvar_0 …
+
+    A model of whole brains takes scans as well as prepared images. What cannot be encoded is left out (exit code 5).
 
     Example:  medvae latent encode prepared/images.csv --bundle runs/vae-8/bundle/vae-8 --output latents
     """
     with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
-        from ..latent.cohort import encode_images, images_for
+        from ..latent.cohort import encode_cohort
         from ..latent.model import load_latent_model
 
         model = load_latent_model(bundle, device)
-        found = images_for(model, images, pattern, patient, listener, cancel)
-        made = encode_images(model, found, listener, cancel)
-        path = made.write(partial / f"{TABLE_FILE}.{table.value}")
-        write_provenance(partial, {"images": images, "bundle": model.bundle.name, "sha256": model.bundle.sha256})
-    finish(f"{len(made)} images, {made.latents} latents: {output / path.name}", None, progress, [], len(made))
+        made = encode_cohort(model, images, pattern, patient, listener, cancel)
+        path = made.table.write(partial / f"{TABLE_FILE}.{table.value}")
+        write_provenance(partial, {"images": images, "bundle": model.bundle.name, "sha256": model.bundle.sha256,
+                                   "failed": made.failed})  # fmt: skip
+    count = len(made.table)
+    finish(f"{count} images, {made.table.latents} latents: {output / path.name}", None, progress, [], count)
+    warn(made.warnings)
+    for case, message in made.failed.items():
+        print(f"medvae: {case}: {message}", file=sys.stderr)
+    if made.failed:
+        raise CohortError(f"{len(made.failed)} of {count + len(made.failed)} images could not be encoded and are not "
+                          "in the table: mend or remove them.")  # fmt: skip
 
 
 @app.command("classify")
@@ -120,7 +129,7 @@ def classify(
         cancel.check()
     finish(text, output, progress, [], len(found.cases))
     if check is not None and check.verdict == "alarm":
-        print(f"medvae: warning: {check.sentence}", file=sys.stderr)
+        warn([check.sentence])
 
 
 @app.command("embed")

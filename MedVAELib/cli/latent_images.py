@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..latent.model import LatentModel
+    from ..latent.placing import Encoded
+    from ..progress import CancelToken, Progress
 
 BundleChoice = Annotated[str, typer.Option(
     "--bundle", metavar="NAME|DIR", show_default=False, help="Model, as 'medvae train' made it for the task images.")]
@@ -54,14 +58,13 @@ def traverse(
     with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
         from ..latent.importance import order_of_latents
         from ..latent.model import load_latent_model
-        from ..latent.placing import encode_file
         from ..latent.traverse import spread
         from ..latent.traverse import traverse as traversed
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
         moments = model.statistics.all
-        start = moments.mean if scan is None else encode_file(model, scan, listener, cancel).mean
+        start = moments.mean if scan is None else _encoded(model, scan, listener, cancel).mean
         chosen = latents or order_of_latents(model.statistics, order.value)[:count].tolist()
         rows = {}
         for done, index in enumerate(chosen):
@@ -100,13 +103,12 @@ def interpolate(
         import numpy as np
 
         from ..latent.model import load_latent_model
-        from ..latent.placing import encode_file
         from ..latent.traverse import decode_flat
         from ..latent.traverse import interpolate as interpolated
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
-        ends = [encode_file(model, path, listener, cancel) for path in (first, second)]
+        ends = [_encoded(model, path, listener, cancel) for path in (first, second)]
         images = decode_flat(model, interpolated(ends[0].mean, ends[1].mean, steps))
         _write_series(model, images, partial / "interpolation.nii.gz", f"{first.name} to {second.name}")
         shown = np.concatenate([ends[0].image[None], images, ends[1].image[None]])
@@ -135,13 +137,12 @@ def arithmetic(
         import numpy as np
 
         from ..latent.model import load_latent_model
-        from ..latent.placing import encode_file
         from ..latent.traverse import arithmetic as summed
         from ..latent.traverse import decode_flat
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
-        added, taken = ([encode_file(model, path, listener, cancel) for path in paths] for paths in (plus, minus or []))
+        added, taken = ([_encoded(model, path, listener, cancel) for path in paths] for paths in (plus, minus or []))
         images = decode_flat(model, summed([e.mean for e in added], [e.mean for e in taken])[None])
         write_image(model, images[0], partial / "result", "sum of latents")
         terms = [(f"+ {e.name}", e.image) for e in added] + [(f"− {e.name}", e.image) for e in taken]
@@ -178,13 +179,12 @@ def edit(
         import SimpleITK as sitk
 
         from ..latent.model import load_latent_model
-        from ..latent.placing import encode_file
         from ..latent.traverse import decode_flat
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
         moved_by = _shift(model, move or [], towards)
-        given = encode_file(model, scan, listener, cancel)
+        given = _encoded(model, scan, listener, cancel)
         before, after = decode_flat(model, np.stack([given.mean, given.mean + moved_by]))
         placed = {"reconstruction": before[0], "edited": after[0], "change": after[0] - before[0]}
         for name, array in placed.items():
@@ -194,8 +194,13 @@ def edit(
         write_strips({"": shown}, partial / "edit.png", ["image", "reconstruction", "edited", "change (grey: none)"])
         write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256, "scan": str(scan),
                                    "move": move, "towards": towards})  # fmt: skip
-    change = float(np.abs(placed["change"]).mean())
-    finish(f"{scan.name} edited: mean absolute change {change:.4f} of the range.", output, progress, [], 1)
+    change, place = np.abs(placed["change"])[model.shown(given.image[0])].mean(), "" if model.plain else " in the brain"
+    finish(f"{scan.name} edited: mean absolute change{place} {change:.4f} of the range.", output, progress, [], 1)
+
+
+def warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print(f"medvae: warning: {warning}", file=sys.stderr)
 
 
 def write_image(model: LatentModel, image: NDArray, stem: Path, description: str, nifti: bool = False) -> Path:
@@ -213,6 +218,14 @@ def write_image(model: LatentModel, image: NDArray, stem: Path, description: str
     path = stem.with_name(f"{stem.name}.nii.gz")
     write_nifti_gz(own_image(model, image[0]), path, sitk.sitkFloat32, f"MedVAE {description}, 0 to 1")
     return path
+
+
+def _encoded(model: LatentModel, path: Path, listener: Progress, cancel: CancelToken) -> Encoded:
+    from ..latent.placing import encode_file
+
+    given = encode_file(model, path, listener, cancel)
+    warn(given.warnings)
+    return given
 
 
 def _write_series(model: LatentModel, images: NDArray, path: Path, description: str) -> None:

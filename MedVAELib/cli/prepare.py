@@ -16,7 +16,7 @@ from .many import run_many
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
-    from ..cohort.prepare import PrepareRow
+    from ..cohort.prepare import PreparedImages, PrepareRow
 
 
 class PreparationChoice(str, Enum):
@@ -45,8 +45,8 @@ class BrainChoice(str, Enum):
 def prepare(
     scans: Annotated[list[Path], typer.Argument(
         metavar="SCAN...|TABLE.csv", show_default=False,
-        help="Scans, or one CSV table with the columns case and scan, and if wanted patient, label, split, lesion and "
-             "brain (masks); its other columns go with the images.")],
+        help="Scans, or one CSV table with the columns case and scan, and if wanted series, patient, label, split, "
+             "lesion and brain (masks); its other columns, modality too, go with the images and change nothing.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", show_default=False,
                                          help="Folder for the images and their table images.csv.")],
     preparation: Annotated[PreparationChoice, typer.Option(
@@ -58,6 +58,9 @@ def prepare(
     lesions: Annotated[Path | None, typer.Option(
         metavar="TABLE.csv", show_default=False,
         help="Lesion masks of a table's cases: CSV with the columns case and file.")] = None,
+    series: Annotated[str | None, typer.Option(
+        metavar="NAME", show_default=False,
+        help="Which series of a DICOM folder, or volume of a 4D file, when it holds several.")] = None,
     axis: Annotated[AxisChoice, typer.Option(help="Slices: what they are perpendicular to.")] = AxisChoice.axial,
     first: Annotated[float, typer.Option("--from", min=0, max=1, help="Slices: from which share of the brain.")] = 0.3,
     last: Annotated[float, typer.Option("--to", min=0, max=1, help="Slices: up to which share of the brain.")] = 0.8,
@@ -114,14 +117,16 @@ def prepare(
             patches = PatchSettings(every=every, **_given({"side": size, "pixel_mm": pixel}))
         except ValueError as error:
             raise UsageError(f"These settings do not go together: {error}.") from None
-        settings = PrepareSettings(preparation.value, slices, patches, brain.value, device=device)
+        settings = PrepareSettings(preparation.value, slices, patches, brain.value, device=device, series=series)
         check_images_table(output, table)
         rows: dict[str, PrepareRow] = {}
 
-        def told(row: PrepareRow, result: Any) -> None:
+        def told(row: PrepareRow, result: PreparedImages | None) -> None:
             rows[row.case] = row
             if row.status == "failed":
                 print(f"medvae: {row.case}: {row.message}", file=sys.stderr)
+            for warning in result.warnings if result else ():
+                print(f"medvae: warning: {warning}", file=sys.stderr)
 
         quiet, failure = progress is ProgressKind.json, None
         try:

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle
 from ..csv_files import refuse_foreign_table, write_csv
-from ..errors import InputError, UsageError
+from ..errors import UsageError
 from ..failures import Failure
 from ..outputs import PROVENANCE_FILE, atomic_output, check_writable, plain
+from ..preprocessing.mask_files import read_fractions
 from ..preprocessing.masked import MaskedScan, masked_scan
 from ..preprocessing.published import NAME as PUBLISHED
 from ..preprocessing.published import prepare_published
@@ -38,12 +39,13 @@ _TASK = "prepared images"
 _IMAGE_COLUMNS = ("file", "case", "patient", "label", "split")
 PREPARATIONS = (PUBLISHED, "slices", "patches")
 BRAINS = ("detector", "template")
-_NAMED = ("file", "scan", "case", "patient", "label", "split", "lesion", "brain")
+_NAMED = ("file", "scan", "series", "case", "patient", "label", "split", "lesion", "brain")
 
 
 @dataclass(frozen=True)
 class PrepareCase:
-    """A scan to prepare. lesion, brain: masks on its grid, where they are known; tags: what else the table tells."""
+    """A scan to prepare. lesion, brain: files of masks in its space, where they are known; tags: what else the table
+    tells; series: "" means as set for all."""
 
     name: str
     scan: Path
@@ -53,6 +55,7 @@ class PrepareCase:
     lesion: Path | None = None
     brain: Path | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    series: str = ""
 
     def resolved(self) -> PrepareCase:
         """With absolute paths, for another machine."""
@@ -61,8 +64,16 @@ class PrepareCase:
 
 
 @dataclass(frozen=True)
+class PreparedImages:
+    """What was made of a scan. images: a record of each file; warnings: of the scan."""
+
+    images: Sequence[Mapping[str, object]]
+    warnings: Sequence[str]
+
+
+@dataclass(frozen=True)
 class PrepareRow:
-    """A line of the summary."""
+    """A line of the summary. message: warnings of a result, or why there is none."""
 
     case: str
     scan: str
@@ -77,8 +88,8 @@ class PrepareRow:
         return cls(case.name, str(case.scan))
 
     @classmethod
-    def of_result(cls, case: PrepareCase, result: Sequence[object], seconds: float) -> PrepareRow:
-        return cls(case.name, str(case.scan), DONE, len(result), round(seconds, 2), 0)
+    def of_result(cls, case: PrepareCase, result: PreparedImages, seconds: float) -> PrepareRow:
+        return cls(case.name, str(case.scan), DONE, len(result.images), round(seconds, 2), 0, " ".join(result.warnings))
 
     @classmethod
     def of_failure(cls, case: PrepareCase, failure: Failure, seconds: float) -> PrepareRow:
@@ -87,13 +98,15 @@ class PrepareRow:
 
     @classmethod
     def of_folder(cls, case: PrepareCase, folder: Path, provenance: Mapping[str, Any]) -> PrepareRow:
-        return cls.of_result(case, provenance["images"], float(provenance["request"].get("seconds", 0.0)))
+        made = PreparedImages(provenance["images"], provenance["warnings"])
+        return cls.of_result(case, made, float(provenance["request"].get("seconds", 0.0)))
 
 
 @dataclass(frozen=True)
 class PrepareSettings:
     """How every scan is prepared. brain: where masks come from that the table does not name: the detector (bundle), or
-    the average head, registered; a stripped scan keeps what it shows."""
+    the average head, registered; a stripped scan keeps what it shows. series: as in `Scan.read`. What modality a scan
+    has decides nothing here."""
 
     preparation: str
     slices: SliceSettings = SliceSettings()
@@ -101,6 +114,7 @@ class PrepareSettings:
     brain: str = "detector"
     bundle: str = DEFAULT_ANOMALY_BUNDLE
     device: str = "auto"
+    series: str | None = None
 
     row = PrepareRow
 
@@ -115,7 +129,7 @@ class PrepareSettings:
         masks = {name: fingerprint(getattr(case, name)) for name in ("lesion", "brain") if getattr(case, name)}
         return {"medvae_version": __version__, "preparation": self.preparation, **own, "masks": masks,
                 "brain": self.brain if self.brain != "detector" else bundle.sha256,
-                "scan": fingerprint(case.scan)}  # fmt: skip
+                "series": case.series or self.series, "scan": fingerprint(case.scan)}  # fmt: skip
 
     def load(self, bundle: Bundle) -> FindBrain:
         if self.brain == "template":
@@ -126,15 +140,15 @@ class PrepareSettings:
         return partial(detector_brain, Detector.load(bundle, self.device))
 
     def run(self, case: PrepareCase, directory: Path, bundle: Bundle, model: FindBrain | None, progress: Progress,
-            cancel: CancelToken) -> list[dict[str, object]]:  # fmt: skip
-        """Writes the images and a provenance with their list; returns the list."""
+            cancel: CancelToken) -> PreparedImages:  # fmt: skip
+        """Writes the images and a provenance with their list and the scan's warnings; returns both."""
         started = time.perf_counter()
         check_writable(directory, [PROVENANCE_FILE], _TASK)
         progress("read", 0.0, f"Reading {case.scan.name}")
-        scan = Scan.read(case.scan)
+        scan = Scan.read(case.scan, series=case.series or self.series)
         request = self.request(case, bundle)
         if case.brain:
-            brain = _mask(case.brain, "brain")
+            brain = read_fractions(case.brain, scan.image) > 0
         else:
             brain = (model or self.load(bundle))(scan, scaled(progress, 0.05, 0.6), cancel)
         cancel.check()
@@ -142,10 +156,10 @@ class PrepareSettings:
             images = self._write(case, scan, brain, folder, scaled(progress, 0.6, 0.95), cancel)
             files = [*(str(image["file"]) for image in images), PROVENANCE_FILE]
             record = {"task": _TASK, "request": {**request, "seconds": round(time.perf_counter() - started, 2)},
-                      "images": images, "files": files}  # fmt: skip
+                      "images": images, "warnings": list(scan.warnings), "files": files}  # fmt: skip
             (folder / PROVENANCE_FILE).write_text(json.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
         progress("done", 1.0, f"{len(images)} images")
-        return images
+        return PreparedImages(images, scan.warnings)
 
     def _write(self, case: PrepareCase, scan: Scan, brain: sitk.Image | None, folder: Path, progress: Progress,
                cancel: CancelToken) -> list[dict[str, object]]:  # fmt: skip
@@ -157,7 +171,8 @@ class PrepareSettings:
         cancel.check()
         if self.preparation == "slices":
             return _write_slices(case, masked, self.slices, folder, cancel)
-        return _write_patches(case, masked, self.patches, folder, cancel)
+        lesion = read_fractions(case.lesion, scan.image) if case.lesion else None
+        return _write_patches(case, masked, lesion, self.patches, folder, cancel)
 
 
 def _write_slices(
@@ -175,10 +190,10 @@ def _write_slices(
 
 
 def _write_patches(
-    case: PrepareCase, masked: MaskedScan, settings: PatchSettings, folder: Path, cancel: CancelToken
-) -> list[dict[str, object]]:
-    lesion = _mask(case.lesion, "lesion") if case.lesion else None
-    if case.lesion is None and case.label == "healthy":
+    case: PrepareCase, masked: MaskedScan, lesion: sitk.Image | None, settings: PatchSettings, folder: Path,
+    cancel: CancelToken,
+) -> list[dict[str, object]]:  # fmt: skip
+    if lesion is None and case.label == "healthy":
         lesion = masked.brain * 0
     images = []
     for made in patches_of(masked, lesion, settings):
@@ -196,20 +211,13 @@ def _write_picture(values: NDArray[np.float32], pixel_mm: float, path: Path) -> 
     sitk.WriteImage(image, str(path), True, 1)
 
 
-def _mask(path: Path, what: str) -> sitk.Image:
-    try:
-        return sitk.ReadImage(str(path), sitk.sitkFloat32)
-    except RuntimeError:
-        raise InputError(f"The {what} mask {path} cannot be read: give an image file.") from None
-
-
 # --- Tables ----------------------------------------------------------------------------------------------------------
 
 
 def read_prepare_cases(table: Path, lesions: Path | None = None) -> list[PrepareCase]:
-    """The cases of a CSV file with the column scan (or file) and, if wanted, case, patient, label, split, lesion and
-    brain; other columns are tags that go with the images. lesions: a second table with the columns case and file, as
-    `medvae synthesise cohort` writes. Raises InputError, naming file and line."""
+    """The cases of a CSV file with the columns case, scan (or file) and, if wanted, series, patient, label, split,
+    lesion and brain; others, modality among them, are tags that go with the images. lesions: a second table with the
+    columns case and file, as `medvae synthesise cohort` writes. Raises InputError, naming file and line."""
     masks = {line.case_name(): line.path(line.required("file"))
              for line in read_table(lesions, ("case", "file"), (), "lesion")} if lesions else {}  # fmt: skip
     cases = [_case(line, masks) for line in read_table(table, ("case",), _NAMED, "scan")]
@@ -223,7 +231,8 @@ def _case(line: Line, masks: Mapping[str, Path]) -> PrepareCase:
     files = {kind: line.path(line.value(kind)) if line.value(kind) else None for kind in ("lesion", "brain")}
     tags = {key: value.strip() for key, value in line.values.items() if key not in _NAMED and isinstance(value, str)}
     return PrepareCase(name, line.path(scan), line.value("patient") or name, line.value("label"), line.value("split"),
-                       files["lesion"] or masks.get(name), files["brain"], tags)  # fmt: skip
+                       files["lesion"] or masks.get(name), files["brain"], tags,
+                       line.value("series"))  # fmt: skip
 
 
 def check_images_table(output: Path, table: Path | None) -> None:
@@ -235,7 +244,8 @@ def check_images_table(output: Path, table: Path | None) -> None:
 
 
 def write_images_table(cases: Sequence[PrepareCase], rows: Sequence[PrepareRow], output: Path) -> Path:
-    """`images.csv` of all that was prepared: file, case, patient, label, split, then the tags of scans and images."""
+    """`images.csv` of all that was prepared: file, case, patient, label, split, its scan, then the tags
+    of scans and images."""
     records = []
     for case, row in zip(cases, rows, strict=True):
         if row.status != DONE:
@@ -244,6 +254,7 @@ def write_images_table(cases: Sequence[PrepareCase], rows: Sequence[PrepareRow],
         for image in made:
             own = {key: value for key, value in image.items() if key not in ("file", "case", "label")}
             records.append({"file": f"{case.name}/{image['file']}", "case": image["case"], "patient": case.patient,
-                            "label": image["label"], "split": case.split, **case.tags, **own})  # fmt: skip
+                            "label": image["label"], "split": case.split, "scan": str(case.scan.absolute()),
+                            **case.tags, **own})  # fmt: skip
     columns = list(dict.fromkeys(key for record in records for key in record)) or list(_IMAGE_COLUMNS)
     return write_csv(output / IMAGES_FILE, records, columns)

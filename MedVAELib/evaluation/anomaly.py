@@ -16,12 +16,13 @@ import SimpleITK as sitk
 
 from ..anomaly.result import Detection
 from ..errors import Cancelled, DeviceMemoryError, MedVAEError
+from ..preprocessing.mask_files import read_mask
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import Scan
 from . import metrics
 from .autoencoders import OtherScores
 from .baselines import equalised_score, flag_brightest, intensity_score
-from .cases import Case, read_mask
+from .cases import Case
 
 Detect = Callable[[Scan, Progress], Detection]
 """Called as detect(scan, progress)."""

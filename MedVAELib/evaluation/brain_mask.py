@@ -11,10 +11,11 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from ..errors import Cancelled, DeviceMemoryError, MedVAEError
+from ..preprocessing.mask_files import read_mask
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import Scan
 from .anomaly import Detect
-from .cases import Case, read_mask
+from .cases import Case
 from .metrics import dice, mean_with_interval
 from .tables import figure, markdown_table, percent
 

@@ -12,9 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import SimpleITK as sitk
-
 from ..errors import InputError
 
 SCAN_NAMES = ("flair", "flair_zscored", "dwi")
@@ -22,7 +19,6 @@ TRUTH_NAMES = ("mask", "mask1", "labels")
 SECOND_RATER_NAMES = ("mask2",)
 BRAIN_NAMES = ("brainmask",)
 _SUFFIXES = (".nii.gz", ".nii")
-_SAME_GRID_VOXELS = 0.5
 
 
 @dataclass(frozen=True)
@@ -69,34 +65,3 @@ def _case(folder: Path) -> Case | None:
 def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
     paths = (folder / f"{name}{suffix}" for name in names for suffix in _SUFFIXES)
     return next((path for path in paths if path.is_file()), None)
-
-
-def read_mask(path: Path, scan: sitk.Image) -> np.ndarray:
-    """The mask in `path` as bool (zyx) on the scan's voxels: every value above 0.
-
-    A header that differs by less than half a voxel (rounding between programs) counts as the same grid; another grid
-    is resampled by nearest neighbour. Raises InputError for a file that cannot be read or does not overlap the scan.
-    """
-    try:
-        mask = sitk.ReadImage(str(path))
-    except RuntimeError:
-        raise InputError(f"{path} cannot be read as a mask: export it again as NIfTI.") from None
-    if mask.GetDimension() != 3 or mask.GetNumberOfComponentsPerPixel() != 1:
-        raise InputError(f"{path} is not a three-dimensional mask with one value per voxel: export it again.")
-    lesion = mask > 0
-    if not _same_grid(mask, scan):
-        had_any = bool(sitk.GetArrayViewFromImage(lesion).any())
-        lesion = sitk.Resample(lesion, scan, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
-        if had_any and not sitk.GetArrayViewFromImage(lesion).any():
-            raise InputError(f"{path} lies outside its scan: check that both are of the same examination.")
-    return sitk.GetArrayFromImage(lesion) > 0
-
-
-def _same_grid(first: sitk.Image, second: sitk.Image) -> bool:
-    """Whether both have the same size and no corner lies further apart than half a voxel."""
-    if first.GetSize() != second.GetSize():
-        return False
-    corners = np.array(np.meshgrid(*((0.0, n - 1.0) for n in first.GetSize()))).reshape(3, -1).T
-    apart = [np.subtract(first.TransformContinuousIndexToPhysicalPoint(corner.tolist()),
-                         second.TransformContinuousIndexToPhysicalPoint(corner.tolist())) for corner in corners]
-    return float(np.linalg.norm(apart, axis=1).max()) < _SAME_GRID_VOXELS * min(second.GetSpacing())

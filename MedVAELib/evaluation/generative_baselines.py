@@ -25,11 +25,14 @@ class PrincipalComponents:
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, train: NDArray[np.float32]) -> PrincipalComponents:
-        """All components of the images (N, 1, *shape): one less than there are images."""
+    def of(cls, train: NDArray[np.float32], most: int, cancel: CancelToken | None = None) -> PrincipalComponents:
+        """The first `most` components of the images (N, 1, *shape), or as many as there are: at most one less than
+        images, and one per voxel. Raises Cancelled before it begins."""
         from sklearn.decomposition import PCA
 
-        fitted = PCA(len(train) - 1, svd_solver="full").fit(train.reshape(len(train), -1))
+        (cancel or CancelToken()).check()
+        rows = train.reshape(len(train), -1)
+        fitted = PCA(min(most, len(rows) - 1, rows.shape[1]), svd_solver="full").fit(rows)
         return cls(fitted.mean_, fitted.components_, fitted.explained_variance_, train.shape[1:])
 
     def first(self, count: int) -> PrincipalComponents:
@@ -62,7 +65,7 @@ def baseline_scores(
     progress: Progress = no_progress, cancel: CancelToken | None = None,
 ) -> list[GenerativeScores]:  # fmt: skip
     """Scores of the mean image, and of as many principal components as the models with these scores have latents."""
-    every = PrincipalComponents.of(against.train)
+    every = PrincipalComponents.of(against.train, max(score.latents for score in scores), cancel)
     counts = sorted({min(count, len(every.axes)) for count in (0, *(score.latents for score in scores))})
     found = []
     for done, model in enumerate(map(every.first, counts)):

@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,13 +25,13 @@ from ..errors import BundleError, InputError, UsageError
 from ..inference.ladder import PlacedModel
 from ..models import MODELS, build_model
 from ..models.autoencoder import ImageAutoencoder
-from ..preprocessing.image_form import ImageForm, turned
+from ..preprocessing.image_form import FormError, ImageForm, turned
 from ..preprocessing.mni import mni_grid
 from ..preprocessing.published import NAME as MNI_4MM
 from ..preprocessing.published import SPACING_MM as MNI_SPACING_MM
 from ..preprocessing.published import prepare_published
 from ..progress import CancelToken, Progress, no_progress, scaled
-from ..scan import Scan
+from ..scan import MODALITIES, Scan
 from .statistics import LatentStatistics
 
 PLAIN = "plain"
@@ -42,10 +43,12 @@ _DRAWN_AT_ONCE = 8  # fixed, so that the draws of a seed do not depend on the ma
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """image: (1, *shape) float32 in 0…1, as the model takes it. to_scan: brings an array (*shape), such as `image[0]`
-    or a decoded one, onto the scan's grid as a float32 SimpleITK image in the same 0…1."""
+    or a decoded one, onto the scan's grid as a float32 SimpleITK image in the same 0…1. warnings: sentences the user
+    should see, beside those of the scan."""
 
     image: NDArray[np.float32]
     to_scan: Callable[[NDArray[np.float32]], sitk.Image]
+    warnings: tuple[str, ...] = ()
 
 
 class LatentModel(PlacedModel):
@@ -146,6 +149,25 @@ class LatentModel(PlacedModel):
         flat = moments.mean + moments.std * noise
         return flat.astype(np.float32).reshape(count, *self.latent_shape)
 
+    def first_drawn(self, seed: int, label: str | None = None) -> NDArray[np.float32]:
+        """The latents (1, *latent_shape) of the first image that `sample` makes with this seed and label."""
+        if label is not None:
+            return self.draw(1, seed, label)
+
+        def draw() -> NDArray[np.float32]:
+            seen: list[Tensor] = []
+
+            def first(_: torch.nn.Module, given: tuple[Tensor]) -> Tensor:
+                seen.append(given[0][:1])
+                return seen[0]  # the others need no decoding
+
+            # Every kind of model draws in its own way, but all decode what they drew.
+            with self._model.from_latent.register_forward_pre_hook(first):
+                self._drawn(_seed_of(seed, 0))
+            return seen[0].float().cpu().numpy()
+
+        return self._attempt(draw, batched=False)
+
     # ---- scans ----
 
     @property
@@ -156,8 +178,20 @@ class LatentModel(PlacedModel):
     def prepare_image(self, image: sitk.Image, name: str) -> Prepared:
         """An image of the kind that the model takes, with no more than its form applied. Raises InputError, naming it
         as `name`, for one that does not fit."""
-        made = self.form.apply(image, name)
+        with self.prescribing():
+            made = self.form.apply(image, name)
         return Prepared(made[None], lambda array: self.form.restored(array, image))
+
+    @contextmanager
+    def prescribing(self) -> Iterator[None]:
+        """An image that does not fit is refused with the model's own advice: its form cannot be set any more."""
+        try:
+            yield
+        except FormError as error:
+            how = "give images like those it was trained on"
+            if self.preparation != PLAIN:
+                how = f"make them with 'medvae prepare --preparation {self.preparation}'"
+            raise InputError(f"{error.found} by the model {self.bundle.name}: {how}.") from error
 
     def prepare(
         self, scan: Scan, progress: Progress = no_progress, cancel: CancelToken | None = None,
@@ -171,12 +205,14 @@ class LatentModel(PlacedModel):
         if self.plain or self.is_prepared(scan.image):
             return self.prepare_image(scan.image, scan.name)
         if self.preparation == MNI_4MM:
-            from ..anomaly.brain import shipped_brain
-
+            warnings: tuple[str, ...] = ()
             if brain is None:
-                brain = shipped_brain(scan, str(self.device), scaled(progress, 0.0, 0.5), cancel)
+                from ..anomaly.brain import shipped_brain
+
+                found = shipped_brain(scan, str(self.device), scaled(progress, 0.0, 0.5), cancel)
+                brain, warnings = found.mask, self._doubts(scan, found.modality, found.reason)
             made = prepare_published(scan, brain, scaled(progress, 0.5, 1.0), cancel)
-            return Prepared(np.asarray(made.image, np.float32)[None], made.to_scan)
+            return Prepared(np.asarray(made.image, np.float32)[None], made.to_scan, warnings)
         raise InputError(f"{scan.name} is a whole scan, and the bundle {self.bundle.name} works on {self.preparation}: "
                          f"make them with 'medvae prepare --preparation {self.preparation}'.")
 
@@ -190,6 +226,12 @@ class LatentModel(PlacedModel):
         place = self.mni_place
         return place is None or (np.allclose(image.GetOrigin(), place.GetOrigin(), atol=0.5)
                                  and np.allclose(image.GetDirection(), place.GetDirection(), atol=1e-3))  # fmt: skip
+
+    def shown(self, image: NDArray[np.float32]) -> NDArray[np.bool_]:
+        """Where an image, as it takes them, shows what differences are averaged over: in the brain where it is one, as
+        the black around it is most of the box and the same in all; else everywhere."""
+        inside = image > 0
+        return np.ones_like(inside) if self.plain or not inside.any() else inside
 
     @property
     def mni_place(self) -> sitk.Image | None:
@@ -215,6 +257,18 @@ class LatentModel(PlacedModel):
             done = min(start + _AT_ONCE, len(values))
             progress("computing", done / len(values), f"{done} of {len(values)} images")
         return results
+
+    def _doubts(self, scan: Scan, modality: str, reason: str) -> tuple[str, ...]:
+        """A warning where the scan is of another kind than the model was made for, as far as the detector can tell: all
+        but FLAIR and DWI is "other" to it. A model that states no kind takes any."""
+        made_for = {kind.lower() for kind in self.bundle.modality}
+        untold = made_for - set(MODALITIES)
+        if modality in made_for or "other" in untold or (modality == "other" and untold):
+            return ()
+        kind = "neither FLAIR nor DWI" if modality == "other" else modality.upper()
+        wanted = " or ".join(sorted(self.bundle.modality)).upper()
+        return (f"{scan.path or scan.name} looks like {kind} ({reason}), and the model {self.bundle.name} was made for "
+                f"{wanted}: what it makes of it may be meaningless.",)  # fmt: skip
 
     def _check_count(self, count: int) -> None:
         if count < 1:

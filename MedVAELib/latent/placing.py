@@ -20,12 +20,15 @@ from .model import LatentModel
 
 @dataclass(frozen=True, eq=False)
 class Encoded:
-    """image: (1, *shape) as the model takes it; mean: (Z,); to_scan: from (*shape) in 0…1 onto the file's own grid."""
+    """image: (1, *shape) as the model takes it; mean, log_variance: (Z,), None for the latter if the model is not
+    variational; to_scan: from (*shape) in 0…1 onto the file's own grid; warnings: sentences the user should see."""
 
     name: str
     image: NDArray[np.float32]
     mean: NDArray[np.float32]
+    log_variance: NDArray[np.float32] | None
     to_scan: Callable[[NDArray[np.float32]], sitk.Image]
+    warnings: tuple[str, ...] = ()
 
 
 def encode_file(
@@ -36,11 +39,14 @@ def encode_file(
     record of one that holds several images. Raises InputError."""
     record = source if isinstance(source, ImageRecord) else ImageRecord(Path(source), "", "")
     if model.plain or _holds_prepared(model, record.file):
-        prepared = model.prepare_image(read_image(record), record.name)
+        prepared, warnings = model.prepare_image(read_image(record), record.name), ()
     else:
-        prepared = model.prepare(Scan.read(record.file, series=record.series or None), progress, cancel)
-    mean = model.encode(prepared.image[None], cancel=cancel)[0].ravel()
-    return Encoded(record.file.name, prepared.image, mean, prepared.to_scan)
+        scan = Scan.read(record.file, series=record.series or None)
+        prepared, warnings = model.prepare(scan, progress, cancel), scan.warnings
+    mean, variance = model.encode(prepared.image[None], cancel=cancel)
+    variance = None if variance is None else variance.ravel()
+    return Encoded(record.file.name, prepared.image, mean.ravel(), variance, prepared.to_scan,
+                   (*warnings, *prepared.warnings))  # fmt: skip
 
 
 def own_grid(model: LatentModel) -> sitk.Image:

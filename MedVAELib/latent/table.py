@@ -1,7 +1,7 @@
 """A cohort's latents as a table: one row per image with case, patient, label, split, tags, mean and log-variance.
 
-As CSV or Parquet: columns `case`, `patient`, `label`, `split`, one per tag, then `mu_0` … and, for models that have
-a variance, `logvar_0` …; latents with several axes are flattened in C order.
+As CSV or Parquet: columns `case`, `patient`, `label`, `split`, `file` where the images are known, one per tag, then
+`mu_0` … and, for models that have a variance, `logvar_0` …; latents with several axes are flattened in C order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from ..errors import InputError, UsageError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
-_NAMED = ("case", "patient", "label", "split")
+_NAMED = ("case", "patient", "label", "split", "file", "scan")
+_BY_ROW = ("cases", "patients", "labels", "split", "files")
 _NUMBERED = re.compile(r"(mu|logvar)_(\d+)")
 _PARQUET = (".parquet", ".pq")
 
@@ -27,7 +28,8 @@ _PARQUET = (".parquet", ".pq")
 class LatentTable:
     """mean: (N, Z) float32; log_variance: the same or None; the rest has one entry per image, "" where unknown.
 
-    tags: by name, numbers (float64, NaN where unknown) or texts (object). Raises InputError where lengths disagree.
+    tags: by name, numbers (float64, NaN where unknown) or texts (object). files: paths of the images, or of the whole
+    scans that they were made from. Raises InputError where lengths disagree.
     """
 
     cases: Sequence[str]
@@ -37,10 +39,11 @@ class LatentTable:
     labels: Sequence[str] = ()
     split: Sequence[str] = ()
     tags: Mapping[str, NDArray] = field(default_factory=dict)
+    files: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         count = len(self.cases)
-        for name in ("labels", "split"):
+        for name in ("labels", "split", "files"):
             if not len(getattr(self, name)):
                 object.__setattr__(self, name, [""] * count)
         object.__setattr__(self, "tags", {name: as_column(values) for name, values in self.tags.items()})
@@ -77,14 +80,16 @@ class LatentTable:
     def select(self, rows: NDArray) -> LatentTable:
         """The rows of a mask or of indices, in their order."""
         rows = np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows, int)
-        chosen = {name: [getattr(self, name)[i] for i in rows] for name in ("cases", "patients", "labels", "split")}
+        chosen = {name: [getattr(self, name)[i] for i in rows] for name in _BY_ROW}
         variance = None if self.log_variance is None else self.log_variance[rows]
         return replace(self, mean=self.mean[rows], log_variance=variance,
                        tags={name: values[rows] for name, values in self.tags.items()}, **chosen)  # fmt: skip
 
     def labelled(self, target: str = "label") -> tuple[LatentTable, NDArray]:
-        """The rows that have a value in a column, and the values as texts."""
+        """The rows that have a value in a column, and the values as texts. Raises InputError where none has."""
         labels = np.array(_texts(self.column(target)), object)
+        if not (labels != "").any():
+            raise InputError(f"No image has a value of '{target}': give labels, or choose a column with --label.")
         return self.select(labels != ""), labels[labels != ""]
 
     # ---- files ----
@@ -95,7 +100,9 @@ class LatentTable:
         taken = [name for name in self.tags if name in _NAMED or _NUMBERED.fullmatch(name)]
         if taken:
             raise UsageError(f"A tag cannot be called '{taken[0]}' in a table of latents: rename that column.")
-        columns = {"case": self.cases, "patient": self.patients, "label": self.labels, "split": self.split, **self.tags}
+        columns = {"case": self.cases, "patient": self.patients, "label": self.labels, "split": self.split}
+        columns |= {"file": self.files} if any(self.files) else {}
+        columns |= self.tags
         if path.suffix.lower() in _PARQUET:
             _write_parquet(path, columns, self.mean, self.log_variance)
         else:
@@ -104,7 +111,8 @@ class LatentTable:
 
     @classmethod
     def read(cls, path: str | Path) -> LatentTable:
-        """Raises InputError, naming the file, for what is no table of latents."""
+        """Files are looked for from the table's folder; older tables name none, or have a column `scan`. Raises
+        InputError, naming the file, for what is no table of latents."""
         path = Path(path)
         if not path.is_file():
             raise InputError(f"{path} does not exist: give a table that 'medvae latent encode' wrote.")
@@ -116,8 +124,10 @@ class LatentTable:
         cases = _texts(columns["case"])
         tags = {name: values for name, values in columns.items()
                 if name not in _NAMED and not _NUMBERED.fullmatch(name)}
+        files = [str((path.parent / Path(name).expanduser()).absolute()) if name else ""
+                 for name in _texts(columns.get("file", columns.get("scan", ())))]  # fmt: skip
         return cls(cases, _texts(columns.get("patient", cases)), mean, variance, _texts(columns.get("label", ())),
-                   _texts(columns.get("split", ())), tags)
+                   _texts(columns.get("split", ())), tags, files)
 
 
 def is_latent_table(path: Path) -> bool:

@@ -22,7 +22,7 @@ from ..models.autoencoder import ImageAutoencoder
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..training.augment import Augment, augmenter
 from ..training.config import read_config, source_path
-from ..training.image_listing import INDEX, SERIES
+from ..training.image_listing import INDEX, SCAN, SERIES
 from ..training.image_pictures import draw_panels
 from ..training.image_sets import ImageSet, read_images
 from ..training.processes import Processes
@@ -138,8 +138,8 @@ def _keep_split(images: ImageSet, path: Path, resume: bool) -> None:
     """Writes which image is in which part. Raises InputError where a resumed run had other images or parts."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    places = {name: values for name, values in ((SERIES, images.series), (INDEX, images.indices))
-              if set(values) - {"", -1}}  # fmt: skip
+    places = {SCAN: images.scans, SERIES: images.series, INDEX: images.indices}
+    places = {name: values for name, values in places.items() if set(values) - {"", -1}}
     table.writerow(["file", "case", "patient", "label", "split", *places, *images.tags])
     table.writerows(zip((str(Path(file).absolute()) for file in images.files), images.cases, images.patients,
                         images.labels, images.splits, *places.values(), *images.tags.values(),

@@ -23,6 +23,7 @@ _EDGE = 1e-5  # in voxels: a point this close to the edge of the field of view c
 _PARALLEL = 1e-3  # in voxels: drift along a whole axis below which axes count as parallel
 _DECIMALS = 9  # of mm and of direction cosines: far below what a voxel can show, far above rounding
 _LETTERS = ("LR", "PA", "IS")
+_SAME_GRID_VOXELS = 0.5
 SMOOTHING = 0.35
 """Gaussian sigma before downsampling, as a fraction of sqrt(grid² - scan²) of the spacings."""
 
@@ -54,6 +55,16 @@ def rounded_geometry(image: sitk.Image) -> sitk.Image:
     copy.SetOrigin([round(value, _DECIMALS) + 0.0 for value in image.GetOrigin()])  # + 0.0: no negative zero
     copy.SetDirection([round(value, _DECIMALS) + 0.0 for value in image.GetDirection()])
     return copy
+
+
+def same_grid(first: sitk.Image, second: sitk.Image) -> bool:
+    """Whether both have the same size and no corner lies further apart than half a voxel."""
+    if first.GetSize() != second.GetSize():
+        return False
+    corners = itertools.product(*((0.0, n - 1.0) for n in first.GetSize()))
+    apart = [np.subtract(first.TransformContinuousIndexToPhysicalPoint(corner),
+                         second.TransformContinuousIndexToPhysicalPoint(corner)) for corner in corners]  # fmt: skip
+    return float(np.linalg.norm(apart, axis=1).max()) < _SAME_GRID_VOXELS * min(second.GetSpacing())
 
 
 def inverse(transform: sitk.AffineTransform) -> sitk.AffineTransform:

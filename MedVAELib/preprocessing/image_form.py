@@ -23,6 +23,14 @@ PERCENTILE = 99.5
 _UNIT_TOLERANCE = 1e-3
 
 
+class FormError(InputError):
+    """An image does not have the form that is asked for. found: what is wrong with it, without what to do."""
+
+    def __init__(self, found: str, advice: str):
+        super().__init__(f"{found}: {advice}.")
+        self.found = found
+
+
 @dataclass(frozen=True)
 class ImageForm:
     """shape: (y, x) or (z, y, x) in voxels. fit: "exact" takes only images of that shape, "crop" cuts or pads with 0
@@ -42,7 +50,7 @@ class ImageForm:
             raise ValueError(f"fit must be one of {', '.join(FITS)}, scaling one of {', '.join(SCALINGS)}")
 
     def apply(self, image: sitk.Image, name: str) -> NDArray[np.float32]:
-        """The image as (*shape) in 0…1. Raises InputError, naming it as `name`, for another shape, or another range
+        """The image as (*shape) in 0…1. Raises FormError, naming it as `name`, for another shape, or another range
         than its scaling allows."""
         return scaled(self.fitted(image, name), self.scaling, name)
 
@@ -53,8 +61,8 @@ class ImageForm:
             return sitk.GetArrayFromImage(image).astype(np.float32)
         if self.fit == "exact":
             found = " × ".join(map(str, image.GetSize()[::-1]))
-            raise InputError(f"{name} has {found} voxels where {' × '.join(map(str, self.shape))} are asked for: "
-                             "set fit to crop or stretch, or prepare the images first.")
+            raise FormError(f"{name} has {found} voxels where {' × '.join(map(str, self.shape))} are asked for",
+                            "set fit to crop or stretch, or prepare the images first")  # fmt: skip
         return sitk.GetArrayFromImage(_onto(_smoothed(image, self.grid(image)), self.grid(image)))
 
     def grid(self, image: sitk.Image) -> sitk.Image:
@@ -91,7 +99,8 @@ def choose_scaling(ranges: Sequence[tuple[float, float]], all_bytes: bool) -> st
 
 
 def scaled(values: NDArray[np.float32], scaling: str, name: str) -> NDArray[np.float32]:
-    """Intensities in 0…1 as "unit", "byte" or "percentile" say. Raises InputError, naming the image as `name`."""
+    """Intensities in 0…1 as "unit", "byte" or "percentile" say. Raises InputError, naming the image as `name`, and
+    FormError for another range."""
     if scaling == "percentile":
         top = float(np.percentile(values, PERCENTILE))
         if not top > 0:
@@ -100,8 +109,8 @@ def scaled(values: NDArray[np.float32], scaling: str, name: str) -> NDArray[np.f
     values = values / 255 if scaling == "byte" else values
     low, high = float(values.min()), float(values.max())
     if low < -_UNIT_TOLERANCE or high > 1 + _UNIT_TOLERANCE:
-        raise InputError(f"{name} has intensities from {low:.4g} to {high:.4g} where 0 to 1 are asked for: "
-                         "set scaling to percentile, or prepare the images first.")
+        raise FormError(f"{name} has intensities from {low:.4g} to {high:.4g} where 0 to 1 are asked for",
+                        "set scaling to percentile, or prepare the images first")  # fmt: skip
     return np.clip(values, 0, 1, dtype=np.float32)
 
 
@@ -111,17 +120,17 @@ def turned(image: sitk.Image) -> sitk.Image:
 
 
 def as_dimensions(image: sitk.Image, dimensions: int, name: str) -> sitk.Image:
-    """The image with 2 or 3 axes: a volume of one slice is a picture. Raises InputError where that is not so."""
+    """The image with 2 or 3 axes: a volume of one slice is a picture. Raises FormError where that is not so."""
     if image.GetDimension() == dimensions and (dimensions == 2 or image.GetSize()[2] > 1):
         return image
     if image.GetDimension() == 3 and dimensions == 2 and image.GetSize()[2] == 1:
         return image[:, :, 0]
     if dimensions == 3:
-        raise InputError(f"{name} is a picture, and volumes are asked for: give volumes, or use a model of "
-                         "pictures (a shape of two sides).")  # fmt: skip
-    raise InputError(f"{name} is a volume of {image.GetSize()[-1]} slices, and pictures are asked for: "
-                     "make slices with 'medvae prepare --preparation slices', or use a model of volumes (a shape of "
-                     "three sides).")
+        raise FormError(f"{name} is a picture, and volumes are asked for",
+                        "give volumes, or use a model of pictures (a shape of two sides)")  # fmt: skip
+    raise FormError(f"{name} is a volume of {image.GetSize()[-1]} slices, and pictures are asked for",
+                    "make slices with 'medvae prepare --preparation slices', or use a model of volumes (a shape of "
+                    "three sides)")  # fmt: skip
 
 
 def _smoothed(image: sitk.Image, grid: sitk.Image) -> sitk.Image:

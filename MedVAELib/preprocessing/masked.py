@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .geometry import rounded_geometry
+from .geometry import rounded_geometry, same_grid
 from .intensity import find_foreground
 from .template_brain import template_brain_mask
 from .turning import Turn
@@ -44,9 +44,8 @@ def masked_scan(image: sitk.Image, brain: sitk.Image | None, name: str) -> Maske
     positive = _like(values, space)
     voxel_ml = float(np.prod(space.GetSpacing())) / 1000
     if brain is not None:
-        if brain.GetSize() != image.GetSize():
-            raise InputError(f"{name}: the brain mask has {brain.GetSize()} voxels, the scan {image.GetSize()}; give a "
-                             "mask on the scan's own grid.")  # fmt: skip
+        if not same_grid(brain, image):
+            raise InputError(f"{name}: the brain mask lies on another grid; give a mask on the scan's own grid.")
         inside = sitk.GetArrayFromImage(turn.image(sitk.Cast(brain > 0, sitk.sitkUInt8)))
     elif foreground.constant_background and foreground.support.sum() * voxel_ml < _STRIPPED_ML:
         inside = foreground.support.astype(np.uint8)

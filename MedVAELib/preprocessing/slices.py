@@ -98,7 +98,8 @@ def slices_of(masked: MaskedScan, settings: SliceSettings) -> list[Slice]:
 
 
 def patches_of(masked: MaskedScan, lesion: sitk.Image | None, settings: PatchSettings) -> Iterator[Patch]:
-    """The patches of every axial slice that are brain enough; lesion: fractions or mask anywhere in the scan's space.
+    """The patches of every axial slice that are brain enough; lesion: its fraction of every voxel (0…1), on any grid in
+    the scan's space.
 
     Without a lesion image nothing is known, and no patch has a label.
     """

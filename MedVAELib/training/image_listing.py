@@ -2,9 +2,9 @@
 
 - Folder: every image file below it, or those of a pattern. Its first level of sub-folders are labels, unless each holds
   one image; sub-folders that are all named train, validation or test are the split, and the labels lie below them.
-- Table (CSV): columns `file` (relative to the table) and `patient`, optional `case`, `label`, `split`, and where a file
-  holds several images `dicom_series` (UID) or `idx_index` (row); every further column is a tag, a number where all its
-  values are.
+- Table (CSV): columns `file` (relative to the table) and `patient`, optional `case`, `label`, `split`, `scan` (what the
+  image was made from), and where a file holds several images `dicom_series` (UID) or `idx_index` (row); every further
+  column is a tag, a number where all its values are.
 - Glob: the files it matches, labelled as in the folder before its first wildcard.
 - idx file (MNIST): one record per picture, labels from the file beside it.
 """
@@ -29,14 +29,16 @@ _SPLIT_FOLDERS = {"train": "train", "training": "train", "validation": "validati
                   "val": "validation", "test": "test", "testing": "test"}  # fmt: skip
 SERIES, INDEX = "dicom_series", "idx_index"
 """Columns of a table that say which image of a file is meant, where it holds several."""
-_COLUMNS = {"file", "case", "patient", "label", "split", SERIES, INDEX}
+SCAN = "scan"
+"""Column of a table that names the whole scan that an image was made from."""
+_COLUMNS = {"file", "case", "patient", "label", "split", SCAN, SERIES, INDEX}
 Tag = float | str
 
 
 @dataclass(frozen=True)
 class ImageRecord:
     """One image. file: where it is, for a DICOM volume the folder; series: of a DICOM volume, its UID; index: of an idx
-    file, its row; split: one of PARTS or empty."""
+    file, its row; split: one of PARTS or empty; scan: path of the whole scan it was made from, empty if unknown."""
 
     file: Path
     case: str
@@ -46,6 +48,7 @@ class ImageRecord:
     tags: dict[str, Tag] = field(default_factory=dict)
     series: str = ""
     index: int = -1
+    scan: str = ""
 
     @property
     def name(self) -> str:
@@ -210,8 +213,10 @@ def _of_table(source: Path) -> list[ImageRecord]:
         index = (row.get(INDEX) or "-1").strip()
         if not index.removeprefix("-").isdigit():
             raise InputError(f"{line}: {INDEX} is '{index}', and must be a whole number or empty.")
+        scan = (row.get(SCAN) or "").strip()
         records.append(ImageRecord(path, case, row["patient"], row.get("label") or "", split, of_row,
-                                   (row.get(SERIES) or "").strip(), int(index)))  # fmt: skip
+                                   (row.get(SERIES) or "").strip(), int(index),
+                                   str((source.parent / scan).absolute()) if scan else ""))  # fmt: skip
     repeated = [case for case, count in Counter(record.case for record in records).items() if count > 1]
     if repeated:
         raise InputError(f"{source} names the case {repeated[0]} more than once: every image needs a case of its own.")

@@ -37,7 +37,7 @@ class ImageSet:
     none), splits (train, validation, test or ""): N each; tags: N values each by name, numbers or text. spacing_mm: of
     the voxels in the order of shape, None where it is not stated or not common to all. scaling: how intensities
     were brought to 0…1 (see `preprocessing.image_form`). files: where each came from; series, indices: which one of
-    those in it, as in `ImageRecord`."""
+    those in it, scans: what it was made from, as in `ImageRecord`."""
 
     images: NDArray[np.float32]
     cases: list[str]
@@ -50,6 +50,7 @@ class ImageSet:
     files: list[str] = field(default_factory=list)
     series: list[str] = field(default_factory=list)
     indices: list[int] = field(default_factory=list)
+    scans: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.cases)
@@ -64,7 +65,7 @@ class ImageSet:
         follow = bool(rows) and rows == list(range(rows[0], rows[0] + len(rows)))
         images = self.images[rows[0] : rows[0] + len(rows)] if follow else self.images[rows]
         tags = {name: [values[i] for i in rows] for name, values in self.tags.items()}
-        names = ("cases", "patients", "labels", "splits", "files", "series", "indices")
+        names = ("cases", "patients", "labels", "splits", "files", "series", "indices", "scans")
         columns = {name: [getattr(self, name)[i] for i in rows] for name in names if getattr(self, name)}
         return replace(self, images=images, tags=tags, **columns)
 
@@ -128,6 +129,7 @@ def load_images(
         images, [r.case for r in records], [r.patient for r in records], [r.label for r in records],
         [r.split for r in records], {name: _column(records, name) for name in names}, spacing, scaling,
         [str(r.file) for r in records], [r.series for r in records], [r.index for r in records],
+        [r.scan for r in records],
     )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from MedVAELib.cli.app import run
 from MedVAELib.latent.table import LatentTable
+from Testing.conftest import synthetic_head
 from Testing.evaluation.test_generative import blobs
 from Testing.latent.bundles import image_bundle
 from Testing.latent.cohorts import cohort
@@ -64,6 +65,25 @@ def test_encode_then_classify_raises_the_alarm(pictures, tmp_path, capsys):
     assert {p.name for p in (tmp_path / "c").iterdir()} == {
         "table.md", "predictions.csv", "results.json", "classification.png", "provenance.json"}
     assert "| precision | recall |" in (tmp_path / "c" / "table.md").read_text()
+
+
+def test_scans_as_they_are(tmp_path, capsys):
+    """Encoded and edited with the warning that one of them is a DWI; what is damaged is named, and left out."""
+    bundle = image_bundle(tmp_path / "brains", shape=(40, 48, 40), spacing_mm=(4.0, 4.0, 4.0), preparation="mni-4mm",
+                          modality="flair")  # fmt: skip
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    sitk.WriteImage(synthetic_head(modality="dwi"), str(scans / "a_dwi.nii.gz"))
+    (scans / "b.nii.gz").write_bytes(b"nothing")
+    command = ["--bundle", str(bundle.path), *QUIET, "--output"]
+    assert run(["latent", "encode", str(scans), *command, str(tmp_path / "z")]) == 5
+    told = capsys.readouterr().err
+    assert "warning: a_dwi: " in told and "looks like DWI" in told and "medvae: b: " in told and "1 of 2" in told
+    table = LatentTable.read(tmp_path / "z" / "latents.csv")
+    assert list(table.files) == [str(scans / "a_dwi.nii.gz")] and not table.tags
+    assert run(["latent", "edit", table.files[0], "--move", "0=+1", *command, str(tmp_path / "e")]) == 0
+    told = capsys.readouterr()
+    assert "looks like DWI" in told.err and "change in the brain 0.0" in told.out
 
 
 def test_embed_draws_a_picture_per_colour(tmp_path):

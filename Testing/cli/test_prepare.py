@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 
 import numpy as np
@@ -12,6 +13,7 @@ import SimpleITK as sitk
 from MedVAELib.cli.app import run
 from MedVAELib.training.image_listing import find_images
 from Testing.preprocessing.test_slices import volume
+from Testing.scan.scan_files import dicom_series
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_patches_of_a_cohort(cohort, capsys):
     assert prepare(cohort, *options) == 5
     assert "three" in capsys.readouterr().err
     rows = rows_of(cohort)
-    assert list(rows[0]) == ["file", "case", "patient", "label", "split", "echo_time_ms", "lesion_fraction"]
+    assert list(rows[0]) == ["file", "case", "patient", "label", "split", "scan", "echo_time_ms", "lesion_fraction"]
     assert {row["patient"] for row in rows} == {"p1", "p2"} and len({row["case"] for row in rows}) == len(rows)
     assert {row["label"] for row in rows if row["patient"] == "p2"} == {"healthy"}  # a healthy scan needs no mask
     assert {"lesion", "healthy"} <= {row["label"] for row in rows if row["patient"] == "p1"}
@@ -82,6 +84,69 @@ def test_whole_brains_of_a_cohort(cohort):
     assert image.GetSize() == (40, 48, 40) and image.GetSpacing() == (4.0, 4.0, 4.0)
     values = sitk.GetArrayFromImage(image)
     assert values.min() == 0 and values.max() == 1 and 0.1 < (values > 0).mean() < 0.6
+
+
+def test_masks_are_read_by_their_headers_and_labels_of_any_number_are_one(cohort):
+    options = ("--preparation", "patches", "--size", "8", "--pixel", "2", "--every", "4")
+    mask = sitk.ReadImage(str(cohort / "mask.nii.gz"))
+    mask[:20, :25, :] = 0  # not alike from both sides
+    sitk.WriteImage(mask, str(cohort / "mask.nii.gz"))
+    prepare(cohort, *options)
+    expected = rows_of(cohort)
+    for name in ("mask", "lesion"):
+        image = sitk.ReadImage(str(cohort / f"{name}.nii.gz"))
+        sitk.WriteImage(sitk.Flip(image * 255, (True, True, False)), str(cohort / f"{name}.nii.gz"))
+    before = sitk.GetArrayFromImage(sitk.ReadImage(str(cohort / "out" / expected[-1]["file"])))
+    assert prepare(cohort, *options, "--resume") == 5 and rows_of(cohort) == expected
+    after = sitk.GetArrayFromImage(sitk.ReadImage(str(cohort / "out" / expected[-1]["file"])))
+    assert np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("name", ["mask", "lesion"])
+def test_a_mask_of_another_place_is_refused(cohort, name, capsys):
+    image = sitk.ReadImage(str(cohort / f"{name}.nii.gz"))
+    image.SetOrigin([value + 1000 for value in image.GetOrigin()])
+    sitk.WriteImage(image, str(cohort / f"{name}.nii.gz"))
+    assert prepare(cohort, "--preparation", "patches", "--every", "9") == 5
+    assert f"{name}.nii.gz lies outside its scan" in capsys.readouterr().err
+    assert "p1" not in {row["patient"] for row in rows_of(cohort)}
+
+
+def test_warnings_of_a_scan_are_told_and_kept(cohort, capsys):
+    image = sitk.ReadImage(str(cohort / "a.nii.gz"))
+    image[0, 0, 0] = float("nan")
+    sitk.WriteImage(image, str(cohort / "a.nii.gz"))
+    for more in ((), ("--resume",)):
+        assert prepare(cohort, "--preparation", "slices", "--every", "9", *more) == 5
+        told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("medvae: warning: ")]
+        first, second, _ = rows_of(cohort, "summary.csv")
+        assert "not finite" in first["message"] and second["message"] == ""
+        assert told == ([] if more else [f"medvae: warning: {first['message']}"])  # as detect: once, when it is made
+    made = json.loads((cohort / "out" / "one" / "provenance.json").read_text(encoding="utf-8"))
+    assert made["warnings"] == [first["message"]]
+
+
+def test_a_series_is_chosen_for_all_or_in_the_table(tmp_path, capsys):
+    image, mask = volume()
+    image = sitk.Cast(image, sitk.sitkInt16)
+    for number, name in enumerate(("flair", "dwi"), 1):
+        dicom_series(tmp_path / "patient", image * number, f"1.2.{number}", name, prefix=name)
+    sitk.WriteImage(mask, str(tmp_path / "mask.nii.gz"))
+    table, options = tmp_path / "scans.csv", ("--preparation", "slices", "--every", "9")
+    table.write_text("case,scan,brain,modality\none,patient,mask.nii.gz,DWI\n")
+    assert prepare(tmp_path, *options) == 5 and "2 DICOM series" in capsys.readouterr().err
+    assert prepare(tmp_path, *options, "--series", "flair") == 0
+    provenance = tmp_path / "out" / "one" / "provenance.json"
+
+    def made() -> tuple[str, int]:
+        return json.loads(provenance.read_text(encoding="utf-8"))["request"]["series"], provenance.stat().st_mtime_ns
+
+    first = made()
+    assert first[0] == "flair" and rows_of(tmp_path)[0]["modality"] == "DWI"  # which is a tag
+    assert prepare(tmp_path, *options, "--series", "flair", "--resume") == 0 and made() == first
+    table.write_text("case,scan,brain,series\none,patient,mask.nii.gz,dwi\n")
+    assert prepare(tmp_path, *options, "--series", "flair", "--resume") == 0
+    assert made()[0] == "dwi" and "series" not in rows_of(tmp_path)[0]
 
 
 def test_wrong_usage(cohort, capsys):

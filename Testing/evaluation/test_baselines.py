@@ -9,7 +9,8 @@ from scipy import ndimage
 
 from MedVAELib.evaluation import metrics
 from MedVAELib.evaluation.baselines import equalised_score, flag_brightest, intensity_score
-from MedVAELib.evaluation.cases import find_cases, read_mask
+from MedVAELib.evaluation.cases import find_cases
+from MedVAELib.preprocessing.mask_files import read_mask
 
 
 def _real(data, name):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from MedVAELib.errors import InputError
+from MedVAELib.errors import Cancelled, InputError
 from MedVAELib.evaluation.generative import (
     blur,
     evaluate_model,
@@ -23,6 +23,7 @@ from MedVAELib.evaluation.generative import (
 from MedVAELib.evaluation.generative_baselines import MEAN_IMAGE, PrincipalComponents, baseline_scores
 from MedVAELib.evaluation.generative_features import random_features
 from MedVAELib.evaluation.generative_tables import definitions, generative_rows, generative_table
+from MedVAELib.progress import CancelToken
 
 
 def blobs(count: int, shape=(32, 32), seed: int = 0) -> np.ndarray:
@@ -156,11 +157,25 @@ def test_the_mean_and_principal_components_are_measured_like_models():
     assert [s.name for s in (mean, some, all_)] == [MEAN_IMAGE, "10 principal components", "59 principal components"]
     assert mean.mse[0] == pytest.approx(float(((train.mean(0) - held_back) ** 2).mean()), rel=1e-4)
     assert mean.mse[0] > some.mse[0] > all_.mse[0] and (mean.latents, some.latents) == (0, 10)
-    model = PrincipalComponents.of(train)
+    model = PrincipalComponents.of(train, 500)
     np.testing.assert_allclose(model.reconstruct(train), train, atol=1e-4)
     drawn = model.sample(400)
     np.testing.assert_allclose(drawn.mean(0), train.mean(0), atol=0.06)
     assert drawn.std() == pytest.approx(train.std(), rel=0.2) and (model.sample(2, 1) == model.sample(2, 1)).all()
+
+
+def test_more_images_than_voxels_have_a_baseline():
+    against = reference(blobs(300, (16, 16), 1), blobs(40, (16, 16), 2))
+    score, _ = evaluate_model("any", Model(against.held_back), against)
+    found = baseline_scores(against, [replace(score, latents=1000)])
+    assert [s.name for s in found] == [MEAN_IMAGE, "256 principal components"] and found[1].mse[0] < 1e-6
+
+
+def test_principal_components_can_be_cancelled():
+    cancel = CancelToken()
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        PrincipalComponents.of(blobs(20), 3, cancel)
 
 
 def test_too_few_images_are_refused():

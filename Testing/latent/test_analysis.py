@@ -27,6 +27,13 @@ def test_lda_tells_separate_classes_and_not_mixed_ones():
     assert mixed.accuracy.value < 0.6 and mixed.majority == pytest.approx(1 / 3, abs=0.1)
 
 
+def test_a_table_without_labels_says_what_is_missing():
+    table = replace(cohort(), labels=[""] * 120)
+    for work in (classify, confound_check):
+        with pytest.raises(InputError, match="No image has a value of 'label': .*--label"):
+            work(table)
+
+
 def test_precision_and_recall_are_those_of_the_confusion():
     told = classify(cohort(apart=1.5))
     row, column = told.confusion[0], told.confusion[:, 0]

@@ -6,14 +6,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from MedVAELib.errors import InputError
-from MedVAELib.latent.cohort import encode_images, images_for
+from MedVAELib.anomaly.brain import Brain
+from MedVAELib.errors import Cancelled, InputError
+from MedVAELib.latent.cohort import encode_cohort, encode_images, images_for
 from MedVAELib.latent.model import load_latent_model
 from MedVAELib.latent.placing import encode_file, own_image, series
 from MedVAELib.latent.train import _keep_split
+from MedVAELib.progress import CancelToken
 from MedVAELib.scan import Scan
 from MedVAELib.training.image_listing import find_images
 from MedVAELib.training.image_sets import read_images
+from Testing.conftest import synthetic_head
 from Testing.latent.bundles import image_bundle
 from Testing.training.image_files import write_idx
 
@@ -43,6 +46,28 @@ def test_all_that_is_known_of_an_image_goes_into_the_table(folder, model):
     np.testing.assert_allclose(table.log_variance, model.encode(images.images)[1], atol=1e-6)
 
 
+def test_a_table_says_where_each_image_or_its_scan_is(folder, model, tmp_path):
+    table = encode_images(model, images_for(model, folder / "images.csv"))
+    assert list(table.files) == [str(folder / f"{i}.nii.gz") for i in range(6)]
+    assert set(table.tags) == {"field_t", "site"}
+    lines = ["file,patient,scan", *(f"{folder}/{i}.nii.gz,p{i},{'scans/a.nii.gz' if i else ''}" for i in range(2))]
+    (tmp_path / "images.csv").write_text("\n".join(lines))
+    images = images_for(model, tmp_path / "images.csv")
+    expected = [str(folder / "0.nii.gz"), str(tmp_path / "scans" / "a.nii.gz")]
+    assert list(encode_images(model, images).files) == expected and not images.tags
+    (tmp_path / "run").mkdir()
+    _keep_split(images, tmp_path / "run" / "split.csv", resume=False)
+    assert list(encode_images(model, images_for(model, tmp_path / "run" / "split.csv")).files) == expected
+
+
+def test_a_model_whose_form_is_settled_does_not_advise_to_set_it(folder, tmp_path):
+    pictures = load_latent_model(image_bundle(tmp_path / "tiny", shape=(8, 8)), "cpu")
+    volumes = load_latent_model(image_bundle(tmp_path / "brains", shape=(12, 16, 12), preparation="mni-4mm"), "cpu")
+    for model, advice in ((pictures, "like those it was trained on"), (volumes, "'medvae prepare --prep.* mni-4mm'")):
+        with pytest.raises(InputError, match=f"0.nii.gz .* asked for by the model {model.bundle.name}: .*{advice}"):
+            images_for(model, folder / "images.csv")
+
+
 def test_the_split_of_a_training_keeps_the_tags(folder, tmp_path):
     images = read_images(folder / "images.csv", shape=(16, 16))
     _keep_split(images, tmp_path / "split.csv", resume=False)
@@ -70,6 +95,75 @@ def test_a_prepared_volume_is_not_prepared_again(tmp_path):
     image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
     sitk.WriteImage(image, str(tmp_path / "prepared.nii.gz"))
     assert np.array_equal(encode_file(model, tmp_path / "prepared.nii.gz").image[0], values)
+
+
+@pytest.fixture(scope="module")
+def brains(tmp_path_factory):
+    """A model of FLAIR brains, and heads as they are scanned: a FLAIR and a DWI, beside a file that is damaged."""
+    folder = tmp_path_factory.mktemp("brains")
+    model = load_latent_model(image_bundle(folder / "brains", shape=(40, 48, 40), spacing_mm=(4.0, 4.0, 4.0),
+                                           preparation="mni-4mm", modality="flair"), "cpu")  # fmt: skip
+    scans = folder / "scans"
+    scans.mkdir()
+    for modality in ("flair", "dwi"):
+        sitk.WriteImage(synthetic_head(modality=modality), str(scans / f"a_{modality}.nii.gz"))
+    (scans / "damaged_flair.nii.gz").write_bytes(b"nothing")
+    with pytest.MonkeyPatch.context() as patch:  # a registration takes seconds, and is not the same twice
+        patch.setattr("MedVAELib.preprocessing.published.mni_to_brain", lambda brain: sitk.AffineTransform(3))
+        yield model, scans
+
+
+def test_scans_as_they_are_go_into_a_model_of_brains(brains):
+    """Each as `encode_file` has it, those that are prepared already as they are."""
+    model, scans = brains
+    given = encode_file(model, scans / "a_flair.nii.gz")
+    sitk.WriteImage(own_image(model, given.image[0]), str(scans / "prepared.nii.gz"))
+    made = encode_cohort(model, scans)
+    assert list(made.table.cases) == ["a_dwi", "a_flair", "prepared"]
+    assert list(made.failed) == ["damaged_flair"] and "damaged_flair.nii.gz" in made.failed["damaged_flair"]
+    np.testing.assert_allclose(made.table.mean[1:], [given.mean] * 2, atol=1e-4)
+    np.testing.assert_allclose(made.table.log_variance[1], given.log_variance, atol=1e-4)
+    assert list(made.table.files) == [str(scans / f"{case}.nii.gz") for case in made.table.cases]
+    warning, = made.warnings
+    assert warning.startswith("a_dwi: ") and "looks like DWI" in warning and "made for FLAIR" in warning
+    with pytest.raises(InputError, match="None of the 1 images .*damaged"):
+        encode_cohort(model, scans, "damaged*")
+
+
+def test_encoding_scans_can_be_cancelled(brains):
+    model, scans = brains
+    cancel, seen = CancelToken(), []
+
+    def listener(stage, fraction, message=""):
+        seen.append(fraction)
+        cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        encode_cohort(model, scans, progress=listener, cancel=cancel)
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("made_for, found, warned", [
+    (["flair"], "flair", False), (["flair"], "dwi", True), (["flair"], "other", True), (["flair", "dwi"], "dwi", False),
+    (["t1"], "other", False), (["t1"], "flair", True), (["other"], "flair", False),
+])  # fmt: skip
+def test_a_scan_of_another_kind_is_warned_of_as_far_as_that_can_be_told(brains, monkeypatch, made_for, found, warned):
+    model, scans = brains
+    scan = Scan.from_image(synthetic_head(), name="some")
+    mask = sitk.Cast(scan.image > 5, sitk.sitkUInt8)
+    monkeypatch.setattr("MedVAELib.anomaly.brain.shipped_brain", lambda *_: Brain(mask, found, "a reason"))
+    monkeypatch.setitem(model.bundle.metadata["medvae"], "modality", made_for)
+    warnings = model.prepare(scan).warnings
+    assert bool(warnings) == warned and all("some looks like" in text and "a reason" in text for text in warnings)
+    assert model.prepare(scan, brain=mask).warnings == ()
+
+
+def test_differences_of_brains_are_averaged_in_the_brain(brains, model):
+    image = np.zeros((1, 40, 48, 40), np.float32)
+    assert brains[0].shown(image).all()
+    image[0, 20] = 0.5
+    assert brains[0].shown(image).sum() == 48 * 40
+    assert model.shown(np.zeros((1, 16, 16), np.float32)).all()
 
 
 def test_decoded_volumes_have_a_place(tmp_path):

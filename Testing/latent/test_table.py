@@ -32,6 +32,18 @@ def test_no_variance_no_label_no_tags(tmp_path):
     assert np.array_equal(back.mean, table.mean)
 
 
+def test_files_are_no_tags_and_are_found_from_the_tables_folder(tmp_path):
+    files = [str(tmp_path / f"{case}.nii.gz") for case in cohort().cases]
+    table = replace(cohort(), files=files)
+    back = LatentTable.read(table.write(tmp_path / "latents.csv"))
+    assert list(back.files) == files and set(back.tags) == set(table.tags)
+    assert list(back.select([3]).files) == files[3:4]
+    assert list(LatentTable.read(cohort().write(tmp_path / "older.csv")).files) == [""] * 120
+    (tmp_path / "by_hand.csv").write_text("case,scan,mu_0\na,sub/a.nii,1\nb,,2\n")
+    by_hand = LatentTable.read(tmp_path / "by_hand.csv")
+    assert list(by_hand.files) == [str(tmp_path / "sub" / "a.nii"), ""] and not by_hand.tags
+
+
 def test_parquet_or_one_clear_sentence(tmp_path):
     path = tmp_path / "latents.parquet"
     if importlib.util.find_spec("pyarrow"):

@@ -143,3 +143,17 @@ def opened(host, resources):
     """One panel with one warm worker for all tests of a file, as at a desk; the file says which `resources`."""
     with open_panel(host, resources) as panel:
         yield panel
+
+
+@pytest.fixture
+def latent(opened):
+    """The tab Latent space of `opened`, in an empty scene."""
+    import slicer
+
+    from Testing.panel.latent_scenes import LatentTabDriver
+
+    slicer.mrmlScene.Clear(0)
+    driver = LatentTabDriver(opened)
+    driver.wait(lambda: driver.tab.info.ready, "the model known")
+    yield driver
+    slicer.mrmlScene.Clear(0)

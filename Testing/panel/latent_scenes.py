@@ -13,10 +13,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from MedVAELib.bundle import Bundle, save_bundle
+from MedVAELib.cli.evaluation_output import write_provenance
 from MedVAELib.latent.model import load_latent_model
 from Testing.conftest import synthetic_head
 from Testing.latent.bundles import image_bundle
-from Testing.panel.detections import ROOT
+from Testing.panel.detections import ROOT, add_scan
 
 LATENTS = 5
 SHAPE = (16, 24, 16)
@@ -62,8 +63,15 @@ def write_cohort(folder: Path, count: int = 6) -> Path:
     return _written(folder / "cohort.csv", ("case", "patient", "file", "label", "repetition time"), rows)
 
 
-def write_table(file: Path, bundle: str | Path, count: int = 40) -> Path:
-    """A table of latents as `medvae latent encode` writes it, drawn from the spread of the bundle's labels in turn."""
+def head(name="Doe FLAIR", **settings):
+    """A tilted scan: its node and its image."""
+    turn = sitk.Euler3DTransform((0, 0, 0), 0.1, 0.0, 0.2).GetMatrix()
+    image = synthetic_head((40, 48, 24), (4.0, 4.0, 7.0), np.array(turn).reshape(3, 3), **settings)
+    return add_scan(name, image), image
+
+
+def write_table(file: Path, bundle: str | Path, count: int = 40, labelled: bool = True) -> Path:
+    """A table of latents as `medvae latent encode` leaves it, drawn from the spread of the bundle's labels in turn."""
     from MedVAELib.latent.table import LatentTable
 
     model, random = load_latent_model(bundle, "cpu"), np.random.default_rng(5)
@@ -71,8 +79,11 @@ def write_table(file: Path, bundle: str | Path, count: int = 40) -> Path:
     labels = [names[index % len(names)] for index in range(count)]
     latents = np.concatenate([model.draw(1, index, label) for index, label in enumerate(labels)]).reshape(count, -1)
     cases = [f"case{index}" for index in range(count)]
-    return LatentTable(cases, cases, latents.astype(np.float32), np.zeros_like(latents), labels,
-                       tags={"repetition time": random.normal(8000, 500, count)}).write(file)  # fmt: skip
+    file.parent.mkdir(exist_ok=True)
+    LatentTable(cases, cases, latents.astype(np.float32), np.zeros_like(latents), labels if labelled else (),
+                tags={"repetition time": random.normal(8000, 500, count)}).write(file)  # fmt: skip
+    write_provenance(file.parent, {"bundle": model.bundle.name, "sha256": model.bundle.sha256})
+    return file
 
 
 def _written(file: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:
@@ -113,11 +124,16 @@ class LatentTabDriver:
 
     def settle(self) -> None:
         """Until the volume shows what the sliders say."""
-        self.wait(lambda: not self.explorer.live.busy)
+        self.wait(lambda: not (self.explorer.drawing.busy or self.explorer.live.busy))
 
     def move(self, row: int, value: float) -> None:
         self.explorer.sliders.slider(row).value = value
         self.settle()
+
+    def choose(self, bundle: str) -> None:
+        """Another model, and waits until it is known."""
+        self.tab.set_parameter("bundle", bundle)
+        self.wait(lambda: self.tab.info.ready, "the model known")
 
     def array(self, volume=None) -> np.ndarray:
         import slicer

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from Testing.conftest import synthetic_head
 from Testing.panel.detections import add_scan, node_ids
-from Testing.panel.latent_scenes import LATENTS, SHAPE, LatentTabDriver, lively_bundle, make_resources, write_cohort
+from Testing.panel.latent_scenes import LATENTS, SHAPE, head, lively_bundle, make_resources, write_cohort
 from Testing.panel.latent_scenes import write_table as write_latents
 
 
@@ -24,25 +23,6 @@ def resources(tmp_path_factory):
 @pytest.fixture(scope="module")
 def table(resources, tmp_path_factory):
     return write_latents(tmp_path_factory.mktemp("table") / "latents.csv", resources / "bundles" / "flair-latents")
-
-
-@pytest.fixture
-def latent(opened):
-    """The tab, in an empty scene."""
-    import slicer
-
-    slicer.mrmlScene.Clear(0)
-    driver = LatentTabDriver(opened)
-    driver.wait(lambda: driver.tab.info.ready, "the model known")
-    yield driver
-    slicer.mrmlScene.Clear(0)
-
-
-def head(name="Doe FLAIR", **settings):
-    """A tilted scan."""
-    turn = sitk.Euler3DTransform((0, 0, 0), 0.1, 0.0, 0.2).GetMatrix()
-    image = synthetic_head((40, 48, 24), (4.0, 4.0, 7.0), np.array(turn).reshape(3, 3), **settings)
-    return add_scan(name, image), image
 
 
 def place(volume) -> np.ndarray:
@@ -134,6 +114,7 @@ def test_without_a_scan_on_the_models_own_grid(latent):
     drawn = []
     for _ in range(40):
         latent.ui.sampleButton.click()
+        latent.settle()
         drawn.append(latent.explorer.latents[3])
     assert 0.5 < np.mean(drawn) < 1.5, "not drawn around the label's mean"
 

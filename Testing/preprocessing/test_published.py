@@ -118,8 +118,9 @@ def test_values_below_zero_and_masks_of_another_grid(head_image):
     masked = masked_scan(z_scored, None, "scan")
     assert sitk.GetArrayFromImage(masked.image).min() >= 0
     assert np.array_equal(masked.brain_zyx, masked_scan(head, None, "scan").brain_zyx)
-    with pytest.raises(InputError, match="own grid"):
-        masked_scan(head, sitk.Image(8, 8, 8, sitk.sitkUInt8), "scan")
+    for other in (sitk.Image(8, 8, 8, sitk.sitkUInt8), sitk.Flip(head > 0, (False, True, False))):
+        with pytest.raises(InputError, match="own grid"):
+            masked_scan(head, other, "scan")
     with pytest.raises(InputError, match="only 0 ml"):
         masked_scan(head, head < -1, "scan")
 

@@ -412,7 +412,7 @@ def damaged_dicom(t: Path) -> Path:
     return t / "scan.dcm"
 
 
-@bad("name one of them: 1: t1_mprage (12 slices); 2: t2_flair (12 slices)", UsageError)
+@bad("name one of them (--series): 1: t1_mprage (12 slices); 2: t2_flair (12 slices)", UsageError)
 def dicom_folder_with_two_series(t: Path) -> Path:
     dicom_series(t / "study" / "a")
     dicom_series(t / "study" / "b", uid="1.2.3.5", description="t1_mprage")

@@ -1,0 +1,45 @@
+"""Masks from files, brought to the voxels of the scan that they belong to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .geometry import same_grid
+
+
+def read_mask(path: Path, scan: sitk.Image) -> NDArray[np.bool_]:
+    """The mask in `path` as bool (zyx) on the scan's voxels: every value above 0. Otherwise as `read_fractions`."""
+    return sitk.GetArrayFromImage(read_fractions(path, scan)) > 0
+
+
+def read_fractions(path: Path, scan: sitk.Image) -> sitk.Image:
+    """How much of each of the scan's voxels belongs to the mask in `path`: float32 in 0…1, on exactly the scan's grid.
+
+    A value between 0 and 1 is a fraction, all that is larger a label (1, 255 …) and counts as 1. A header that differs
+    by less than half a voxel (rounding between programs) counts as the same grid; another grid is resampled by nearest
+    neighbour. Raises InputError for a file that cannot be read or does not overlap the scan.
+    """
+    try:
+        mask = sitk.ReadImage(str(path))
+    except RuntimeError:
+        raise InputError(f"{path} cannot be read as a mask: export it again as NIfTI.") from None
+    if mask.GetDimension() != 3 or mask.GetNumberOfComponentsPerPixel() != 1:
+        raise InputError(f"{path} is not a three-dimensional mask with one value per voxel: export it again.")
+    fractions = sitk.GetImageFromArray(np.nan_to_num(_values(mask)).clip(0, 1))
+    if same_grid(mask, scan):
+        fractions.CopyInformation(scan)
+        return fractions
+    fractions.CopyInformation(mask)
+    placed = sitk.Resample(fractions, scan, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    if _values(fractions).any() and not _values(placed).any():
+        raise InputError(f"{path} lies outside its scan: check that both are of the same examination.")
+    return placed
+
+
+def _values(image: sitk.Image) -> NDArray[np.float32]:
+    return sitk.GetArrayViewFromImage(image).astype(np.float32)

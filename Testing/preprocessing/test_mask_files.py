@@ -1,0 +1,58 @@
+"""Bringing masks to the scan's voxels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from MedVAELib.errors import InputError
+from MedVAELib.preprocessing.mask_files import read_fractions, read_mask
+
+
+def write(path, array, origin=(5.0, 6.0, 7.0)):
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((1.0, 2.0, 3.0))
+    image.SetOrigin(origin)
+    sitk.WriteImage(image, str(path))
+    return image
+
+
+def test_labels_above_zero_and_rounded_headers_count(tmp_path):
+    array = np.zeros((8, 9, 10), np.int16)
+    array[3, 4, 5], array[3, 4, 6] = 1, 4
+    image = write(tmp_path / "labels.nii.gz", array, origin=(5.0003, 6.0, 7.0002))
+    scan = sitk.Image(image)
+    scan.SetOrigin((5.0, 6.0, 7.0))
+    assert np.argwhere(read_mask(tmp_path / "labels.nii.gz", scan)).tolist() == [[3, 4, 5], [3, 4, 6]]
+
+
+@pytest.mark.parametrize("stored, fraction", [(1, 1), (255, 1), (0.25, 0.25), (-1, 0), (np.nan, 0), (np.inf, 1)])
+def test_labels_count_as_one_and_fractions_as_themselves(tmp_path, stored, fraction):
+    array = np.zeros((8, 9, 10), np.float32)
+    array[3, 4, 5] = stored
+    scan = write(tmp_path / "mask.mha", array, origin=(5.0003, 6.0, 7.0))  # NIfTI has no NaN: it is read as 0
+    scan.SetOrigin((5.0, 6.0, 7.0))
+    made = read_fractions(tmp_path / "mask.mha", scan)
+    assert made.GetPixel(5, 4, 3) == fraction and sitk.GetArrayFromImage(made).sum() == fraction
+    assert made.GetOrigin() == scan.GetOrigin()
+
+
+def test_a_mask_on_another_grid_is_resampled(tmp_path):
+    array = np.zeros((8, 9, 10), np.uint8)
+    array[2:5, 3:6, 4:7] = 1
+    scan = write(tmp_path / "mask.nii.gz", array)
+    sitk.WriteImage(sitk.Flip(sitk.ReadImage(str(tmp_path / "mask.nii.gz")), (True, False, True)),
+                    str(tmp_path / "flipped.nii.gz"))
+    assert (read_mask(tmp_path / "flipped.nii.gz", scan) == (array > 0)).all()
+
+
+def test_masks_that_cannot_belong_are_refused(tmp_path):
+    array = np.ones((8, 9, 10), np.uint8)
+    scan = write(tmp_path / "far.nii.gz", array, origin=(500.0, 0.0, 0.0))
+    scan.SetOrigin((0.0, 0.0, 0.0))
+    with pytest.raises(InputError, match="outside its scan"):
+        read_mask(tmp_path / "far.nii.gz", scan)
+    (tmp_path / "broken.nii.gz").write_bytes(b"no image")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_mask(tmp_path / "broken.nii.gz", scan)
