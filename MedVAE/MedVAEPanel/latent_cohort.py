@@ -19,6 +19,7 @@ from .task_run import TaskRun
 _SIGNAL = "dataSelected(vtkStringArray*, vtkCollection*)"
 _LATENTS = "latents"
 _FILE = "MedVAE.CohortFile"
+_MOST_NOTES = 10  # below the button, of what was left out or is in doubt
 
 
 class CohortSection:
@@ -29,6 +30,7 @@ class CohortSection:
         self._planes: tuple[str, list[PlottedPlane]] = ("", [])
         self._shown: tuple | None = None
         self._plane: PlottedPlane | None = None
+        self._nothing = ""
         self._view: Any = None
         self._clicked: tuple[str, int] | None = None
         self._soon = qt.QTimer()  # a click tells twice, first of the point clicked before
@@ -81,11 +83,8 @@ class CohortSection:
             self._planes = (cohort.result.run, _planes(reply))
             self.tab.parameters.chart = cohort.chart
             self._connect(cohort)
-            failed = reply["failed"]
-            text = _("{count} cases in {seconds:.1f} s. Click a point to see its image.").format(
-                count=len(reply["cases"]), seconds=seconds)  # fmt: skip
-            return "\n".join([text, *(_("Left out: {case}: {reason}").format(
-                case=each["case"], reason=each["message"]) for each in failed)])  # fmt: skip
+            text = _("{count} cases in {seconds:.1f} s.").format(count=len(reply["cases"]), seconds=seconds)
+            return "\n".join([f"{text} {self._nothing or _('Click a point to see its image.')}", *_notes(reply)])
 
         self.tab.panel.log.secrets |= {source, Path(source).stem}
         self.run.start("latent_cohort", None, lambda folder: {"source": source, **settings}, add)
@@ -101,21 +100,40 @@ class CohortSection:
             widget.enabled = cohort is not None
         if cohort is None:
             self._shown = self._plane = None
+            self._say_nothing("")
             return
         planes = {plane.name: plane for plane in self.planes(cohort)}
         self._offer(self.plane, list(planes), parameters.plane)
         columns = [name for name in _columns(cohort) if any(cohort.column(name))]
         self._offer(self.colour, columns or [LABEL], parameters.colour)
-        name = parameters.plane if parameters.plane in planes else next(iter(planes))
+        name = parameters.plane if parameters.plane in planes else next(iter(planes), "")
         colour = parameters.colour if parameters.colour in columns else (columns or [LABEL])[0]
-        plane = planes[name]
-        wanted = (cohort.result.run, name, plane.axes, colour)
+        plane = planes.get(name)
+        self._say_nothing(self._why_nothing(cohort) if plane is None else "")
+        wanted = (cohort.result.run, name, plane and plane.axes, colour)
         if wanted != self._shown:
-            latent_plot.show(cohort, plane, colour)
+            if plane is None:
+                latent_plot.clear(cohort)
+            else:
+                latent_plot.show(cohort, plane, colour)
             self._connect(cohort)
             self._shown = wanted
         self._plane = plane
         self.mark()
+
+    def _say_nothing(self, why: str) -> None:
+        """Says why the plot is empty, and nothing any more when it is not; a run that ends says it itself."""
+        if why != self._nothing and self.run.running is None:
+            self.run.say(why)
+        self._nothing = why
+
+    def _why_nothing(self, cohort: Cohort) -> str:
+        if not self.tab.info.ready:
+            return self.tab.info.problem or _("The plot waits for the model.")
+        if not self._fits(cohort):
+            return _("So small a cohort is plotted by single latents, and it was encoded with another model than the "
+                     "one chosen: choose that one, or show the cohort anew.")  # fmt: skip
+        return _("A plot needs two latents, and four cases that differ or two of each of two labels.")
 
     def planes(self, cohort: Cohort) -> list[PlottedPlane]:
         """LDA, PCA, t-SNE as the worker made them, and the two latents that matter most."""
@@ -239,6 +257,15 @@ def _planes(reply: Mapping[str, Any]) -> list[PlottedPlane]:
 
     return [PlottedPlane(found["name"], tuple(found["axes"]), array(f"points_{index}"), array(f"matrix_{index}"),
                          array(f"offset_{index}")) for index, found in enumerate(reply["planes"])]  # fmt: skip
+
+
+def _notes(reply: Mapping[str, Any]) -> list[str]:
+    """What was left out, and what is in doubt."""
+    left_out = [_("Left out: {case}: {reason}").format(case=each["case"], reason=each["message"])
+                for each in reply["failed"]]  # fmt: skip
+    notes = [*left_out, *reply["warnings"]]
+    more = len(notes) - _MOST_NOTES
+    return notes if more <= 0 else [*notes[:_MOST_NOTES], _("… and {count} more.").format(count=more)]
 
 
 def _stored(cohort: Cohort) -> list[PlottedPlane]:

@@ -43,15 +43,20 @@ class LatentExplorer:
     """`tab` gives parameters, `info` (the model) and `model` (the choice of it); `on_move()` hears of other latents.
 
     latents: those that the volume shows, or shall show in a moment; None before anything was looked at.
+    bundle: the model that they and the volume are of; "" while that is not known, as in a scene that was just loaded.
     """
 
     def __init__(self, tab, ui, on_move: Callable[[], None]):
         self.tab, self.ui, self._on_move = tab, ui, on_move
         self.encoding: Encoding | None = None
         self.latents: np.ndarray | None = None
+        self.bundle = ""
         self._folder: Path | None = None
         self.sliders = LatentSliders(ui.slidersBox, self._on_slider)
-        self.live = Live(tab.panel.worker.request, "latent_decode", self._request, self._on_decoded, self._on_error)
+        request = tab.panel.worker.request
+        self.live = Live(request, "latent_decode", self._request, self._on_decoded, self._on_error)
+        self.drawing = Live(request, "latent_draw", lambda asked: {**self._model(), **asked}, self._on_drawn,
+                            self._on_error)  # fmt: skip
         ui.resetButton.connect("clicked(bool)", lambda *a: self.reset())
         ui.interpolateSlider.connect("valueChanged(double)", self._on_interpolate)
         ui.sampleButton.connect("clicked(bool)", lambda *a: self.sample())
@@ -66,20 +71,38 @@ class LatentExplorer:
 
     def begin(self, encoding: Encoding, volume) -> None:
         """A scan was encoded; `volume` shows its reconstruction."""
-        self.live.drop()
+        self.drop()
         self.encoding, self.latents = encoding, encoding.latents.copy()
         self.tab.parameters.decoded = volume
         self.show_in_views()
         self.say("")
         self.update(self.tab.parameters)
 
+    def follow(self, scan, bundle: str) -> None:
+        """Forgets what does not belong to the scan and the model that are chosen now."""
+        other_scan = self.encoding is not None and self.encoding.scan is not scan
+        if other_scan or self.bundle not in ("", bundle):
+            self.forget()
+        self.bundle = bundle
+
+    def leave(self) -> None:
+        """The scene is another one: the volume in it stays as it was saved."""
+        self.drop()
+        self.encoding = self.latents = None
+        self.bundle = ""
+
     def forget(self) -> None:
-        """Another scan or model was chosen: what was encoded does not belong to it."""
-        self.live.drop()
+        """Another scan or model was chosen: the volume does not follow the sliders any more."""
+        self.drop()
         self.encoding = self.latents = None
         if self.tab.parameters is not None:
             self.tab.parameters.decoded = None
         self.say("")
+
+    def drop(self) -> None:
+        """Nobody wants to see what was asked of the worker so far."""
+        self.live.drop()
+        self._stop_drawing()
 
     def update(self, parameters) -> None:
         """Called whenever parameters or model may have changed."""
@@ -111,6 +134,10 @@ class LatentExplorer:
 
     def go_to(self, latents: np.ndarray, what: str = "") -> None:
         """Shows these latents (Z,), as soon as the worker has decoded them. what: where they came from, in words."""
+        self._stop_drawing()
+        self._go_to(latents, what)
+
+    def _go_to(self, latents: np.ndarray, what: str) -> None:
         self.latents = np.array(latents, np.float64)
         self.sliders.show(self.latents)
         self.say(what)
@@ -123,15 +150,25 @@ class LatentExplorer:
                    _("The mean of the training images."))  # fmt: skip
 
     def sample(self) -> None:
-        """Latents drawn with the seed that is shown, which then moves on by one."""
+        """Goes to latents that the model draws with the seed that is shown, which moves on by one at once."""
         parameters = self.tab.parameters
-        seed, label = parameters.seed, parameters.label
-        drawn = self.tab.info.draw(seed, label)
-        of = _("label {label}").format(label=label) if label else _("all training images")
-        parameters.seed = (seed + 1) % 1_000_000
-        self.go_to(drawn, _("Random sample (seed {seed}, {of}).").format(seed=seed, of=of))
+        asked = {"seed": parameters.seed, "label": self.tab.drawn_label}
+        parameters.seed = (parameters.seed + 1) % 1_000_000
+        self.say(_("Drawing a sample…"))
+        self.drawing.ask(asked)
+
+    def _on_drawn(self, asked: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+        of = _("label {label}").format(label=asked["label"]) if asked["label"] else _("all training images")
+        self._go_to(reply["latents"], _("Random sample (seed {seed}, {of}).").format(seed=asked["seed"], of=of))
+
+    def _stop_drawing(self) -> None:
+        """The user went elsewhere meanwhile."""
+        if self.drawing.busy:
+            self.drawing.drop()
+            self.say("")
 
     def _on_slider(self, index: int, value: float) -> None:
+        self._stop_drawing()
         moved = self.current.copy()
         moved[index] = value
         self.latents = moved
@@ -162,9 +199,14 @@ class LatentExplorer:
     def _request(self, latents: np.ndarray) -> dict[str, Any]:
         folder, encoding = self.folder(), self.encoding
         write_array(latents, folder / "latents.npy")
-        target = {"scan": encoding.given, "key": encoding.key, "bundle": encoding.bundle, "device": encoding.device
-                  } if encoding is not None else self.tab.model.request()  # fmt: skip
-        return {**target, "latents": str(folder / "latents.npy"), "output": str(folder / f"decoded-{self.live.sent}")}
+        target = {"scan": encoding.given, "key": encoding.key} if encoding is not None else {}
+        return {**self._model(), **target, "latents": str(folder / "latents.npy"),
+                "output": str(folder / f"decoded-{self.live.sent}")}  # fmt: skip
+
+    def _model(self) -> dict[str, str]:
+        """Bundle and device for a request: the encoded scan stays on those that it was encoded with."""
+        encoding = self.encoding
+        return self.tab.chosen() if encoding is None else {"bundle": encoding.bundle, "device": encoding.device}
 
     def _on_decoded(self, latents: np.ndarray, reply: Mapping[str, Any]) -> None:
         try:

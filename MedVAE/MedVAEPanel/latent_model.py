@@ -68,15 +68,9 @@ class LatentModelInfo:
         orders = self.reply.get("orders", {})
         return orders.get(by) or orders.get("kl", [])
 
-    def moments(self, label: str = "") -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation (Z,), of a label's images if it is known."""
-        source = self.reply["labels"].get(label, self.reply)
-        return np.array(source["mean"]), np.maximum(np.array(source["std"]), _SMALLEST_STD)
-
-    def draw(self, seed: int, label: str = "") -> np.ndarray:
-        """Latents (Z,) from the Gaussian of the training images, or of a label's."""
-        mean, std = self.moments(label)
-        return mean + std * np.random.default_rng((seed, 0)).standard_normal(self.count)
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (Z,) over the training images."""
+        return np.array(self.reply["mean"]), np.maximum(np.array(self.reply["std"]), _SMALLEST_STD)
 
     def in_words(self) -> str:
         """E.g. "vae: 8 latents, 8 of them active; volumes of 40 × 48 × 40 voxels of 4 mm; labels: healthy, MS"."""

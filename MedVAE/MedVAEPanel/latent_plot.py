@@ -142,8 +142,7 @@ def show(cohort: Cohort, plane: PlottedPlane, colour: str) -> None:
     groups = group(cohort.column(colour))
     cases = cohort.column("case")
     chart = cohort.chart
-    chart.RemoveAllPlotSeriesNodeIDs()
-    _remove_points(cohort)
+    clear(cohort)
     size = _SMALL_MARKER if len(cases) > _CROWD else _MARKER
     for index, (name, rows) in enumerate(groups.items()):
         series = _add_series(cohort, name, _COLOURS[index % len(_COLOURS)], size)
@@ -156,6 +155,12 @@ def show(cohort: Cohort, plane: PlottedPlane, colour: str) -> None:
     chart.SetXAxisTitle(plane.axes[0])
     chart.SetYAxisTitle(plane.axes[1])
     chart.SetLegendVisibility(True)
+
+
+def clear(cohort: Cohort) -> None:
+    """Leaves an empty chart."""
+    cohort.chart.RemoveAllPlotSeriesNodeIDs()
+    _remove_points(cohort)
 
 
 def mark(cohort: Cohort, name: str, place: np.ndarray | None) -> None:

@@ -66,8 +66,7 @@ class LatentTab(TaskTab):
     # --- Scene and parameters ----------------------------------------------------------------------------------------
 
     def set_parameter_node(self, parameters) -> None:
-        self.explorer.live.drop()
-        self.explorer.encoding = self.explorer.latents = None
+        self.explorer.leave()
         self.bind(parameters, self.ui, self._on_parameters)
         if parameters is None:
             self.watch.stop()
@@ -99,16 +98,14 @@ class LatentTab(TaskTab):
         parameters = self.parameters
         if parameters is not None:
             self.model.show(parameters)
-            encoding = self.explorer.encoding
-            if encoding is not None and (encoding.scan is not parameters.scan or encoding.bundle != self._bundle):
-                self.explorer.forget()
+            self.explorer.follow(parameters.scan, self._bundle)
             self.panel.offers.retry()  # this tab can do nothing without an answer
             # Not before the worker has told its bundles: it is not started for this tab alone.
             self.info.look_at(self._bundle if self.panel.offers.bundles else "")
         self.ui.modelLabel.text = self.info.in_words()
         self.explorer.update(parameters)
         self.cohort.update(parameters)
-        self._offer_labels(parameters)
+        self._offer_labels()
         self.update_result()
         self.update_buttons()
 
@@ -123,10 +120,15 @@ class LatentTab(TaskTab):
     def _bundle(self) -> str:
         return self.parameters.bundle or self.model.bundles.default
 
-    def _offer_labels(self, parameters) -> None:
+    @property
+    def drawn_label(self) -> str:
+        """Whose latents new images are drawn from, "" for all; a label of another model is none."""
+        chosen = self.parameters.label if self.parameters is not None else ""
+        return chosen if chosen in self.info.labels else ""
+
+    def _offer_labels(self) -> None:
         offer = Offer([Entry("", _("all training images")), *(Entry(name, name) for name in self.info.labels)])
-        chosen = parameters.label if parameters is not None and parameters.label in self.info.labels else ""
-        self.label.offer(offer, chosen, final=False)
+        self.label.offer(offer, self.drawn_label, final=False)
 
     def _on_move(self) -> None:
         self.cohort.mark()
@@ -197,7 +199,7 @@ class LatentTab(TaskTab):
         self.panel.log.secrets |= {node.GetName() for node in nodes if node.GetName()}
         given: dict[str, Any] = {}
         before = [state(node) for node in nodes]
-        self.explorer.live.drop()
+        self.explorer.drop()
 
         def fields(folder: Path) -> dict[str, Any]:
             given.update(write_scan(scan, self.explorer.folder()))
@@ -209,6 +211,8 @@ class LatentTab(TaskTab):
                 raise ValueError(_("A scan was removed meanwhile; the result was dropped."))
             if [state(node) for node in nodes] != before:
                 raise ValueError(_("A scan was changed meanwhile: encode it again."))
+            if self._bundle != settings["bundle"]:
+                raise ValueError(_("The model was changed meanwhile: encode again."))
             self._begin(reply, scan, other, given, settings)
             return self._in_words(reply, seconds)
 
@@ -221,15 +225,17 @@ class LatentTab(TaskTab):
         second = (other, np.load(arrays["other"]).astype(float)) if "other" in arrays else None
         volume = add_decoded(scan, "", reply, settings)
         note_latents(volume, latents)
-        encoding = Encoding(scan, state(scan), self._bundle, settings["device"], given, reply["key"], latents, second)
+        encoding = Encoding(scan, state(scan), settings["bundle"], settings["device"], given, reply["key"], latents,
+                            second)  # fmt: skip
         self.explorer.begin(encoding, volume)
         self.watch.look_at([scan])
 
     @staticmethod
     def _in_words(reply: Mapping[str, Any], seconds: float) -> str:
         text = _("Encoded in {seconds:.1f} s on {device}. What the latents keep differs from the scan by {share:.1%} "
-                 "of the brightness range on average.").format(
-            seconds=seconds, device=choices.device_in_words(reply), share=reply["mean_difference"])  # fmt: skip
+                 "of the brightness range on average{where}.").format(
+            seconds=seconds, device=choices.device_in_words(reply), share=reply["mean_difference"],
+            where=_(" inside the brain") if reply["inside_brain"] else "")  # fmt: skip
         return "\n".join([text, *reply.get("warnings", [])])
 
     # --- Generating --------------------------------------------------------------------------------------------------
@@ -238,7 +244,7 @@ class LatentTab(TaskTab):
         """Starts drawing new volumes; returns at once."""
         parameters, encoding = self.parameters, self.explorer.encoding
         scan = encoding.scan if encoding is not None else None
-        settings = {**self.chosen(), "count": parameters.count, "seed": parameters.seed, "label": parameters.label}
+        settings = {**self.chosen(), "count": parameters.count, "seed": parameters.seed, "label": self.drawn_label}
         target = {"scan": encoding.given, "key": encoding.key} if encoding is not None else {}
 
         def add(reply: Mapping[str, Any], seconds: float) -> str:

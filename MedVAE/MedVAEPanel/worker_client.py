@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import tempfile
+import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -188,7 +189,7 @@ class WorkerClient:
             self._log(f"worker: {message.get('message', event)}")
         elif event == "progress":
             if job.on_progress is not None and not job.cancelled:
-                job.on_progress(message)
+                self._tell(job.on_progress, message)
         elif event == "result" and not job.cancelled:
             self._close(job, job.on_result, message)
         else:
@@ -197,7 +198,7 @@ class WorkerClient:
     def _close(self, job: Job, callback: Callable[[Mapping[str, Any]], None], message: Mapping[str, Any]) -> None:
         del self._jobs[job.id]
         self._tell_state()
-        callback(message)
+        self._tell(callback, message)
 
     def _failed(self, process, error) -> None:
         """Other errors than a failed start are followed by `finished`."""
@@ -245,11 +246,18 @@ class WorkerClient:
         message = {"kind": "WorkerError", "exit_code": 1, "message": f"The worker has ended. {reason}",
                    "log": list(self._tail)}  # fmt: skip
         for job in jobs:
-            job.on_error(_CANCELLED if job.cancelled else message)
+            self._tell(job.on_error, _CANCELLED if job.cancelled else message)
 
     def _tell_state(self) -> None:
         for listener in list(self.on_state):
-            listener(self.state)
+            self._tell(listener, self.state)
+
+    def _tell(self, callback: Callable[[Any], None], what: Any) -> None:
+        """One that fails must not keep the others from hearing what is theirs."""
+        try:
+            callback(what)
+        except Exception:
+            self._log(f"What the worker said could not be used.\n{traceback.format_exc()}")
 
 
 _CANCELLED = {"kind": "Cancelled", "exit_code": 130, "message": "Cancelled."}

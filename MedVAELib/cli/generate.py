@@ -27,8 +27,8 @@ def generate(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same images.")] = 0,
     label: Annotated[list[str] | None, typer.Option(
         "--label", metavar="LABEL", show_default=False,
-        help="Draw from the latents of this label's training images; repeatable. By default from the model's prior.")
-    ] = None,
+        help="Draw from the latents of this label's training images; repeatable. By default from the Gaussian of all "
+             "training images' latents if the model has one, else from its prior.")] = None,
     nifti: Annotated[bool, typer.Option(
         "--nifti", help="Write pictures as NIfTI too, unrounded; volumes always are.")] = False,
     device: DeviceOption = "auto",

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 
 from .atlas import Atlas, load_atlas
 from .geometry import inverse
-from .registration import quick, register_affine
+from .registration import SEED, quick, register_affine
 
 
 def template_brain_mask(scan: sitk.Image, atlas: Atlas | None = None) -> sitk.Image:
@@ -38,6 +38,6 @@ def _mutual_information(fixed: sitk.Image, moving: sitk.Image, transform: sitk.T
     method.SetMetricAsMattesMutualInformation(32)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(0.1)
+    method.SetMetricSamplingPercentage(0.1, SEED)
     method.SetInitialTransform(transform)
     return -method.MetricEvaluate(fixed, moving)

@@ -1,4 +1,4 @@
-"""The tasks of the latent space: what a model is, a scan's latents, latents decoded onto the scan, new volumes.
+"""The tasks of the latent space: what a model is, a scan's latents, latents decoded onto the scan, new ones drawn.
 
 A request names its scan by `scan` and, once it was encoded, by the `key` of the reply: with it the prepared scan that
 is still warm is taken, and the file is read again only by a worker that was started meanwhile. For a model of pictures,
@@ -59,7 +59,8 @@ def latent_model(job: Job) -> Mapping[str, Any]:
 def latent_encode(job: Job) -> Mapping[str, Any]:
     """The latents of `scan`: arrays "mean" and "log_variance" (Z,), and "decoded", what they stand for, on its grid.
 
-    `other`: a second scan, for the array "other" (Z,).
+    `other`: a second scan, for the array "other" (Z,). "mean_difference": of the prepared scan from what its latents
+    stand for, in 0…1, averaged over the brain where "inside_brain".
     """
     request, timer = job.request, Timer()
     report = scaled(job.progress, 0.0, 1.0 - _SHARE_OF_WRITING)
@@ -68,8 +69,11 @@ def latent_encode(job: Job) -> Mapping[str, Any]:
         scan = _given(model, field(request, "scan", dict))
         other = _given(model, field(request, "other", dict)) if request.get("other") is not None else None
     arrays: dict[str, NDArray] = {}
+    warnings: list[str] = []
     if other is not None:
-        arrays["other"] = _encoded(job, model, other, scaled(report, 0.1, 0.45), timer)[1].ravel()
+        second, mean, _ = _encoded(job, model, other, scaled(report, 0.1, 0.45), timer)
+        arrays["other"] = mean.ravel()
+        warnings += [f"Second scan: {warning}" for warning in (*other.warnings, *second.prepared.warnings)]
     image, mean, log_variance = _encoded(job, model, scan, scaled(report, 0.45 if other else 0.1, 0.9), timer)
     with timer.stage("decode"):
         decoded = model.decode(mean)[0, 0]
@@ -78,9 +82,11 @@ def latent_encode(job: Job) -> Mapping[str, Any]:
         arrays["log_variance"] = log_variance.ravel()
     output = Path(field(request, "output", str))
     handed = hand_over(output, arrays.items(), len(arrays), job, scaled(job.progress, 1.0 - _SHARE_OF_WRITING, 1.0))
-    difference = float(abs(image.prepared.image[0] - decoded).mean())
+    prepared = image.prepared.image[0]
     return {
-        "arrays": handed, "key": image.key, "mean_difference": difference, "warnings": list(scan.warnings),
+        "arrays": handed, "key": image.key, "inside_brain": not model.plain,
+        "mean_difference": float(abs(prepared - decoded)[model.shown(prepared)].mean()),
+        "warnings": [*scan.warnings, *image.prepared.warnings, *warnings],
         "provenance": provenance(model, timer) | {"input": {"name": scan.name}},
     }  # fmt: skip
 
@@ -97,6 +103,15 @@ def latent_decode(job: Job) -> Mapping[str, Any]:
     arrays = hand_over(Path(field(request, "output", str)), [("decoded", _values(decoded))], 1, job, job.progress)
     return {"arrays": arrays, "key": image.key if image else None, "ijk_to_ras": ijk_to_ras(decoded),
             "provenance": provenance(model, timer)}  # fmt: skip
+
+
+def latent_draw(job: Job) -> Mapping[str, Any]:
+    """"latents": a list (Z,), of the first volume that `latent_generate` makes with the same `seed` and `label`."""
+    request, timer = job.request, Timer()
+    model = load(request, timer)
+    with timer.stage("draw"):
+        drawn = model.first_drawn(field(request, "seed", int, 0), field(request, "label", str, "") or None)
+    return {"latents": drawn.ravel().tolist(), "provenance": provenance(model, timer)}
 
 
 def latent_generate(job: Job) -> Mapping[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Cancelled, InputError, MedVAEError
+from ..errors import InputError
+from ..outputs import PROVENANCE_FILE
 from ..progress import CancelToken, Progress, scaled
 from ..timing import Timer
 from .latent import load, provenance
@@ -16,12 +18,10 @@ from .server import Job
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from ..latent.cohort import EncodedCohort
     from ..latent.model import LatentModel
-    from ..latent.table import LatentTable
-    from ..training.image_listing import ImageRecord
 
 _SHARE_OF_ENCODING = 0.8
-_FILE_TAGS = ("file", "scan")
 
 
 def latent_cohort(job: Job) -> Mapping[str, Any]:
@@ -35,7 +35,8 @@ def latent_cohort(job: Job) -> Mapping[str, Any]:
     report = scaled(job.progress, 0.0, _SHARE_OF_ENCODING)
     model = load(request, timer, report)
     with timer.stage("encode"):
-        table, files, failed = _cohort(source, model, scaled(report, 0.05, 1.0), job.cancel)
+        found = _cohort(source, model, scaled(report, 0.05, 1.0), job.cancel)
+    table = found.table
     if table.latents != model.statistics.all.mean.size:
         raise InputError(f"{source} holds {table.latents} latents per image, and {model.bundle.name} has "
                          f"{model.statistics.all.mean.size}: choose the model that made the table.")  # fmt: skip
@@ -52,66 +53,51 @@ def latent_cohort(job: Job) -> Mapping[str, Any]:
             arrays |= {f"matrix_{index}": plane.matrix, f"offset_{index}": plane.offset}
     output = Path(field(request, "output", str))
     handed = hand_over(output, arrays.items(), len(arrays), job, scaled(job.progress, 0.95, 1.0))
-    tags = {name: _plain(values) for name, values in table.tags.items() if name not in _FILE_TAGS}
     return {
-        "arrays": handed, "cases": list(table.cases), "files": files, "labels": list(table.labels), "tags": tags,
+        "arrays": handed, "cases": list(table.cases), "labels": list(table.labels),
+        "files": [file if file and Path(file).exists() else "" for file in table.files],
+        "tags": {name: _plain(values) for name, values in table.tags.items()},
         "planes": [{"name": plane.name, "axes": list(plane.axes), "linear": plane.matrix is not None}
                    for plane in planes],
-        "failed": failed, "warnings": [],
+        "failed": [{"case": case, "message": message} for case, message in found.failed.items()],
+        "warnings": list(found.warnings),
         "provenance": provenance(model, timer) | {"source": str(source), "images": len(table)},
     }  # fmt: skip
 
 
-def _cohort(source: Path, model: LatentModel, report: Progress, cancel: CancelToken,
-            ) -> tuple[LatentTable, list[str], list[dict[str, str]]]:  # fmt: skip
+def _cohort(source: Path, model: LatentModel, report: Progress, cancel: CancelToken) -> EncodedCohort:
+    from ..latent.cohort import EncodedCohort, encode_records
     from ..latent.table import LatentTable, is_latent_table
 
     if is_latent_table(source):
         report("read", 0.0, "Reading the table")
-        table = LatentTable.read(source)
-        return table, _files_of(table, source), []
+        return EncodedCohort(LatentTable.read(source), warnings=_doubts(source, model))
     from ..training.image_listing import find_images
 
-    return _encoded(find_images(source, dimensions=len(model.shape)), model, report, cancel)
+    return encode_records(model, find_images(source, dimensions=len(model.shape)), report, cancel)
 
 
-def _files_of(table: LatentTable, source: Path) -> list[str]:
-    """Each row's image file, "" where the table does not say or it is not there."""
-    names = next((table.tags[name] for name in _FILE_TAGS if name in table.tags), None)
-    if names is None:
-        return [""] * len(table)
-    paths = [source.parent / Path(str(name)).expanduser() if str(name) else None for name in names]
-    return [str(path) if path is not None and path.exists() else "" for path in paths]
+def _doubts(source: Path, model: LatentModel) -> tuple[str, ...]:
+    """A warning where it is not known which model made a table. Raises InputError where it was another one."""
+    maker, bundle = _maker(source), model.bundle
+    if maker is None:
+        return (f"It is not known which model made {source.name}: if it was not {bundle.name}, what is decoded from it "
+                "means nothing.",)  # fmt: skip
+    name, sha256 = maker
+    if sha256 != bundle.sha256:
+        raise InputError(f"{source} was made by the model {name} ({sha256[:8]}), not by {bundle.name} "
+                         f"({bundle.sha256[:8]}): choose that model, or encode the images again.")  # fmt: skip
+    return ()
 
 
-def _encoded(records: Sequence[ImageRecord], model: LatentModel, report: Progress, cancel: CancelToken,
-             ) -> tuple[LatentTable, list[str], list[dict[str, str]]]:  # fmt: skip
-    """What cannot be encoded is told of beside the rest. Raises InputError if nothing can."""
-    import numpy as np
-
-    from ..latent.placing import encode_file
-    from ..latent.table import LatentTable
-
-    done, means, failed = [], [], []
-    for index, record in enumerate(records):
-        cancel.check()
-        report("encode", index / len(records), f"Encoding {index + 1} of {len(records)}")
-        try:
-            means.append(encode_file(model, record, cancel=cancel).mean)
-        except Cancelled:
-            raise
-        except MedVAEError as error:
-            failed.append({"case": record.case, "message": str(error)})
-            continue
-        done.append(record)
-    if not done:
-        raise InputError(f"None of the {len(records)} images could be encoded; the first: {failed[0]['message']}")
-    names = dict.fromkeys(name for record in done for name in record.tags)
-    table = LatentTable(
-        [record.case for record in done], [record.patient for record in done], np.stack(means),
-        labels=[record.label for record in done], split=[record.split for record in done],
-        tags={name: [record.tags.get(name, "") for record in done] for name in names})  # fmt: skip
-    return table, [str(record.file) for record in done], failed
+def _maker(source: Path) -> tuple[str, str] | None:
+    """Name and SHA-256 of the bundle that made a table, as `medvae latent encode` left them beside it."""
+    try:
+        record = json.loads((source.parent / PROVENANCE_FILE).read_text(encoding="utf-8"))
+        settings = record["settings"] if source.name in record["files"] else {}  # else it is of another command
+        return str(settings["bundle"]), str(settings["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _plain(values: NDArray) -> list[Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..progress import scaled
 from ..timing import Timer
-from .latent import latent_decode, latent_encode, latent_generate, latent_model
+from .latent import latent_decode, latent_draw, latent_encode, latent_generate, latent_model
 from .latent_cohort import latent_cohort
 from .look import bundles, describe, info
 from .requests import field, hand_over
@@ -90,7 +90,7 @@ TASKS: dict[str, Task] = {
     "detect": detect,
     "skull": skull,
     "latent_model": latent_model, "latent_encode": latent_encode, "latent_decode": latent_decode,
-    "latent_generate": latent_generate, "latent_cohort": latent_cohort,
+    "latent_draw": latent_draw, "latent_generate": latent_generate, "latent_cohort": latent_cohort,
     "info": lambda job: info(),
     "bundles": lambda job: bundles(),
     "describe": lambda job: describe(field(job.request, "scan", dict)),

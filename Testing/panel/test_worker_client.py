@@ -154,6 +154,29 @@ def test_a_program_that_is_not_there(make_client, tmp_path):
     assert "cannot be started" in answer.errors[0]["message"] and client.state == "stopped"
 
 
+def test_a_callback_that_fails_costs_nobody_else_a_reply(make_client):
+    client = make_client("""
+        first, second, last = hear(), hear(), hear()
+        for request in (first, second):
+            say(id=request["id"], event="progress", stage="a", fraction=0.5, message="half")
+            say(id=request["id"], event="result", task=request["task"])
+        os._exit(3)
+    """)
+
+    def fail(message):
+        raise StopIteration
+
+    client.request("bad", {}, fail, fail, fail)
+    good = Answer(client, "good")
+    client.request("left open", {}, fail, fail)
+    left_open = Answer(client, "left open")
+    assert pump(lambda: left_open.done)
+    assert good.results[0]["task"] == "good" and len(good.progress) == 1
+    assert "has ended" in left_open.errors[0]["message"]
+    told = [line for line in client.lines if "StopIteration" in line]
+    assert len(told) == 3 and all("Traceback" in line and "in fail" in line for line in told)
+
+
 def test_cancel_of_a_worker_that_obeys_keeps_it_warm(make_client):
     client = make_client("""
         while True:
