@@ -7,7 +7,7 @@ import csv
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import UsageError
@@ -52,13 +52,19 @@ def only_writer(path: Path) -> Iterator[None]:
         if found != seen:
             seen, since = found, time.monotonic()
         elif abandoned:
-            lock.unlink(missing_ok=True)
+            _removed(lock)
         else:
             time.sleep(_LOOK_S)
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        _removed(lock)
+
+
+def _removed(lock: Path) -> None:
+    """Where it cannot be removed, as while Windows scans it for viruses, the next run takes it for abandoned."""
+    with suppress(OSError):
+        lock.unlink()
 
 
 def _identity(file: Path) -> tuple[int, int] | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -50,6 +49,7 @@ _FRAME_NUMBERS = {
 }  # fmt: skip
 _FRAME_SPLIT = {
     "b-value": ("MRDiffusionSequence", "DiffusionBValue"), "echo time": ("MREchoSequence", "EffectiveEchoTime"),
+    "gradient": ("MRDiffusionSequence", "DiffusionDirectionality"),  # where it has no direction: none, or their mean
     "image type": ("MRImageFrameTypeSequence", "FrameType"),
     "time point": ("FrameContentSequence", "TemporalPositionIndex"),
     "acquisition": ("FrameContentSequence", "FrameAcquisitionNumber"),
@@ -272,14 +272,12 @@ def _read_header(file: str) -> list[_Slice]:
     found = _Slice(file, size, reader.GetSpacing(), np.array(reader.GetOrigin()),
                    np.array(reader.GetDirection()).reshape(3, 3), tags, split, text("0020|000e"),
                    reader.GetNumberOfComponents(), sized, text("0008|0018"))  # fmt: skip
-    if size[2] == 1:
+    if size[2] == 1 and sized:
         return [found]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom's, of values that are not quite as the standard has them
-        try:
-            return _frames(found) or [found]
-        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError):
-            return [found]  # sequences that are damaged tell nothing
+    try:
+        return _frames(found) or [found]
+    except Exception:  # pydicom raises whatever it trips over: sequences that are damaged tell nothing
+        return [found]
 
 
 def _states_size(reader: sitk.ImageFileReader, text: Callable[[str], str]) -> bool:
@@ -323,7 +321,10 @@ def _frames(whole: _Slice) -> list[_Slice]:
         spacing = stated(frame, "PixelMeasuresSequence", "PixelSpacing") or (1.0, 1.0)
         numbers = {name: float(value) for name, place in _FRAME_NUMBERS.items()
                    if (value := stated(frame, *place)) is not None}  # fmt: skip
-        split = {name: _in_words(stated(frame, *place)) for name, place in _FRAME_SPLIT.items()}
+        split = {name: text for name, place in _FRAME_SPLIT.items() if (text := _in_words(stated(frame, *place)))}
+        directions = stated(frame, "MRDiffusionSequence", "DiffusionGradientDirectionSequence")
+        if directions:
+            split["gradient"] = _in_words(directions[0].get("DiffusionGradientOrientation"))
         found.append(replace(
             whole, size=(*whole.size[:2], 1), spacing_mm=(float(spacing[1]), float(spacing[0]), 1.0),
             origin_mm=np.array(position, float), direction=np.column_stack([rows, columns, np.cross(rows, columns)]),
@@ -357,10 +358,12 @@ def _split(slices: list[_Slice]) -> list[DicomVolume]:
     if not _has_repeats(slices):
         return [whole]
     for names in (("b-value",), ("echo time",), ("image type",), ("time point",), ("acquisition",),
-                  ("b-value", "image type"), ("b-value", "gradient"), ("b-value", "acquisition")):
+                  ("b-value", "image type"), ("b-value", "gradient"), ("b-value", "acquisition"), ("file",)):
         groups: dict[str, list[_Slice]] = defaultdict(list)
         for found in slices:
-            groups[", ".join(f"{name} {found.split[name] or 'none'}" for name in names)].append(found)
+            # A file of its own tells frames apart, never single slices.
+            told = found.split if found.frame is None else found.split | {"file": os.path.basename(found.file)}
+            groups[", ".join(f"{name} {told.get(name) or 'none'}" for name in names)].append(found)
         if len(groups) > 1 and not any(_has_repeats(group) for group in groups.values()):
             return [DicomVolume(uid, description, tuple(group), detail) for detail, group in groups.items()]
     return [whole]

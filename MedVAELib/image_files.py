@@ -25,6 +25,8 @@ from .errors import InputError
 MAX_SHEAR = 1e-2
 """Largest |cosine| between two index axes (and deviation of an axis' length from 1) taken for rounding."""
 
+_ITK_SHEAR = 1e-4  # above it ITK leaves the sform for the qform
+
 MAX_NONFINITE_FRACTION = 1e-4
 """Up to this share of voxels that are NaN or infinite is replaced by 0 with a warning; more is refused."""
 
@@ -280,7 +282,7 @@ def _nifti_orientation(path: Path, header: _NiftiHeader) -> FileNotes:
         if shear > MAX_SHEAR or stretched:
             return FileNotes((f"The two orientations of {path.name} (qform and sform) contradict each other: "
                               "the qform and the voxel size are used.",))
-        return _two_orientations(path, header)
+        return _two_orientations(path, header, shear)
     if shear > MAX_SHEAR:
         raise InputError(f"{path} has sheared axes (its direction cosines are not orthonormal): "
                          "resample it to a rectangular grid.")
@@ -290,7 +292,7 @@ def _nifti_orientation(path: Path, header: _NiftiHeader) -> FileNotes:
     return FileNotes(sheared=shear > 1e-5)
 
 
-def _two_orientations(path: Path, header: _NiftiHeader) -> FileNotes:
+def _two_orientations(path: Path, header: _NiftiHeader, shear: float) -> FileNotes:
     """Programs differ in which of two orientations they believe: maps on the scan's grid then lie elsewhere in some."""
     qform, sform = header.qform, header.sform
     if np.linalg.det(qform[:, :3]) * np.linalg.det(sform[:, :3]) < 0:
@@ -300,7 +302,7 @@ def _two_orientations(path: Path, header: _NiftiHeader) -> FileNotes:
     apart = float(np.linalg.norm(corners @ (qform - sform).T, axis=1).max())
     if apart <= np.abs(header.pixdim[1:4]).min() / 2:
         return FileNotes()
-    used = "sform" if header.sform_code == 1 else "qform"  # as ITK decides
+    used = "sform" if header.sform_code == 1 and shear < _ITK_SHEAR else "qform"  # as ITK decides
     return FileNotes((f"The two orientations of {path.name} (qform and sform) lie up to {apart:.3g} mm apart, which is "
                       f"usual after a registration: the {used} is used, and the results lie where it says.",))
 

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -215,11 +216,13 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without the reader's own warnings on standard error: what matters is said in our sentences."""
+    """Without the readers' own warnings on standard error (ITK's, pydicom's): what matters is said in our sentences."""
     before = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
 

@@ -69,7 +69,7 @@ def encode(
 ) -> None:
     """Encode images into a table: case, patient, label, split, file, tags, mu_0 …, logvar_0 …
 
-    A model of whole brains takes scans as well as prepared images. What cannot be encoded is left out (exit code 5).
+    A model of whole brains takes scans as well as prepared images, and leaves out what it cannot encode (exit code 5).
 
     Example:  medvae latent encode prepared/images.csv --bundle runs/vae-8/bundle/vae-8 --output latents
     """

@@ -148,7 +148,7 @@ class PrepareSettings:
         scan = Scan.read(case.scan, series=case.series or self.series)
         request = self.request(case, bundle)
         if case.brain:
-            brain = read_fractions(case.brain, scan.image) > 0
+            brain = read_fractions(case.brain, scan.image) >= 0.5
         else:
             brain = (model or self.load(bundle))(scan, scaled(progress, 0.05, 0.6), cancel)
         cancel.check()

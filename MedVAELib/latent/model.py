@@ -263,7 +263,7 @@ class LatentModel(PlacedModel):
         but FLAIR and DWI is "other" to it. A model that states no kind takes any."""
         made_for = {kind.lower() for kind in self.bundle.modality}
         untold = made_for - set(MODALITIES)
-        if modality in made_for or "other" in untold or (modality == "other" and untold):
+        if not made_for or modality in made_for or "other" in untold or (modality == "other" and untold):
             return ()
         kind = "neither FLAIR nor DWI" if modality == "other" else modality.upper()
         wanted = " or ".join(sorted(self.bundle.modality)).upper()

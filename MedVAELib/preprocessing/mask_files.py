@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,21 +11,27 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .geometry import same_grid
+from .geometry import same_grid, to_grid
 
 
 def read_mask(path: Path, scan: sitk.Image) -> NDArray[np.bool_]:
-    """The mask in `path` as bool (zyx) on the scan's voxels: every value above 0. Otherwise as `read_fractions`."""
-    return sitk.GetArrayFromImage(read_fractions(path, scan)) > 0
+    """The mask in `path` as bool (zyx) on the scan's voxels: every value above 0; on another grid, of what is nearest.
+    Otherwise as `read_fractions`."""
+    nearest = partial(sitk.Resample, transform=sitk.Transform(), interpolator=sitk.sitkNearestNeighbor)
+    return sitk.GetArrayFromImage(_read(path, scan, nearest)) > 0
 
 
 def read_fractions(path: Path, scan: sitk.Image) -> sitk.Image:
     """How much of each of the scan's voxels belongs to the mask in `path`: float32 in 0…1, on exactly the scan's grid.
 
     A value between 0 and 1 is a fraction, all that is larger a label (1, 255 …) and counts as 1. A header that differs
-    by less than half a voxel (rounding between programs) counts as the same grid; another grid is resampled by nearest
-    neighbour. Raises InputError for a file that cannot be read or does not overlap the scan.
+    by less than half a voxel (rounding between programs) counts as the same grid; another grid is resampled as
+    `to_grid` does. Raises InputError for a file that cannot be read or does not overlap the scan.
     """
+    return _read(path, scan, to_grid)
+
+
+def _read(path: Path, scan: sitk.Image, placed_on: Callable[[sitk.Image, sitk.Image], sitk.Image]) -> sitk.Image:
     try:
         mask = sitk.ReadImage(str(path))
     except RuntimeError:
@@ -35,7 +43,7 @@ def read_fractions(path: Path, scan: sitk.Image) -> sitk.Image:
         fractions.CopyInformation(scan)
         return fractions
     fractions.CopyInformation(mask)
-    placed = sitk.Resample(fractions, scan, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    placed = placed_on(fractions, scan)
     if _values(fractions).any() and not _values(placed).any():
         raise InputError(f"{path} lies outside its scan: check that both are of the same examination.")
     return placed

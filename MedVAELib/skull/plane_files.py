@@ -154,7 +154,7 @@ def _without_pixel_spacing(path: Path) -> sitk.Image:
             for tag in _SPACING_TAGS:
                 frame.pop(tag, None)
             frame.save_as(copy)
-        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+        except Exception as error:  # pydicom raises whatever it trips over
             raise RuntimeError(str(error)) from error
         return sitk.ReadImage(copy, imageIO="GDCMImageIO")
 

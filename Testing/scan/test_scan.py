@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -142,6 +143,57 @@ def test_enhanced_dicom_is_split_by_b_value(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"b-value 0 \(20 slices\); 2: unnamed, b-value 1000"):
         Scan.read(file)
     assert_same_image(Scan.read(file, series="b-value 1000").image, sitk.Cast(dark, sitk.sitkFloat32))
+
+
+def test_enhanced_dicom_is_split_by_gradient(tmp_path: Path) -> None:
+    """b = 0, two directions and their trace in one file, as scanners send a DWI."""
+    images = {b: small_dwi(seed) for seed, b in enumerate((0, 1000, 1001, 1002))}
+
+    def directed(header: pydicom.Dataset) -> None:
+        for frame in header.PerFrameFunctionalGroupsSequence:
+            diffusion = deepcopy(frame.MRDiffusionSequence[0])
+            which, diffusion.DiffusionBValue = diffusion.DiffusionBValue, min(diffusion.DiffusionBValue, 1000)
+            diffusion.DiffusionDirectionality = {0: "NONE", 1002: "ISOTROPIC"}.get(which, "DIRECTIONAL")
+            if which in (1000, 1001):
+                direction = pydicom.Dataset()
+                direction.DiffusionGradientOrientation = [1.0, 0.0, 0.0] if which == 1000 else [0.0, 1.0, 0.0]
+                diffusion.DiffusionGradientDirectionSequence = [direction]
+            frame.MRDiffusionSequence = [diffusion]
+
+    file = enhanced_dicom(tmp_path / "frames.dcm", images, change=directed)
+    with pytest.raises(UsageError, match="holds 4 DICOM series"):
+        Scan.read(file)
+    trace = Scan.read(file, series="b-value 1000, gradient ISOTROPIC")
+    assert_same_image(trace.image, sitk.Cast(images[1002], sitk.sitkFloat32))
+
+
+def test_enhanced_dicom_files_of_one_series_are_told_apart(tmp_path: Path) -> None:
+    """By a tag of the file that its frames do not repeat, else by the files themselves."""
+    def of_series(acquisition: int, header: pydicom.Dataset) -> None:
+        header.SeriesInstanceUID, header.SOPInstanceUID = "1.2.3", f"1.2.3.{acquisition}"
+        if acquisition < 3:
+            header.AcquisitionNumber = acquisition
+
+    for number in (1, 2):
+        enhanced_dicom(tmp_path / f"{number}.dcm", {0: small_dwi(number)}, change=partial(of_series, number))
+    second = Scan.read(tmp_path, series="acquisition 2")
+    assert_same_image(second.image, sitk.Cast(small_dwi(2), sitk.sitkFloat32))
+    for number in (1, 2):
+        enhanced_dicom(tmp_path / f"{number}.dcm", {0: small_dwi(number)}, change=partial(of_series, number + 2))
+    assert_same_image(Scan.read(tmp_path, series="file 2.dcm").image, sitk.Cast(small_dwi(2), sitk.sitkFloat32))
+
+
+def test_enhanced_dicom_of_a_frame_per_file(tmp_path: Path) -> None:
+    image = small_dwi(3)
+    for number in range(20):
+        def only(header: pydicom.Dataset, number: int = number) -> None:
+            header.SeriesInstanceUID, header.SOPInstanceUID = "1.2.3", f"1.2.3.{number}"
+            header.PerFrameFunctionalGroupsSequence = [header.PerFrameFunctionalGroupsSequence[number]]
+            size = header.Rows * header.Columns * 2
+            header.PixelData, header.NumberOfFrames = header.PixelData[number * size : (number + 1) * size], 1
+
+        enhanced_dicom(tmp_path / f"{number}.dcm", {0: image}, change=only)
+    assert_same_image(Scan.read(tmp_path).image, sitk.Cast(image, sitk.sitkFloat32))
 
 
 def without_places(header: pydicom.Dataset) -> None:
