@@ -34,8 +34,8 @@ _INTENSITIES = {
 
 
 LONGEST = (
-    "panel/test_setup_panel.py", "worker/test_worker_failures.py", "test_batch.py", "panel/test_anomaly_panel.py",
-    "models/test_image_autoencoders.py", "test_cohort.py", "panel/test_skull_panel.py",
+    "latent/test_presets.py", "test_cohort.py", "panel/test_setup_panel.py", "worker/test_worker_failures.py",
+    "test_batch.py", "worker/test_worker.py", "panel/test_anomaly_failures.py", "panel/test_anomaly_panel.py",
 )  # fmt: skip
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from Testing.panel import detections
+
 MODULE = Path(__file__).resolve().parents[2] / "MedVAE" / "MedVAE.py"
 
 
@@ -30,6 +32,12 @@ def host():
         headless.addSliceView(name, orientation)
     headless.add3DView()
     return headless
+
+
+@pytest.fixture(scope="session")
+def reply(tmp_path_factory):
+    """The worker's to a real detection on the sample; its files are only read."""
+    return detections.detect_once(tmp_path_factory.mktemp("detection"))
 
 
 class Panel:

@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from .detections import add_scan, detect_once, node_ids
-
-
-@pytest.fixture(scope="module")
-def reply(tmp_path_factory):
-    return detect_once(tmp_path_factory.mktemp("detection"))
+from .detections import add_scan, node_ids
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from MedVAELib.anomaly.calibration import threshold
 
-from .detections import SAMPLE, add_scan, detect_once
+from .detections import SAMPLE, add_scan
 
 VOXEL_MM = 1.5
 LESION_MM = 10
@@ -18,9 +18,9 @@ LESION_MM = 10
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory):
+def expected(reply):
     """World RAS of the highest score in the sample as it is."""
-    finding = detect_once(tmp_path_factory.mktemp("detection"))["findings"][0]
+    finding = reply["findings"][0]
     return np.array([finding[f"peak_{axis}_mm"] for axis in "ras"])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .detections import ROOT, add_scan, detect_once
+from .detections import ROOT, add_scan
 
 REOPEN = """
 import json, os, sys, time
@@ -66,11 +66,6 @@ told["left"] = [name for name in names if "FLAIR" in name]
 widget.cleanup()
 print("TOLD" + json.dumps(told))
 """
-
-
-@pytest.fixture(scope="module")
-def reply(tmp_path_factory):
-    return detect_once(tmp_path_factory.mktemp("detection"))
 
 
 @pytest.fixture
