@@ -158,7 +158,7 @@ def _chosen_volume(path: Path, size: Sequence[int], series: str | int | None
 def _b_values(path: Path, count: int) -> list[float]:
     """Of a 4D file's volumes, from the file that FSL and dcm2niix put beside it; empty if there is none that fits."""
     try:
-        values = [float(text) for text in path.with_name(IMAGE_SUFFIX.sub("", path.name) + ".bval").read_text().split()]
+        values = [float(text) for text in _sidecar(path, ".bval").read_text(encoding="utf-8").split()]
     except (OSError, ValueError):
         return []
     return values if len(values) == count else []
@@ -412,12 +412,12 @@ def files_of(path: Path) -> list[Path]:
     folder = dicom_folder(path)
     if folder is not None:
         return [file for file in sorted(folder.rglob("*")) if file.is_file()]
-    beside = [_sidecar(path), _sidecar(path).with_suffix(".bval")]
+    beside = [_sidecar(path), _sidecar(path, ".bval")]
     return [*data_files(path), *(file for file in beside if os.path.exists(file))]
 
 
-def _sidecar(path: Path) -> Path:
-    return path.with_name(IMAGE_SUFFIX.sub("", path.name) + ".json")
+def _sidecar(path: Path, suffix: str = ".json") -> Path:
+    return path.with_name(IMAGE_SUFFIX.sub("", path.name) + suffix)
 
 
 def _sidecar_tags(path: Path) -> dict[str, str | float]:
