@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import SimpleITK as sitk
 
 from .outputs import PROVENANCE_FILE, atomic_output, check_writable, plain, report_problem, write_nifti_gz
 from .progress import CancelToken, Progress, no_progress
-from .skull.result import SkullPrediction
-from .skull.surface import write_surface
+
+if TYPE_CHECKING:
+    from .skull.result import SkullPrediction
 
 BIOMETRY_FILE = "biometry.json"
 SKULL_TASK = "skull"
@@ -34,6 +36,8 @@ def write_skull(
     cannot be written or holds files of these names that MedVAE did not write, Cancelled when `cancel` is set; in both
     cases the folder is as it was before.
     """
+    from .skull.surface import write_surface  # VTK takes seconds to load: an unusable folder is named before
+
     cancel = cancel or CancelToken()
     with atomic_output(directory) as partial:
         started = time.perf_counter()

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..preprocessing.outlines import PLANES
 from ..resources import resource_dir
+from ..standard_planes import PLANES
 
 if TYPE_CHECKING:
     from rich.table import Table

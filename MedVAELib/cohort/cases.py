@@ -25,6 +25,10 @@ class Case:
     modality: str = ""
     series: str = ""
 
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        return (self.scan,)
+
     def resolved(self) -> Case:
         """With an absolute path, for another machine."""
         return replace(self, scan=self.scan.resolve())
@@ -88,10 +92,10 @@ def refuse_double_names(cases: Sequence[Case], source: object) -> None:
         seen.add(case.name.lower())
 
 
-def refuse_results_among_slices(scans: Iterable[Path], directories: Iterable[Path]) -> None:
+def refuse_results_among_slices(sources: Iterable[Path], directories: Iterable[Path]) -> None:
     """Raises UsageError if a directory of results is a scan's DICOM folder or lies inside it: what lies there counts as
-    part of the scan, which would be another one after every run."""
-    folders = {folder.resolve() for scan in scans if (folder := dicom_folder(scan)) is not None}
+    part of the scan, which would be another one after every run. sources: files and folders that are read."""
+    folders = {folder.resolve() for source in sources if (folder := dicom_folder(source)) is not None}
     for directory in directories:
         place = directory.resolve()
         for folder in folders.intersection((place, *place.parents)):

@@ -57,6 +57,10 @@ class PrepareCase:
     tags: Mapping[str, str] = field(default_factory=dict)
     series: str = ""
 
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        return (self.scan,)
+
     def resolved(self) -> PrepareCase:
         """With absolute paths, for another machine."""
         files = {name: getattr(self, name).resolve() for name in ("scan", "lesion", "brain") if getattr(self, name)}

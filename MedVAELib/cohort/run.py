@@ -29,10 +29,13 @@ _SHARE_OF_WRITING = 0.15  # of a scan's progress, the rest being the detection
 
 
 class NamedCase(Protocol):
-    """What all kinds of cases have: a name, which is that of their folder."""
+    """What all kinds of cases have. name: of their folder, too; sources: files and folders that are read."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def sources(self) -> Sequence[Path]: ...
 
 
 class Task(Protocol):
@@ -133,8 +136,8 @@ def start(
     cases: Sequence[NamedCase], output: Path, settings: Task, bundle: Bundle, resume: bool, told: Told
 ) -> tuple[list[Any], list[int]]:
     """The rows before anything is computed, written, and the indices of the cases that are still to be done."""
-    scans = [case.scan for case in cases if hasattr(case, "scan")]  # planes of a head are files, never folders
-    refuse_results_among_slices(scans, [output / case.name for case in cases])
+    sources = [source for case in cases for source in case.sources]
+    refuse_results_among_slices(sources, [output / case.name for case in cases])
     check_summary(settings.row, output)
     rows = [settings.row.not_run(case) for case in cases]
     if resume:
@@ -175,7 +178,7 @@ def detect_case(
 ) -> Detection:  # fmt: skip
     """Reads the scan, detects and writes every file of the contract into `directory`; raises what these raise."""
     started, cancel = time.perf_counter(), cancel or CancelToken()
-    refuse_results_among_slices([case.scan], [directory])
+    refuse_results_among_slices(case.sources, [directory])
     check_writable(directory)
     progress("read", 0.0, f"Reading {case.scan.name}")
     from ..scan import Scan

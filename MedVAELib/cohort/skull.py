@@ -14,11 +14,11 @@ from .. import __version__
 from ..bundle import DEFAULT_SKULL_BUNDLE, SKULL_SAMPLES, Bundle
 from ..failures import Failure
 from ..outputs import plain
-from ..preprocessing.outlines import PLANES
 from ..progress import CancelToken, Progress, scaled
 from ..skull.plane_files import parse_cut
-from ..skull.planes import PlaneImage, parse_spacings
+from ..skull.planes import PlaneImage, check_arguments, parse_spacings
 from ..skull_outputs import BIOMETRY_FILE, biometry_record, check_skull_writable, write_skull
+from ..standard_planes import PLANES
 from .cases import refuse_double_names
 from .run import fingerprint
 from .summary import DONE, FAILED, NOT_RUN
@@ -40,6 +40,10 @@ class SkullCase:
     planes: tuple[tuple[str, str], ...]
     spacing: str = ""
     ga_weeks: float | None = None
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        return tuple(parse_cut(text)[0] for _, text in self.planes)
 
     def resolved(self) -> SkullCase:
         """With absolute paths, for another machine."""
@@ -139,8 +143,6 @@ class SkullSettings:
     row = SkullRow
 
     def check(self) -> None:
-        from ..skull.predict import check_arguments
-
         check_arguments({"axial": None}, self.samples, self.ga_weeks)
         parse_spacings(self.spacing)
 

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from ..errors import Cancelled, DeviceMemoryError, MedVAEError
-from ..preprocessing.outlines import BY_COUNT, SUBSETS, Subset
 from ..progress import CancelToken, Progress, no_progress, scaled
+from ..standard_planes import BY_COUNT, SUBSETS, Subset
 from .skull_metrics import Agreement, Solid, agreement
 
 MEAN_HEAD = "mean head"

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from ..preprocessing.outlines import PLANES, Subset
 from ..progress import CancelToken
 from ..skull.biometry import measure_heads, summarise
 from ..skull.predictor import SkullPredictor
+from ..standard_planes import PLANES, Subset
 from .mean_head import MeanHead
 from .skull import Estimate, Guess
 from .skull_metrics import Solid

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ..preprocessing.outlines import BY_COUNT, PLANES, Subset, named
 from ..skull.outline import unletterbox
+from ..standard_planes import BY_COUNT, PLANES, Subset, named
 from .skull import LEVELS, MEAN_HEAD, Case, Guess, Score
 from .skull_metrics import Solid
 from .skull_planes import SeenPlanes

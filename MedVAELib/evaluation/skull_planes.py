@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..preprocessing.outlines import MARGIN, PLANES, Subset
+from ..preprocessing.outlines import MARGIN
 from ..skull.biometry import measure_heads
 from ..skull.engine import OutlineEngine
 from ..skull.imaged_planes import FILLED
 from ..skull.outline import Outline, find_outlines, judge, letterbox
 from ..skull.planes import PlaneImage
 from ..skull.predict import network_input
+from ..standard_planes import PLANES, Subset
 from ..training.synthesis.head_masks import mask_files, read_mask, skull_thickness_mm
 from ..training.synthesis.heads import KINDS, Head, HeadPopulation, read_head_shapes
 from ..training.synthesis.planes import PlanePose, cut, draw_image_pose, outline_map

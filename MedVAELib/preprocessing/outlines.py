@@ -9,21 +9,15 @@ long axis lies along y. Front and back, up and down, and mirroring stay as they 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-PLANES = ("axial", "sagittal", "coronal")
-"""In order of clinical relevance; the channels of a case's planes are in this order."""
-Subset = tuple[str, ...]
-SUBSETS: tuple[Subset, ...] = tuple(chosen for count in (3, 2, 1) for chosen in combinations(PLANES, count))
-"""All seven, most planes first, in clinical order."""
-BY_COUNT: tuple[Subset, ...] = (PLANES, PLANES[:2], PLANES[:1])
-"""What "three", "two" and "one" plane mean: the axial one is always acquired, the sagittal one often."""
+from ..standard_planes import PLANES
+
 SIZE = 96
 """Pixels along an edge of a canonical map, and voxels along an edge of the volume."""
 MARGIN = 1.30
@@ -31,12 +25,6 @@ MARGIN = 1.30
 OFD_PER_MAJOR_AXIS = {"axial": 1.0, "sagittal": 1.0, "coronal": 1.21}
 """Occipitofrontal diameter over the major axis of a plane's outline; the coronal plane does not show it."""
 _MOST_SUPERSAMPLES = 8
-
-
-def named(planes: Iterable[str]) -> str:
-    """How a subset of the planes is called, whatever their order."""
-    chosen = set(planes)
-    return " + ".join(plane for plane in PLANES if plane in chosen)
 
 
 @dataclass(frozen=True)

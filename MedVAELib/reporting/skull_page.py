@@ -8,9 +8,9 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from ..growth_charts import FIRST_WEEK, LAST_WEEK
-from ..preprocessing.outlines import PLANES
 from ..skull.biometry import TITLES
 from ..skull.result import Measure, SkullPrediction
+from ..standard_planes import PLANES
 from . import words
 from .colours import jpeg_uri
 from .page import render, run_date, timings, write_in_one_step

@@ -10,8 +10,8 @@ from matplotlib.colors import Colormap
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ..preprocessing.outlines import PLANES
 from ..skull.result import FoundPlane, SkullPrediction
+from ..standard_planes import PLANES
 from .colours import UNCERTAINTY, Legend, map_legend
 from .head_views import VIEWS, HeadPainter
 from .pictures import LETTER, MUTED, draw_outline, grid, write_text

@@ -8,8 +8,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor, nn
 
-from ..preprocessing.outlines import SUBSETS, Subset, named
 from ..progress import CancelToken
+from ..standard_planes import SUBSETS, Subset, named
 from .held_back import HeldBack, predict
 
 LEVELS = (0.5, 0.8, 0.95)

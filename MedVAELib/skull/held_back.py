@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..preprocessing.outlines import BY_COUNT, PLANES, Subset
+from ..standard_planes import BY_COUNT, PLANES, Subset
 from ..training.synthesis.head_masks import mask_files, read_mask, skull_thickness_mm
 from ..training.synthesis.heads import KINDS, Head, HeadPopulation, read_head_shapes
 from ..training.synthesis.planes import Imager, PlaneCaseMaker, PlaneConfig

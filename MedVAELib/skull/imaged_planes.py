@@ -9,7 +9,8 @@ from __future__ import annotations
 import torch
 
 from ..errors import InputError
-from ..preprocessing.outlines import MARGIN, PLANES
+from ..preprocessing.outlines import MARGIN
+from ..standard_planes import PLANES
 from ..training.synthesis.heads import Head
 from ..training.synthesis.planes import MAP_PX, Found, draw_image_pose
 from ..training.synthesis.random import Draw

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from ..errors import InputError, UsageError
+from ..growth_charts import FIRST_WEEK, LAST_WEEK
 from ..image_files import MAX_NONFINITE_FRACTION
-from ..preprocessing.outlines import PLANES
 from ..scan import IMAGE_SUFFIX, safe_name
+from ..standard_planes import PLANES
 from .plane_files import Cut, StoredPlane, parse_cut, plane_of_image, read_stored_plane
 
 FIELD_OF_VIEW_MM = (20.0, 500.0)
@@ -24,6 +23,7 @@ FIELD_OF_VIEW_MM = (20.0, 500.0)
 MIN_EDGE_PX = 32
 MAX_EDGE_PX = 1200
 """Larger frames are resampled: the outline is found on far fewer pixels."""
+MAX_SAMPLES = 10_000
 _BRIGHTEST_PERCENT = 99.9
 
 
@@ -159,6 +159,9 @@ def _square_pixels(grey: NDArray[np.float32], spacing_yx_mm: tuple[float, float]
     shape = [max(1, round(mm / pixel_mm)) for mm in extent_mm]
     if tuple(shape) == grey.shape:
         return np.ascontiguousarray(grey), pixel_mm
+    import torch  # takes seconds to load: what is wrong with a plane is said before
+    import torch.nn.functional as F
+
     resampled = F.interpolate(torch.from_numpy(np.ascontiguousarray(grey))[None, None], shape, mode="bilinear",
                               antialias=True, align_corners=False)  # fmt: skip
     return resampled[0, 0].clamp(0, 1).numpy(), pixel_mm
@@ -186,3 +189,17 @@ def parse_spacings(text: str, given: Collection[str] = PLANES) -> dict[str, floa
                              "plane, too, or leave its size out (--spacing).")  # fmt: skip
         sizes |= dict.fromkeys(names, size)
     return sizes
+
+
+def check_arguments(planes: Mapping[str, object], samples: int, ga_weeks: float | None) -> None:
+    """Raises UsageError for a value out of range; `predict_skull` does it first."""
+    if not planes:
+        raise UsageError("Give one plane at least: axial, sagittal or coronal.")
+    unknown = sorted(set(planes) - set(PLANES))
+    if unknown:
+        raise UsageError(f"There is no plane '{unknown[0]}': use {', '.join(PLANES)}.")
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise UsageError(f"samples must lie between 1 and {MAX_SAMPLES}, not {samples}.")
+    if ga_weeks is not None and not FIRST_WEEK <= ga_weeks <= LAST_WEEK:
+        raise UsageError(f"The gestational age must lie between {FIRST_WEEK:g} and {LAST_WEEK:g} weeks, which the "
+                         f"growth charts cover, not {ga_weeks:g}.")  # fmt: skip

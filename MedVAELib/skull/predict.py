@@ -12,23 +12,22 @@ import torch
 from torch import Tensor
 
 from ..bundle import SKULL_SAMPLES, Bundle
-from ..errors import InputError, UsageError
-from ..growth_charts import FIRST_WEEK, LAST_WEEK
-from ..preprocessing.outlines import MARGIN, PLANES, SIZE, canonical_map, case_spacing
+from ..errors import InputError
+from ..preprocessing.outlines import MARGIN, SIZE, canonical_map, case_spacing
 from ..progress import CancelToken, Progress, no_progress, scaled
+from ..standard_planes import PLANES
 from ..timing import Timer
 from .biometry import summarise
 from .engine import SampledHeads
 from .outline import Outline, find_outlines, image_position, unletterbox
 from .placement import place_plane
-from .planes import PlaneImage
+from .planes import PlaneImage, check_arguments
 from .predictor import SkullPredictor
 from .result import FoundPlane, SkullPrediction
 from .surface import head_surface
 
 __all__ = ["OutlineMap", "SkullPredictor", "predict_from_outlines", "predict_skull"]
 
-MAX_SAMPLES = 10_000
 LEARNED_MM = (52.0, 130.0)
 """Occipitofrontal diameter of the heads that the shape model has learned, 20 to 36 weeks with their spread."""
 MAX_DISAGREEMENT = 0.2
@@ -112,20 +111,6 @@ def network_input(outlines: Mapping[str, OutlineMap]) -> tuple[Tensor, Tensor, f
             outline, pixel_mm = outlines[name]
             maps[index] = canonical_map(outline[None], pixel_mm, name, spacing_mm)[0]
     return maps, torch.tensor([name in outlines for name in PLANES]), spacing_mm
-
-
-def check_arguments(planes: Mapping[str, object], samples: int, ga_weeks: float | None) -> None:
-    """Raises UsageError for a value out of range; `predict_skull` does it first."""
-    if not planes:
-        raise UsageError("Give one plane at least: axial, sagittal or coronal.")
-    unknown = sorted(set(planes) - set(PLANES))
-    if unknown:
-        raise UsageError(f"There is no plane '{unknown[0]}': use {', '.join(PLANES)}.")
-    if not 1 <= samples <= MAX_SAMPLES:
-        raise UsageError(f"samples must lie between 1 and {MAX_SAMPLES}, not {samples}.")
-    if ga_weeks is not None and not FIRST_WEEK <= ga_weeks <= LAST_WEEK:
-        raise UsageError(f"The gestational age must lie between {FIRST_WEEK:g} and {LAST_WEEK:g} weeks, which the "
-                         f"growth charts cover, not {ga_weeks:g}.")  # fmt: skip
 
 
 def refuse_repeats(planes: Mapping[str, PlaneImage]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, Bundle, load_bundle
 from ..errors import BundleError
 from ..models import build_model
-from ..preprocessing.outlines import MARGIN, SIZE, SUBSETS, named
+from ..preprocessing.outlines import MARGIN, SIZE
+from ..standard_planes import SUBSETS, named
 from .engine import OutlineEngine, ShapeEngine
 
 SHAPE_MODELS = ("hcvae", "cvae", "tlnet", "cgan")

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..preprocessing.outlines import PLANES
+from ..standard_planes import PLANES
 from .planes import PlaneImage
 
 if TYPE_CHECKING:

@@ -39,15 +39,18 @@ def skull(job: Job) -> Mapping[str, Any]:
     if not all(isinstance(plane, dict) for plane in given.values()):
         raise UsageError("Each of the request's planes must be an object.")
     timer, report = Timer(), scaled(job.progress, 0.0, 1.0 - _SHARE_OF_WRITING)
-    report("load", 0.0, "Loading the model")
-    warm = _warm_skull()
-    from ..outputs import plain
-    from ..skull.predict import check_arguments, predict_skull
+    report("read", 0.0, "Reading the planes")
+    from ..skull.planes import check_arguments
 
     check_arguments(given, settings["samples"], ga_weeks)
     with timer.stage("read"):
         planes = {name: given_plane(plane) for name, plane in given.items()}
     job.cancel.check()
+    report("load", 0.0, "Loading the model")
+    warm = _warm_skull()
+    from ..outputs import plain
+    from ..skull.predict import predict_skull
+
     try:
         with timer.stage("load"):
             predictor = warm.predictor(bundle, device)

@@ -40,16 +40,17 @@ def detect(job: Job) -> Mapping[str, Any]:
     bundle, device = field(request, "bundle", str, ""), field(request, "device", str, "auto")
     timer, report = Timer(), scaled(job.progress, 0.0, 1.0 - _SHARE_OF_WRITING)
     report("read", 0.0, "Reading the scan")
+    from ..anomaly.scores import check_arguments
+
+    check_arguments(settings["samples"], settings["fpr"], settings["score"])
     with timer.stage("read"):
         scan = given_scan(field(request, "scan", dict), modality)
     job.cancel.check()
     report("load", 0.01, "Loading the model")
     warm = _warm_detector()
     from ..anomaly.detect import detect_anomalies
-    from ..anomaly.scores import check_arguments
     from ..bundle import DEFAULT_ANOMALY_BUNDLE, load_bundle
 
-    check_arguments(settings["samples"], settings["fpr"], settings["score"])
     try:
         with timer.stage("load"):
             detector = warm.detector(load_bundle(bundle or DEFAULT_ANOMALY_BUNDLE), device)

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from MedVAELib.bundle import DEFAULT_SKULL_BUNDLE, bundle_paths, load_bundle
 from MedVAELib.evaluation.tables import markdown_table
 from MedVAELib.models import build_model
-from MedVAELib.preprocessing.outlines import PLANES, MomentEllipse, ellipse_map
+from MedVAELib.preprocessing.outlines import MomentEllipse, ellipse_map
 from MedVAELib.skull.biometry import measure_heads
 from MedVAELib.skull.engine import ShapeEngine
 from MedVAELib.skull.moments import SOFTNESS
 from MedVAELib.skull.predict import network_input
 from MedVAELib.skull.surface import head_surface
+from MedVAELib.standard_planes import PLANES
 
 SAMPLES, REPEATS = 32, 5
 _SEMI_AXES_MM = {"axial": (50.0, 39.0), "sagittal": (50.0, 40.0), "coronal": (40.0, 38.0)}

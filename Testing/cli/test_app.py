@@ -36,6 +36,23 @@ def test_help_imports_nothing_heavy():
     assert "HEAVY []" in done.stdout
 
 
+SKULL_PLANE = str(ROOT / "Resources" / "sample" / "skull" / "axial.png")
+
+
+@pytest.mark.parametrize("arguments, code", [
+    (["detect", "none.nii.gz"], 3), (["detect", "--sample", "--fpr", "7"], 2), (["skull", "--axial", "none.png"], 3),
+    (["skull", "--sample", "--ga", "90"], 2), (["skull", "--axial", SKULL_PLANE], 2),
+    (["skull", "--cohort", "none.csv"], 3),
+])  # fmt: skip
+def test_what_is_wrong_is_said_before_the_slow_libraries_are_loaded(arguments, code, tmp_path):
+    watch = ("import atexit, sys\n"
+             "atexit.register(lambda: print('SLOW', sorted({'torch', 'monai', 'vtkmodules.vtkCommonCore', 'sklearn'}"
+             " & set(sys.modules))))")
+    done = medvae(*arguments, "--output", str(tmp_path / "out"), code=watch)
+    assert done.returncode == code and "SLOW []" in done.stdout, done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("arguments", [["detect", "--help"], ["train", "-h"], ["bundles", "--help"],
                                        ["bundles", "import", "--help"]])
 def test_every_command_has_help(arguments, capsys):

@@ -250,6 +250,6 @@ def test_tables_that_leave_something_unclear(tmp_path, capsys, text, said):
 def test_cancelling_leaves_nothing(planes, tmp_path, capsys, monkeypatch):
     from MedVAELib.errors import Cancelled
 
-    monkeypatch.setattr("MedVAELib.skull_outputs.write_surface", lambda *_: (_ for _ in ()).throw(Cancelled()))
+    monkeypatch.setattr("MedVAELib.skull.surface.write_surface", lambda *_: (_ for _ in ()).throw(Cancelled()))
     assert skull("--axial", planes["axial"], "--spacing", 0.4, "--output", tmp_path / "out", *FAST) == 130
     assert not (tmp_path / "out").exists()

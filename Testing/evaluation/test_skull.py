@@ -13,8 +13,8 @@ from MedVAELib.errors import Cancelled, InputError
 from MedVAELib.evaluation.skull import MEAN_HEAD, Case, Estimate, Guess, evaluate_heads
 from MedVAELib.evaluation.skull_tables import gain, score_rows, skull_markdown, summary, uncertainty
 from MedVAELib.evaluation.tables import to_csv, to_json
-from MedVAELib.preprocessing.outlines import BY_COUNT, SUBSETS
 from MedVAELib.progress import CancelToken
+from MedVAELib.standard_planes import BY_COUNT, SUBSETS
 
 from .test_skull_metrics import ball
 

@@ -12,7 +12,8 @@ from MedVAELib.evaluation.mean_head import MeanHead
 from MedVAELib.evaluation.skull import MEAN_HEAD, evaluate_heads
 from MedVAELib.evaluation.skull_methods import mean_head_method
 from MedVAELib.evaluation.skull_planes import Examination, case_of, drawn_cases, held_back_names, mask_cases
-from MedVAELib.preprocessing.outlines import BY_COUNT, MARGIN, PLANES, moment_ellipse
+from MedVAELib.preprocessing.outlines import MARGIN, moment_ellipse
+from MedVAELib.standard_planes import BY_COUNT, PLANES
 from MedVAELib.training.synthesis.heads import KINDS, Head
 
 from .test_mean_head import egg

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from MedVAELib.bundle import Bundle, save_bundle
 from MedVAELib.models import build_model
-from MedVAELib.preprocessing.outlines import SUBSETS, named
+from MedVAELib.standard_planes import SUBSETS, named
 
 SMALL_SHAPE = {"features": 8, "width": 4, "latent": 4}
 SMALL_OUTLINE = {"width": 4}

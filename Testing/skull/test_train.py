@@ -10,12 +10,12 @@ import torch
 
 from MedVAELib.bundle import load_bundle
 from MedVAELib.errors import Cancelled, InputError
-from MedVAELib.preprocessing.outlines import SUBSETS, named
 from MedVAELib.progress import CancelToken
 from MedVAELib.resources import resource_dir
 from MedVAELib.skull import train
 from MedVAELib.skull.config import OutlineRun, SkullRun
 from MedVAELib.skull.held_back import HeldBack
+from MedVAELib.standard_planes import SUBSETS, named
 from MedVAELib.training.config import read_config
 from MedVAELib.training.skull_cases import CaseStore
 from MedVAELib.training.synthesis.planes import PlaneCases

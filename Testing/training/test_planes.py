@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from MedVAELib.preprocessing.outlines import PLANES, SIZE, moment_ellipse
+from MedVAELib.preprocessing.outlines import SIZE, moment_ellipse
+from MedVAELib.standard_planes import PLANES
 from MedVAELib.training.synthesis.planes import (
     MAP_PX,
     PlaneCaseMaker,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from MedVAELib.preprocessing.outlines import PLANES
+from MedVAELib.standard_planes import PLANES
 from MedVAELib.training.synthesis import ultrasound
 from MedVAELib.training.synthesis.random import Draw
 from MedVAELib.training.synthesis.ultrasound import PictureMaker, simulate_bmode

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...preprocessing.outlines import MARGIN, PLANES, SIZE, canonical_map, moment_ellipse, spacing_of_axes
+from ...preprocessing.outlines import MARGIN, SIZE, canonical_map, moment_ellipse, spacing_of_axes
+from ...standard_planes import PLANES
 from .heads import Head, HeadPopulation
 from .random import Draw
 

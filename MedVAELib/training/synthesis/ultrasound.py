@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...standard_planes import PLANES
 from . import ultrasound_anatomy as anatomy
 from .head_deformations import FONTANELLES, SUTURES
 from .heads import Head, HeadPopulation
-from .planes import PLANES, SIZE, PlanePose, cut, draw_pose, outline_map, sample, smooth_noise
+from .planes import SIZE, PlanePose, cut, draw_pose, outline_map, sample, smooth_noise
 from .random import Draw
 from .ultrasound_screen import annotate
 
