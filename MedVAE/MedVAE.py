@@ -30,19 +30,23 @@ class MedVAE(ScriptedLoadableModule):
         parent.helpText = _(
             "Shows where a brain scan (FLAIR or diffusion MRI) departs from the healthy brain behind it, as a coloured "
             "map with a ranked list of findings. Choose a scan and click <b>Detect anomalies</b>.<br>"
+            "The other tabs predict a 3D fetal skull from ultrasound planes, with its uncertainty, and explore the "
+            "latent spaces of variational autoencoders.<br>"
             "Research use only: not for diagnosis."
         )
         parent.acknowledgementText = _(
             "If MedVAE helps your research, please cite it by name, version and the bundle that was used; both are "
             "kept with every result. MedVAE builds on PyTorch, MONAI and SimpleITK."
         )
-        slicer.app.connect("startupCompleted()", register_sample_data)
+        slicer.app.connect("startupCompleted()", on_startup)
 
 
-def register_sample_data() -> None:
-    from MedVAEPanel.sample_data import register_sample_data as register
+def on_startup() -> None:
+    from MedVAEPanel.display import register_compare_layout
+    from MedVAEPanel.sample_data import register_sample_data
 
-    register()
+    register_sample_data()
+    register_compare_layout()
 
 
 class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -79,6 +83,7 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
         self.addObserver(scene, scene.EndImportEvent, self.onSceneImported)
         slicer.app.connect("aboutToQuit()", self.worker.shutdown)
         self.initializeParameterNode()
@@ -128,6 +133,7 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for name in [name for name in sys.modules if name.split(".")[0] == "MedVAEPanel"]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
+        slicer.modules.MedVAEWidget.enter()  # the new panel is in view, which Slicer does not tell it
 
     def initializeParameterNode(self):
         node = self.logic.getParameterNode()
@@ -145,10 +151,12 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             tab.on_scene_closed()
         self.initializeParameterNode()
 
-    def onSceneImported(self, caller, event):
-        """A loaded scene brings its own choices."""
+    def onSceneStartImport(self, caller, event):
+        """Selectors choose nothing for a moment when an import ends, which must not reach the choices it brings."""
         for tab in self.tabs:
             tab.set_parameter_node(None)
+
+    def onSceneImported(self, caller, event):
         self.initializeParameterNode()
 
 

@@ -14,7 +14,7 @@ from . import choices
 from .anomaly_results import add_result
 from .parameters import AnomalyParameters
 from .result_section import ResultSection
-from .scan_node import ROLE, placement, problem
+from .scan_node import ROLE, placement, problem, state
 from .scan_status import ScanStatus
 from .tabs import TaskTab
 from .task_run import TaskRun
@@ -100,6 +100,7 @@ class AnomalyTab(TaskTab):
     def _on_node_removed(self, caller, event, node) -> None:
         if self.running is not None and node is self.running.subject:
             self.run.cancel(_("The scan was removed, so its detection was cancelled."))
+        self.let_go(node, "scan", "result")
 
     # --- Detecting ---------------------------------------------------------------------------------------------------
 
@@ -120,11 +121,13 @@ class AnomalyTab(TaskTab):
             "modality": parameters.modality.value, **self.model.request(), "samples": parameters.samples,
             "fpr": parameters.falsePositivePercent / 100, "score": "zscore", "seed": _SEED,
         }  # fmt: skip
-        ijk_to_ras = placement(scan).ijk_to_ras
+        ijk_to_ras, before = placement(scan).ijk_to_ras, state(scan)
 
         def add(reply: Mapping[str, Any], seconds: float) -> str:
             if not slicer.mrmlScene.IsNodePresent(scan):
                 raise ValueError(_("The scan was removed meanwhile; its result was dropped."))
+            if state(scan) != before:
+                raise ValueError(_("The scan was changed meanwhile, so its result was dropped: detect again."))
             self.results.show_new(add_result(scan, reply, ijk_to_ras, settings))
             return choices.outcome(reply, seconds)
 

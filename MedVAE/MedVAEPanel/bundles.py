@@ -33,6 +33,7 @@ class BundleCommand:
         for name, value in self.environment.items():
             environment.insert(name, value)
         process.setProcessEnvironment(environment)
+        process.setWorkingDirectory(str(MODULE_DIR))  # `-m` looks there first: not where the user happens to be
         process.connect("finished(int,QProcess::ExitStatus)", lambda *_: self._finished(process, on_done))
         process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._failed(process, error, on_done))
         process.start(self.python[0], [*self.python[1:], "-m", f"{__package__}.bundle_command", *arguments])

@@ -181,6 +181,14 @@ def _composites() -> list:
     return [scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode") for index in range(count)]
 
 
+def register_compare_layout() -> None:
+    """Scenes name a layout by its number only: one that was saved side by side has to find it."""
+    manager = slicer.app.layoutManager()
+    node = manager.layoutLogic().GetLayoutNode() if manager is not None else None
+    if node is not None and not node.IsLayoutDescription(COMPARE_LAYOUT):
+        node.AddLayoutDescription(COMPARE_LAYOUT, _COMPARE_XML)
+
+
 def comparing() -> bool:
     manager = slicer.app.layoutManager()
     return manager is not None and manager.layout == COMPARE_LAYOUT
@@ -195,9 +203,7 @@ def compare(on: bool, before: int | None = None) -> int | None:
     if not on:
         manager.setLayout(before or slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
         return left
-    node = manager.layoutLogic().GetLayoutNode()
-    if not node.IsLayoutDescription(COMPARE_LAYOUT):
-        node.AddLayoutDescription(COMPARE_LAYOUT, _COMPARE_XML)
+    register_compare_layout()
     manager.setLayout(COMPARE_LAYOUT)
     for composite in _composites():
         if composite.GetLayoutName() in COMPARED_VIEWS:

@@ -149,6 +149,7 @@ class LatentTab(TaskTab):
         if self.explorer.encoding is not None and node is self.explorer.encoding.scan:
             self.watch.stop()
             self.explorer.forget()
+        self.let_go(node, "scan", "other")
 
     def _choose_folder(self) -> None:
         folder = qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), _("The folder of a model bundle"))

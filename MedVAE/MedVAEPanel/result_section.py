@@ -50,8 +50,9 @@ class ResultSection:
         result = Result.of(parameters.result) if parameters is not None else None
         volume = self.volume if result is not None else None
         ui = self.ui
-        for widget in (ui.mapCombo, ui.opacitySlider, ui.compareButton, ui.surfaceButton, ui.findingsTable):
+        for widget in (ui.mapCombo, ui.opacitySlider, ui.surfaceButton, ui.findingsTable):
             widget.enabled = result is not None
+        ui.compareButton.enabled = result is not None or display.comparing()  # the way back
         ui.removeButton.enabled = Result.last() is not None
         shown = (result.run, parameters.shownMap, volume.GetID() if volume else None) if result is not None else None
         if shown != self._shown:
@@ -94,9 +95,9 @@ class ResultSection:
         blocked = slider.blockSignals(True)
         if top is not None:
             step = 10.0 ** int(f"{top / 50:e}".split("e")[1])
-            slider.singleStep, slider.pageStep = step, 10 * step
             slider.decimals = max(0, min(6, -int(f"{step:e}".split("e")[1])))
             slider.minimum, slider.maximum = 0.0, top
+            slider.singleStep, slider.pageStep = step, 10 * step  # after the range, beyond which CTK takes no step
             slider.value = display.threshold(volume)
         slider.blockSignals(blocked)
 

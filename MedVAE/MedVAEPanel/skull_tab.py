@@ -88,6 +88,7 @@ class SkullTab(TaskTab):
     def _on_node_removed(self, caller, event, node) -> None:
         if self.running is not None and node in self.running.subject:
             self.run.cancel(_("An image was removed, so the prediction was cancelled."))
+        self.let_go(node, *PLANES, "result")
 
     # --- What is chosen ----------------------------------------------------------------------------------------------
 

@@ -64,6 +64,13 @@ class Tab:
             self._gui_tag = parameters.connectGui(ui)
             self._observer = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, on_change)
 
+    def let_go(self, node, *names: str) -> None:
+        """Nothing is chosen any more where `node`, which is about to be removed, was: else its selector would choose
+        the next node in its list."""
+        for name in names:
+            if self.parameters is not None and getattr(self.parameters, name) is node:
+                setattr(self.parameters, name, None)
+
     def on_offers(self) -> None:
         """`panel.offers` has changed: devices, installed packages or bundles."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ class TaskRun:
 
         fields(folder): the request; it writes the input into the task's own folder, which is removed at the end.
         on_result(reply, seconds): puts the reply into the scene and returns what came of it, as a sentence; what it
-        raises as ValueError, OSError or KeyError is shown.
+        raises is shown, and unless it is ValueError or OSError, where it came from is in the log.
         """
         worker, folder = self.panel.worker, None
         try:
@@ -99,6 +100,9 @@ class TaskRun:
         if self.running is not None:
             self.cancel(_("Cancelled; nothing was added to the scene."))
         else:
+            focused = self.button.window().focusWidget()  # on macOS a click leaves it where a number was typed
+            if hasattr(focused, "interpretText"):
+                focused.interpretText()
             self._begin()
 
     def _on_progress(self, message: Mapping[str, Any]) -> None:
@@ -109,8 +113,12 @@ class TaskRun:
     def _on_result(self, running: Running, reply: Mapping[str, Any]) -> None:
         try:
             text = running.on_result(reply, time.monotonic() - running.started)
-        except (ValueError, OSError, KeyError) as error:
+        except (ValueError, OSError) as error:
             return self._end(running, str(error), bad=True)
+        except Exception as error:  # whatever it is, the button must come back
+            self.panel.log.add(traceback.format_exc())
+            return self._end(running, _("The result could not be shown ({error}); see the log.").format(
+                error=f"{type(error).__name__}: {error}"), bad=True)  # fmt: skip
         self._end(running, text)
         self.panel.offers.ask(again=True)  # free memory has changed
 

@@ -105,13 +105,18 @@ class WorkerClient:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Asks the worker to stop; if it has not within 0.8 s, it is killed. `on_error` follows, kind "Cancelled"."""
+        """Asks the worker to stop; if it has not within 0.8 s, it is killed, and the requests behind this one are sent
+        to a new one. `on_error` follows, kind "Cancelled"."""
         if self._jobs.get(job.id) is not job or job.cancelled:
             return
         job.cancelled = True
+        computed = self._ready and next(iter(self._jobs.values())) is job  # one at a time, in the order they came
         if self._ready:
             self._send(json.dumps({"cancel": job.id}).encode("ascii") + b"\n")
-        qt.QTimer.singleShot(CANCEL_GRACE_MS if self._ready else 0, lambda: self._kill_if_open(job))
+        if computed:
+            qt.QTimer.singleShot(CANCEL_GRACE_MS, lambda: self._kill_if_open(job))
+        else:
+            qt.QTimer.singleShot(0, lambda: self._drop(job))
 
     def shutdown(self) -> None:
         """Ends the worker now and removes the temporary folder. Open requests end as cancelled."""
@@ -180,13 +185,14 @@ class WorkerClient:
         if event == "ready":
             self._ready, self._pid = True, message.get("pid")
             self._log(f"The worker is ready (MedVAE {message.get('version', '?')}).")
-            for job in list(self._jobs.values()):
+            for job in [job for job in self._jobs.values() if not job.cancelled]:
                 self._send(job.line)
             self._tell_state()
             return
         job = self._jobs.get(message.get("id"))
         if job is None:
-            self._log(f"worker: {message.get('message', event)}")
+            if message.get("kind") != "Cancelled":
+                self._log(f"worker: {message.get('message', event)}")
         elif event == "progress":
             if job.on_progress is not None and not job.cancelled:
                 self._tell(job.on_progress, message)
@@ -217,12 +223,19 @@ class WorkerClient:
             self._ended(process, "It crashed or was killed, perhaps because memory ran out." if crashed
                         else f"Its exit code was {process.exitCode()}.")  # fmt: skip
 
+    def _drop(self, job: Job) -> None:
+        """One that still waits: the worker will pass over it, or was never told of it."""
+        if self._jobs.get(job.id) is job:
+            self._close(job, job.on_error, _CANCELLED)
+            if not self._jobs and not self._ready:
+                self._kill("It was ended to cancel.")
+
     def _kill_if_open(self, job: Job) -> None:
         if self._jobs.get(job.id) is job:
             self._log("The worker did not stop in time and was ended.")
-            self._kill("It was ended to cancel.")
+            self._kill("It was ended to cancel.", keep_others=True)
 
-    def _kill(self, reason: str) -> None:
+    def _kill(self, reason: str, keep_others: bool = False) -> None:
         process, pid = self._process, self._pid
         if process is None:
             return
@@ -233,12 +246,14 @@ class WorkerClient:
         process.closeWriteChannel()  # a worker behind a launcher ends with its standard input
         process.kill()
         process.waitForFinished(1000)
-        self._ended(process, reason)
+        self._ended(process, reason, keep_others)
 
-    def _ended(self, process, reason: str) -> None:
-        """Every open request ends here; the next one starts a new worker."""
+    def _ended(self, process, reason: str, keep_others: bool = False) -> None:
+        """Every open request ends here, or only those that were cancelled; the next one starts a new worker."""
         self._ready, self._pid = False, None
-        jobs, self._jobs = list(self._jobs.values()), {}
+        jobs = [job for job in self._jobs.values() if job.cancelled or not keep_others]
+        for job in jobs:
+            del self._jobs[job.id]
         process.deleteLater()
         if not all(job.cancelled for job in jobs):
             self._log(f"The worker has ended. {reason}")
@@ -247,6 +262,9 @@ class WorkerClient:
                    "log": list(self._tail)}  # fmt: skip
         for job in jobs:
             self._tell(job.on_error, _CANCELLED if job.cancelled else message)
+        if self._jobs and self._process is None:
+            self._start()
+            self._tell_state()
 
     def _tell_state(self) -> None:
         for listener in list(self.on_state):

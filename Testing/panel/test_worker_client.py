@@ -216,6 +216,34 @@ def test_cancel_of_a_worker_that_does_not_obey_ends_it(make_client):
     assert pump(lambda: not alive(pid), 5) and client.state == "stopped"
 
 
+STUBBORN = """
+    request = hear()
+    if request["task"] == "quick": say(id=request["id"], event="result")
+    else: say(id=request["id"], event="progress", stage="a", fraction=0.1, message="")
+    time.sleep(600)
+"""
+
+
+def test_what_waits_behind_a_cancelled_request_is_answered_by_a_new_worker(make_client):
+    client = make_client(STUBBORN)
+    first, second = Answer(client), Answer(client, "quick")
+    assert pump(lambda: first.progress)
+    client.cancel(first.job)
+    assert pump(lambda: first.done and second.done, 10)
+    assert first.errors[0]["kind"] == "Cancelled" and second.results and not second.errors
+
+
+def test_cancelling_what_waits_disturbs_nothing(make_client):
+    client = make_client(STUBBORN)
+    first, second = Answer(client), Answer(client, "quick")
+    assert pump(lambda: first.progress)
+    pid = client.pid
+    client.cancel(second.job)
+    assert pump(lambda: second.done, 2) and second.errors[0]["kind"] == "Cancelled"
+    pump(lambda: False, 1.0)
+    assert client.pid == pid and alive(pid) and client.state == "busy" and not first.done
+
+
 def test_cancel_while_starting(make_client):
     client = make_client("time.sleep(600)", preamble="import time\n")
     answer = Answer(client)

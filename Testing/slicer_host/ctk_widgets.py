@@ -122,6 +122,9 @@ class ctkSliderWidget(QtWidgets.QWidget):
         self.setMaximum(b)
 
     def setSingleStep(self, v):
+        span = self._sp.property("maximum") - self._sp.property("minimum")
+        if span and not 0 < v <= span:  # CTK warns and keeps the step it has
+            return
         self._sp.setSingleStep(v)
         self._sync()
 

@@ -73,14 +73,15 @@ class qMRMLNodeComboBox(qMRMLWidget):
                     self._refresh()
 
             @vtk.calldata_type(vtk.VTK_OBJECT)
-            def removed(c, e, node):
+            def leaving(c, e, node):
                 if node is not None and node.GetID() in self._items:
-                    self._refresh()
+                    self._remove(self._items.index(node.GetID()))
 
             self._tags = [
                 s.AddObserver(s.NodeAddedEvent, added),
-                s.AddObserver(s.NodeRemovedEvent, removed),
+                s.AddObserver(s.NodeAboutToBeRemovedEvent, leaving, -10.0),
                 s.AddObserver(s.EndCloseEvent, lambda *a: self._refresh()),
+                s.AddObserver(s.EndImportEvent, lambda *a: self._renew()),
             ]
         self._refresh()
         self.mrmlSceneChanged.emit(s)
@@ -140,6 +141,21 @@ class qMRMLNodeComboBox(qMRMLWidget):
         self._c.setCurrentIndex(self._items.index(cur) if cur in self._items else -1)
         self._c.blockSignals(False)
         self._set(cur)
+
+    def _remove(self, row):
+        """As in Slicer, where the node's row goes and the combo box chooses its neighbour."""
+        self._c.blockSignals(True)
+        self._c.removeItem(row)
+        self._c.blockSignals(False)
+        del self._items[row]
+        at = self._c.property("currentIndex")
+        self._set(self._items[at] if at >= 0 and not isinstance(self._items[at], tuple) else None)
+
+    def _renew(self):
+        """As in Slicer, where all rows go after an import and come anew: nothing is chosen any more."""
+        if self._p["noneEnabled"]:
+            self._set(None)
+        self._refresh()
 
     def _set(self, nid):
         if nid == self._cur:
