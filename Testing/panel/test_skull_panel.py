@@ -78,6 +78,18 @@ def test_one_two_three_planes(skull):
     assert panel.widget.tabs[0].results.result is None and not panel.ui.removeButton.enabled
 
 
+def test_what_the_panel_repeats_of_the_library_is_so(skull):
+    """The panel imports none of it, as it may be installed later."""
+    from MedVAEPanel import skull_tab
+
+    from MedVAELib.bundle import SKULL_SAMPLES
+    from MedVAELib.growth_charts import FIRST_WEEK, LAST_WEEK
+    from MedVAELib.skull.predictor import SHAPE_MODELS
+
+    assert skull.tab.parameters.samples == SKULL_SAMPLES
+    assert skull_tab._WEEKS == (FIRST_WEEK, LAST_WEEK) and skull_tab._MODELS == SHAPE_MODELS
+
+
 def test_measures_with_spread_and_percentile(skull):
     skull.choose("axial", add_plane("axial"))
     skull.predict(samples=8)
