@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from .errors import DeviceMemoryError, MedVAEError
 
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate memory", "std::bad_alloc")
+_OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
+    "std::bad_alloc", "status_alloc_failed", "failed to allocate",
+)  # fmt: skip
 _REASON_CHARACTERS = 200
 
 
@@ -39,7 +42,7 @@ class Failure:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Without importing torch: its out-of-memory error is known by its name."""
+    """Whether memory ran out, on a device or in the host. Without importing torch: its error is known by its name."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
     text = str(error).lower()

@@ -23,16 +23,17 @@ _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"  # deflate, no name, no ti
 _MAX_THREADS = 8
 
 
-def gzip_file(source: Path, target: Path, cancel: CancelToken | None = None) -> None:
-    """Writes the bytes of `source` as a gzip file. Raises OSError, or Cancelled when `cancel` is set meanwhile."""
+def gzip_file(source: Path, target: Path, cancel: CancelToken | None = None, level: int = LEVEL) -> None:
+    """Writes the bytes of `source` as a gzip file. level: 1 to 9. Raises OSError, or Cancelled when `cancel` is set
+    meanwhile."""
     data = np.fromfile(source, dtype=np.uint8)
-    zeros = _deflate(bytes(BLOCK_BYTES))
+    zeros = _deflate(bytes(BLOCK_BYTES), level)
 
     def compress(start: int) -> bytes:
         if cancel is not None:
             cancel.check()
         block = data[start:start + BLOCK_BYTES]
-        return zeros if block.size == BLOCK_BYTES and not block.any() else _deflate(block)
+        return zeros if block.size == BLOCK_BYTES and not block.any() else _deflate(block, level)
 
     with target.open("wb") as file, ThreadPoolExecutor(_threads()) as pool:
         file.write(_HEADER)
@@ -42,8 +43,8 @@ def gzip_file(source: Path, target: Path, cancel: CancelToken | None = None) -> 
         file.write(struct.pack("<II", zlib.crc32(data), data.size & 0xFFFFFFFF))
 
 
-def _deflate(block: bytes | np.ndarray) -> bytes:
-    compressor = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
+def _deflate(block: bytes | np.ndarray, level: int) -> bytes:
+    compressor = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS)
     return compressor.compress(block) + compressor.flush(zlib.Z_FULL_FLUSH)
 
 

@@ -7,7 +7,6 @@ by file, only when all of it is there; an earlier result stays untouched until t
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import math
 import os
@@ -24,8 +23,9 @@ import SimpleITK as sitk
 
 from .anomaly.result import FINDING_COLUMNS, Detection
 from .errors import UsageError
-from .gzip_blocks import gzip_file
+from .nifti_files import write_nifti_gz
 from .progress import CancelToken, Progress, no_progress
+from .whole_files import writing_to
 
 PARTIAL_PREFIX = ".medvae-partial-"
 PROVENANCE_FILE = "provenance.json"
@@ -34,8 +34,6 @@ DETECTION_FILES = ("anomaly.nii.gz", "brain.nii.gz", "findings.csv", "mask.nii.g
                    "reconstruction.nii.gz", "report.html", "residual.nii.gz", "std.nii.gz")
 _REPORT_PACKAGES = ("jinja2", "matplotlib")
 _ABANDONED_AFTER_S = 24 * 3600  # a partial folder that old belongs to a run that was killed
-_NIFTI_DESCRIPTION_BYTES = 79
-_NIFTI_HEADER_BYTES = 352
 
 
 def write_detection(
@@ -79,6 +77,12 @@ def report_problem() -> str:
     return f"not written: the Python packages {' and '.join(missing)} are not installed" if missing else ""
 
 
+def report_line(provenance: Mapping[str, object], directory: Path) -> str:
+    """Where the report of a result is, or why there is none."""
+    problem = provenance.get("report")
+    return f"The report was {problem}." if problem else f"Report: {directory / 'report.html'}"
+
+
 def _write_report(result: Detection, partial: Path, progress: Progress) -> None:
     started = time.perf_counter()
     progress("write", 0.8, "Writing the report")
@@ -110,25 +114,21 @@ def check_writable(
 def atomic_output(directory: str | Path) -> Iterator[Path]:
     """A private folder whose files are moved into `directory` when the block ends without an exception.
 
-    On an exception, or when moving fails, `directory` is as it was before (absent, if it was absent). An OSError
-    (no permission, disk full, a file where the folder should be) becomes a UsageError of one sentence, also when
-    it is about a file being written inside the block.
+    An earlier result of the same task goes, with those of its files that the new one lacks. On an exception, or when
+    moving fails, `directory` is as it was before (absent, if it was absent). An OSError (no permission, disk full, a
+    file where the folder should be) becomes a UsageError of one sentence, also when it is about a file being written
+    inside the block.
     """
-    directory = Path(directory)
+    directory = Path(directory).absolute()  # whatever becomes of the working directory meanwhile
     made: list[Path] = []
     partial: Path | None = None
     try:
-        made = _make_folders(directory)
-        _remove_abandoned(directory)
-        partial = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=directory))
-        yield partial
-        _move_into_place(partial, directory)
-    except OSError as error:
-        if not _concerns(error, directory):
-            raise
-        reason = error.strerror or str(error)
-        raise UsageError(f"Results cannot be written to {directory} ({reason}): "
-                         "choose another --output or make room there.") from error
+        with writing_to(directory):
+            made = _make_folders(directory)
+            _remove_abandoned(directory)
+            partial = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=directory))
+            yield partial
+            _move_into_place(partial, directory)
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
@@ -137,13 +137,6 @@ def atomic_output(directory: str | Path) -> Iterator[Path]:
                 folder.rmdir()  # stays when there are results in it
             except OSError:
                 break
-
-
-def _concerns(error: OSError, directory: Path) -> bool:
-    """Whether the failure is about the output: its path is there, or it has none (a write on an open file)."""
-    if error.filename is None:
-        return True
-    return str(error.filename).startswith(str(directory)) or str(directory).startswith(str(error.filename))
 
 
 def _make_folders(directory: Path) -> list[Path]:
@@ -160,25 +153,36 @@ def _remove_abandoned(directory: Path) -> None:
 
 
 def _move_into_place(partial: Path, directory: Path) -> None:
-    """Moves the files of `partial` into `directory`; puts the earlier ones back if one of the moves fails."""
+    """Moves the files of `partial` into `directory` and the other files of an earlier result away; puts the earlier
+    ones back if one of the moves fails."""
     names = sorted(entry.name for entry in partial.iterdir())
-    _refuse_foreign_files(directory, names, _earlier_result(partial)[0])
+    task, _ = _earlier_result(partial)
+    _refuse_foreign_files(directory, names, task)
+    superseded = _superseded_files(directory, task) - set(names)
     earlier = partial / "earlier"
     earlier.mkdir()
-    moved: list[str] = []
     try:
         for name in names:
             if (directory / name).exists():
                 os.replace(directory / name, earlier / name)
-            moved.append(name)
             os.replace(partial / name, directory / name)
-    except OSError:
-        for name in moved:
-            if (earlier / name).exists():
-                os.replace(earlier / name, directory / name)
-            else:
+        for name in superseded:
+            os.replace(directory / name, earlier / name)
+    except BaseException:  # a second Ctrl-C among them: what was moved away would go with `partial`
+        for name in names:
+            if not (partial / name).exists():
                 (directory / name).unlink(missing_ok=True)
+        for entry in earlier.iterdir():
+            os.replace(entry, directory / entry.name)
         raise
+
+
+def _superseded_files(directory: Path, task: str) -> set[str]:
+    """The files of an earlier result of this task. Names that lead out of the folder are none of it."""
+    earlier, files = _earlier_result(directory)
+    if not task or earlier != task:
+        return set()
+    return {name for name in files if Path(name).name == name and (directory / name).is_file()}
 
 
 def _refuse_foreign_files(directory: Path, names: Iterable[str], task: str) -> None:
@@ -216,33 +220,6 @@ def _write_volumes(result: Detection, folder: Path, progress: Progress, cancel: 
     for done, (name, (image, pixel_type, description)) in enumerate(volumes.items()):
         progress("write", 0.8 * done / len(volumes), f"Writing {name}.nii.gz")
         write_nifti_gz(image, folder / f"{name}.nii.gz", pixel_type, description, cancel)
-
-
-def write_nifti_gz(
-    image: sitk.Image, path: Path, pixel_type: int, description: str, cancel: CancelToken | None = None
-) -> None:
-    """Writes `image` as compressed NIfTI of the given pixel type, with `description` in its header (79 bytes kept).
-
-    Raises OSError when the disk refuses, Cancelled when `cancel` is set.
-    """
-    image = sitk.Cast(image, pixel_type) if image.GetPixelID() != pixel_type else sitk.Image(image)
-    for key in image.GetMetaDataKeys():
-        image.EraseMetaData(key)  # a scan's own tags (patient, rescale slope) do not describe this volume
-    text = description.encode("ascii", "replace")[:_NIFTI_DESCRIPTION_BYTES].decode("ascii")
-    image.SetMetaData("ITK_FileNotes", text)  # ITK's name for the NIfTI field `descrip`
-    plain = path.with_name(path.name.removesuffix(".gz"))
-    complete_bytes = _NIFTI_HEADER_BYTES + image.GetNumberOfPixels() * image.GetSizeOfPixelComponent()
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    if shutil.disk_usage(path.parent).free < complete_bytes:  # asked first: the NIfTI library would print to stderr
-        raise full
-    try:
-        sitk.WriteImage(image, str(plain), useCompression=False)
-    except RuntimeError as error:
-        raise OSError(errno.EIO, f"{path.name} could not be written") from error
-    if plain.stat().st_size < complete_bytes:  # ITK does not notice a full disk
-        raise full
-    gzip_file(plain, path, cancel)
-    plain.unlink()
 
 
 def _write_findings(result: Detection, path: Path) -> None:

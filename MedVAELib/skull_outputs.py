@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import SimpleITK as sitk
 
-from .outputs import PROVENANCE_FILE, atomic_output, check_writable, plain, report_problem, write_nifti_gz
+from .nifti_files import write_nifti_gz
+from .outputs import PROVENANCE_FILE, atomic_output, check_writable, plain, report_problem
 from .progress import CancelToken, Progress, no_progress
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from MedVAELib.bundle import SKULL_SAMPLES
 from MedVAELib.skull_outputs import SKULL_FILES
 from Testing.panel.skull_scenes import make_resources, picture
 
@@ -67,3 +68,13 @@ def test_failures_have_the_documented_code_and_a_sentence(heads, arguments, code
     done = batch(heads, *arguments)
     assert done.returncode == code, done.stderr
     assert part in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_pixel_size_of_a_plane_that_no_head_has(heads, tmp_path):
+    """As the command has it, before anything is computed."""
+    done = batch(heads, "bare.csv", "-o", tmp_path / "out", "--device", "cpu", "--spacing", "axial=0.5,sagittal=0.3")
+    assert done.returncode == 2 and "sagittal" in done.stderr and not (tmp_path / "out").exists(), done.stderr
+
+
+def test_as_many_samples_as_the_command_draws(heads):
+    assert f"samples to draw ({SKULL_SAMPLES})" in " ".join(batch(heads, "--help").stdout.split())

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 from MedVAELib import gzip_blocks, outputs
 from MedVAELib.anomaly.result import FINDING_COLUMNS
 from MedVAELib.errors import Cancelled, UsageError
-from MedVAELib.outputs import DETECTION_FILES, atomic_output, check_writable, write_detection
+from MedVAELib.outputs import DETECTION_FILES, atomic_output, check_writable, report_line, write_detection
 from MedVAELib.progress import CancelToken
 from Testing.detection_standin import standin_detection
 
@@ -154,7 +154,7 @@ def test_full_disk_while_writing_volumes(detection, quick_report, tmp_path, monk
 
     write_detection(detection, tmp_path)
     before = contents(tmp_path)
-    monkeypatch.setattr(outputs, "gzip_file", full)
+    monkeypatch.setattr("MedVAELib.nifti_files.gzip_file", full)
     with pytest.raises(UsageError, match="No space left") as failure:
         write_detection(detection, tmp_path)
     assert str(tmp_path) in str(failure.value) and "\n" not in str(failure.value)
@@ -172,22 +172,95 @@ def test_full_disk_that_itk_does_not_notice(detection, quick_report, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failure_between_two_moves_puts_the_earlier_files_back(detection, quick_report, tmp_path, monkeypatch):
-    write_detection(detection, tmp_path)
-    before = contents(tmp_path)
+def failing_at(move, tmp_path, monkeypatch):
+    """From now on, moving a file into the folder, or away from it, fails for once, the `move`-th time."""
     replace, count = os.replace, [0]
 
     def failing(source, target):
-        count[0] += 1
-        if count[0] == 9:
+        count[0] += str(tmp_path) in (os.path.dirname(source), os.path.dirname(target))
+        if count[0] == move:
+            count[0] += 1
             raise OSError(errno.EIO, "Input/output error", str(target))
         replace(source, target)
 
     monkeypatch.setattr(outputs.os, "replace", failing)
+
+
+@pytest.mark.parametrize("move", [1, 2, 9])
+def test_failure_between_two_moves_puts_the_earlier_files_back(detection, quick_report, tmp_path, monkeypatch, move):
+    write_detection(detection, tmp_path)
+    before = contents(tmp_path)
+    failing_at(move, tmp_path, monkeypatch)
     detection.fpr = 0.3
     with pytest.raises(UsageError, match="Input/output error"):
         write_detection(detection, tmp_path)
     assert contents(tmp_path) == before
+
+
+def write_some(directory, task, *names):
+    with atomic_output(directory) as partial:
+        for name in names:
+            (partial / name).write_text(task)
+        (partial / "provenance.json").write_text(json.dumps({"task": task, "files": [*names, "provenance.json"]}))
+
+
+def test_what_an_earlier_result_has_more_goes_with_it(detection, quick_report, tmp_path, monkeypatch):
+    """Else a report of another result lies beside the maps, and is taken for someone else's by the next run."""
+    write_detection(detection, tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    monkeypatch.setattr(outputs, "report_problem", lambda: "not written")
+    write_detection(detection, tmp_path)
+    without = {*DETECTION_FILES, "notes.txt"} - {"report.html", "overlay.png"}
+    assert {path.name for path in tmp_path.iterdir()} == without
+    monkeypatch.setattr(outputs, "report_problem", lambda: "")
+    write_detection(detection, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {*DETECTION_FILES, "notes.txt"}
+
+
+@pytest.mark.parametrize("move", range(1, 8))
+def test_a_failure_brings_back_what_was_to_go(tmp_path, monkeypatch, move):
+    write_some(tmp_path / "out", "slices", "a", "b", "c")
+    before = contents(tmp_path / "out")
+    failing_at(move, tmp_path / "out", monkeypatch)
+    if move == 7:  # two moves for each of two files, one for each of two that go
+        write_some(tmp_path / "out", "slices", "b")
+        assert set(contents(tmp_path / "out")) == {"b", "provenance.json"}
+        return
+    with pytest.raises(UsageError, match="Input/output error"):
+        write_some(tmp_path / "out", "slices", "b")
+    assert contents(tmp_path / "out") == before
+
+
+def test_an_interrupt_between_two_moves_loses_nothing(tmp_path, monkeypatch):
+    write_some(tmp_path, "slices", "a", "b")
+    before, replace = contents(tmp_path), os.replace
+
+    def interrupted(source, target):
+        replace(source, target)
+        monkeypatch.setattr(outputs.os, "replace", replace)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outputs.os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_some(tmp_path, "slices", "b")
+    assert contents(tmp_path) == before
+
+
+def test_nothing_outside_the_folder_goes(tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    write_some(tmp_path / "out", "slices", "a")
+    listed = json.dumps({"task": "slices", "files": ["a", "../mine", str(tmp_path / "mine"), ".", "provenance.json"]})
+    (tmp_path / "out" / "provenance.json").write_text(listed)
+    write_some(tmp_path / "out", "slices", "b")
+    assert (tmp_path / "mine").exists() and set(contents(tmp_path / "out")) == {"b", "provenance.json"}
+
+
+def test_a_full_disk_is_told_of_a_relative_folder_too(tmp_path, monkeypatch):
+    """Paths in it are absolute or not, as the version of Python has it."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="No space left"), atomic_output("out") as partial:
+        raise OSError(errno.ENOSPC, "No space left on device", os.path.abspath(partial / "anomaly.nii.gz"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_in_the_place_of_the_folder(detection, tmp_path):
@@ -271,3 +344,12 @@ def test_a_result_of_another_task_is_never_overwritten(detection, quick_report, 
 def test_an_output_name_that_no_disk_takes_is_one_sentence(tmp_path):
     with pytest.raises(UsageError, match="cannot be written"):
         check_writable(tmp_path / (300 * "a"))
+
+
+def test_what_is_said_of_a_report_that_was_not_written(detection, quick_report, tmp_path, monkeypatch):
+    write_detection(detection, tmp_path / "a")
+    assert report_line(detection.provenance, tmp_path / "a") == f"Report: {tmp_path / 'a' / 'report.html'}"
+    monkeypatch.setattr(outputs, "find_spec", lambda name: None if name == "jinja2" else name)
+    write_detection(detection, tmp_path / "b")
+    assert report_line(detection.provenance, tmp_path / "b") == (
+        "The report was not written: the Python packages jinja2 are not installed.")  # fmt: skip

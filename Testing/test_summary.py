@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from MedVAELib import csv_files
+from MedVAELib.cohort import summary as summary_module
 from MedVAELib.cohort.summary import DONE, FAILED, NOT_RUN, CaseRow, write_summary
-from MedVAELib.errors import UsageError
+from MedVAELib.errors import Cancelled, UsageError
+from MedVAELib.progress import CancelToken
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -81,3 +85,65 @@ def test_a_writer_that_fails_leaves_no_lock(tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="No space left"):
         write_summary([row("a")], tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_waiting_for_another_run_can_be_cancelled(tmp_path):
+    lock, cancel = tmp_path / ".summary.csv.lock", CancelToken()
+    lock.write_text("another")
+    threading.Timer(0.2, cancel.cancel).start()
+    started = time.monotonic()
+    with pytest.raises(Cancelled):
+        write_summary([row("a")], tmp_path, cancel)
+    assert time.monotonic() - started < 2 and [path.name for path in tmp_path.iterdir()] == [lock.name]
+
+
+def test_the_lock_of_another_run_is_left_alone(tmp_path):
+    """Which it made when this one had been stopped for so long that its own was taken for abandoned."""
+    table, lock = tmp_path / "summary.csv", tmp_path / ".summary.csv.lock"
+    with csv_files.only_writer(table):
+        lock.unlink()
+        lock.write_text("another")
+    assert lock.read_text() == "another"
+    csv_files._take_away(lock, "the one before", "mine")  # another waiting run was quicker
+    assert lock.read_text() == "another" and len(list(tmp_path.iterdir())) == 1
+    csv_files._take_away(lock, "another", "mine")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_large_table_is_not_written_after_every_case_and_true_at_the_end(tmp_path, monkeypatch):
+    written, now = [], [0.0]
+
+    def slow(rows, output, cancel=None):
+        written.append([each.status for each in rows])
+        now[0] += 0.5
+
+    monkeypatch.setattr(summary_module, "write_summary", slow)
+    monkeypatch.setattr(summary_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    rows = [row(f"{i}", NOT_RUN) for i in range(40)]
+    with pytest.raises(Cancelled), summary_module.Summary(rows, tmp_path, CancelToken()) as summary:
+        for i in range(30):
+            rows[i] = row(f"{i}")
+            summary.changed()
+            summary.write_if_due()
+            now[0] += 1
+        raise Cancelled
+    assert 2 <= len(written) <= 5
+    assert written[-1] == [FAILED] * 30 + [NOT_RUN] * 10
+
+
+def test_a_small_table_is_true_after_every_case(tmp_path, monkeypatch):
+    now, rows = [0.0], [row(f"{i}", NOT_RUN) for i in range(5)]
+
+    def quick(*arguments):
+        now[0] += 0.005
+        write_summary(*arguments)
+
+    monkeypatch.setattr(summary_module, "write_summary", quick)
+    monkeypatch.setattr(summary_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    with summary_module.Summary(rows, tmp_path, CancelToken()) as summary:
+        for i in range(5):
+            rows[i] = row(f"{i}")
+            now[0] += 1
+            summary.changed()
+            summary.write_if_due()
+            assert [line["status"] for line in lines(tmp_path).values()].count(FAILED) == i + 1

@@ -6,8 +6,8 @@
 SCANS are scan files, folders of them, DICOM folders, or CSV files with the columns case and scan. Every scan gets a
 folder in DIR, and DIR/summary.csv a line for each. Results are those of the panel and of `medvae detect`.
 
-Exit codes: 0 done, 2 wrong usage, 3 input cannot be used, 4 bundle missing or damaged, 5 some cases failed,
-130 cancelled.
+Exit codes: 0 done, 1 a mistake of MedVAE's own, 2 wrong usage, 3 input cannot be used, 4 bundle missing or damaged,
+5 some cases failed, 6 out of memory, 130 cancelled.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ or volume.nii.gz@40 for a slice of a volume), and, if wanted, spacing (mm per pi
 and ga (weeks). Every head gets a folder in DIR, and DIR/summary.csv a line for each. Results are those of the panel
 and of `medvae skull`.
 
-Exit codes: 0 done, 2 wrong usage, 3 input cannot be used, 4 bundle missing or damaged, 5 some cases failed,
-130 cancelled.
+Exit codes: 0 done, 1 a mistake of MedVAE's own, 2 wrong usage, 3 input cannot be used, 4 bundle missing or damaged,
+5 some cases failed, 6 out of memory, 130 cancelled.
 """
 
 from __future__ import annotations
@@ -21,9 +21,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from MedVAEPanel import batch  # noqa: E402
+from MedVAEPanel.library import ensure_library_on_path  # noqa: E402
 
 
 def arguments_parser() -> argparse.ArgumentParser:
+    ensure_library_on_path()
+    from MedVAELib.bundle import SKULL_SAMPLES
+
     parser = argparse.ArgumentParser(prog="skull.py", description="Predict fetal skulls in 3D from standard planes of "
                                      "ultrasound. For research use only.", allow_abbrev=False)  # fmt: skip
     parser.add_argument("heads", nargs="+", type=Path, metavar="HEADS.csv",
@@ -32,7 +36,7 @@ def arguments_parser() -> argparse.ArgumentParser:
                         help="mm per pixel where neither the file nor the table states it: 0.25, or "
                              "axial=0.25,coronal=0.3")  # fmt: skip
     parser.add_argument("--ga", type=float, metavar="WEEKS", help="gestational age where the table has none")
-    batch.add_common_options(parser, samples=64)
+    batch.add_common_options(parser, samples=SKULL_SAMPLES)
     return parser
 
 

@@ -14,8 +14,8 @@ from .library import ensure_library_on_path
 def main(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], arguments: Sequence[str]) -> int:
     """Runs a script's `run(options)` and returns the exit code; a failure is one sentence on standard error.
 
-    The parser needs the option `--debug`. Exit codes: 0 done, 2 wrong usage, 3 input cannot be used, 4 bundle missing
-    or damaged, 5 some cases failed, 130 cancelled.
+    The parser needs the option `--debug`. Exit codes: 0 done, 1 a mistake of MedVAE's own, 2 wrong usage, 3 input
+    cannot be used, 4 bundle missing or damaged, 5 some cases failed, 6 out of memory, 130 cancelled.
     """
     arguments = list(arguments[1:] if arguments[:1] == ["--"] else arguments)  # Slicer's mark for "not for me"
     try:
@@ -48,7 +48,7 @@ def add_common_options(parser: argparse.ArgumentParser, samples: int) -> None:
                         help="do only what is missing, failed, or was made in another way")
     parser.add_argument("--bundle", metavar="NAME|DIR", help="model to use; by default the one shipped with MedVAE")
     parser.add_argument("--samples", type=int, default=samples, metavar="N", help=f"samples to draw ({samples})")
-    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:i]", help="where to compute (auto)")
+    parser.add_argument("--device", default="auto", metavar="auto|cpu|cuda[:i]|mps", help="where to compute (auto)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples (0)")
     parser.add_argument("--progress", choices=("lines", "json", "none"), default="lines",
                         help="what to print: a line per case, JSON lines, or nothing")

@@ -65,13 +65,13 @@ def write_bundle(
     }  # fmt: skip
     metadata = model_metadata(config, settings, blank, trainer.step, trainer.seconds)
     bundle = save_bundle(folder, metadata, trainer.averaged, model_card(metadata))
-    calibrated = calibrate_bundle(config, bundle, progress, cancel)
+    calibrated = calibrate_bundle(config, bundle, trainer.device, progress, cancel)
     metadata = model_metadata(config, settings, calibrated, trainer.step, trainer.seconds)
     return save_bundle(folder, metadata, trainer.averaged, model_card(metadata)).path
 
 
 def calibrate_bundle(
-    config: HealthyAnatomyRun, bundle: Bundle, progress: Progress, cancel: CancelToken
+    config: HealthyAnatomyRun, bundle: Bundle, device: torch.device, progress: Progress, cancel: CancelToken
 ) -> dict[str, object]:
     """Calibration of a bundle on synthetic scans of the training label maps and the config's real healthy tissue."""
     masks = {"flair": config.data.flair_lesion_masks, "dwi": config.data.dwi_lesion_masks}
@@ -85,7 +85,7 @@ def calibrate_bundle(
         {modality: data_path(folder) for modality, folder in masks.items() if folder},
         config.calibration.scans, config.calibration.spacing_mm, real, config.trainer.seed + 10_000,
     )  # fmt: skip
-    return calibrate(Detector.load(bundle, "auto"), data, progress, cancel)
+    return calibrate(Detector.load(bundle, str(device)), data, progress, cancel)
 
 
 def _batches(config: HealthyAnatomyRun, device: torch.device) -> Batches:

@@ -145,6 +145,8 @@ def _say(result: Detection, directory: Path, quiet: bool, outcome: Outcome | Non
         return
     from rich.console import Console
 
+    from ..outputs import report_line
+
     console = Console()
     console.print(_findings_table(result) if result.findings else
                   f"No anomaly at a false-positive rate of {result.fpr:g}.")
@@ -155,7 +157,7 @@ def _say(result: Detection, directory: Path, quiet: bool, outcome: Outcome | Non
 
         console.print(outcome_table(outcome))
         print(outcome.sentence)
-    print(f"Report: {directory / 'report.html'}")
+    print(report_line(result.provenance, directory))
 
 
 def _findings_table(result: Detection) -> object:

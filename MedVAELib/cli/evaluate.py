@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial as bound
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..bundle import DEFAULT_ANOMALY_BUNDLE
+from ..listening import cancelled_by_signals
 from ..outputs import atomic_output
 from ..progress import CancelToken, Progress
 from . import evaluate_skull, latent_compare
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from ..anomaly.result import Detection
     from ..evaluation.anomaly import Detect
     from ..scan import Scan
+
+ANOMALY_TASK, BRAIN_TASK = "evaluation: anomaly", "evaluation: brain"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Score a folder of cases with expert masks, the simple baseline beside every figure.",
@@ -80,7 +84,8 @@ def anomaly(
                 "modality": modality.value, "device": device, "not_in_mean": left_out,
                 "autoencoders": autoencoders or []}
     with (
-        evaluation_task(output, progress, ("table.md", "cases.csv", "results.json")) as (listener, cancel),
+        evaluation_task(output, progress, ANOMALY_TASK, ("table.md", "cases.csv", "results.json"))
+        as (listener, cancel),
         atomic_output(output) as partial,
     ):
         detect = _detector(bundle, device, score, cancel)
@@ -96,7 +101,7 @@ def anomaly(
         (partial / "results.json").write_text(to_json({
             "settings": settings, "definitions": DEFINITIONS, "means": means(results, left_out), "cases": rows,
             "provenance": {r.case.name: r.provenance for r in results}}), encoding="utf-8")
-        write_provenance(partial, settings)
+        write_provenance(partial, settings, ANOMALY_TASK)
     finish(text, output, progress, [r.case.name for r in results if r.failure], len(results))
 
 
@@ -123,9 +128,10 @@ def brain(
     cases = find_cases(cases_dir)
     settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE,
                 "modality": modality.value, "device": device}
-    with evaluation_task(output, progress, ("brain.md", "brain.csv", "brain.json")) as (listener, cancel):
+    with evaluation_task(output, progress, BRAIN_TASK, ("brain.md", "brain.csv", "brain.json")) as (listener, cancel):
         detect = _detector(bundle, device, "zscore", cancel)
-        results = evaluate_brains(cases, detect, template_brain_mask, modality.value, listener, cancel)
+        template = bound(template_brain_mask, cancel=cancel)
+        results = evaluate_brains(cases, detect, template, modality.value, listener, cancel)
         text = brain_markdown(results, _notes(settings, []))
         if output is not None:
             rows = [{"case": r.case.name} | {k: v for k, v in asdict(r).items() if k != "case"} for r in results]
@@ -133,7 +139,7 @@ def brain(
                 (partial / "brain.md").write_text(text, encoding="utf-8")
                 (partial / "brain.csv").write_text(to_csv(rows), encoding="utf-8")
                 (partial / "brain.json").write_text(to_json({"settings": settings, "cases": rows}), encoding="utf-8")
-                write_provenance(partial, settings)
+                write_provenance(partial, settings, BRAIN_TASK)
     finish(text, output, progress, [r.case.name for r in results if r.skipped.startswith("failed")], len(results))
 
 
@@ -161,8 +167,9 @@ def make_cases(
 
     if modality is ModalityChoice.auto:
         raise typer.BadParameter("choose flair or dwi.", param_hint="--modality")
-    with progress_listener(progress) as listener:
-        write_cases(label_maps, output, modality.value, scans, lesions, names, seed=seed, progress=listener)
+    with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
+        write_cases(label_maps, output, modality.value, scans, lesions, names, seed=seed, progress=listener,
+                    cancel=cancel)  # fmt: skip
 
 
 def _detector(bundle: str | None, device: str, score: str, cancel: CancelToken) -> Detect:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ..evaluation.skull_planes import Examination
     from ..skull.predictor import SkullPredictor
 
+SKULL_TASK, HC18_TASK = "evaluation: skull", "evaluation: hc18"
+
 
 class Outlines(str, Enum):
     found = "found"
@@ -84,7 +86,7 @@ def skull(
 
     chosen = held_back_names(heads_dir, training_heads(), names or ())
     with (
-        evaluation_task(output, progress, ("table.md", "cases.csv", "results.json", "summary.png"))
+        evaluation_task(output, progress, SKULL_TASK, ("table.md", "cases.csv", "results.json", "summary.png"))
         as (listener, cancel),
         atomic_output(output) as partial,
     ):
@@ -134,7 +136,8 @@ def hc18(
     chosen = plane_names(planes_dir, None if split is Split.all else split.value)
     chosen = chosen[:: max(1, len(chosen) // limit)][:limit] if limit else chosen
     with (
-        evaluation_task(output, progress, ("table.md", "planes.csv", "results.json", "worst.png", "planes.png"))
+        evaluation_task(output, progress, HC18_TASK,
+                        ("table.md", "planes.csv", "results.json", "worst.png", "planes.png"))
         as (listener, cancel),
         atomic_output(output) as partial,
     ):
@@ -206,7 +209,7 @@ def _write_skull(folder: Path, scores: Sequence[Score], settings: Mapping[str, o
         "provenance": {name: predictor.describe() for name, predictor in predictors.items()}}), encoding="utf-8")
     if any(not s.failure for s in scores):
         write_summary_plot(scores, folder / "summary.png")
-    write_provenance(folder, settings)
+    write_provenance(folder, settings, SKULL_TASK)
     return text
 
 
@@ -222,7 +225,7 @@ def _write_hc18(folder: Path, scores, settings: Mapping[str, object], predictor:
         "provenance": predictor.describe()}), encoding="utf-8")
     sheet.write(worst_first(scores)[:12], folder / "worst.png")
     sheet.write(sorted(scores, key=lambda s: s.name), folder / "planes.png")
-    write_provenance(folder, settings)
+    write_provenance(folder, settings, HC18_TASK)
     return text
 
 

@@ -18,7 +18,6 @@ from ..progress import CancelToken, Progress
 from .listeners import progress_listener
 from .options import ProgressKind
 
-TASK = "evaluation"
 OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", show_default=False,
                                             help="Folder for the tables and pictures.")]
 BundleOption = Annotated[str | None, typer.Option(
@@ -27,22 +26,26 @@ BundleOption = Annotated[str | None, typer.Option(
 
 @contextmanager
 def evaluation_task(
-    output: Path | None, kind: ProgressKind, names: Sequence[str] = ()
+    output: Path | None, kind: ProgressKind, task: str, names: Sequence[str] = ()
 ) -> Iterator[tuple[Progress, CancelToken]]:
     """Signals and progress; an output folder that cannot be written, or that holds another's files of these names, is
-    found before hours of work, not after."""
+    found before hours of work, not after.
+
+    task: the command, as the provenance states it. A folder holds one result: that of another command is refused.
+    """
     if output is not None:
-        check_writable(output, [*names, PROVENANCE_FILE], TASK)
+        check_writable(output, [*names, PROVENANCE_FILE], task)
     with cancelled_by_signals() as cancel, progress_listener(kind) as listener:
         yield listener, cancel
 
 
-def write_provenance(folder: Path, settings: Mapping[str, object]) -> None:
-    """Lists what was written, so that a later run into the same folder may replace these files and no others."""
+def write_provenance(folder: Path, settings: Mapping[str, object], task: str) -> None:
+    """Lists what was written, so that a later run into the same folder may replace these files and no others. task: as
+    in `evaluation_task`."""
     from .. import __version__
 
     files = sorted([*(entry.name for entry in folder.iterdir()), PROVENANCE_FILE])
-    record = {"task": TASK, "medvae": __version__, "settings": settings, "files": files}
+    record = {"task": task, "medvae": __version__, "settings": settings, "files": files}
     (folder / PROVENANCE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ..outputs import atomic_output
+from ..progress import scaled
 from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
 from .latent_images import BundleChoice, write_image
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
@@ -42,7 +43,7 @@ def generate(
 
     Example:  medvae generate --bundle runs/vae-8/bundle/vae-8 --count 20 --label ms --label healthy --output generated
     """
-    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "generate") as (listener, cancel), atomic_output(output) as partial:
         from ..latent.model import load_latent_model
         from ..reporting.latent_pictures import write_strips
         from ..scan import safe_name
@@ -53,25 +54,29 @@ def generate(
             if kind is not None:
                 model.draw(1, seed, kind)  # an unknown label is told before hours of work
         rows, shown, prefixes = [], {}, set()
-        for kind in kinds:
+        for turn, kind in enumerate(kinds):
             prefix = f"{safe_name(kind)}_" if kind else ""
             while prefix in prefixes:  # two labels may differ in signs that no file name takes
                 prefix += "_"
             prefixes.add(prefix)
-            made = model.sample(count, seed, kind, listener, cancel)
-            shown[kind or model.bundle.name] = made[:8]
-            for number, image in enumerate(made):
-                cancel.check()
-                name = f"{prefix}{number:0{len(str(count - 1)) + 1}d}"
-                path = write_image(model, image, partial / f"generated_{name}", f"generated, seed {seed}", nifti)
-                case = path.name.split(".")[0]
-                rows.append((path.name, case, case, kind or "", "train", model.bundle.name))
+            told = scaled(listener, turn / len(kinds), (turn + 1) / len(kinds))
+            number = 0
+            for made in model.samples(count, seed, kind, told, cancel):
+                shown.setdefault(kind or model.bundle.name, made)
+                for image in made:
+                    cancel.check()
+                    name = f"{prefix}{number:0{len(str(count - 1)) + 1}d}"
+                    path = write_image(model, image, partial / f"generated_{name}", f"generated, seed {seed}", nifti)
+                    case = path.name.split(".")[0]
+                    rows.append((path.name, case, case, kind or "", "train", model.bundle.name))
+                    number += 1
         with (partial / TABLE_FILE).open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerows([COLUMNS, *rows])
         write_strips(shown, partial / "overview.png")
-        write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256, "count": count,
-                                   "seed": seed, "labels": label or [], "preparation": model.preparation})  # fmt: skip
+        write_provenance(partial, {
+            "bundle": model.bundle.name, "sha256": model.bundle.sha256, "count": count, "seed": seed,
+            "labels": label or [], "preparation": model.preparation}, "generate")  # fmt: skip
     _say(output, len(rows), progress)
 
 

@@ -69,11 +69,11 @@ def encode(
 ) -> None:
     """Encode images into a table: case, patient, label, split, file, tags, mu_0 …, logvar_0 …
 
-    A model of whole brains takes scans as well as prepared images, and leaves out what it cannot encode (exit code 5).
+    What cannot be encoded is left out (exit code 5). A model of whole brains takes scans as well as prepared images.
 
     Example:  medvae latent encode prepared/images.csv --bundle runs/vae-8/bundle/vae-8 --output latents
     """
-    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "latent encode") as (listener, cancel), atomic_output(output) as partial:
         from ..latent.cohort import encode_cohort
         from ..latent.model import load_latent_model
 
@@ -81,7 +81,7 @@ def encode(
         made = encode_cohort(model, images, pattern, patient, listener, cancel)
         path = made.table.write(partial / f"{TABLE_FILE}.{table.value}")
         write_provenance(partial, {"images": images, "bundle": model.bundle.name, "sha256": model.bundle.sha256,
-                                   "failed": made.failed})  # fmt: skip
+                                   "failed": made.failed}, "latent encode")  # fmt: skip
     count = len(made.table)
     finish(f"{count} images, {made.table.latents} latents: {output / path.name}", None, progress, [], count)
     warn(made.warnings)
@@ -115,7 +115,7 @@ def classify(
     from ..latent.classify import classify as classified
     from ..reporting.latent_pictures import write_classification
 
-    with evaluation_task(output, progress) as (_, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "latent classify") as (_, cancel), atomic_output(output) as partial:
         table = _read(latents)
         found = classified(table, label, seed)
         cancel.check()
@@ -125,7 +125,8 @@ def classify(
         (partial / "predictions.csv").write_text(to_csv(prediction_rows(found)), encoding="utf-8")
         (partial / "results.json").write_text(to_json(_figures(found, check)), encoding="utf-8")
         write_classification(found, partial / "classification.png")
-        write_provenance(partial, {"latents": str(latents), "label": label, "tags": tags, "seed": seed})
+        write_provenance(partial, {"latents": str(latents), "label": label, "tags": tags, "seed": seed},
+                         "latent classify")  # fmt: skip
         cancel.check()
     finish(text, output, progress, [], len(found.cases))
     if check is not None and check.verdict == "alarm":
@@ -153,7 +154,7 @@ def embed(
     from ..reporting.latent_pictures import write_embedding
     from ..scan import safe_name
 
-    with evaluation_task(output, progress) as (_, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "latent embed") as (_, cancel), atomic_output(output) as partial:
         table = _read(latents)
         columns = {name: table.column(name) for name in colour or ["label", *table.tags]}
         found = embedded(table.mean, method.value, seed, perplexity)
@@ -168,7 +169,7 @@ def embed(
                 path = path.with_stem(f"{path.stem}_")
             write_embedding(found, values, name, path)
         write_provenance(partial, {"latents": str(latents), "method": method.value, "perplexity": perplexity,
-                                   "seed": seed})  # fmt: skip
+                                   "seed": seed}, "latent embed")  # fmt: skip
         cancel.check()
     finish(f"{len(table)} images in the plane by {method.value}.", output, progress, [], len(table))
 

@@ -52,8 +52,8 @@ def compare(
 
     Example:  medvae latent compare runs/a/bundle/a runs/b/bundle/b --images prepared/images.csv --output compared
     """
-    _measure("Models compared", bundles, images, output, samples, pattern, patient, seed, device, progress,
-             latents=True)  # fmt: skip
+    _measure("latent compare", "Models compared", bundles, images, output, samples, pattern, patient, seed, device,
+             progress, latents=True)  # fmt: skip
 
 
 def generative(
@@ -76,14 +76,14 @@ def generative(
 
     Example:  medvae evaluate generative runs/vae-8/bundle/vae-8 --images runs/vae-8/split.csv --output evaluation
     """
-    _measure("Reconstructions and samples, measured", bundles, images, output, samples, pattern, patient, seed, device,
-             progress, latents=False)  # fmt: skip
+    _measure("evaluation: generative", "Reconstructions and samples, measured", bundles, images, output, samples,
+             pattern, patient, seed, device, progress, latents=False)  # fmt: skip
 
 
-def _measure(title: str, bundles: list[str], images: str, output: Path, samples: int | None, pattern: str, patient: str,
-             seed: int, device: str, progress: ProgressKind, latents: bool) -> None:  # fmt: skip
+def _measure(task: str, title: str, bundles: list[str], images: str, output: Path, samples: int | None, pattern: str,
+             patient: str, seed: int, device: str, progress: ProgressKind, latents: bool) -> None:  # fmt: skip
     with (
-        evaluation_task(output, progress, ("table.md", "results.json", "reconstructions.png", "samples.png"))
+        evaluation_task(output, progress, task, ("table.md", "results.json", "reconstructions.png", "samples.png"))
         as (listener, cancel),
         atomic_output(output) as partial,
     ):
@@ -103,7 +103,7 @@ def _measure(title: str, bundles: list[str], images: str, output: Path, samples:
                                       "majority": c.majority} for name, c in found.classes.items()},
             "confounding": {name: check.sentence for name, check in found.checks.items()},
             "unchecked": found.unchecked}), encoding="utf-8")
-        write_provenance(partial, settings)
+        write_provenance(partial, settings, task)
     finish(text, output, progress, [], len(bundles))
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
-from ..outputs import atomic_output, write_nifti_gz
+from ..nifti_files import write_nifti_gz
+from ..outputs import atomic_output
 from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -55,7 +56,7 @@ def traverse(
 
     Example:  medvae latent traverse --bundle runs/vae-8/bundle/vae-8 --order separation --output strips
     """
-    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "latent traverse") as (listener, cancel), atomic_output(output) as partial:
         from ..latent.importance import order_of_latents
         from ..latent.model import load_latent_model
         from ..latent.traverse import spread
@@ -80,7 +81,7 @@ def traverse(
         titles = [f"{place:+.1f} SD" for place in spread(0.0, 1.0, steps, extent)]
         write_strips(rows, partial / "traversal.png", titles)
         write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256, "scan": _text(scan),
-                                   "latents": chosen, "steps": steps, "extent": extent})  # fmt: skip
+                                   "latents": chosen, "steps": steps, "extent": extent}, "latent traverse")  # fmt: skip
     finish(f"Latents {', '.join(map(str, chosen))} of {model.bundle.name}, {steps} steps each.", output, progress, [],
            len(chosen))  # fmt: skip
 
@@ -99,7 +100,10 @@ def interpolate(
 
     Example:  medvae latent interpolate a.nii.gz b.nii.gz --bundle runs/vae-8/bundle/vae-8 --output between
     """
-    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+    with (
+        evaluation_task(output, progress, "latent interpolate") as (listener, cancel),
+        atomic_output(output) as partial,
+    ):
         import numpy as np
 
         from ..latent.model import load_latent_model
@@ -115,7 +119,7 @@ def interpolate(
         titles = [first.name, *(f"{share:.0%}" for share in np.linspace(0, 1, steps)), second.name]
         write_strips({"": shown}, partial / "interpolation.png", titles)
         write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256, "first": str(first),
-                                   "second": str(second), "steps": steps})  # fmt: skip
+                                   "second": str(second), "steps": steps}, "latent interpolate")  # fmt: skip
     finish(f"{steps} images from {first.name} to {second.name}.", output, progress, [], 1)
 
 
@@ -133,7 +137,7 @@ def arithmetic(
 
     Example:  medvae latent arithmetic --plus ill.nii.gz --minus well.nii.gz --plus other.nii.gz --bundle B --output sum
     """
-    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "latent arithmetic") as (listener, cancel), atomic_output(output) as partial:
         import numpy as np
 
         from ..latent.model import load_latent_model
@@ -149,7 +153,8 @@ def arithmetic(
         shown = np.stack([*(image for _, image in terms), images[0]])
         write_strips({"": shown}, partial / "terms.png", [*(title for title, _ in terms), "="])
         write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256,
-                                   "plus": list(map(str, plus)), "minus": list(map(str, minus or []))})  # fmt: skip
+                                   "plus": list(map(str, plus)), "minus": list(map(str, minus or []))},
+                         "latent arithmetic")  # fmt: skip
     finish(f"Sum of {len(plus)} images less {len(minus or [])}.", output, progress, [], 1)
 
 
@@ -174,7 +179,7 @@ def edit(
 
     Example:  medvae latent edit flair.nii.gz --bundle runs/vae-8/bundle/vae-8 --towards healthy:ms --output changed
     """
-    with evaluation_task(output, progress) as (listener, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "latent edit") as (listener, cancel), atomic_output(output) as partial:
         import numpy as np
         import SimpleITK as sitk
 
@@ -193,7 +198,7 @@ def edit(
         shown = np.stack([given.image, before, after, 0.5 + (after - before)])
         write_strips({"": shown}, partial / "edit.png", ["image", "reconstruction", "edited", "change (grey: none)"])
         write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256, "scan": str(scan),
-                                   "move": move, "towards": towards})  # fmt: skip
+                                   "move": move, "towards": towards}, "latent edit")  # fmt: skip
     change, place = np.abs(placed["change"])[model.shown(given.image[0])].mean(), "" if model.plain else " in the brain"
     finish(f"{scan.name} edited: mean absolute change{place} {change:.4f} of the range.", output, progress, [], 1)
 

@@ -18,13 +18,13 @@ class ProgressKind(str, Enum):
 
 
 def _checked_device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        raise typer.BadParameter(f"{value!r} is not a device: use auto, cpu, cuda or cuda:1.")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
+        raise typer.BadParameter(f"{value!r} is not a device: use auto, cpu, cuda, cuda:1 or mps.")
     return value
 
 
 DeviceOption = Annotated[str, typer.Option(
-    "--device", metavar="auto|cpu|cuda[:i]", callback=_checked_device,
+    "--device", metavar="auto|cpu|cuda[:i]|mps", callback=_checked_device,
     help="Where to compute. 'auto' takes a GPU when there is one that works.")]
 ProgressOption = Annotated[ProgressKind, typer.Option(
     "--progress", help="A bar on the terminal, or one JSON object per line on standard output, or nothing.")]

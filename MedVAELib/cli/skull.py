@@ -89,7 +89,6 @@ def skull(
         from ..cohort.skull import SkullCase, SkullSettings
 
         settings = SkullSettings(bundle or DEFAULT_SKULL_BUNDLE, device, samples, seed, spacing, ga)
-        settings.check()
         quiet = progress is ProgressKind.json
         if cohort is not None:
             _predict_many(cohort, output, settings, scheduler, listener, cancel, quiet, resume=resume, debug=debug)
@@ -100,6 +99,7 @@ def skull(
             case = sample_case()
         else:
             case = SkullCase("skull", files, spacing)
+        settings.check([case])
         result = settings.run(case, output, load_bundle(settings.bundle), None, listener, cancel)
         _say(result, output, quiet, sample)
 
@@ -110,10 +110,8 @@ def _predict_many(
 ) -> None:  # fmt: skip
     """Every head in its own folder, with one model; an unusable plane does not keep the others from being done."""
     from ..cohort.skull import read_skull_cases
-    from ..skull.planes import parse_spacings
 
     cases = read_skull_cases(table)
-    parse_spacings(settings.spacing, {plane for case in cases for plane, _ in case.planes})  # refuses planes of no head
 
     def told(row: SkullRow, result: SkullPrediction | None) -> None:
         if row.status == "failed":
@@ -135,9 +133,10 @@ def _say(result: SkullPrediction, directory: Path, quiet: bool, sample: bool) ->
         return
     from rich.console import Console
 
+    from ..outputs import report_line
     from .skull_sample import biometry_table, sample_truth
 
     missing = f"; not given: {', '.join(result.planes_missing)}" if result.planes_missing else ""
     print(f"Skull from {', '.join(result.planes_used)}{missing}")
     Console().print(biometry_table(result, sample_truth() if sample else None))
-    print(f"Report: {directory / 'report.html'}")
+    print(report_line(result.provenance, directory))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -13,9 +14,11 @@ from ..errors import UsageError
 from ..failures import Failure
 from ..progress import CancelToken, Progress, no_progress
 from .run import Task, Told, run_case, start
-from .summary import write_summary
+from .summary import Summary
 
 _CONNECT_S, _LOOK_S = 15, 0.5
+_ONE_AT_A_TIME = threading.Lock()
+"""A worker process has one model, whose buffers and settings are those of one case: threads take turns."""
 
 
 def run_on_cluster(
@@ -31,7 +34,7 @@ def run_on_cluster(
         from distributed import Client, wait
     except ImportError:
         raise UsageError("--scheduler needs the package distributed: run  pip install 'medvae[cluster]'.") from None
-    settings.check()
+    settings.check(cases)
     cancel = cancel or CancelToken()
     bundle = load_bundle(settings.bundle)
     settings, output = replace(settings, bundle=str(bundle.path)), output.resolve()
@@ -42,23 +45,26 @@ def run_on_cluster(
         raise UsageError(f"There is no Dask scheduler at {scheduler} ({error}): start one, or leave out --scheduler.") \
             from None
     with client, client.as_current():  # wait() takes the current client
-        rows, waiting = start(cases, output, settings, bundle, resume, told)
+        rows, waiting = start(cases, output, settings, bundle, resume, told, cancel)
         futures = {client.submit(_case_on_worker, cases[i], output, settings, pure=False): i for i in waiting}
         pending = set(futures)
         try:
-            while pending:
-                cancel.check()
-                try:
-                    done, pending = wait(pending, timeout=_LOOK_S, return_when="FIRST_COMPLETED")
-                except TimeoutError:
-                    continue
-                for future in done:
-                    index = futures[future]
-                    rows[index] = _row(cases[index], settings, future)
-                    told(rows[index], None)
-                write_summary(rows, output)
-                finished = len(futures) - len(pending)
-                progress("cohort", finished / len(futures), f"{finished} of {len(futures)} cases")
+            with Summary(rows, output, cancel) as summary:
+                while pending:
+                    cancel.check()
+                    try:
+                        done, pending = wait(pending, timeout=_LOOK_S, return_when="FIRST_COMPLETED")
+                    except TimeoutError:
+                        summary.write_if_due()
+                        continue
+                    for future in done:
+                        index = futures[future]
+                        rows[index] = _row(cases[index], settings, future)
+                        summary.changed()
+                        told(rows[index], None)
+                    summary.write_if_due()
+                    finished = len(futures) - len(pending)
+                    progress("cohort", finished / len(futures), f"{finished} of {len(futures)} cases")
         finally:
             client.cancel(list(pending), force=True)
     return rows
@@ -71,9 +77,13 @@ def _row(case: Any, settings: Task, future: Any) -> Any:
 
 
 def _case_on_worker(case: Any, output: Path, settings: Task) -> Any:
-    bundle = load_bundle(settings.bundle)
-    model = _model(settings, bundle.sha256)
-    return run_case(case, output, settings, bundle, model, no_progress, CancelToken())[0]
+    with _ONE_AT_A_TIME:
+        bundle = load_bundle(settings.bundle)
+        model = _model(settings, bundle.sha256)
+        row, _ = run_case(case, output, settings, bundle, model, no_progress, CancelToken())
+        if settings.degraded(model):
+            _model.cache_clear()
+        return row
 
 
 @lru_cache(maxsize=1)

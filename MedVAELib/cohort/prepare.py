@@ -19,6 +19,7 @@ from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle
 from ..csv_files import refuse_foreign_table, write_csv
 from ..errors import UsageError
 from ..failures import Failure
+from ..nifti_files import write_nifti_gz
 from ..outputs import PROVENANCE_FILE, atomic_output, check_writable, plain
 from ..preprocessing.mask_files import read_fractions
 from ..preprocessing.masked import MaskedScan, masked_scan
@@ -36,6 +37,7 @@ FindBrain = Callable[[Scan, Progress, CancelToken], sitk.Image | None]
 """A brain mask on a scan's grid; None leaves it to `masked_scan`."""
 IMAGES_FILE = "images.csv"
 _TASK = "prepared images"
+_DESCRIPTION = "MedVAE prepared image, 0 to 1"
 _IMAGE_COLUMNS = ("file", "case", "patient", "label", "split")
 PREPARATIONS = (PUBLISHED, "slices", "patches")
 BRAINS = ("detector", "template")
@@ -122,7 +124,7 @@ class PrepareSettings:
 
     row = PrepareRow
 
-    def check(self) -> None:
+    def check(self, cases: Sequence[PrepareCase]) -> None:
         if self.preparation not in PREPARATIONS:
             raise UsageError(f"There is no preparation '{self.preparation}': use one of {', '.join(PREPARATIONS)}.")
         if self.brain not in BRAINS:
@@ -142,6 +144,9 @@ class PrepareSettings:
         from ..anomaly.detector import Detector
 
         return partial(detector_brain, Detector.load(bundle, self.device))
+
+    def degraded(self, model: FindBrain) -> bool:
+        return isinstance(model, partial) and bool(model.args[0].engine.steps)
 
     def run(self, case: PrepareCase, directory: Path, bundle: Bundle, model: FindBrain | None, progress: Progress,
             cancel: CancelToken) -> PreparedImages:  # fmt: skip
@@ -169,9 +174,9 @@ class PrepareSettings:
                cancel: CancelToken) -> list[dict[str, object]]:  # fmt: skip
         if self.preparation == PUBLISHED:
             made = prepare_published(scan, brain, progress, cancel)
-            sitk.WriteImage(made.in_mni(), str(folder / "image.nii.gz"), True)
+            write_nifti_gz(made.in_mni(), folder / "image.nii.gz", sitk.sitkFloat32, _DESCRIPTION, cancel)
             return [{"file": "image.nii.gz", "case": case.name, "label": case.label}]
-        masked = masked_scan(scan.image, brain, str(case.scan))
+        masked = masked_scan(scan.image, brain, str(case.scan), cancel)
         cancel.check()
         if self.preparation == "slices":
             return _write_slices(case, masked, self.slices, folder, cancel)
@@ -212,7 +217,7 @@ def _write_patches(
 def _write_picture(values: NDArray[np.float32], pixel_mm: float, path: Path) -> None:
     image = sitk.GetImageFromArray(np.ascontiguousarray(values, np.float32))
     image.SetSpacing((pixel_mm, pixel_mm))
-    sitk.WriteImage(image, str(path), True, 1)
+    write_nifti_gz(image, path, sitk.sitkFloat32, _DESCRIPTION)
 
 
 # --- Tables ----------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Runs the cases of a cohort one after the other, with one model; keeps the summary true after each."""
+"""Runs the cases of a cohort one after the other, with one model, and keeps the summary true."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..outputs import check_writable, write_detection
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import files_of
 from .cases import Case, refuse_results_among_slices
-from .summary import DONE, CaseRow, check_summary, read_provenance, write_summary
+from .summary import DONE, CaseRow, Summary, check_summary, read_provenance, write_summary
 
 if TYPE_CHECKING:
     from ..anomaly.detector import Detector
@@ -50,8 +50,8 @@ class Task(Protocol):
     @property
     def row(self) -> Any: ...
 
-    def check(self) -> None:
-        """Raises UsageError for settings out of range."""
+    def check(self, cases: Sequence[Any]) -> None:
+        """Raises UsageError for settings out of range, or that fit none of the cases."""
 
     def request(self, case: Any, bundle: Bundle) -> dict[str, Any]:
         """All that decides a case's result: a result made with the same need not be made again. Not the device: what
@@ -59,6 +59,9 @@ class Task(Protocol):
 
     def load(self, bundle: Bundle) -> Any:
         """The model on its device, kept warm for all cases."""
+
+    def degraded(self, model: Any) -> bool:
+        """Whether it ran out of memory and goes on in another way, perhaps on the CPU."""
 
     def run(self, case: Any, directory: Path, bundle: Bundle, model: Any, progress: Progress,
             cancel: CancelToken) -> Any:  # fmt: skip
@@ -84,7 +87,7 @@ class Settings:
     def arguments(self) -> dict[str, Any]:
         return {"samples": self.samples, "fpr": self.fpr, "score": self.score, "seed": self.seed}
 
-    def check(self) -> None:
+    def check(self, cases: Sequence[Case]) -> None:
         from ..anomaly.scores import check_arguments
 
         check_arguments(self.samples, self.fpr, self.score)
@@ -100,6 +103,9 @@ class Settings:
         from ..anomaly.detect import Detector
 
         return Detector.load(bundle, self.device)
+
+    def degraded(self, model: Detector) -> bool:
+        return bool(model.engine.steps)
 
     def run(self, case: Case, directory: Path, bundle: Bundle, model: Detector | None, progress: Progress,
             cancel: CancelToken) -> Detection:  # fmt: skip
@@ -117,24 +123,29 @@ def run_cohort(
     BundleError, and Cancelled or KeyboardInterrupt with the summary as far as the run came; what goes wrong with one
     case is in its row.
     """
-    settings.check()
+    settings.check(cases)
     cancel = cancel or CancelToken()
     bundle = load_bundle(settings.bundle)
-    rows, waiting = start(cases, output, settings, bundle, resume, told)
+    rows, waiting = start(cases, output, settings, bundle, resume, told, cancel)
     model: Any = None
-    for number, index in enumerate(waiting):
-        cancel.check()
-        model = model or settings.load(bundle)
-        part = scaled(progress, number / len(waiting), (number + 1) / len(waiting))
-        rows[index], result = run_case(cases[index], output, settings, bundle, model, part, cancel, debug)
-        write_summary(rows, output)
-        told(rows[index], result)
+    with Summary(rows, output, cancel) as summary:
+        for number, index in enumerate(waiting):
+            cancel.check()
+            model = model or settings.load(bundle)
+            part = scaled(progress, number / len(waiting), (number + 1) / len(waiting))
+            rows[index], result = run_case(cases[index], output, settings, bundle, model, part, cancel, debug)
+            summary.changed()
+            summary.write_if_due()
+            told(rows[index], result)
+            if settings.degraded(model):
+                model = None  # one large scan shall not keep the others from the device that was asked for
     return rows
 
 
 def start(
-    cases: Sequence[NamedCase], output: Path, settings: Task, bundle: Bundle, resume: bool, told: Told
-) -> tuple[list[Any], list[int]]:
+    cases: Sequence[NamedCase], output: Path, settings: Task, bundle: Bundle, resume: bool, told: Told,
+    cancel: CancelToken,
+) -> tuple[list[Any], list[int]]:  # fmt: skip
     """The rows before anything is computed, written, and the indices of the cases that are still to be done."""
     sources = [source for case in cases for source in case.sources]
     refuse_results_among_slices(sources, [output / case.name for case in cases])
@@ -143,7 +154,7 @@ def start(
     if resume:
         for index, case in enumerate(cases):
             rows[index] = earlier_row(case, output / case.name, settings, bundle) or rows[index]
-    write_summary(rows, output)
+    write_summary(rows, output, cancel)
     for row in rows:
         if row.status == DONE:
             told(row, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -142,9 +142,9 @@ class SkullSettings:
 
     row = SkullRow
 
-    def check(self) -> None:
+    def check(self, cases: Sequence[SkullCase]) -> None:
         check_arguments({"axial": None}, self.samples, self.ga_weeks)
-        parse_spacings(self.spacing)
+        parse_spacings(self.spacing, {plane for case in cases for plane, _ in case.planes})
 
     def request(self, case: SkullCase, bundle: Bundle) -> dict[str, Any]:
         return {
@@ -158,6 +158,9 @@ class SkullSettings:
         from ..skull.predict import SkullPredictor
 
         return SkullPredictor.load(bundle, self.device, self.outline_bundle)
+
+    def degraded(self, model: SkullPredictor) -> bool:
+        return bool(model.steps)
 
     def run(self, case: SkullCase, directory: Path, bundle: Bundle, model: SkullPredictor | None, progress: Progress,
             cancel: CancelToken) -> SkullPrediction:  # fmt: skip

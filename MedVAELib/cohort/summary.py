@@ -1,4 +1,4 @@
-"""`summary.csv`: one line per case, true at every moment of a run."""
+"""`summary.csv`: one line per case, true all through a run, of thousands of cases but for the last seconds."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..csv_files import only_writer, refuse_foreign_table, write_csv
 from ..errors import UsageError
 from ..failures import Failure
 from ..outputs import PROVENANCE_FILE
+from ..progress import CancelToken
 from .cases import Case
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 SUMMARY_FILE = "summary.csv"
 DONE, FAILED, NOT_RUN = "done", "failed", "not run"
+_SHARE_OF_TIME = 0.05  # of a run that may go into writing the table: all of it is written every time
 
 
 @dataclass(frozen=True)
@@ -82,16 +85,47 @@ def check_summary(row: type, output: Path) -> None:
     refuse_foreign_table(output / SUMMARY_FILE, [field.name for field in fields(row)])
 
 
-def write_summary(rows: Sequence[Any], output: Path) -> Path:
+class Summary:
+    """The table of a run while its rows change: written anew after every case as long as that takes little of the time,
+    of thousands of cases every few seconds, and at the end, however that comes.
+
+    Raises what `write_summary` raises.
+    """
+
+    def __init__(self, rows: Sequence[Any], output: Path, cancel: CancelToken):
+        self._rows, self._output, self._cancel = rows, output, cancel
+        self._changed, self._next = False, 0.0
+
+    def __enter__(self) -> Summary:
+        return self
+
+    def changed(self) -> None:
+        """The rows are others than those in the table."""
+        self._changed = True
+
+    def write_if_due(self) -> None:
+        started = time.monotonic()
+        if self._changed and started >= self._next:
+            write_summary(self._rows, self._output, self._cancel)
+            self._changed, ended = False, time.monotonic()
+            self._next = ended + (ended - started) / _SHARE_OF_TIME
+
+    def __exit__(self, *_: object) -> None:
+        if self._changed:
+            write_summary(self._rows, self._output)  # also when cancelled
+
+
+def write_summary(rows: Sequence[Any], output: Path, cancel: CancelToken | None = None) -> Path:
     """Writes the table, of rows of one dataclass, in one step, and keeps its other lines: an earlier run wrote them, or
-    one that is under way. Raises UsageError when the folder cannot be written."""
+    one that is under way. Raises UsageError when the folder cannot be written, Cancelled while it waits for another
+    run to have written."""
     path = output / SUMMARY_FILE
     columns = [field.name for field in fields(rows[0])]
     try:
         output.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with only_writer(path):
+        with only_writer(path, cancel):
             before, after = _lines_of_others(path, [row.case for row in rows], columns)
             return write_csv(path, [*before, *(asdict(row) for row in rows), *after], columns)
     except OSError as error:

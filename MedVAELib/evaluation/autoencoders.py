@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..latent.model import LatentModel, Prepared
-from ..models import build_model
+from ..latent.model import LatentModel, Prepared, stored_model
 from ..models.autoencoder import ImageAutoencoder
 from ..progress import CancelToken
 from ..scan import Scan
@@ -57,9 +56,7 @@ class AutoencoderScores:
 
 def _differentiable(model: LatentModel) -> ImageAutoencoder:
     """The model anew: the copy that predicts is fused for speed, and its weights allow no gradients."""
-    network = build_model(model.bundle.model, model.bundle.config)
-    network.load_state_dict(model.bundle.state_dict())
-    return network.eval().requires_grad_(False).to(model.device)
+    return stored_model(model.bundle).eval().requires_grad_(False).to(model.device)
 
 
 def _on_scan(prepared: Prepared, values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -15,6 +15,8 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
+from ..errors import InputError
+
 HAUSDORFF_SHARE = 0.95
 _HALF_DIAGONAL = 0.87  # of a voxel: how far apart neighbouring surface points of one surface lie at most
 _EVERY = 3  # points are closer than a voxel, and distances between smooth surfaces change over many voxels
@@ -41,7 +43,7 @@ class Agreement:
 class Solid:
     """A head on a grid of cubic voxels, its field zyx positive inside. Its surface is found once, with subvoxel care.
 
-    Raises ValueError for a field with nothing inside, or nothing outside.
+    Raises InputError for a field with nothing inside, or nothing outside.
     """
 
     def __init__(self, field_zyx: np.ndarray, spacing_mm: float):
@@ -49,7 +51,7 @@ class Solid:
         self.spacing_mm = float(spacing_mm)
         self.mask = self.field > 0
         if not self.mask.any() or self.mask.all():
-            raise ValueError("the field has no surface: it is positive everywhere or nowhere")
+            raise InputError("A head has no surface, it is everywhere or nowhere: look at its mask, or at the model.")
 
     @cached_property
     def centroid(self) -> np.ndarray:

@@ -11,13 +11,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..failures import is_out_of_memory
 from ..networks.healthy_anatomy import HealthyAnatomyNet
 from ..progress import CancelToken, Progress, no_progress
 from .graphs import GraphedDecoder, Tree, shape_key
 from .ladder import PlacedModel, never_back
-from .memory import is_out_of_memory, samples_at_once
+from .memory import samples_at_once
 from .moments import LogitLayout, Moments, RunningMoments, assemble, posterior_noise
 from .region import SlabDecoder, slabs_of
+
+_BATCHES_WORTH_A_GRAPH = 3  # capturing decodes four times, and launches are a small part of a large batch's time
 
 
 class Posterior(Protocol):
@@ -66,8 +69,8 @@ class Engine(PlacedModel):
 
     device, precision: as in `select_device`. log: receives one sentence per decision and per step down the memory
     ladder. batch: posterior samples decoded at once, chosen by device and memory when None. Probabilities agree
-    between batch sizes to 1e-5 and between devices to 1e-3 in float32; bfloat16 and float16 agree with float32 to
-    0.1 at single voxels and 0.01 on average.
+    between batch sizes to 1e-5 and between devices to 1e-3 in float32, which on CUDA is computed without TF32's
+    shorter mantissa; bfloat16 and float16 agree with float32 to 0.1 at single voxels and 0.01 on average.
     """
 
     def __init__(
@@ -78,20 +81,19 @@ class Engine(PlacedModel):
         batch: int | None = None,
     ):
         super().__init__(device, precision, log, batch)
-        self._graphs: dict[tuple, GraphedDecoder] = {}
+        self._graph: tuple[tuple, GraphedDecoder] | None = None  # of the last shape: each holds its own memory
         self._use_graphs = True
 
     # --------------------------------------------------------------------------------------------------- set-up
 
     def describe(self) -> dict[str, object]:
         """Device, precision, threads, reasons and ladder steps, for the provenance."""
-        return {**super().describe(), "cuda_graphs": bool(self._graphs)}
+        return {**super().describe(), "cuda_graphs": self._graph is not None}
 
     def _forget(self) -> None:
-        self._graphs.clear()
+        self._graph = None
 
     def _place_model(self) -> None:
-        self._forget()
         # Tensors made in inference mode would have no gradients, which `kl_gradient` needs.
         with torch.inference_mode(False), torch.no_grad():
             model = copy.deepcopy(self._fused)
@@ -184,7 +186,7 @@ class Engine(PlacedModel):
         batch = min(wanted, self._batch_limit, samples)
         self._rung = replace(self._rung, batch=batch)
         std, shape = (0.5 * encoded.logvar).exp(), tuple(encoded.mean.shape[1:])
-        decode, layout, places = self._piecewise_decoder(encoded, batch, region)
+        decode, layout, places = self._piecewise_decoder(encoded, batch, samples // batch, region)
         running: list[RunningMoments] = []
         grids: list[tuple[int, ...]] = []
         done = 0
@@ -205,7 +207,7 @@ class Engine(PlacedModel):
         return [(place, r.result(layout, g)) for place, (r, g) in zip(places, parts, strict=True)]
 
     def _piecewise_decoder(
-        self, encoded: Encoded, batch: int, region: np.ndarray
+        self, encoded: Encoded, batch: int, full_batches: int, region: np.ndarray
     ) -> tuple[Callable[[Tensor], Iterable[Tensor]], LogitLayout, list[tuple[slice, ...]]]:
         """How to decode z: into the logits of one piece after the other, their layout, and the pieces' places."""
         context = self._context(encoded)
@@ -219,7 +221,7 @@ class Engine(PlacedModel):
         def decode_whole(z: Tensor) -> Iterable[Tensor]:
             nonlocal graph
             if len(z) == batch and graph is None:
-                graph = self._graphed(decode, z, context)
+                graph = self._graphed(decode, z, context, worth_it=full_batches >= _BATCHES_WORTH_A_GRAPH)
             return [graph(z) if graph is not None and len(z) == batch else decode(z, context)]
 
         return decode_whole, layout, [tuple(slice(0, n) for n in encoded.grid)]
@@ -246,16 +248,19 @@ class Engine(PlacedModel):
             encoded._context = (self.device, self.precision, prepare(encoded.skips))
         return encoded._context[2]
 
-    def _graphed(self, decode: Callable, z: Tensor, context: Tree) -> GraphedDecoder | None:
-        """The CUDA graph of this shape, or None where there are no graphs."""
+    def _graphed(self, decode: Callable, z: Tensor, context: Tree, worth_it: bool) -> GraphedDecoder | None:
+        """The CUDA graph of this shape, or None where there are no graphs, or none yet and it is not worth one."""
         if z.device.type != "cuda" or not self._use_graphs:
             return None
         key = shape_key(z, context)
-        if key in self._graphs:
-            self._graphs[key].load_context(context)
-            return self._graphs[key]
+        if self._graph is not None and self._graph[0] == key:
+            self._graph[1].load_context(context)
+            return self._graph[1]
+        if not worth_it:
+            return None
+        self._graph = None  # before, so that there is room for it
         try:
-            self._graphs[key] = GraphedDecoder(decode, z, context)
+            self._graph = (key, GraphedDecoder(decode, z, context))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
@@ -263,13 +268,15 @@ class Engine(PlacedModel):
             self._use_graphs = False
             self._log(f"CUDA graphs are off: {str(error).splitlines()[0][:160]}")
             return None
-        return self._graphs[key]
+        return self._graph[1]
 
     def _on_device(self, tensor: Tensor) -> Tensor:
         """On the present device, in the present precision and memory format; pinned and asynchronous for CUDA."""
-        if self.device.type == "cuda" and tensor.device.type == "cpu":
+        # Asynchronous this way only: other copies, as back to the CPU, may be read before they have arrived.
+        pinned = self.device.type == "cuda" and tensor.device.type == "cpu"
+        if pinned:
             tensor = tensor.to(self.precision).pin_memory()
-        tensor = tensor.to(device=self.device, dtype=self.precision, non_blocking=True)
+        tensor = tensor.to(device=self.device, dtype=self.precision, non_blocking=pinned)
         return tensor.contiguous(memory_format=self._memory_format) if tensor.ndim == 5 else tensor
 
 

@@ -60,7 +60,8 @@ class GraphedDecoder:
                     decode(self._z, self._context)
             torch.cuda.current_stream(z.device).wait_stream(stream)
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.device(z.device), torch.cuda.graph(self._graph):
+            # On the stream of the warm-up, whose workspaces and cached blocks serve again.
+            with torch.cuda.device(z.device), torch.cuda.graph(self._graph, stream=stream):
                 self._logits = decode(self._z, self._context)
         finally:
             torch.backends.cudnn.benchmark = benchmark

@@ -13,10 +13,11 @@ import torch
 from torch import nn
 
 from ..errors import DeviceMemoryError
+from ..failures import is_out_of_memory
 from ..progress import Progress
 from .device import select_device
 from .fusion import fuse_for_inference
-from .memory import MAX_BATCH, Rung, is_out_of_memory, next_rung
+from .memory import LAST_RUNG, MAX_BATCH, Rung, next_rung
 
 T = TypeVar("T")
 Placed = TypeVar("Placed", bound="PlacedModel")
@@ -46,8 +47,10 @@ class PlacedModel:
 
     def load(self: Placed, model: nn.Module) -> Placed:
         """Take a fused copy of the model (the model itself stays as it is) and place it. Returns self."""
+        self._model = None
+        self._forget()
         self._fused = fuse_for_inference(model)
-        self._attempt(self._place_model, batched=False)
+        self._attempt(lambda: None, batched=False)
         return self
 
     @property
@@ -81,7 +84,12 @@ class PlacedModel:
                 weight.data = weight.data.contiguous(memory_format=self._memory_format)
 
     def _forget(self) -> None:
-        """Lets go of whatever holds device memory and can be made again."""
+        """Lets go of whatever holds device memory beside the model and can be made again."""
+
+    @property
+    def _half_precision(self) -> torch.dtype | None:
+        """The half format that the ladder may go on in, or None: there is no such step."""
+        return self.choice.half_precision
 
     @property
     def _memory_format(self) -> torch.memory_format:
@@ -90,26 +98,49 @@ class PlacedModel:
         return torch.channels_last_3d if last else torch.contiguous_format
 
     def _attempt(self, work: Callable[[], T], batched: bool) -> T:
-        """Do the work, stepping down the memory ladder and starting over for as long as memory runs out."""
+        """Place the model if it has to be, and do the work, stepping down the memory ladder and starting over for as
+        long as memory runs out, and on the CPU where the device lacks an operation."""
         if self._fused is None:
             raise RuntimeError("load(model) must come first.")
         while True:
+            missing = ""
             try:
-                with torch.inference_mode(), _threads(self.choice.threads):
+                with torch.inference_mode(), _threads(self.choice.threads), _float32_of(self._rung):
+                    if self._model is None:
+                        self._place_model()
                     return work()
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if isinstance(error, NotImplementedError) and self.device.type != "cpu":
+                    missing = str(error).splitlines()[0][:160] if str(error) else "an operation"
+                elif not is_out_of_memory(error):
                     raise
             # Outside the handler: the exception's traceback holds the tensors of the failed attempt.
-            self._step_down(batched)
+            if missing:
+                self._leave_device(missing)
+            else:
+                self._step_down(batched)
+
+    def _leave_device(self, missing: str) -> None:
+        """On to the CPU for good. A reason and no step: the device would lack the operation again next time."""
+        old, self._rung, self._batch_limit = self._rung, LAST_RUNG, MAX_BATCH
+        self._model = None
+        self._free(old.device)
+        self.choice.reasons.append(f"{old.device} lacks an operation ({missing}): went on with {self._rung}.")
+        self._log(self.choice.reasons[-1])
+
+    def _free(self, device: torch.device) -> None:
+        """Gives back to the device what nobody holds any more."""
+        self._forget()
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _step_down(self, batched: bool) -> None:
         old = self._rung
-        new = next_rung(old, self.choice.half_precision, batched)
-        self._forget()
-        gc.collect()
-        if old.device.type == "cuda":
-            torch.cuda.empty_cache()
+        new = next_rung(old, self._half_precision, batched)
+        if new is not None and (old.device, old.precision) != (new.device, new.precision):
+            self._model = None  # there would hardly be room for both; the next attempt places it
+        self._free(old.device)
         if new is None:
             tried = "; ".join(self.steps) or f"out of memory on {old}"
             raise DeviceMemoryError(
@@ -118,8 +149,6 @@ class PlacedModel:
         self._rung, self._batch_limit = new, new.batch or MAX_BATCH
         self.steps.append(f"out of memory on {old}: went on with {new}")
         self._log(self.steps[-1])
-        if (old.device, old.precision) != (new.device, new.precision):
-            self._place_model()
 
 
 def never_back(progress: Progress) -> Progress:
@@ -132,6 +161,25 @@ def never_back(progress: Progress) -> Progress:
         progress(stage, highest, message)
 
     return report
+
+
+@contextlib.contextmanager
+def _float32_of(rung: Rung) -> Iterator[None]:
+    """Within, float32 on CUDA keeps its 23 bits: since Ampere cuDNN would convolve in TF32, which has 10."""
+    if rung.device.type != "cuda" or rung.precision is not torch.float32:
+        yield
+        return
+    cudnn = torch.backends.cudnn
+    if hasattr(cudnn, "conv"):  # a switch for each kind of operation: the old one can't be read where they differ
+        switch, name, exact = cudnn.conv, "fp32_precision", "ieee"
+    else:
+        switch, name, exact = cudnn, "allow_tf32", False
+    before = getattr(switch, name)
+    setattr(switch, name, exact)
+    try:
+        yield
+    finally:
+        setattr(switch, name, before)
 
 
 @contextlib.contextmanager

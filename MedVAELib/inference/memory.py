@@ -1,4 +1,4 @@
-"""What to do when memory runs out: recognise it, and the ladder of ever more modest ways to compute the same."""
+"""What to do when memory runs out: the ladder of ever more modest ways to compute the same."""
 
 from __future__ import annotations
 
@@ -8,18 +8,6 @@ import torch
 
 MAX_BATCH = 16
 """Posterior samples decoded at once at most: beyond that, devices gain nothing."""
-
-_PHRASES = (
-    "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
-    "std::bad_alloc", "status_alloc_failed", "failed to allocate",
-)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception means that memory ran out, on a device or in the host."""
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(phrase in str(error).lower() for phrase in _PHRASES)
 
 
 @dataclass(frozen=True)
@@ -37,6 +25,9 @@ class Rung:
         return f"{self.device} in {precision}{samples}"
 
 
+LAST_RUNG = Rung(torch.device("cpu"), torch.float32, 0)
+
+
 def next_rung(rung: Rung, half_precision: torch.dtype | None, batched: bool = True) -> Rung | None:
     """The next more modest way, or None at the end: half the batch (down to 1), half precision, then the CPU.
 
@@ -49,7 +40,7 @@ def next_rung(rung: Rung, half_precision: torch.dtype | None, batched: bool = Tr
     if rung.device.type != "cpu":
         if rung.precision is torch.float32 and half_precision is not None:
             return replace(rung, precision=half_precision)
-        return Rung(torch.device("cpu"), torch.float32, 0)
+        return LAST_RUNG
     return None
 
 
@@ -58,10 +49,15 @@ def samples_at_once(device: torch.device, classes: int, voxels: int) -> int:
 
     On the CPU the feature maps of one 80×96×80 sample already exceed the caches, and one at a time is fastest
     (it also lets a cancellation through within a second); smaller grids gain from a few more. On a GPU up to 16,
-    within a quarter of the memory that is free.
+    within a quarter of the memory that is free; on CUDA a power of two, so that a little more or less of it leaves the
+    batches, and a graph captured for them, as they are.
     """
     if device.type == "cpu":
         return max(1, min(MAX_BATCH, 600_000 // max(voxels, 1)))
     per_sample = 12 * classes * voxels * 4  # logits, probabilities and feature maps, rounded up
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 4 << 30
-    return max(1, min(MAX_BATCH, free // 4 // max(per_sample, 1)))
+    if device.type != "cuda":
+        return max(1, min(MAX_BATCH, (4 << 30) // 4 // max(per_sample, 1)))
+    # What torch holds without using it is free for us, too.
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    fit = (torch.cuda.mem_get_info(device)[0] + cached) // 4 // max(per_sample, 1)
+    return 1 << (max(1, min(MAX_BATCH, fit)).bit_length() - 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, UsageError
-from ..progress import CancelToken, Progress, no_progress, scaled
+from ..progress import CancelToken, Progress, no_progress
 from ..training.image_listing import ImageRecord, find_images
 from ..training.image_sets import ImageSet, read_images
 from .model import LatentModel
@@ -32,11 +32,9 @@ def encode_cohort(
 ) -> EncodedCohort:  # fmt: skip
     """The images of a folder, CSV table, glob or idx file, for a model of whole brains also scans as they are.
 
-    Raises InputError where nothing can be encoded, or for an image of another form than a model of anything takes.
+    One after the other, so that they need not fit into memory, as `encode_records`. Raises InputError where nothing can
+    be encoded.
     """
-    if model.plain:
-        images = images_for(model, source, pattern, patient, scaled(progress, 0.0, 0.8), cancel)
-        return EncodedCohort(encode_images(model, images, scaled(progress, 0.8, 1.0), cancel))
     records = find_images(Path(source).expanduser(), pattern, patient=patient, dimensions=len(model.shape))
     return encode_records(model, records, progress, cancel)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +36,6 @@ from .statistics import LatentStatistics
 
 PLAIN = "plain"
 """Name of the preparation that needs nothing but the image (see `preprocessing.image_form`)."""
-_AT_ONCE = 16
 _DRAWN_AT_ONCE = 8  # fixed, so that the draws of a seed do not depend on the machine
 
 
@@ -57,14 +56,7 @@ class LatentModel(PlacedModel):
     def __init__(self, bundle: Bundle, device: str = "auto", log: Callable[[str], None] | None = None):
         # float32 everywhere: these images are small, and latents are compared with one another.
         super().__init__(device, "float32", log)
-        bundle.require_model(MODELS)
-        model = build_model(bundle.model, bundle.config)
-        if not isinstance(model, ImageAutoencoder):
-            raise BundleError(f"The bundle {bundle.name} holds a {bundle.model}, which is no autoencoder of images: "
-                              "choose a bundle that 'medvae train' made for the task images.")
-        state = {**model.unfitted(), **bundle.state_dict()}
-        bundle.require_fit(state, model.state_dict())
-        model.load_state_dict(state)
+        model = stored_model(bundle)
         self.bundle, self.statistics = bundle, _statistics(bundle)
         medvae = bundle.metadata["medvae"]
         self.preparation = str(medvae["grid"].get("preparation", PLAIN))
@@ -76,7 +68,11 @@ class LatentModel(PlacedModel):
     @property
     def model(self) -> ImageAutoencoder:
         """The model where it computes now, in evaluation mode."""
-        return self._model
+        return self._attempt(lambda: self._model, batched=False)
+
+    @property
+    def _half_precision(self) -> None:
+        return None  # float32 everywhere
 
     # ---- images and latents ----
 
@@ -122,16 +118,24 @@ class LatentModel(PlacedModel):
     ) -> NDArray[np.float32]:  # fmt: skip
         """`count` new images (count, 1, *shape): the model's own samples or, with a label, decoded latents drawn from
         the Gaussian of that label's training images. The first n of a seed are the same for every count ≥ n."""
+        return np.concatenate(list(self.samples(count, seed, label, progress, cancel)))
+
+    def samples(
+        self, count: int, seed: int = 0, label: str | None = None, progress: Progress = no_progress,
+        cancel: CancelToken | None = None,
+    ) -> Iterator[NDArray[np.float32]]:  # fmt: skip
+        """The images of `sample`, (n, 1, *shape) at a time, so that thousands need not be held in memory."""
         self._check_count(count)
-        if label is not None:
-            return self.decode(self.draw(count, seed, label), progress, cancel)
-        cancel, drawn = cancel or CancelToken(), []
+        cancel, latents = cancel or CancelToken(), None if label is None else self.draw(count, seed, label)
         for start in range(0, count, _DRAWN_AT_ONCE):
             cancel.check()
-            drawn.append(self._attempt(lambda start=start: self._drawn(_seed_of(seed, start)), batched=False))
             done = min(start + _DRAWN_AT_ONCE, count)
+            if latents is not None:
+                made = self.decode(latents[start:done], cancel=cancel)
+            else:
+                made = self._attempt(lambda start=start: self._drawn(_seed_of(seed, start)), batched=False)
+            yield made[: done - start]
             progress("sampling", done / count, f"{done} of {count} samples")
-        return np.concatenate(drawn)[:count]
 
     def draw(self, count: int, seed: int, label: str) -> NDArray[np.float32]:
         """Latents (count, *latent_shape) from the Gaussian of a label: its images' mean and deviations, correlated as
@@ -142,9 +146,9 @@ class LatentModel(PlacedModel):
             raise UsageError(f"The bundle {self.bundle.name} knows no label '{label}' (it has {known}).")
         moments = self.statistics.labels[label]
         noise = np.array([np.random.default_rng((seed, i)).standard_normal(len(moments.mean)) for i in range(count)])
-        factor = getattr(self._model, "drawn_factor", None)
+        factor = getattr(self.model, "drawn_factor", None)
         if factor is not None and factor.dim() == 2:
-            rows = factor.double().cpu().numpy()
+            rows = factor.cpu().double().numpy()
             noise = noise @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T
         flat = moments.mean + moments.std * noise
         return flat.astype(np.float32).reshape(count, *self.latent_shape)
@@ -247,14 +251,20 @@ class LatentModel(PlacedModel):
     def _in_batches(self, work: Callable[[Tensor], tuple[Tensor | None, ...]], values: NDArray[np.float32],
                     progress: Progress, cancel: CancelToken | None, first: bool = False) -> list:  # fmt: skip
         """work(batch) for every batch of (N, …), results as float32 arrays; `first`: of the first one alone."""
-        cancel, results = cancel or CancelToken(), []
-        for start in range(0, len(values), _AT_ONCE):
+        cancel, results, done = cancel or CancelToken(), [], 0
+
+        def one_batch() -> list[NDArray[np.float32] | None]:
+            size = min(self._batch_limit, len(values) - done)
+            self._rung = replace(self._rung, batch=size)
+            part = torch.from_numpy(np.ascontiguousarray(values[done : done + size], np.float32))
+            made = work(part.to(self.device))
+            return [None if tensor is None else tensor.float().cpu().numpy() for tensor in made]
+
+        while done < len(values):
             cancel.check()
-            part = torch.from_numpy(np.ascontiguousarray(values[start : start + _AT_ONCE], np.float32))
-            made = self._attempt(lambda part=part: work(part.to(self.device)), batched=False)
-            arrays = [None if tensor is None else tensor.float().cpu().numpy() for tensor in made]
+            arrays = self._attempt(one_batch, batched=True)
             results.append(arrays[0] if first else arrays)
-            done = min(start + _AT_ONCE, len(values))
+            done += len(arrays[0])
             progress("computing", done / len(values), f"{done} of {len(values)} images")
         return results
 
@@ -286,6 +296,20 @@ def load_latent_model(
     """The model of a bundle, by its name or folder. Raises BundleError for one that is missing, damaged or of another
     task, UsageError for a device that is not there."""
     return LatentModel(load_bundle(bundle), device, log)
+
+
+def stored_model(bundle: Bundle) -> ImageAutoencoder:
+    """The network of a bundle with its weights, on the CPU. Raises BundleError for one that is of another task or whose
+    weights do not fit."""
+    bundle.require_model(MODELS)
+    model = build_model(bundle.model, bundle.config)
+    if not isinstance(model, ImageAutoencoder):
+        raise BundleError(f"The bundle {bundle.name} holds a {bundle.model}, which is no autoencoder of images: "
+                          "choose a bundle that 'medvae train' made for the task images.")
+    state = {**model.unfitted(), **bundle.state_dict()}
+    bundle.require_fit(state, model.state_dict())
+    model.load_state_dict(state)
+    return model
 
 
 def _statistics(bundle: Bundle) -> LatentStatistics:

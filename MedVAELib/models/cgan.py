@@ -52,7 +52,7 @@ class ConditionalGAN(PlanesToSkull):
         prediction cut off from the generator, and the generator is judged by a copy of the critic that does not learn.
         """
         condition = self.encode_planes(planes, present)
-        noise = torch.randn(len(planes), self.config.noise, generator=generator, device=planes.device)
+        noise = standard_normal((len(planes), self.config.noise), generator, planes.device)
         predicted = self.decode(noise, condition)
         terms = reconstruction_terms(predicted, sdf)
         given = condition.detach().flatten(1)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..networks.healthy_anatomy import HealthyAnatomyNet
+from .gaussians import standard_normal
 from .registry import register
 
 
@@ -46,7 +47,7 @@ class HealthyAnatomyVAE(HealthyAnatomyNet):
         not count. Returns "loss", "cross_entropy" (nats per voxel) and "kl" (nats per latent).
         """
         posterior = self.encode(image)
-        noise = torch.randn(posterior.mean.shape, generator=generator, device=image.device)
+        noise = standard_normal(posterior.mean.shape, generator, image.device)
         z = posterior.mean + noise * (0.5 * posterior.logvar).exp()
         logits = self.decode(z.to(image.dtype), posterior.skips).float()
         weight = torch.tensor(self.CLASS_WEIGHTS[: self.config.classes], device=image.device).view(1, -1, 1, 1, 1)

@@ -56,13 +56,14 @@ class VAE(ImageAutoencoder):
         posteriors = [self.encode(batch) for batch in batches]
         means, log_variances = (torch.cat(parts) for parts in zip(*posteriors, strict=True))
         means, variances = self._standardised(means, log_variances.exp())
-        means, variances = means.flatten(1).double(), variances.flatten(1).double()
-        self.drawn_mean.copy_(means.mean(0))
+        # On the CPU, as not every device has float64.
+        means, variances = means.flatten(1).cpu().double(), variances.flatten(1).cpu().double()
+        self.drawn_mean.copy_(means.mean(0).float())
         if self.drawn_factor.dim() == 2:
             covariance = (means - means.mean(0)).T @ (means - means.mean(0)) / len(means) + variances.mean(0).diag()
-            self.drawn_factor.copy_(torch.linalg.cholesky(covariance))
+            self.drawn_factor.copy_(torch.linalg.cholesky(covariance).float())
         else:
-            self.drawn_factor.copy_((means.var(0, correction=0) + variances.mean(0)).sqrt())
+            self.drawn_factor.copy_((means.var(0, correction=0) + variances.mean(0)).sqrt().float())
 
     def _draw_from_prior(self, latents: int) -> None:
         """Until `settle`. drawn_factor: lower triangle L of the covariance L·Lᵀ, of very many latents deviations alone.

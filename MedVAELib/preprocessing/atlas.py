@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
 from ..errors import InputError
+from ..nifti_files import write_nifti_gz
 from ..resources import resource_dir
 from .registration import quick, register_affine
 
@@ -140,7 +141,7 @@ def build_atlas(label_maps_dir: Path, output: Path) -> Atlas:
     output.mkdir(parents=True, exist_ok=True)
     for name, image in (("intensity", intensity), ("brain", brain)):
         scaled = sitk.Cast(sitk.Clamp(sitk.Round(image), sitk.sitkFloat32, 0, 255), sitk.sitkUInt8)
-        sitk.WriteImage(scaled, str(output / f"{name}.nii.gz"), useCompression=True, compressionLevel=9)
+        write_nifti_gz(scaled, output / f"{name}.nii.gz", sitk.sitkUInt8, f"MedVAE average head, {name}", level=9)
     return read_atlas(output)
 
 

@@ -19,7 +19,7 @@ _CONSTANT_SHARE = 0.25
 class Foreground:
     """Where a scan holds data, and the intensity that counts as zero.
 
-    support: bool, the scan's own grid; stripped: the scan has a constant background around a bare brain or head;
+    support: bool, the scan's own grid; constant_background: someone wrote one value around a bare brain or head;
     offset: scan units, subtracted before scaling (not 0 for z-scored scans, whose air is not the darkest value).
     """
 

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..progress import CancelToken
 from .geometry import rounded_geometry, same_grid
 from .intensity import find_foreground
 from .template_brain import template_brain_mask
@@ -31,10 +32,13 @@ class MaskedScan:
         return sitk.GetArrayFromImage(self.brain) > 0
 
 
-def masked_scan(image: sitk.Image, brain: sitk.Image | None, name: str) -> MaskedScan:
+def masked_scan(
+    image: sitk.Image, brain: sitk.Image | None, name: str, cancel: CancelToken | None = None
+) -> MaskedScan:
     """brain: a mask on the scan's grid; None: what a stripped scan shows, else the average head's, registered.
 
-    Raises InputError, naming the scan, for a mask of another grid, no brain in it, or a scan that cannot be registered.
+    Raises InputError, naming the scan, for a mask of another grid, no brain in it, or a scan that cannot be registered;
+    Cancelled.
     """
     turn = Turn.to_patient(image)
     space = rounded_geometry(turn.image(sitk.Cast(image, sitk.sitkFloat32)))
@@ -51,7 +55,7 @@ def masked_scan(image: sitk.Image, brain: sitk.Image | None, name: str) -> Maske
         inside = foreground.support.astype(np.uint8)
     else:
         try:
-            inside = sitk.GetArrayFromImage(template_brain_mask(positive))
+            inside = sitk.GetArrayFromImage(template_brain_mask(positive, cancel=cancel))
         except RuntimeError:
             raise InputError(f"{name} cannot be aligned with an average head: give a whole brain scan, or a brain "
                              "mask.") from None  # fmt: skip

@@ -12,6 +12,7 @@ from functools import lru_cache
 import numpy as np
 import SimpleITK as sitk
 
+from ..progress import CancelToken
 from .atlas import Atlas, load_atlas
 from .geometry import ras_grid
 from .registration import quick, register_affine
@@ -54,12 +55,12 @@ def load_template() -> Atlas:
     return Atlas(intensity, brain)
 
 
-def mni_to_brain(brain_only: sitk.Image) -> sitk.AffineTransform:
+def mni_to_brain(brain_only: sitk.Image, cancel: CancelToken | None = None) -> sitk.AffineTransform:
     """From points of MNI space to points of a scan (mm, LPS), by affine Mattes mutual information.
 
     brain_only: the scan with 0 outside its brain, which is registered to the brain of our own average alone.
-    Raises RuntimeError (from SimpleITK) when there is nothing to register.
+    Raises RuntimeError (from SimpleITK) when there is nothing to register, Cancelled.
     """
     template = load_template()
     fixed = template.intensity * sitk.Cast(template.brain > 0.5, sitk.sitkFloat32)
-    return register_affine(fixed, brain_only, quick(fixed))
+    return register_affine(fixed, brain_only, quick(fixed), cancel=cancel)

@@ -64,11 +64,11 @@ def prepare_published(
     """
     cancel, name = cancel or CancelToken(), str(scan.path or scan.name)
     progress("prepare", 0.0, "Masking the brain")
-    masked = masked_scan(scan.image, brain, name)
+    masked = masked_scan(scan.image, brain, name, cancel)
     cancel.check()
     progress("prepare", 0.3, "Aligning with MNI space")
     try:
-        mni_to_scan = mni_to_brain(sitk.Mask(masked.image, masked.brain))
+        mni_to_scan = mni_to_brain(sitk.Mask(masked.image, masked.brain), cancel)
     except RuntimeError:
         raise InputError(f"{name} cannot be aligned with MNI space: give a scan of a whole brain.") from None
     cancel.check()

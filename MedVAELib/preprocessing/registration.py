@@ -1,6 +1,7 @@
 """Affine registration by mutual information, the classical way to bring a scan into a template's space.
 
-Not part of the detector: it builds the atlas and is the alternative the detector is measured against.
+It builds the atlas, brings scans and label maps into MNI space, and carries the average head's brain mask over to a
+scan. The detector does without; with `FULL` it is the alternative that the detector is measured against.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import SimpleITK as sitk
+
+from ..progress import CancelToken
 
 SEED = 1  # of where samples lie about their pattern; without one ITK takes the time of day
 
@@ -44,15 +47,16 @@ def quick(fixed: sitk.Image) -> AffineRecipe:
     return AffineRecipe((shrink,), (2.0,), sampling=0.5, iterations=150)
 
 
-def register_affine(fixed: sitk.Image, moving: sitk.Image, recipe: AffineRecipe,
-                    initial: sitk.Transform | None = None) -> sitk.AffineTransform:
+def register_affine(fixed: sitk.Image, moving: sitk.Image, recipe: AffineRecipe, initial: sitk.Transform | None = None,
+                    cancel: CancelToken | None = None) -> sitk.AffineTransform:
     """The affine transform that takes points of `fixed` (mm) to points of `moving` (mm).
 
     Mutual information after Mattes et al. 2003 with 32 bins, gradient descent with steps that shrink, started from
     `initial` or from the images' centres of mass. Samples lie about a regular pattern by a fixed seed: repeatable up to
     the order in which threads add up.
-    Raises RuntimeError (from SimpleITK) when the images do not overlap.
+    Raises RuntimeError (from SimpleITK) when the images do not overlap, Cancelled between two steps of the optimiser.
     """
+    cancel = cancel or CancelToken()
     fixed, moving = sitk.Cast(fixed, sitk.sitkFloat32), sitk.Cast(moving, sitk.sitkFloat32)
     if initial is None:
         initial = sitk.CenteredTransformInitializer(fixed, moving, sitk.AffineTransform(3),
@@ -69,5 +73,12 @@ def register_affine(fixed: sitk.Image, moving: sitk.Image, recipe: AffineRecipe,
     method.SetSmoothingSigmasPerLevel(list(recipe.smoothing_mm))
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
     method.SetInitialTransform(initial, inPlace=False)
+    # What a command raised would get lost in ITK. It is also where Python comes to hear of a signal meanwhile.
+    method.AddCommand(sitk.sitkIterationEvent, lambda: method.StopRegistration() if cancel.cancelled else None)
+    try:
+        found = method.Execute(fixed, moving)
+    finally:
+        method.RemoveAllCommands()  # it holds the method, which holds it
+    cancel.check()
     # In and out as a copy: the optimiser would otherwise move the caller's own start.
-    return sitk.AffineTransform(sitk.CompositeTransform(method.Execute(fixed, moving)).GetBackTransform())
+    return sitk.AffineTransform(sitk.CompositeTransform(found).GetBackTransform())

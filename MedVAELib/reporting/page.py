@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from ..whole_files import replaced
 from .words import is_timing
 
 NOTICE = "For research use only. Not for diagnosis; not a medical device."
@@ -23,12 +23,8 @@ def render(template: str, **variables: object) -> str:
 
 def write_in_one_step(path: Path, write: Callable[[Path], object]) -> None:
     """Writes to a temporary name beside `path` and renames, so that nothing half-written stays."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replaced(path) as temporary:
         write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def run_date(provenance: Mapping[str, object]) -> str:

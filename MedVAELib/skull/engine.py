@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,6 +68,14 @@ class ShapeEngine(PlacedModel):
 
 class OutlineEngine(PlacedModel):
     """Finds the head on grey images."""
+
+    def __init__(self, device: str = "auto", log: Callable[[str], None] | None = None):
+        # float32 everywhere: the network is small, and its outlines are measured to a fraction of a pixel.
+        super().__init__(device, "float32", log)
+
+    @property
+    def _half_precision(self) -> None:
+        return None  # float32 everywhere
 
     def find(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images: (B, H, W) grey 0…1, edges multiples of 32 pixels. Returns the probability of head per pixel

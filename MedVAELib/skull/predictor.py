@@ -60,11 +60,17 @@ class SkullPredictor:
             self._outline = load_outline_engine(self.outline_bundle, self.device)
         return self._outline
 
+    @property
+    def steps(self) -> list[str]:
+        """The steps down the memory ladder of both models so far."""
+        return [*self.shape.steps, *(f"outlines: {step}" for step in (self._outline.steps if self._outline else ()))]
+
     def describe(self) -> dict[str, object]:
         """Bundles and device, for the provenance."""
         found = self.outline_bundle
         outline = {"outline_bundle": found.name, "outline_bundle_sha256": found.sha256} if self._outline else {}
-        return {"bundle": self.bundle.name, "bundle_sha256": self.bundle.sha256, **outline, **self.shape.describe()}
+        return {"bundle": self.bundle.name, "bundle_sha256": self.bundle.sha256, **outline, **self.shape.describe(),
+                "memory_steps": self.steps}  # fmt: skip
 
 
 def load_outline_engine(bundle: Bundle, device: str) -> OutlineEngine:

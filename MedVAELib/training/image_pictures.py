@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..whole_files import replaced
+
 _GAP = 2
 _HEIGHT = 112  # pixels that a small image is enlarged to at least
 
@@ -45,9 +47,8 @@ def save_grey(picture: NDArray[np.float32], path: Path) -> None:
     """(H, W) in 0…1 as PNG; the file is replaced at once."""
     from matplotlib.image import imsave
 
-    partial = path.with_name(f".{path.name}.partial")
-    imsave(partial, np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, format="png")
-    partial.replace(path)
+    with replaced(path) as temporary:
+        imsave(temporary, np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, format="png")
 
 
 def draw_panels(output: Path, names: Sequence[str]) -> None:
@@ -71,9 +72,8 @@ def draw_panels(output: Path, names: Sequence[str]) -> None:
         axes.set(xlabel="step", title=name)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    partial = output / ".curves.png.partial"
-    figure.savefig(partial, dpi=100, format="png")
-    partial.replace(output / "curves.png")
+    with replaced(output / "curves.png") as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
 
 
 def _points(lines: Sequence[dict], name: str) -> list[tuple[float, float]]:

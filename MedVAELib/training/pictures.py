@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..tissues import TISSUES
+from ..whole_files import replaced
 
 
 def draw_curves(output: Path, training: Sequence[str], validation: Sequence[str] | None = None) -> None:
@@ -38,7 +39,8 @@ def draw_curves(output: Path, training: Sequence[str], validation: Sequence[str]
         panel.grid(alpha=0.3)
         if panel.lines:
             panel.legend(fontsize=8)
-    figure.savefig(output / "curves.png", dpi=110)
+    with replaced(output / "curves.png") as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
 
 def draw_reconstructions(rows: list[tuple[NDArray, NDArray, NDArray]], output: Path) -> None:
@@ -58,4 +60,5 @@ def draw_reconstructions(rows: list[tuple[NDArray, NDArray, NDArray]], output: P
             row[column].axis("off")
     for column, title in enumerate(["scan", "healthy target", "prediction"] * 2):
         axes[0][column].set_title(title, fontsize=9)
-    figure.savefig(output, dpi=90)
+    with replaced(output) as temporary:
+        figure.savefig(temporary, dpi=90, format="png")

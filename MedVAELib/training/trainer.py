@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import Cancelled, DeviceMemoryError, InputError
-from ..inference.device import cpu_bfloat16_problem, cpu_flags, has_bfloat16_instructions
-from ..inference.memory import is_out_of_memory
+from ..failures import is_out_of_memory
+from ..inference.device import cpu_bfloat16_problem, cpu_flags, cuda_half_precision, has_bfloat16_instructions
 from ..networks.across_processes import shared_batch, with_synced_norms
 from ..progress import CancelToken, Progress
 from .early_stop import EarlyStop
@@ -111,10 +111,13 @@ class Trainer:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
 
     def _half_is_fast(self) -> bool:
-        # bf16 doubles the speed of a CPU that has its instructions, and is a hundred times slower on one that has not.
+        # bf16 doubles the speed of a CPU that has its instructions, and is a hundred times slower on one that has not;
+        # GPUs before Ampere emulate it, too.
         if self.config.precision != "auto":
             return self.config.precision == "bfloat16"
-        return self.device.type == "cuda" or (self.device.type == "cpu" and not cpu_bfloat16_problem())
+        if self.device.type == "cuda":
+            return cuda_half_precision(self.device) is torch.bfloat16
+        return self.device.type == "cpu" and not cpu_bfloat16_problem()
 
     # ---- checkpoints ----
 
@@ -145,21 +148,25 @@ class Trainer:
             raise InputError(f"{self.checkpoint}: nothing to resume from; start without --resume.")
         if not zipfile.is_zipfile(self.checkpoint):
             raise InputError(f"{self.checkpoint}: is damaged; start anew without --resume.")
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        # Onto the CPU: what counts Adam's steps has to stay there, or every step would wait for the GPU.
+        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
         try:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise InputError(f"{self.checkpoint}: is of another model than the config's; use the config it was started "
                              "with, or start anew without --resume.") from error  # fmt: skip
-        self.averaged = state["averaged"]
+        self.averaged = self._here(state["averaged"])
         self.step, self.seconds = state["step"], state["seconds"]
         if "early" in state:
-            self.early.load_state(state["early"])
+            self.early.load_state(state["early"] | {"weights": self._here(state["early"]["weights"])})
         if self.health and state.get("health"):
             self.health.load_state(state["health"])
         self._keep_precision(state.get("autocast", {}))
         self._forget_log_after(self.step)
+
+    def _here(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: value.to(self.device) for name, value in weights.items()}
 
     def _keep_precision(self, used: dict[str, bool]) -> None:
         """The number format of the run so far: the choice by speed may fall otherwise today, and numbers would too."""

@@ -100,7 +100,7 @@ class WarmSkull:
 
     def forget_if_degraded(self) -> None:
         """As `WarmDetector.forget_if_degraded`."""
-        if self._predictor is not None and self._predictor.shape.steps:
+        if self._predictor is not None and self._predictor.steps:
             self._key = self._predictor = None
 
 

@@ -106,3 +106,12 @@ def test_wrong_usage_inside_evaluate_is_one_sentence_too(monkeypatch, capsys):
 def test_a_failure_without_words_still_makes_a_sentence():
     code, sentence = explain(KeyError())
     assert code == 1 and "KeyError" in sentence and sentence.endswith(".")
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps"])
+def test_every_device_of_the_library_can_be_asked_for(device):
+    from MedVAELib.cli.options import _checked_device
+
+    assert _checked_device(device) == device
+    with pytest.raises(typer.BadParameter, match="mps"):
+        _checked_device(f"{device}x")

@@ -71,7 +71,8 @@ def detector(monkeypatch):
 
     made = StandIn()
     monkeypatch.setattr(detect, "detect_anomalies", called)
-    monkeypatch.setattr(detect.Detector, "load", lambda bundle, device: f"{bundle.name} on {device}")
+    monkeypatch.setattr(detect.Detector, "load", lambda bundle, device: SimpleNamespace(
+        name=f"{bundle.name} on {device}", engine=SimpleNamespace(steps=[])))  # fmt: skip
     return made
 
 
@@ -135,7 +136,8 @@ def test_several_scans_in_folders_of_their_own(detector, scan, tmp_path):
     other.parent.mkdir()
     sitk.WriteImage(standin_image(1), str(other))
     assert run(["detect", str(scan), str(other), "--output", "out", "--device", "cpu"]) == 0
-    assert [call["detector"] for call in detector.calls] == ["healthy-anatomy on cpu"] * 2
+    first, second = (call["detector"] for call in detector.calls)
+    assert first is second and first.name == "healthy-anatomy on cpu"
     folders = {f"{tmp_path.name}_patient", "b_patient"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {*folders, "summary.csv"}
     assert all({file.name for file in (tmp_path / "out" / case).iterdir()} == set(DETECTION_FILES) for case in folders)
@@ -399,3 +401,19 @@ def test_the_real_sample_end_to_end(tmp_path, monkeypatch, capsys):
     found = int(capsys.readouterr().out.split("Found ")[1].split()[0])
     assert found >= 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(DETECTION_FILES)
+
+
+@pytest.mark.parametrize("report, said", [("", "report.html"), ("not written: no jinja2", "was not written: no j")])
+def test_a_report_that_is_not_there_is_not_named(report, said, tmp_path, capsys):
+    from MedVAELib.cli import detect, skull
+    from Testing.detection_standin import standin_detection
+
+    result = standin_detection()
+    head = SimpleNamespace(warnings=(), planes_missing=(), planes_used=("axial",), measures=(), provenance={})
+    for each in (result, head):
+        each.provenance.update({"report": report} if report else {})
+    detect._say(result, tmp_path, False)
+    skull._say(head, tmp_path, False, False)
+    lines = [line for line in capsys.readouterr().out.splitlines() if "eport" in line]
+    assert len(lines) == 2 and all(said in line for line in lines)
+    assert all(("report.html" in line) is not bool(report) for line in lines)

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from MedVAELib.cli.app import run
+from MedVAELib.latent.model import LatentModel, load_latent_model
 from MedVAELib.latent.table import LatentTable
 from Testing.conftest import synthetic_head
 from Testing.evaluation.test_generative import blobs
@@ -163,6 +164,26 @@ def test_generate_writes_volumes_and_a_table_to_train_with(volumes, tmp_path):
     assert image.GetDirection() == (-1, 0, 0, 0, -1, 0, 0, 0, 1)  # RAS axes in ITK's LPS
     middle = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in image.GetSize()])
     assert middle == pytest.approx((0, 0, 0), abs=1e-4)
+
+
+def test_generate_writes_images_as_they_are_drawn(volumes, tmp_path, monkeypatch):
+    """A hundred thousand would not fit into memory, and it can be cancelled between any two."""
+    bundle, _ = volumes
+    expected = load_latent_model(bundle, "cpu").sample(20, 5)
+    samples, written = LatentModel.samples, []
+
+    def watched(*arguments):
+        for made in samples(*arguments):
+            yield made
+            written.append(len(list(tmp_path.rglob("generated_*.nii.gz"))))
+
+    monkeypatch.setattr(LatentModel, "samples", watched)
+    monkeypatch.setattr(LatentModel, "sample", None)
+    assert run(["generate", "--bundle", str(bundle), "-n", "20", "--seed", "5", "--output", str(tmp_path / "g"),
+                *QUIET]) == 0  # fmt: skip
+    files = sorted((tmp_path / "g").glob("generated_*.nii.gz"))
+    assert np.array_equal([sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files], expected[:, 0])
+    assert written == [8, 16, 20]
 
 
 def test_generate_pictures(pictures, tmp_path):

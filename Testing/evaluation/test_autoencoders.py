@@ -10,6 +10,7 @@ import SimpleITK as sitk
 import torch
 from typer.testing import CliRunner
 
+from MedVAELib.bundle import save_bundle
 from MedVAELib.cli import evaluate
 from MedVAELib.errors import UsageError
 from MedVAELib.evaluation.anomaly import METHODS, evaluate_cases
@@ -71,6 +72,17 @@ def test_a_model_that_removes_the_lesion_finds_it(models, cases, monkeypatch):
     residual = scores["some-vae residual"]
     assert residual.shape == SHAPE and residual[LESION].mean() > 10 * residual[~LESION].mean()
     assert np.array_equal(scores["some-vae excess"], residual)
+
+
+def test_a_bundle_from_before_samples_were_fitted_is_scored(models, cases, tmp_path):
+    made = models[0].bundle
+    state = {name: value for name, value in made.state_dict().items() if not name.startswith("drawn")}
+    metadata = {key: value for key, value in made.metadata.items() if not key.endswith("_version")}
+    older = save_bundle(tmp_path / "older", metadata | {"required_packages_version": {}}, state, "# a test")
+    scan = Scan.read(find_cases(cases)[0].scan)
+    brain = image_like(BRAIN.astype(np.uint8), scan.image)
+    new, old = (AutoencoderScores([load_latent_model(bundle, "cpu")])(scan, brain) for bundle in (made, older))
+    np.testing.assert_array_equal(old["older combined"], new["some-vae combined"])
 
 
 def test_two_bundles_of_one_name_are_refused(models):

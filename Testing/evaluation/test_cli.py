@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import json
+import signal
+from pathlib import Path
 
 import pytest
+import SimpleITK as sitk
 from typer.testing import CliRunner
 
 from MedVAELib.cli import evaluate
-from MedVAELib.errors import CohortError, UsageError
+from MedVAELib.errors import Cancelled, CohortError, UsageError
+from MedVAELib.scan import Scan
+from MedVAELib.training.synthesis.cases import SyntheticCase
 
 from .standin import brightness_detector
 from .test_anomaly import BRAIN, oracle, write_case
@@ -70,3 +76,57 @@ def test_brain_prints_the_table(monkeypatch, tmp_path):
     result = CliRunner().invoke(evaluate.app, ["brain", str(tmp_path / "cases"), "--progress", "none"])
     assert result.exit_code == 0, result.exception
     assert "left out: a, the scan is already stripped" in result.output
+
+
+def test_a_folder_holds_the_result_of_one_command(medvae_evaluate, tmp_path):
+    """Also that of an earlier version, whose evaluations were all called the same."""
+    write_case(tmp_path / "cases" / "a", brainmask=BRAIN)
+    command = (tmp_path / "cases", "--output", tmp_path / "out", "--progress", "none")
+    assert medvae_evaluate("anomaly", *command).exit_code == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    result = medvae_evaluate("brain", *command)
+    assert isinstance(result.exception, UsageError) and "another result (evaluation: anomaly)" in str(result.exception)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    record = json.loads(before["provenance.json"]) | {"task": "evaluation"}
+    (tmp_path / "out" / "provenance.json").write_text(json.dumps(record))
+    result = medvae_evaluate("anomaly", *command)
+    assert isinstance(result.exception, UsageError) and "another result (evaluation)" in str(result.exception)
+
+
+def test_pictures_of_cases_that_are_gone_go_too(medvae_evaluate, tmp_path):
+    for names in ("ab", "a"):
+        for name in names:
+            write_case(tmp_path / names / name)
+        assert medvae_evaluate("anomaly", tmp_path / names, "-o", tmp_path / "out", "--progress", "none").exit_code == 0
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {"a.png"}
+
+
+def test_every_command_states_the_task_that_it_checked_the_folder_for():
+    checked, stated = [], []
+    for file in Path(evaluate.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            name = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+            if name == "evaluation_task":
+                checked.append(ast.unparse(node.args[2]))
+            elif name == "write_provenance":
+                stated.append(ast.unparse(node.args[2]))
+    assert sorted(checked) == sorted(stated) and len(set(checked)) == len(checked) >= 12
+
+
+def test_making_cases_can_be_cancelled(medvae_evaluate, monkeypatch, tmp_path):
+    """With the whole cases so far."""
+    grid = sitk.Image([20, 20, 20], sitk.sitkFloat32)
+    grid.SetSpacing((9, 9, 9))
+
+    def made(synthesise, seed, modality):
+        if seed == 1:
+            signal.raise_signal(signal.SIGINT)
+        return SyntheticCase(Scan.from_image(sitk.AdditiveGaussianNoise(grid, 1, 50), modality), grid, grid)
+
+    monkeypatch.setattr("MedVAELib.training.synthesis.cases.load_synthesiser", lambda *_: None)
+    monkeypatch.setattr("MedVAELib.training.synthesis.cases.synthetic_case", made)
+    result = medvae_evaluate("make-cases", tmp_path, "--scans", 3, "-o", tmp_path / "out", "--progress", "none")
+    assert isinstance(result.exception, Cancelled)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["healthy_flair_0000"]
+    assert {path.name for path in (tmp_path / "out" / "healthy_flair_0000").iterdir()} == {
+        "flair.nii.gz", "brainmask.nii.gz"}  # fmt: skip

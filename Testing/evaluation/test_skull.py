@@ -11,6 +11,7 @@ import pytest
 
 from MedVAELib.errors import Cancelled, InputError
 from MedVAELib.evaluation.skull import MEAN_HEAD, Case, Estimate, Guess, evaluate_heads
+from MedVAELib.evaluation.skull_metrics import Solid
 from MedVAELib.evaluation.skull_tables import gain, score_rows, skull_markdown, summary, uncertainty
 from MedVAELib.evaluation.tables import to_csv, to_json
 from MedVAELib.progress import CancelToken
@@ -120,3 +121,17 @@ def test_cancelling_stops():
     token.cancel()
     with pytest.raises(Cancelled):
         evaluate_heads([case()], {OURS: guesser(1.0)}, 1, cancel=token)
+
+
+def test_a_head_without_a_surface_is_a_failure_of_its_case():
+    """And of it alone: those before and after took hours."""
+
+    def predict(seen, subsets):
+        if seen == "odd":
+            return [Guess(Solid(np.ones((8, 8, 8)), 1.0)) for _ in subsets]
+        return guesser(1.0)(seen, subsets)
+
+    cases = [case("a"), case("b", see=lambda: "odd"), case("c")]
+    found = evaluate_heads(cases, {OURS: predict}, len(cases))
+    assert {s.case for s in found if s.failure} == {"b"} and len(found) == 3 * len(SUBSETS)
+    assert all("no surface" in s.failure for s in found if s.case == "b")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from monai.metrics import HausdorffDistanceMetric, SurfaceDistanceMetric
 
+from MedVAELib.errors import InputError
 from MedVAELib.evaluation.skull_metrics import Solid, agreement
 
 
@@ -77,5 +78,5 @@ def test_distance_to_the_surface_and_field_from_the_centroid():
 
 @pytest.mark.parametrize("value", [-1.0, 1.0])
 def test_a_field_without_surface_is_refused(value):
-    with pytest.raises(ValueError, match="no surface"):
+    with pytest.raises(InputError, match="no surface"):
         Solid(np.full((8, 8, 8), value), 1.0)

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from MedVAELib.errors import DeviceMemoryError
+from MedVAELib.failures import is_out_of_memory
 from MedVAELib.inference import Engine
-from MedVAELib.inference.memory import Rung, is_out_of_memory, next_rung, samples_at_once
+from MedVAELib.inference.device import DeviceChoice
+from MedVAELib.inference.memory import Rung, next_rung, samples_at_once
 
 from .standin import FoldedStandIn, make_standin
 
@@ -68,6 +70,7 @@ def test_end_of_the_ladder_is_one_sentence_with_exit_code_6(scan):
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), True),
+        (RuntimeError("Failed to allocate memory for image."), True),
         (RuntimeError("shape '[3]' is invalid for input of size 4"), False),
         (ValueError("out of memory"), False),
     ],
@@ -102,6 +105,69 @@ def test_samples_at_once_on_the_cpu():
     assert samples_at_once(CPU, 9, 256**3) == 1
     assert samples_at_once(CPU, 9, 100) == 16
 
+
+def test_samples_at_once_on_cuda_count_what_torch_keeps_and_are_a_power_of_two(monkeypatch):
+    voxels = 80 * 96 * 80
+    one = 4 * 12 * 9 * voxels * 4  # bytes that have to be free for one sample
+    for free, kept, used, expected in ((11, 0, 0, 8), (3, 7, 2, 8), (100, 0, 0, 16), (1, 5, 5, 1), (0, 0, 0, 1)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free * one, 1 << 40))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device, kept=kept: kept * one)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device, used=used: used * one)
+        assert samples_at_once(CUDA, 9, voxels) == expected
+
+
+@pytest.fixture
+def on_meta(monkeypatch) -> Engine:
+    """An engine that computes on "meta", in place of a GPU; the model is placed as soon as there is work."""
+    engine = Engine("cpu", "float32").load(make_standin(FoldedStandIn))
+    engine._rung, engine._model = Rung(torch.device("meta"), torch.float32, 0), None
+    return engine
+
+
+def test_the_old_model_is_let_go_before_the_next_is_placed_which_may_run_out_of_memory_too(scan, monkeypatch, on_meta):
+    monkeypatch.setattr(DeviceChoice, "half_precision", property(lambda choice: torch.bfloat16))
+    placed, real = [], on_meta._place_model
+
+    def place() -> None:
+        assert on_meta._model is None
+        placed.append((on_meta.device.type, on_meta.precision))
+        if on_meta.precision is torch.bfloat16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        real()
+
+    def on_device(tensor: Tensor, real=on_meta._on_device) -> Tensor:
+        if on_meta.device.type == "meta":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(tensor)
+
+    monkeypatch.setattr(on_meta, "_place_model", place)
+    monkeypatch.setattr(on_meta, "_on_device", on_device)
+    assert on_meta.encode(scan).grid == scan.shape
+    assert placed == [("meta", torch.float32), ("meta", torch.bfloat16), ("cpu", torch.float32)]
+    assert len(on_meta.steps) == 2
+
+
+def test_an_operation_that_the_device_lacks_ends_on_the_cpu_for_good(scan, monkeypatch, on_meta):
+    def on_device(tensor: Tensor, real=on_meta._on_device) -> Tensor:
+        if on_meta.device.type == "meta":
+            raise NotImplementedError("The operator 'aten::slow_conv3d' is not implemented\nfor this device")
+        return real(tensor)
+
+    log: list[str] = []
+    monkeypatch.setattr(on_meta, "_log", log.append)
+    monkeypatch.setattr(on_meta, "_on_device", on_device)
+    on_meta.encode(scan)
+    assert on_meta.device == CPU and on_meta.steps == []  # a warm process would start over after steps
+    (said,) = log
+    assert "aten::slow_conv3d" in said and "cpu" in said and "\n" not in said
+    assert said in on_meta.describe()["reasons"]
+
+    def unwritten(tensor: Tensor) -> Tensor:
+        raise NotImplementedError("a bug")
+
+    monkeypatch.setattr(on_meta, "_on_device", unwritten)
+    with pytest.raises(NotImplementedError, match="a bug"):
+        on_meta.encode(scan)
 
 
 def test_encoder_out_of_memory_falls_back_to_the_cpu(scan, monkeypatch):

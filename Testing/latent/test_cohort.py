@@ -68,6 +68,25 @@ def test_a_model_whose_form_is_settled_does_not_advise_to_set_it(folder, tmp_pat
             images_for(model, folder / "images.csv")
 
 
+def test_one_bad_picture_does_not_keep_the_others_from_being_encoded(folder, model, tmp_path, monkeypatch):
+    """Nor are they read all at once: a picture is let go of before the next one is read."""
+    table = folder / "images.csv"
+    expected = encode_images(model, images_for(model, table))
+    lines = table.read_text().splitlines()
+    (tmp_path / "broken.nii.gz").write_bytes(b"nothing")
+    (tmp_path / "images.csv").write_text("\n".join(
+        [lines[0], f"{tmp_path}/broken.nii.gz,p9,a,train,3.0,s0", *(f"{folder}/{line}" for line in lines[1:])]))
+    monkeypatch.setattr("MedVAELib.training.image_sets.load_images", None)
+    made = encode_cohort(model, tmp_path / "images.csv")
+    assert list(made.failed) == ["broken"] and "broken.nii.gz" in made.failed["broken"]
+    np.testing.assert_allclose(made.table.mean, expected.mean, atol=1e-5)
+    np.testing.assert_allclose(made.table.log_variance, expected.log_variance, atol=1e-5)
+    for column in ("cases", "patients", "labels", "split", "files"):
+        assert list(getattr(made.table, column)) == list(getattr(expected, column)), column
+    assert {name: list(values) for name, values in made.table.tags.items()} == {
+        name: list(values) for name, values in expected.tags.items()}  # fmt: skip
+
+
 def test_the_split_of_a_training_keeps_the_tags(folder, tmp_path):
     images = read_images(folder / "images.csv", shape=(16, 16))
     _keep_split(images, tmp_path / "split.csv", resume=False)
@@ -109,7 +128,7 @@ def brains(tmp_path_factory):
         sitk.WriteImage(synthetic_head(modality=modality), str(scans / f"a_{modality}.nii.gz"))
     (scans / "damaged_flair.nii.gz").write_bytes(b"nothing")
     with pytest.MonkeyPatch.context() as patch:  # a registration takes seconds, and is not the same twice
-        patch.setattr("MedVAELib.preprocessing.published.mni_to_brain", lambda brain: sitk.AffineTransform(3))
+        patch.setattr("MedVAELib.preprocessing.published.mni_to_brain", lambda *_: sitk.AffineTransform(3))
         yield model, scans
 
 

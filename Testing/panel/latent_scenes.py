@@ -82,7 +82,8 @@ def write_table(file: Path, bundle: str | Path, count: int = 40, labelled: bool 
     file.parent.mkdir(exist_ok=True)
     LatentTable(cases, cases, latents.astype(np.float32), np.zeros_like(latents), labels if labelled else (),
                 tags={"repetition time": random.normal(8000, 500, count)}).write(file)  # fmt: skip
-    write_provenance(file.parent, {"bundle": model.bundle.name, "sha256": model.bundle.sha256})
+    write_provenance(file.parent, {"bundle": model.bundle.name, "sha256": model.bundle.sha256},
+                     "latent encode")
     return file
 
 

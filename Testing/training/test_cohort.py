@@ -125,8 +125,12 @@ def test_a_head_is_brought_to_where_the_average_lies(tmp_path):
     centre = [grid.TransformIndexToPhysicalPoint([int(v) for v in index[::-1]]) for index in np.argwhere(brain)[::50]]
     mni = torch.tensor(np.mean(centre, 0) * (-1, -1, 1), dtype=torch.float32).flip(0)
     centre_of_head = torch.nonzero((head.anatomy.groups > 0) & (head.anatomy.groups <= GROUP_INDEX["ventricles"]))
-    assert (head.index_of(mni) - centre_of_head.float().mean(0)).norm() < 6
-    edge = head.index_of(mni + torch.tensor([70.0, 0.0, 0.0]))  # the top of the brain in both
+
+    def index_of(mni_mm: torch.Tensor) -> torch.Tensor:
+        return mni_mm @ head.linear.T + head.offset
+
+    assert (index_of(mni) - centre_of_head.float().mean(0)).norm() < 6
+    edge = index_of(mni + torch.tensor([70.0, 0.0, 0.0]))  # the top of the brain in both
     assert abs(edge[0] - centre_of_head[:, 0].max()) < 10
 
 

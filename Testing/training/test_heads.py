@@ -13,15 +13,8 @@ from MedVAELib.errors import InputError
 from MedVAELib.growth_charts import HC
 from MedVAELib.training.synthesis import star_shapes
 from MedVAELib.training.synthesis.head_deformations import smooth_field
-from MedVAELib.training.synthesis.head_masks import AxialSection, mask_files, radii_of
-from MedVAELib.training.synthesis.heads import (
-    KINDS,
-    WEEKS,
-    HeadPopulation,
-    HeadShape,
-    read_head_masks,
-    read_head_shapes,
-)
+from MedVAELib.training.synthesis.head_masks import AxialSection, HeadMask, mask_files, radii_of, read_mask
+from MedVAELib.training.synthesis.heads import KINDS, WEEKS, HeadPopulation, HeadShape, read_head_shapes
 from MedVAELib.training.synthesis.random import Draw
 
 CPU = torch.device("cpu")
@@ -145,11 +138,17 @@ def test_an_unknown_kind_is_refused():
         population()(0, "square")
 
 
+def only_mask(folder) -> HeadMask:
+    ((name, path),) = mask_files(folder).items()
+    return read_mask(name, path)
+
+
 def test_a_mask_of_a_head_keeps_its_size_and_is_turned_into_its_own_frame(tmp_path):
     write_mask(tmp_path / "head.nii.gz", (38, 48, 36), angle=0.25, shift=(8, -10, 5))
-    (head,) = read_head_masks(tmp_path)
+    assert list(mask_files(tmp_path)) == ["head"]
+    head = only_mask(tmp_path)
     section = AxialSection.of(radii_of(head.sdf, head.spacing_mm))
-    assert head.name == "head" and head.sdf.shape == (96, 96, 96)
+    assert head.sdf.shape == (96, 96, 96)
     assert abs(section.bpd_mm - 76) < 1 and abs(section.ofd_mm - 96) < 1
     assert abs(float((head.sdf > 0).sum()) * head.spacing_mm**3 / (4 / 3 * np.pi * 38 * 48 * 36) - 1) < 0.03
     assert abs(head.ga_weeks - HC.age_weeks(section.circumference_mm)) < 1e-6
@@ -158,7 +157,7 @@ def test_a_mask_of_a_head_keeps_its_size_and_is_turned_into_its_own_frame(tmp_pa
 def test_a_mask_of_a_brain_is_given_its_skull(tmp_path):
     write_mask(tmp_path / "GA30" / "mask.nii.gz", (38, 48, 36))
     write_mask(tmp_path / "GA30" / "parcellation.nii.gz", (38, 48, 36))
-    (head,) = read_head_masks(tmp_path)
+    head = only_mask(tmp_path)
     section = AxialSection.of(radii_of(head.sdf, head.spacing_mm))
     assert head.ga_weeks == 30 and 77 < section.bpd_mm < 82
 
@@ -168,15 +167,15 @@ def test_unusable_masks_are_named(tmp_path):
         mask_files(tmp_path)
     (tmp_path / "broken.nii.gz").write_bytes(b"not an image")
     with pytest.raises(InputError, match="broken.nii.gz"):
-        read_head_masks(tmp_path)
+        read_head_shapes(tmp_path)
     with pytest.raises(InputError, match="no head mask named other"):
         read_head_shapes(tmp_path, ["other"])
     sitk.WriteImage(sitk.Image([20, 20, 20], sitk.sitkUInt8), str(tmp_path / "broken.nii.gz"))
     with pytest.raises(InputError, match="empty"):
-        read_head_masks(tmp_path)
+        read_head_shapes(tmp_path)
     write_mask(tmp_path / "broken.nii.gz", (38, 48, 36), spacing=(0.01, 0.01, 0.01), shift=(0, 0, 0))
     with pytest.raises(InputError, match="spans .* mm, which no fetal head does"):
-        read_head_masks(tmp_path)
+        read_head_shapes(tmp_path)
 
 
 def test_atlas_heads_are_star_shaped_and_their_kinds_known(medvae_data):

@@ -122,6 +122,14 @@ def test_divergence_is_told_from_a_bad_moment():
         again.training(7, {"loss": 100.0})
 
 
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True)])
+def test_bfloat16_is_for_gpus_that_have_it(tmp_path, monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    run = Trainer(Line(), TrainerConfig(steps=1), tmp_path, CPU)
+    run.device = torch.device("cuda", 0)
+    assert run._half_is_fast() is expected
+
+
 def test_running_out_of_memory_says_what_to_do(tmp_path):
     class Greedy(Line):
         def loss(self, x, generator):

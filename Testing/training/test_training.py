@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 
+from MedVAELib.anomaly import train
 from MedVAELib.anomaly.config import HealthyAnatomyRun
 from MedVAELib.anomaly.train import train_from_config
 from MedVAELib.bundle import load_bundle
@@ -78,6 +79,21 @@ def test_resume_goes_on_exactly(tmp_path):
     resumed.run(batches, lambda state: {}, no_progress, CancelToken())
     for name, value in whole.model.state_dict().items():
         assert torch.allclose(value.float(), resumed.model.state_dict()[name].float(), atol=1e-6), name
+
+
+def test_calibrating_takes_the_trainings_device(tmp_path, monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def load(bundle, device):
+        raise Asked(device)
+
+    monkeypatch.setattr(train.Detector, "load", load)
+    monkeypatch.setenv("MEDVAE_DATA", str(tmp_path))
+    (tmp_path / "config.yaml").write_text(CONFIG.format(steps=1))
+    config = read_config(tmp_path / "config.yaml", HealthyAnatomyRun)
+    with pytest.raises(Asked, match="cuda:1"):
+        train.calibrate_bundle(config, None, torch.device("cuda", 1), no_progress, CancelToken())
 
 
 def test_divergence_is_one_sentence(tmp_path):

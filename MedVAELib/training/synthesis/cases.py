@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from ...nifti_files import write_nifti_gz
 from ...preprocessing.geometry import ras_grid
-from ...progress import Progress, no_progress
+from ...progress import CancelToken, Progress, no_progress
 from ...scan import Scan
 from ...tissues import BRAIN
+from ...whole_files import writing_to
 from ..brains import load_synthesiser
 from .brains import BrainSynthesiser, SynthesisConfig
 
@@ -61,22 +63,32 @@ def synthetic_case(synthesise: BrainSynthesiser, seed: int, modality: str) -> Sy
 def write_cases(
     label_maps: Path, output: Path, modality: str, scans: int, lesion_masks: Path | None = None,
     names: list[str] | None = None, spacing_mm: float = 1.0, seed: int = 0, progress: Progress = no_progress,
+    cancel: CancelToken | None = None,
 ) -> list[Path]:  # fmt: skip
     """Writes `scans` cases in the layout that `medvae evaluate` reads; healthy ones where there are no lesion masks.
 
     A case: flair.nii.gz or dwi.nii.gz, brainmask.nii.gz and, with lesions, mask.nii.gz. names: label maps to use.
+    Raises UsageError when the folder cannot be written, Cancelled with the cases so far.
     """
-    healthy = lesion_masks is None
+    healthy, output, cancel = lesion_masks is None, Path(output), cancel or CancelToken()
     synthesise = load_synthesiser(label_maps, lesion_masks, case_config(modality, healthy, spacing_mm), "cpu", names)
     folders = []
     for number in range(scans):
+        cancel.check()
         case = synthetic_case(synthesise, seed + number, modality)
-        folder = Path(output) / f"{'healthy' if healthy else 'lesions'}_{modality}_{seed + number:04d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        sitk.WriteImage(case.scan.image, str(folder / f"{modality}.nii.gz"), True, 1)
-        sitk.WriteImage(case.brain, str(folder / "brainmask.nii.gz"), True, 1)
-        if not healthy:
-            sitk.WriteImage(case.lesions, str(folder / "mask.nii.gz"), True, 1)
+        cancel.check()
+        folder = output / f"{'healthy' if healthy else 'lesions'}_{modality}_{seed + number:04d}"
+        with writing_to(output):
+            _write_case(case, folder, modality, healthy, cancel)
         folders.append(folder)
         progress("cases", (number + 1) / scans, folder.name)
     return folders
+
+
+def _write_case(case: SyntheticCase, folder: Path, modality: str, healthy: bool, cancel: CancelToken) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_nifti_gz(case.brain, folder / "brainmask.nii.gz", sitk.sitkUInt8, "MedVAE synthetic, brain", cancel)
+    if not healthy:
+        write_nifti_gz(case.lesions, folder / "mask.nii.gz", sitk.sitkUInt8, "MedVAE synthetic, lesions", cancel)
+    # Last: a folder is a case by its scan, which would be one without lesions as long as the mask is missing.
+    write_nifti_gz(case.scan.image, folder / f"{modality}.nii.gz", sitk.sitkFloat32, "MedVAE synthetic scan", cancel)

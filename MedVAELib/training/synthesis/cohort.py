@@ -134,7 +134,8 @@ class CohortSynthesiser:
         groups = sample_groups(head.anatomy.groups.to(self.device), mni @ to_head.T + head.offset.to(self.device),
                                to_head @ linear, SPACING_MM)  # fmt: skip
         target = torch.zeros(len(TISSUES), groups.shape[1], device=self.device)
-        target.scatter_add_(0, TISSUE_OF_GROUP.to(self.device)[groups], torch.full(groups.shape, 1 / len(groups)))
+        share = torch.full(groups.shape, 1 / len(groups), device=self.device)
+        target.scatter_add_(0, TISSUE_OF_GROUP.to(self.device)[groups], share)
         target = target.view(-1, *self.shape)
         grey, lesion_factor = brightness_factors(self.kind.modality, case.acquisition)
         means = _group_means(draw, self.kind.modality, grey).to(self.device)

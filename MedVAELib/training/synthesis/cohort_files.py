@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,9 +14,11 @@ from numpy.typing import NDArray
 from ... import __version__
 from ...csv_files import write_csv
 from ...errors import InputError, UsageError
+from ...nifti_files import write_nifti_gz
 from ...preprocessing.mni import mni_grid
 from ...preprocessing.model_image import block_means, model_image
 from ...progress import CancelToken, Progress, no_progress, scaled
+from ...whole_files import replaced, writing_to
 from .anatomy import read_lesion_masks
 from .cohort import HEALTHY, KINDS, SPACING_MM, CohortCase, CohortSynthesiser, plan
 from .mni_heads import MniHead, read_heads
@@ -57,7 +58,8 @@ def write_cohort(
     table. The same request goes on where it was interrupted.
 
     lesion_masks: the folder that holds ms_ljubljana and stroke_soop. heads: those of `label_maps` where they were read
-    before. Raises UsageError for a folder with another cohort in it, InputError where label maps or masks are missing.
+    before. Raises UsageError for a folder with another cohort in it, or that cannot be written, InputError where label
+    maps or masks are missing, Cancelled.
     """
     cancel = cancel or CancelToken()
     masks = _masks(request, lesion_masks)
@@ -69,13 +71,14 @@ def write_cohort(
         raise UsageError(f"This cohort cannot be made: {error}.") from None
     synthesise = CohortSynthesiser(request.kind, heads, masks)
     rows = []
-    for number, case in enumerate(cases):
-        cancel.check()
-        rows.append(_write_case(case, synthesise, request.spacing_mm, output))
-        progress("cases", _SHARE_OF_HEADS + (1 - _SHARE_OF_HEADS) * (number + 1) / len(cases), case.name)
-    table = [_row(case, heads[case.head].name) for case in cases]
-    for file, lines in ((LESIONS_FILE, [row for row in rows if row]), (IMAGES_FILE, table)):
-        write_csv(output / file, lines, list(lines[0]) if lines else ["case"])
+    with writing_to(output):
+        for number, case in enumerate(cases):
+            cancel.check()
+            rows.append(_write_case(case, synthesise, request.spacing_mm, output))
+            progress("cases", _SHARE_OF_HEADS + (1 - _SHARE_OF_HEADS) * (number + 1) / len(cases), case.name)
+        table = [_row(case, heads[case.head].name) for case in cases]
+        for file, lines in ((LESIONS_FILE, [row for row in rows if row]), (IMAGES_FILE, table)):
+            write_csv(output / file, lines, list(lines[0]) if lines else ["case"])
     return output / IMAGES_FILE
 
 
@@ -100,7 +103,8 @@ def _claim(output: Path, request: CohortRequest) -> None:
             if json.loads(file.read_text(encoding="utf-8")) != wanted:
                 raise UsageError(f"{output} holds a cohort that was made in another way: choose another --output.")
         else:
-            file.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+            with replaced(file) as temporary:
+                temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
     except (OSError, ValueError) as error:
         raise UsageError(f"{output} cannot be used for a cohort ({error}): choose another --output.") from error
 
@@ -130,6 +134,4 @@ def _row(case: CohortCase, head: str) -> dict[str, object]:
 def _write_volume(values_zyx: NDArray[np.float32], spacing_mm: float, path: Path) -> None:
     image = sitk.GetImageFromArray(values_zyx.astype(np.float32))
     image.CopyInformation(mni_grid(spacing_mm))
-    temporary = path.with_name(f".partial-{path.name}")
-    sitk.WriteImage(image, str(temporary), useCompression=True, compressionLevel=1)
-    os.replace(temporary, path)
+    write_nifti_gz(image, path, sitk.sitkFloat32, "MedVAE synthetic, 0 to 1")

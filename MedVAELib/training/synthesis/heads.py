@@ -79,17 +79,6 @@ def _head_shape(name: str, path: Path) -> HeadShape:
     return HeadShape(name, mask.ga_weeks, spina_bifida, _normalised(radii), base, ratios)
 
 
-def read_head_masks(folder: Path) -> list[Head]:
-    """Every head mask below a folder as a head on a 96³ grid; see head_masks. Raises InputError if one is unusable."""
-    heads = []
-    for name, path in mask_files(folder).items():
-        mask = read_mask(name, path)
-        kind = "spina bifida" if "SB" in name else "typical"
-        inner = mask.sdf - skull_thickness_mm(mask.ga_weeks)
-        heads.append(Head(mask.sdf, inner, mask.spacing_mm, mask.ga_weeks, kind, name))
-    return heads
-
-
 def _extents(radii: Tensor) -> Tensor:
     points = radii[..., None] * star_shapes.directions(radii.device)
     return points.amax((0, 1)) - points.amin((0, 1))

@@ -32,10 +32,6 @@ class MniHead:
     def name(self) -> str:
         return self.anatomy.name
 
-    def index_of(self, mni_mm: Tensor) -> Tensor:
-        """Voxel positions of MNI positions (…, zyx)."""
-        return mni_mm @ self.linear.T + self.offset
-
 
 def read_heads(label_maps: Path, progress: Progress = no_progress, cancel: CancelToken | None = None) -> list[MniHead]:
     """All label maps (*.nii.gz) of a folder, registered one after the other; a few seconds each.

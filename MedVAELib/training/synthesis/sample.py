@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from ...nifti_files import write_nifti_gz
 from ...preprocessing.geometry import ijk_to_ras_mm
 from ..brains import load_synthesiser
 from .cases import case_config, synthetic_case
@@ -41,8 +42,9 @@ def write_sample(label_maps: Path, output: Path, seed: int = 0, spacing_mm: floa
             "centroid_ras_mm": [round(float(v), 1) for v in centre],
         })  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(sitk.Cast(sitk.Round(case.scan.image), sitk.sitkInt16), str(output / "flair.nii.gz"), True, 9)
-    sitk.WriteImage(sitk.Cast(truth, sitk.sitkUInt8), str(output / "truth.nii.gz"), True, 9)
+    write_nifti_gz(sitk.Round(case.scan.image), output / "flair.nii.gz", sitk.sitkInt16, "MedVAE synthetic FLAIR",
+                   level=9)  # fmt: skip
+    write_nifti_gz(truth, output / "truth.nii.gz", sitk.sitkUInt8, "MedVAE lesions of the sample", level=9)
     (output / "truth.json").write_text(json.dumps(lesions, indent=2) + "\n", encoding="utf-8")
     return lesions
 

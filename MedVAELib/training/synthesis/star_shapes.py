@@ -31,10 +31,10 @@ def directions(device: torch.device) -> Tensor:
 @cache
 def solid_angles(device: torch.device) -> Tensor:
     """The part of the sphere that each direction stands for, (ROWS, 1); the sum over the whole grid is 4π."""
-    edges = torch.linspace(0, math.pi, ROWS, device=device, dtype=torch.float64)
+    edges = torch.linspace(0, math.pi, ROWS, dtype=torch.float64)  # on the CPU: not every device has float64
     step = math.pi / (ROWS - 1)
     upper, lower = (edges + step / 2).clamp(max=math.pi), (edges - step / 2).clamp(min=0)
-    return ((lower.cos() - upper.cos()) * (2 * math.pi / COLUMNS)).float()[:, None]
+    return ((lower.cos() - upper.cos()) * (2 * math.pi / COLUMNS)).float()[:, None].to(device)
 
 
 def grid_position(points: Tensor) -> Tensor:
@@ -96,14 +96,15 @@ def moments(radii: Tensor) -> Moments:
 
 def turn_of_long_axis(covariance: Tensor) -> Tensor:
     """The smallest rotation (3, 3) that brings the longest axis of second moments onto y."""
-    axis = torch.linalg.eigh(covariance.double()).eigenvectors[:, 2]
+    axis = torch.linalg.eigh(covariance.cpu().double()).eigenvectors[:, 2]  # not every device has float64
     axis = axis * axis[1].sign() if axis[1] != 0 else axis
     y = axis.new_tensor([0.0, 1.0, 0.0])
     cross, cosine = torch.linalg.cross(axis, y), axis[1]
     skew = axis.new_zeros(3, 3)
     skew[0, 1], skew[0, 2], skew[1, 2] = -cross[2], cross[1], -cross[0]
     skew = skew - skew.T
-    return (torch.eye(3, dtype=axis.dtype, device=axis.device) + skew + skew @ skew / (1 + cosine)).float()
+    turn = torch.eye(3, dtype=axis.dtype) + skew + skew @ skew / (1 + cosine)
+    return turn.float().to(covariance.device)
 
 
 def in_own_frame(radii: Tensor) -> Tensor:

@@ -1,0 +1,54 @@
+"""NIfTI files written whole or not at all: ITK leaves a truncated one on a full disk without a word."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from .gzip_blocks import LEVEL, gzip_file
+from .progress import CancelToken
+from .whole_files import replaced
+
+_DESCRIPTION_BYTES = 79
+_HEADER_BYTES = 352
+
+
+def write_nifti_gz(
+    image: sitk.Image, path: Path, pixel_type: int, description: str, cancel: CancelToken | None = None,
+    level: int = LEVEL,
+) -> None:  # fmt: skip
+    """Writes `image` as compressed NIfTI of the given pixel type, with `description` in its header (79 bytes kept).
+
+    level: of the compression, 1 to 9. Raises OSError when the disk refuses, Cancelled when `cancel` is set; in both
+    cases a file that was there before stays as it was.
+    """
+    image = sitk.Cast(image, pixel_type) if image.GetPixelID() != pixel_type else sitk.Image(image)
+    for key in image.GetMetaDataKeys():
+        image.EraseMetaData(key)  # a scan's own tags (patient, rescale slope) do not describe this volume
+    text = description.encode("ascii", "replace")[:_DESCRIPTION_BYTES].decode("ascii")
+    image.SetMetaData("ITK_FileNotes", text)  # ITK's name for the NIfTI field `descrip`
+    plain = path.with_name(f".{path.name.removesuffix('.gz').removesuffix('.nii')}.{os.getpid()}.nii")
+    try:
+        _write_plain(image, plain)
+        with replaced(path) as packed:
+            gzip_file(plain, packed, cancel, level)
+    finally:
+        plain.unlink(missing_ok=True)
+
+
+def _write_plain(image: sitk.Image, path: Path) -> None:
+    values = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
+    complete_bytes = _HEADER_BYTES + values * image.GetSizeOfPixelComponent()
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if shutil.disk_usage(path.parent).free < complete_bytes:  # asked first: the NIfTI library would print to stderr
+        raise full
+    try:
+        sitk.WriteImage(image, str(path), useCompression=False)
+    except RuntimeError as error:
+        raise OSError(errno.EIO, f"{path.name} could not be written") from error
+    if path.stat().st_size < complete_bytes:
+        raise full

@@ -1,0 +1,44 @@
+"""Files that are there whole or not at all, and what a disk refuses as one sentence."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import UsageError
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to; what lies there takes the file's place when the block ends without an
+    exception, so that an interrupted run leaves the old file or the new one, never half of it. Raises OSError."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_to(directory: Path) -> Iterator[None]:
+    """An OSError in here that is about writing to `directory` (no permission, disk full, a file where the folder should
+    be) becomes a UsageError of one sentence; one about a file elsewhere stays what it is."""
+    try:
+        yield
+    except OSError as error:
+        if not _concerns(error, directory):
+            raise
+        reason = error.strerror or str(error)
+        raise UsageError(f"Results cannot be written to {directory} ({reason}): "
+                         "choose another --output or make room there.") from error  # fmt: skip
+
+
+def _concerns(error: OSError, directory: Path) -> bool:
+    """Whether the failure is about the output: its path is there, or it has none (a write on an open file)."""
+    if error.filename is None:
+        return True
+    place, directory = Path(os.path.abspath(str(error.filename))), Path(os.path.abspath(directory))
+    return place.is_relative_to(directory) or directory.is_relative_to(place)
