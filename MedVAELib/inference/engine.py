@@ -17,8 +17,8 @@ from ..progress import CancelToken, Progress, no_progress
 from .graphs import GraphedDecoder, Tree, shape_key
 from .ladder import PlacedModel, never_back
 from .memory import samples_at_once
-from .moments import LogitLayout, Moments, RunningMoments, assemble, posterior_noise
-from .region import SlabDecoder, slabs_of
+from .moments import LogitLayout, Moments, RunningMoments, joined, posterior_noise
+from .slabs import decode_in_slabs
 
 _BATCHES_WORTH_A_GRAPH = 3  # capturing decodes four times, and launches are a small part of a large batch's time
 
@@ -148,45 +148,37 @@ class Engine(PlacedModel):
         seed: int = 0,
         progress: Progress = no_progress,
         cancel: CancelToken | None = None,
-        region: np.ndarray | None = None,
     ) -> Moments:
         """Moments over `samples` draws of z ~ q(z|x) of the probabilities and of Σₖ weightsₖ pₖ.
 
         weights: intensity of each class (K,), or several such rows (R, K). The draws depend on the seed and the
-        sample's index only, so batch size and device do not change them. region: where the moments are wanted,
-        (D, H, W), for example the brain; elsewhere the result is that of the posterior mean, with std 0, and a CPU
-        saves the work. Raises Cancelled between two batches, DeviceMemoryError when no step of the ladder fits,
-        ValueError for samples < 1, weights of the wrong size or a region that is empty or not on the grid.
+        sample's index only, so batch size and device do not change them. Raises Cancelled between two batches,
+        DeviceMemoryError when no step of the ladder fits, ValueError for samples < 1 or weights of the wrong size.
         """
         if samples < 1:
             raise ValueError(f"samples must be at least 1, not {samples}")
         rows = torch.as_tensor(weights, dtype=torch.float32).cpu()
         if rows.ndim not in (1, 2):
             raise ValueError(f"weights must be (K,) or (R, K), not of shape {tuple(rows.shape)}")
-        outside = None if region is None else self.decode_mean(encoded)
-        region = np.ones(encoded.grid, bool) if region is None else np.asarray(region, bool)
-        if region.shape != encoded.grid or not region.any():
-            raise ValueError(f"the region must be on the grid {encoded.grid} and not empty")
         cancel, progress, table = cancel or CancelToken(), never_back(progress), torch.atleast_2d(rows)
 
-        def work() -> list[tuple[tuple[slice, ...], Moments]]:
-            return self._all_samples(encoded, samples, table, seed, progress, cancel, region)
+        def work() -> list[Moments]:
+            return self._all_samples(encoded, samples, table, seed, progress, cancel)
 
-        whole = assemble(self._attempt(work, batched=True), region, table.numpy(), outside)
+        whole = joined(self._attempt(work, batched=True))
         if rows.ndim == 2:
             return whole
         return replace(whole, reconstruction=whole.reconstruction[0], std=whole.std[0])
 
     def _all_samples(
-        self, encoded: Encoded, samples: int, weights: Tensor, seed: int, progress: Progress, cancel: CancelToken,
-        region: np.ndarray,
-    ) -> list[tuple[tuple[slice, ...], Moments]]:  # fmt: skip
-        """The moments of every piece of the region, each with its place on the grid."""
+        self, encoded: Encoded, samples: int, weights: Tensor, seed: int, progress: Progress, cancel: CancelToken
+    ) -> list[Moments]:
+        """The moments of every slab of the grid along its first axis, or of the whole grid at once."""
         wanted = self._batch or samples_at_once(self.device, weights.shape[1], int(np.prod(encoded.grid)))
         batch = min(wanted, self._batch_limit, samples)
         self._rung = replace(self._rung, batch=batch)
         std, shape = (0.5 * encoded.logvar).exp(), tuple(encoded.mean.shape[1:])
-        decode, layout, places = self._piecewise_decoder(encoded, batch, samples // batch, region)
+        decode, layout = self._piecewise_decoder(encoded, batch, samples // batch)
         running: list[RunningMoments] = []
         grids: list[tuple[int, ...]] = []
         done = 0
@@ -203,18 +195,16 @@ class Engine(PlacedModel):
                 running[i].update(layout.positions(logits))
             done += size
             progress("sampling", done / samples, f"{done} of {samples} posterior samples")
-        parts = zip(running, grids, strict=True)
-        return [(place, r.result(layout, g)) for place, (r, g) in zip(places, parts, strict=True)]
+        return [part.result(layout, grid) for part, grid in zip(running, grids, strict=True)]
 
     def _piecewise_decoder(
-        self, encoded: Encoded, batch: int, full_batches: int, region: np.ndarray
-    ) -> tuple[Callable[[Tensor], Iterable[Tensor]], LogitLayout, list[tuple[slice, ...]]]:
-        """How to decode z: into the logits of one piece after the other, their layout, and the pieces' places."""
+        self, encoded: Encoded, batch: int, full_batches: int
+    ) -> tuple[Callable[[Tensor], Iterable[Tensor]], LogitLayout]:
+        """How to decode z into the logits of one slab after the other, and their layout."""
         context = self._context(encoded)
         if self.device.type == "cpu" and isinstance(self._model, HealthyAnatomyNet):
-            boxes = slabs_of(region)
-            slabs = SlabDecoder(self._model, boxes)
-            return lambda z: slabs(z, context), LogitLayout(folded=True), [box.slices(scale=2) for box in boxes]
+            net = self._model
+            return lambda z: decode_in_slabs(net, z, context), LogitLayout(folded=True)
         decode, layout = self._decoder()
         graph: GraphedDecoder | None = None
 
@@ -224,7 +214,7 @@ class Engine(PlacedModel):
                 graph = self._graphed(decode, z, context, worth_it=full_batches >= _BATCHES_WORTH_A_GRAPH)
             return [graph(z) if graph is not None and len(z) == batch else decode(z, context)]
 
-        return decode_whole, layout, [tuple(slice(0, n) for n in encoded.grid)]
+        return decode_whole, layout
 
     def _decoder(self) -> tuple[Callable[[Tensor, Tree], Tensor], LogitLayout]:
         """The fastest of the model's ways to decode, and how it lays out its logits."""

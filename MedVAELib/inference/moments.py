@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,25 +110,7 @@ class RunningMoments:
         return Moments(*volumes, samples=self.count)
 
 
-def assemble(
-    pieces: Iterable[tuple[tuple[slice, ...], Moments]],
-    region: np.ndarray,
-    weights: np.ndarray,
-    outside: np.ndarray | None,
-) -> Moments:
-    """One whole from pieces that cover the region. Each piece: its zyx place and its moments, with the axis R.
-
-    region: (D, H, W), bool. weights: (R, K). outside: class probabilities (K, D, H, W) that hold where the region
-    does not, with a standard deviation of 0; not needed when the region is everything.
-    """
-    if outside is None:
-        outside = np.zeros((weights.shape[1], *region.shape), np.float32)
-    probability = outside.copy()
-    reconstruction = np.tensordot(weights, outside, 1).astype(np.float32)
-    std, samples = np.zeros_like(reconstruction), 0
-    for place, part in pieces:
-        inside, samples = region[place], part.samples
-        np.copyto(probability[(..., *place)], part.probability, where=inside)
-        np.copyto(reconstruction[(..., *place)], part.reconstruction, where=inside)
-        np.copyto(std[(..., *place)], part.std, where=inside)
-    return Moments(probability, reconstruction, std, samples)
+def joined(slabs: Sequence[Moments]) -> Moments:
+    """The whole from slabs along the first axis, each with the axis R."""
+    volumes = ([getattr(slab, name) for slab in slabs] for name in ("probability", "reconstruction", "std"))
+    return Moments(*(np.concatenate(parts, 1) for parts in volumes), samples=slabs[0].samples)

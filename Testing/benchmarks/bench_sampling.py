@@ -3,9 +3,8 @@
     python -m Testing.benchmarks.bench_sampling [--samples 64] [--repeats 3] [--device auto]
 
 Every repetition times each way once, in turn, so that whatever else the machine does falls on all of them alike;
-a ratio is the median over repetitions of (a way's seconds / the engine's seconds in the same repetition). The engine
-runs twice: with moments on the whole grid, which is what the plain loops give too, and only inside a brain-sized
-region, which is what a detection asks for. Encoding is always included.
+a ratio is the median over repetitions of (a way's seconds / the engine's seconds in the same repetition). Encoding is
+always included.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from MedVAELib.inference import Engine, posterior_noise
 from MedVAELib.networks.healthy_anatomy import HealthyAnatomyNet, unfold
 
-ENGINE_REGION = "engine, inside the brain"
-ENGINE_WHOLE = "engine, whole grid"
+ENGINE = "engine"
 OWN_DECODE = "loop over the network's own decode, stack, mean and std"
 PLAIN_DECODE = "plain loop: textbook decoder, stack, mean and std"
 PLAIN_FORWARD = "plain loop: encoder and textbook decoder for each sample, stack, mean and std"
@@ -38,30 +36,25 @@ class SamplingRow:
 
     name: str
     seconds: float  # median over the repetitions
-    ratio_whole: float  # of its time to the engine's on the whole grid, median of the paired ratios
-    ratio_region: float  # of its time to the engine's inside the brain
+    ratio: float  # of its time to the engine's, median of the paired ratios
     samples: int
 
 
 def sampling_table(
-    model: nn.Module, x: np.ndarray | Tensor, samples: int = 64, repeats: int = 3, device: str = "auto",
-    region: np.ndarray | None = None,
-) -> list[SamplingRow]:  # fmt: skip
+    model: nn.Module, x: np.ndarray | Tensor, samples: int = 64, repeats: int = 3, device: str = "auto"
+) -> list[SamplingRow]:
     """Time the plain loops and the engine in turn on one scan x (D, H, W); every way starts from a loaded model.
 
     The plain loops run in float32 on the same device, in the default memory layout, with torch's own thread count,
     BatchNorm unfused and all samples stacked. The textbook decoder upsamples, concatenates the skip and convolves;
-    the network's own decode already avoids that. All results are checked to agree. region: the brain, (D, H, W);
-    an ellipsoid as large as a brain when None.
+    the network's own decode already avoids that. All results are checked to agree.
     """
     model = model.eval()
     engine = Engine(device).load(model)
     plain = PlainLoop(model, x, engine.choice.device)
     weights = np.linspace(0.0, 1.0, engine.decode_mean(engine.encode(x)).shape[0], dtype=np.float32)
-    brain = brain_sized_region(tuple(x.shape)) if region is None else region
     ways: dict[str, Callable[[], object]] = {
-        ENGINE_REGION: lambda: engine.moments(engine.encode(x), samples, weights, region=brain),
-        ENGINE_WHOLE: lambda: engine.moments(engine.encode(x), samples, weights),
+        ENGINE: lambda: engine.moments(engine.encode(x), samples, weights),
         OWN_DECODE: lambda: plain.moments(samples, weights, model.decode, whole_network=False),
         PLAIN_DECODE: lambda: plain.moments(samples, weights, plain.textbook_decode, whole_network=False),
         PLAIN_FORWARD: lambda: plain.moments(samples, weights, plain.textbook_decode, whole_network=True),
@@ -71,23 +64,8 @@ def sampling_table(
     for _ in range(repeats):
         for name, way in ways.items():
             seconds[name].append(_seconds(way, engine.choice.device))
-    return [
-        SamplingRow(
-            name,
-            statistics.median(times),
-            _paired_ratio(times, seconds[ENGINE_WHOLE]),
-            _paired_ratio(times, seconds[ENGINE_REGION]),
-            samples,
-        )
-        for name, times in seconds.items()
-    ]
-
-
-def brain_sized_region(grid: tuple[int, int, int], spacing_mm: float = 2.0) -> np.ndarray:
-    """An ellipsoid of a large brain's diameters, 130 × 175 × 140 mm zyx (1.67 litres), in the middle of the grid."""
-    axes = np.ogrid[tuple(slice(0, n) for n in grid)]
-    radii = np.array([130.0, 175.0, 140.0]) / 2 / spacing_mm
-    return sum(((a - (n - 1) / 2) / r) ** 2 for a, n, r in zip(axes, grid, radii, strict=True)) <= 1
+    return [SamplingRow(name, statistics.median(times), _paired_ratio(times, seconds[ENGINE]), samples)
+            for name, times in seconds.items()]  # fmt: skip
 
 
 def _paired_ratio(times: list[float], reference: list[float]) -> float:
@@ -202,9 +180,9 @@ def _matmul_tflops(device: torch.device, size: int = 8192) -> float:
 
 def format_table(rows: Sequence[SamplingRow], share: PeakShare | None = None) -> str:
     """The rows as Markdown."""
-    head = f"| {rows[0].samples} posterior samples with moments | seconds | × engine, whole grid | × engine, brain |"
-    lines = [head, "|---|---:|---:|---:|"]
-    lines += [f"| {r.name} | {r.seconds:.2f} | {r.ratio_whole:.2f} | {r.ratio_region:.2f} |" for r in rows]
+    head = f"| {rows[0].samples} posterior samples with moments | seconds | × engine |"
+    lines = [head, "|---|---:|---:|"]
+    lines += [f"| {r.name} | {r.seconds:.2f} | {r.ratio:.2f} |" for r in rows]
     if share:
         lines.append(
             f"\nDecoding: {share.decode_tflops:.0f} TFLOP/s, {share.fraction:.0%} of the {share.peak_tflops:.0f} "

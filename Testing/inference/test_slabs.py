@@ -1,0 +1,27 @@
+"""Decoding slab by slab gives the whole decoder's numbers, at the grid's borders too."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from MedVAELib.inference.fusion import fuse_for_inference
+from MedVAELib.inference.slabs import decode_in_slabs
+from MedVAELib.networks.healthy_anatomy import HealthyAnatomyNet
+
+from .standin import randomise
+
+
+@pytest.mark.parametrize("grid", [(32, 48, 32), (16, 16, 32), (48, 32, 16)])
+def test_logits_of_slabs_equal_the_whole_decoders(grid):
+    fused = fuse_for_inference(randomise(HealthyAnatomyNet(width=8, latent=4), seed=1))
+    scan = np.random.default_rng(0).random(grid, dtype=np.float32)
+    with torch.no_grad():
+        posterior = fused.encode(torch.from_numpy(scan)[None, None])
+        z = torch.cat([posterior.mean, posterior.mean + 1])
+        context = fused.prepare_context(posterior.skips)
+        whole = fused.decode_folded(z, context)
+        slabs = list(decode_in_slabs(fused, z, context))
+    assert len(slabs) == grid[0] // 2 // 4
+    torch.testing.assert_close(torch.cat(slabs, 2), whole, atol=2e-4, rtol=1e-4)
