@@ -1,21 +1,96 @@
-"""CSV tables written in one step: an interrupted run leaves the old table or the new one, never half of it, and runs
-side by side do not lose one another's lines."""
+"""CSV tables read as spreadsheets write them, and written in one step: an interrupted run leaves the old table or the
+new one, never half of it, and runs side by side do not lose one another's lines."""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
+import re
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import UsageError
+from .errors import InputError, UsageError
 from .progress import CancelToken
 from .whole_files import replaced
 
 _LOCK_ABANDONED_AFTER_S, _LOOK_S = 20.0, 0.02
+_STATED_SEPARATOR = re.compile(r'"?sep=([^"\w\r\n])"?\s*$', re.I)  # Excel's own first line
+_LEADING_ZERO = re.compile(r"[+-]?0[0-9]")
+
+
+def read_csv(
+    table: Path, required: Sequence[str], optional: Sequence[str], what: str, spelt: Callable[[str], str] = str.lower
+) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:  # fmt: skip
+    """The columns' names, and of every line that is not empty its number and the values that it has, by column, all
+    without blanks around them.
+
+    Commas, semicolons or tabs may separate. spelt: what becomes of a column's name; what: a line stands for, for
+    messages. Raises InputError, naming file and line.
+    """
+    lines = _text_lines(table, required)
+    start, separator = _heading(lines)
+    if start == len(lines):
+        raise InputError(f"{table} is empty: give it a first line with the columns {', '.join(required)}.")
+    try:
+        reader = csv.DictReader(lines[start:], delimiter=separator, skipinitialspace=True, strict=True)
+        columns = [spelt((name or "").strip()) for name in reader.fieldnames or []]
+        reader.fieldnames = columns
+        missing = [name for name in required if name not in columns]
+        if missing:
+            raise InputError(f"{table} has no column '{missing[0]}' (it has: {', '.join(columns)}): name the columns "
+                             f"{' and '.join(required)} in its first line.")  # fmt: skip
+        twice = [name for name in (*required, *optional) if columns.count(name) > 1]
+        if twice:
+            raise InputError(f"{table} has the column '{twice[0]}' more than once: keep one of them.")
+        rows = [(start + reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise InputError(f"{table} is no CSV file that can be read ({error}): export it again.") from None
+    found = []
+    for number, row in rows:
+        values = {name: value.strip() for name, value in row.items() if isinstance(value, str)}
+        if None in row and any(value.strip() for value in (*values.values(), *row[None])):
+            raise InputError(f"{table}, line {number}: there are more values than columns; put quotes around values "
+                             "that hold the separator.")  # fmt: skip
+        if any(values.values()):
+            found.append((number, values))
+    if not found:
+        raise InputError(f"{table} lists no cases: add a line for each {what} below the columns' names.")
+    return columns, found
+
+
+def is_code(text: str) -> bool:
+    """Whether what looks like a number is a name, as the zero before it says ("01")."""
+    return bool(_LEADING_ZERO.match(text.strip()))
+
+
+def _text_lines(table: Path, required: Sequence[str]) -> list[str]:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        columns = " and ".join(required)
+        raise InputError(f"{table} does not exist: give a CSV file with the columns {columns}.") from None
+    except UnicodeDecodeError:
+        text = "\0"
+    except OSError as error:
+        raise InputError(f"{table} cannot be read ({error.strerror}): give a CSV file.") from None
+    if "\0" in text:  # plain letters in UTF-16 can pass for UTF-8 with a zero after each
+        raise InputError(f"{table} is not a text file in UTF-8: export it as 'CSV UTF-8'.")
+    return list(io.StringIO(text))
+
+
+def _heading(lines: Sequence[str]) -> tuple[int, str]:
+    """Which line names the columns (their number if none does), and what separates values."""
+    separator = ""
+    for index, line in enumerate(lines):
+        if stated := _STATED_SEPARATOR.match(line):
+            separator = stated[1]
+        elif line.strip():
+            return index, separator or max(",;\t", key=line.count)
+    return len(lines), separator
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequence[str]) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 import time
@@ -14,6 +15,8 @@ from typing import TextIO
 from .progress import CancelToken
 
 _SECONDS_BETWEEN_LINES = 0.1
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_listening = 0  # blocks of `cancelled_by_signals` that are open
 
 
 class JsonLines:
@@ -39,20 +42,38 @@ class JsonLines:
 
 @contextmanager
 def cancelled_by_signals() -> Iterator[CancelToken]:
-    """A token that Ctrl-C or SIGTERM cancels; a second Ctrl-C interrupts at once (and still cleans up)."""
+    """A token that Ctrl-C or SIGTERM cancels; a second Ctrl-C interrupts at once (and still cleans up).
+
+    Processes forked within, such as those that load data, hear neither: `timeout`, Slurm or a terminal tell the whole
+    group, and this process needs them until it has stopped in order, which ends them.
+    """
+    global _listening
     token = CancelToken()
     if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
         yield token
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if token.cancelled:
+        # SIGTERM may come twice by itself: `timeout` and torchrun tell this process and then its group.
+        if token.cancelled and number == signal.SIGINT:
             raise KeyboardInterrupt
         token.cancel()
 
-    earlier = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    earlier = {number: signal.signal(number, handle) for number in _SIGNALS}
+    _listening += 1
     try:
         yield token
     finally:
+        _listening -= 1
         for number, handler in earlier.items():
             signal.signal(number, handler)
+
+
+def _deaf_if_listening() -> None:
+    # Blocked, not ignored: PyTorch's data loaders set handlers of their own in the processes they start.
+    if _listening:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_deaf_if_listening)

@@ -3,26 +3,45 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 
-from ..training.card import SOURCES, card, common_metadata, training_record
-from .config import HealthyAnatomyRun
+from ..training.card import SOURCES, card, common_metadata, training_record, without_folders
+from .config import DataConfig, HealthyAnatomyRun
 
-TRAINING_DATA = [
-    SOURCES["label-maps"], SOURCES["stroke-masks"], SOURCES["ms-masks"],
-    {
-        "name": "1 FLAIR scan, its lesions left out", "licence": "CC-BY-4.0", "source": "Lesjak et al. 2017, Ljubljana",
-        "used_for": "calibration of the anomaly score",
-    },
-]  # fmt: skip
+_SHIPPED_HEADS = "18 heads, two more for validation"
+"""Of the shipped bundle, whose metadata is older than the numbers in it."""
 LIMITS = """\
 - Made for adult brains on FLAIR and on DWI (b ≈ 1000 s/mm²). Other sequences are recognised and warned about.
-- Trained on synthetic scans only: 18 heads, two more for validation. Children, large malformations and post-operative
+- Trained on synthetic scans only: {heads}. Children, large malformations and post-operative
   heads were never seen.
 - The model's grid is 2 mm: lesions of a few cubic millimetres, and lesions in the cortex, are often missed.
 - Bright artefacts (flow, motion, susceptibility at the skull base on DWI) and healthy bright structures (horn caps,
   choroid plexus, corticospinal tract) can be flagged.
 - The standard deviation covers the model's own uncertainty of the anatomy, not noise or registration.
 - Research use only. Not a medical device."""
+
+
+def training_data(data: DataConfig) -> list[dict[str, str]]:
+    """What a run used, as its config says."""
+    entries = [SOURCES[name] for name in data.made_from]
+    if not entries:
+        anatomy = "anatomy of the synthetic scans"
+        entries = [_entry(f"{len(data.train) + len(data.validation)} label maps", data.label_maps, anatomy)]
+        folders: dict[str, list[str]] = {}
+        for folder, use in ((data.lesion_masks, "shapes of lesions pasted into the synthetic scans"),
+                            (data.flair_lesion_masks, "calibration on FLAIR"),
+                            (data.dwi_lesion_masks, "calibration on DWI")):  # fmt: skip
+            folders.setdefault(folder, []).append(use)
+        entries += [_entry("lesion masks", folder, ", ".join(uses)) for folder, uses in folders.items() if folder]
+    for scan in data.calibration_scans:
+        name = "1 FLAIR scan, its lesions left out" if scan.get("without") else "1 FLAIR scan"
+        entries.append(_entry(name, scan.get("source") or Path(scan["scan"]).name, "calibration of the anomaly score",
+                              scan.get("licence", "not stated")))  # fmt: skip
+    return entries
+
+
+def _entry(name: str, source: str, used_for: str, licence: str = "not stated") -> dict[str, str]:
+    return {"name": name, "source": without_folders(source), "licence": licence, "used_for": used_for}
 
 
 def model_metadata(
@@ -43,12 +62,17 @@ def model_metadata(
         "medvae": {
             "model": config.model_name, "config": settings, "modality": ["flair", "dwi"], "grid": grid,
             "intensity": {"brain_median": 0.5, "maximum": 1.5}, "calibration": calibration,
-            "training_data": TRAINING_DATA,
-            "results": {"training": training_record(config, steps, seconds) | {"synthesis": asdict(config.synthesis)}},
+            "training_data": training_data(config.data),
+            "results": {"training": training_record(config, steps, seconds) | {
+                "synthesis": asdict(config.synthesis),
+                "label_maps": {"train": len(config.data.train), "validation": len(config.data.validation)},
+            }},
         },
     }  # fmt: skip
 
 
 def model_card(metadata: dict[str, object]) -> str:
     """The README.md of a detector's bundle, in Markdown."""
-    return card(metadata, LIMITS)
+    counts = metadata["medvae"]["results"]["training"].get("label_maps")
+    heads = f"{counts['train']} label maps, {counts['validation']} more for validation" if counts else _SHIPPED_HEADS
+    return card(metadata, LIMITS.replace("{heads}", heads))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import SimpleITK as sitk
 import torch
 from torch import Tensor
 
 from ..bundle import Bundle, save_bundle
+from ..errors import InputError
 from ..inference import select_device
 from ..models import build_model
 from ..progress import CancelToken, Progress, no_progress, scaled
@@ -43,6 +45,7 @@ def train_from_config(
     cancel, output = cancel or CancelToken(), Path(output)
     target = select_device(device).device
     settings = config.model_settings
+    _check_calibration_data(config)
     trainer = start_trainer(config, output, target, resume)
     progress("data", 0.0, "Reading label maps")
     validate = _validation(config, settings, output, target)
@@ -56,7 +59,8 @@ def write_bundle(
     config: HealthyAnatomyRun, settings: dict[str, object], trainer: Trainer, output: Path, progress: Progress,
     cancel: CancelToken,
 ) -> Path:  # fmt: skip
-    """The averaged weights as a bundle: written once uncalibrated, calibrated by detecting with it, written again."""
+    """The averaged weights as a bundle: written aside uncalibrated, calibrated by detecting with it, then written to
+    `output`/bundle, where a bundle that cannot detect never lies."""
     folder = output / "bundle" / config.bundle.name
     blank = {
         "tissue_weight": [0.0] + [1.0] * (len(TISSUES) - 2) + [0.0], "score": {},
@@ -64,10 +68,46 @@ def write_bundle(
         "coarse_sigma_mm": config.calibration.coarse_sigma_mm, "fine_sigma_mm": config.calibration.fine_sigma_mm,
     }  # fmt: skip
     metadata = model_metadata(config, settings, blank, trainer.step, trainer.seconds)
-    bundle = save_bundle(folder, metadata, trainer.averaged, model_card(metadata))
-    calibrated = calibrate_bundle(config, bundle, trainer.device, progress, cancel)
+    with TemporaryDirectory(prefix=".uncalibrated-", dir=output) as aside:
+        bundle = save_bundle(Path(aside) / "bundle", metadata, trainer.averaged, model_card(metadata))
+        try:
+            calibrated = calibrate_bundle(config, bundle, trainer.device, progress, cancel)
+        except InputError as error:
+            raise _unfinished(config, error) from error
     metadata = model_metadata(config, settings, calibrated, trainer.step, trainer.seconds)
     return save_bundle(folder, metadata, trainer.averaged, model_card(metadata)).path
+
+
+def _unfinished(config: HealthyAnatomyRun, error: InputError) -> InputError:
+    """What a failed calibration means: only a synthetic scan is sure to hold a brain."""
+    told, real = str(error), [str(data_path(entry["scan"])) for entry in config.data.calibration_scans]
+    if "no brain was found" in told and not any(path in told for path in real):
+        return InputError("The network has not learned enough to be calibrated, as it finds no brain in a synthetic "
+                          "scan: raise trainer.steps and go on with --resume.")  # fmt: skip
+    return InputError(f"{told} The training itself is done: --resume finishes the calibration.")
+
+
+def _check_calibration_data(config: HealthyAnatomyRun) -> None:
+    """Reads what is needed after hours of training alone. Raises InputError where that is not there or unusable."""
+    _real_scans(config)
+    for folder in (config.data.flair_lesion_masks, config.data.dwi_lesion_masks):
+        if folder and not data_path(folder).is_dir():
+            raise InputError(f"{data_path(folder)}: this folder of lesion masks for the calibration is not there.")
+
+
+def _real_scans(config: HealthyAnatomyRun) -> list[tuple[Scan, sitk.Image | None]]:
+    """The config's real scans, each with the mask of what to leave out."""
+    scans = []
+    for entry in config.data.calibration_scans:
+        scan, mask = Scan.read(data_path(entry["scan"]), "flair"), None
+        if entry.get("without"):
+            try:
+                mask = sitk.ReadImage(str(data_path(entry["without"])))
+            except RuntimeError as error:
+                raise InputError(f"{data_path(entry['without'])}: this mask of a calibration scan cannot be read; give "
+                                 "a NIfTI file.") from error  # fmt: skip
+        scans.append((scan, mask))
+    return scans
 
 
 def calibrate_bundle(
@@ -75,15 +115,10 @@ def calibrate_bundle(
 ) -> dict[str, object]:
     """Calibration of a bundle on synthetic scans of the training label maps and the config's real healthy tissue."""
     masks = {"flair": config.data.flair_lesion_masks, "dwi": config.data.dwi_lesion_masks}
-    real = [
-        (Scan.read(data_path(entry["scan"]), "flair"),
-         sitk.ReadImage(str(data_path(entry["without"]))) if entry.get("without") else None)
-        for entry in config.data.calibration_scans
-    ]  # fmt: skip
     data = CalibrationData(
         data_path(config.data.label_maps), config.data.train,
         {modality: data_path(folder) for modality, folder in masks.items() if folder},
-        config.calibration.scans, config.calibration.spacing_mm, real, config.trainer.seed + 10_000,
+        config.calibration.scans, config.calibration.spacing_mm, _real_scans(config), config.trainer.seed + 10_000,
     )  # fmt: skip
     return calibrate(Detector.load(bundle, str(device)), data, progress, cancel)
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import time
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..errors import Cancelled, UsageError
+from ..errors import Cancelled, InputError, UsageError
 from ..listening import cancelled_by_signals
-from ..progress import no_progress
+from ..progress import CancelToken, Progress, no_progress
 from .listeners import progress_listener
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -19,6 +21,7 @@ TASKS = {
     "images": "latent.train",
 }  # fmt: skip
 """What a config's `task:` may name, with the module whose `train_from_config` trains it."""
+_SECONDS_TO_SPEAK = 10.0
 
 
 def train(
@@ -52,16 +55,43 @@ def train(
     output = output or Path("runs") / config.stem
     with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
         listener("start", 0.0, "Starting")
-        from ..training.config import read_task
-        from ..training.processes import joined
-
-        train_from_config = import_module(f"..{TASKS[read_task(config, TASKS)]}", __package__).train_from_config
         try:
-            with joined(device) as (own_device, first):
-                bundle = train_from_config(config, output=output, resume=resume, device=own_device,
-                                           progress=listener if first else no_progress, cancel=cancel)
+            bundle, first = _train(config, resume, output, device, listener, cancel)
         except Cancelled as error:
             raise Cancelled(f"Cancelled: the same command with --resume goes on from the checkpoint in {output}.") \
                 from error
+        except (InputError, UsageError) as error:
+            # What is wrong with config or data every process finds: the first is to say it, and torchrun, which sees
+            # it end, ends the others by a signal.
+            if os.environ.get("RANK", "0") != "0" and _ended_within(_SECONDS_TO_SPEAK, cancel):
+                raise typer.Exit(error.exit_code) from error
+            raise
     if first and progress is not ProgressKind.json:
         print(f"Bundle: {bundle}")
+
+
+def _ended_within(seconds: float, cancel: CancelToken) -> bool:
+    end = time.monotonic() + seconds
+    while not cancel.cancelled and time.monotonic() < end:
+        time.sleep(0.1)
+    return cancel.cancelled
+
+
+def _train(
+    config: Path, resume: bool, output: Path, device: str, progress: Progress, cancel: CancelToken
+) -> tuple[Path, bool]:
+    """The bundle's folder, and whether this process is the first."""
+    from ..models.registry import ModelConfigError
+    from ..training.config import read_task
+    from ..training.processes import joined
+    from ..training.run import check_output
+
+    train_from_config = import_module(f"..{TASKS[read_task(config, TASKS)]}", __package__).train_from_config
+    check_output(output, resume)  # before images are read for minutes
+    try:
+        with joined(device) as (own_device, first):
+            bundle = train_from_config(config, output=output, resume=resume, device=own_device,
+                                       progress=progress if first else no_progress, cancel=cancel)  # fmt: skip
+    except ModelConfigError as error:
+        raise InputError(f"{config}: section 'model': {error}") from error
+    return bundle, first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from ..training.card import SOURCES, card, common_metadata, training_record
+from ..training.card import SOURCES, card, common_metadata, training_record, without_folders
 from ..training.image_sets import ImageSet
 from .config import ImagesRun
 from .statistics import LatentStatistics
@@ -22,6 +22,7 @@ SYNTHETIC = """\
 CONVENTION = {
     "unit": "0 to 1 as prepared", "byte": "divided by 255",
     "percentile": "each image clipped to 0 … its 99.5th percentile and divided by that",
+    "range": "each image clipped to its 0.5th … 99.5th percentile and brought to 0 to 1",
 }  # fmt: skip
 
 
@@ -46,8 +47,8 @@ def images_metadata(
             "intensity": {"range": [0, 1], "scaling": images.scaling, "convention": CONVENTION[images.scaling]},
             "latents": statistics.plain(),
             "training_data": [SOURCES[name] for name in data.made_from] or [
-                {"name": data.name or data.source, "source": data.citation or data.source, "licence": data.licence,
-                 "used_for": "weights"}],
+                {"name": data.name or without_folders(data.source), "licence": data.licence, "used_for": "weights",
+                 "source": data.citation or without_folders(data.source)}],
             "results": {"training": training_record(config, steps, seconds) | counts | _augmented(config),
                         "Held-back images": _table(measured)},
         },

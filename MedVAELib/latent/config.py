@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -17,8 +18,9 @@ class ImageData:
 
     source: folder, CSV table, glob or idx file (see `training.image_sets`), relative to $MEDVAE_DATA, or to the present
     folder where it is not there. pattern: which files of a folder, as a glob within it. labels: which to keep, all if
-    empty. patient: a regular expression whose first group, found in a file's path below the source, is the patient;
-    empty: every file is a patient of its own, or its table's column says. fit, scaling: see `preprocessing.image_form`.
+    empty; one may stand alone. patient: a regular expression whose first group, found in a file's path below the
+    source, is the patient; empty: every file is a patient of its own, or its table's column says. fit, scaling: see
+    `preprocessing.image_form`.
     preparation: name of what made the files (see `medvae prepare`), "plain" for images as they are. validation, test:
     shares of the patients, for what the source does not split itself; seed: of that draw. limit: at most so many
     images, drawn by the seed, 0 for all. store: file to keep the images in as an array that is mapped into memory, for
@@ -28,7 +30,7 @@ class ImageData:
 
     source: str
     pattern: str = ""
-    labels: list[str] = field(default_factory=list)
+    labels: Sequence[str] | str = ()
     patient: str = ""
     fit: str = "exact"
     scaling: str = "auto"
@@ -53,7 +55,10 @@ class ImageData:
             raise ValueError("limit must not be negative")
         if unknown := set(self.made_from) - set(SOURCES):
             raise ValueError(f"made_from must name {', '.join(SOURCES)}, not {', '.join(sorted(unknown))}")
-        object.__setattr__(self, "labels", [str(label) for label in self.labels])
+        labels = [self.labels] if isinstance(self.labels, str | int | float) else self.labels
+        if not isinstance(labels, list | tuple):
+            raise ValueError("labels must be a list, or one label")
+        object.__setattr__(self, "labels", [str(label) for label in labels])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..csv_files import is_code
 from ..errors import InputError, UsageError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -139,8 +140,10 @@ def is_latent_table(path: Path) -> bool:
 
 
 def as_column(values: Sequence) -> NDArray:
-    """Numbers, with NaN for what is empty, if everything else parses as one; else texts."""
+    """Numbers, with NaN for what is empty, if everything else parses as one and has no leading zero; else texts."""
     texts = _texts(values)
+    if any(map(is_code, texts)):
+        return np.array(texts, object)
     try:
         numbers = np.array([float(text) if text else np.nan for text in texts], np.float64)
     except ValueError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import lru_cache
@@ -25,6 +26,7 @@ from ..training.config import read_config, source_path
 from ..training.image_listing import INDEX, SCAN, SERIES
 from ..training.image_pictures import draw_panels
 from ..training.image_sets import ImageSet, read_images
+from ..training.image_split import count_in_words, likely_patient
 from ..training.processes import Processes
 from ..training.run import start_trainer
 from ..training.trainer import Batches, Trainer
@@ -53,6 +55,11 @@ def train_from_config(
     trainer = start_trainer(config, output, target, resume, warm_up_steps)
     if trainer.processes.first:
         _keep_split(images, output / SPLIT_FILE, resume)
+        told = f"Images: {count_in_words(images.patients, images.labels, images.splits)}; scaling {images.scaling}"
+        progress("images", 0.05, told)
+        print(told, flush=True)
+        if warning := _doubt_of_patients(config, images):
+            print(f"medvae: warning: {warning}", file=sys.stderr, flush=True)
     model = build_model(config.model_name, config.model_settings).to(target)
     validation = ImageValidation(model, images.part("validation").images, output, trainer.precision)
     change = augmenter(config.augment, len(shape))
@@ -132,6 +139,16 @@ def _read(config: ImagesRun, shape: tuple[int, ...], progress: Progress, cancel:
     if data.store and processes.first:
         processes.wait()
     return images
+
+
+def _doubt_of_patients(config: ImagesRun, images: ImageSet) -> str:
+    """A warning where every file counts as a patient of its own but looks as if it did not; "" else. Tables and idx
+    files say what they hold."""
+    stated = config.data.patient or config.data.source.lower().endswith(".csv") or max(images.indices) >= 0
+    if stated or len(set(images.patients)) < len(images) or not (name := likely_patient(images.files)):
+        return ""
+    return (f"Every image counts as a patient of its own, but {name} looks like one patient with several images, which "
+            "may now lie both in the training and in the validation: set data.patient.")  # fmt: skip
 
 
 def _keep_split(images: ImageSet, path: Path, resume: bool) -> None:

@@ -15,8 +15,15 @@ from typing import TypeVar
 from torch import nn
 
 from ..errors import BundleError
+from ..failures import is_out_of_memory
 
 Model = TypeVar("Model", bound=type[nn.Module])
+
+
+class ModelConfigError(BundleError):
+    """A name or setting with which no model can be built."""
+
+
 _registered: dict[str, type[nn.Module]] = {}
 
 
@@ -68,14 +75,16 @@ MODELS: Mapping[str, type[nn.Module]] = _Models()
 
 
 def build_model(name: str, config: Mapping[str, object]):
-    """A model with random weights from its name and plain config. Raises BundleError on what it does not know."""
+    """A model with random weights from its name and plain config. Raises ModelConfigError on what it does not know."""
     if name not in MODELS:
-        raise BundleError(f"Unknown model '{name}'; this version knows {', '.join(MODELS)}.")
+        raise ModelConfigError(f"Unknown model '{name}'; this version knows {', '.join(MODELS)}.")
     model = MODELS[name]
     unknown = set(config) - {field.name for field in fields(model.Config)}
     if unknown:
-        raise BundleError(f"Model '{name}' has no setting {', '.join(sorted(unknown))}.")
+        raise ModelConfigError(f"Model '{name}' has no setting {', '.join(sorted(map(str, unknown)))}.")
     try:
         return model(model.Config(**config))
-    except (TypeError, ValueError) as error:
-        raise BundleError(f"Model '{name}' cannot be built from its config: {error}.") from error
+    except (TypeError, ValueError, RuntimeError, ArithmeticError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelConfigError(f"Model '{name}' cannot be built from its config: {error}.") from error

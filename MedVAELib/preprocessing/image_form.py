@@ -18,8 +18,10 @@ from ..errors import InputError
 from .geometry import SMOOTHING
 
 FITS = ("exact", "crop", "stretch")
-SCALINGS = ("auto", "unit", "byte", "percentile")
+SCALINGS = ("auto", "unit", "byte", "percentile", "range")
 PERCENTILE = 99.5
+_MOST_BELOW_0, _CLEARLY = 0.01, 0.02
+"""Share of voxels that may lie clearly below 0, by this share of the percentile, where what is below 0 is cut off."""
 _UNIT_TOLERANCE = 1e-3
 
 
@@ -35,8 +37,9 @@ class FormError(InputError):
 class ImageForm:
     """shape: (y, x) or (z, y, x) in voxels. fit: "exact" takes only images of that shape, "crop" cuts or pads with 0
     around the middle, "stretch" brings the whole field of view onto it. scaling: "unit" values lie in 0…1 already,
-    "byte" divides by 255, "percentile" clips each image to 0 … its 99.5th percentile and divides by that, "auto" is
-    one of these, decided once for all images of a set (see `choose_scaling`)."""
+    "byte" divides by 255, "percentile" clips each image to 0 … its 99.5th percentile and divides by that, "range"
+    clips each to its 0.5th … 99.5th percentile and brings them to 0…1, "auto" is one of these, decided once for all
+    images of a set (see `choose_scaling`)."""
 
     shape: tuple[int, ...]
     fit: str = "exact"
@@ -56,14 +59,25 @@ class ImageForm:
 
     def fitted(self, image: sitk.Image, name: str) -> NDArray[np.float32]:
         """The image as (*shape) in its own intensities."""
-        image = as_dimensions(turned(image), len(self.shape), name)
+        image = self.placed(image, name)
         if image.GetSize() == self.shape[::-1]:
             return sitk.GetArrayFromImage(image).astype(np.float32)
         if self.fit == "exact":
             found = " × ".join(map(str, image.GetSize()[::-1]))
             raise FormError(f"{name} has {found} voxels where {' × '.join(map(str, self.shape))} are asked for",
                             "set fit to crop or stretch, or prepare the images first")  # fmt: skip
-        return sitk.GetArrayFromImage(_onto(_smoothed(image, self.grid(image)), self.grid(image)))
+        values = sitk.GetArrayViewFromImage(image)
+        low, high = float(values.min()), float(values.max())
+        # Where 0 is not the least that an image can hold, it would be a grey between others.
+        outside = min(low, 0.0) if self.scaling in ("auto", "range") else 0.0
+        made = sitk.GetArrayFromImage(_onto(_smoothed(image, self.grid(image)), self.grid(image), outside))
+        if self.scaling in ("unit", "byte"):  # smoothing goes a little beyond what is there
+            made = made.clip(min(low, 0.0), max(high, 255.0 if self.scaling == "byte" else 1.0))
+        return made
+
+    def placed(self, image: sitk.Image, name: str) -> sitk.Image:
+        """The image with as many axes as the shape has, and a volume's turned. Raises FormError."""
+        return as_dimensions(turned(image, len(self.shape)), len(self.shape), name)
 
     def grid(self, image: sitk.Image) -> sitk.Image:
         """The empty grid of this shape that an image, turned and of as many axes, is resampled to."""
@@ -80,28 +94,49 @@ class ImageForm:
     def restored(self, array: NDArray[np.float32], image: sitk.Image) -> sitk.Image:
         """An array (*shape) on the very grid of the image that it was made from or stands for, in the array's units;
         0 where that grid reaches beyond it."""
-        plane_or_volume = as_dimensions(turned(image), len(self.shape), "the image")
+        plane_or_volume = self.placed(image, "the image")
         made = sitk.GetImageFromArray(np.ascontiguousarray(array, np.float32))
         made.CopyInformation(self.grid(plane_or_volume))
         if len(self.shape) == image.GetDimension():
             return _onto(made, image)
-        made = sitk.JoinSeries(_onto(made, plane_or_volume))  # a volume of one slice
+        plane = sitk.GetArrayFromImage(_onto(made, plane_or_volume))  # of a volume of one slice, along any axis
+        made = sitk.GetImageFromArray(plane.reshape(image.GetSize()[::-1]))
         made.CopyInformation(image)
         return made
 
 
-def choose_scaling(ranges: Sequence[tuple[float, float]], all_bytes: bool) -> str:
-    """What "auto" means for a set, from every image's (minimum, maximum) and whether all are stored in 8 bits: "unit"
-    if no value lies outside 0…1, else "byte" for 8-bit images, else "percentile"."""
+def choose_scaling(ranges: Sequence[tuple[float, float]], all_bytes: bool, negative: bool = False) -> str:
+    """What "auto" means for a set, from every image's (minimum, maximum), whether all are stored in 8 bits and whether
+    any is `below_0`: "unit" if no value lies outside 0…1, else "byte" for 8-bit images, else "range" for images below
+    0 and "percentile" for others."""
     if all(low >= -_UNIT_TOLERANCE and high <= 1 + _UNIT_TOLERANCE for low, high in ranges):
         return "unit"
-    return "byte" if all_bytes else "percentile"
+    if all_bytes:
+        return "byte"
+    return "range" if negative else "percentile"
+
+
+def below_0(values: NDArray[np.float32]) -> float:
+    """The share of voxels that lie clearly below 0, if it is more than a few that filters leave, else 0."""
+    if not values.min() < 0:
+        return 0.0
+    top = max(float(np.percentile(values, PERCENTILE)), 0.0)
+    share = float(np.mean(values < -_CLEARLY * top))
+    return share if share > _MOST_BELOW_0 else 0.0
 
 
 def scaled(values: NDArray[np.float32], scaling: str, name: str) -> NDArray[np.float32]:
-    """Intensities in 0…1 as "unit", "byte" or "percentile" say. Raises InputError, naming the image as `name`, and
-    FormError for another range."""
+    """Intensities in 0…1 as "unit", "byte", "percentile" or "range" say. Raises InputError, naming the image as `name`,
+    and FormError for another range."""
+    if scaling == "range":
+        low, top = (float(value) for value in np.percentile(values, (100 - PERCENTILE, PERCENTILE)))
+        if not top > low:
+            raise InputError(f"{name} is empty: nearly all of its voxels have the same value.")
+        return np.clip((values - low) / (top - low), 0, 1, dtype=np.float32)
     if scaling == "percentile":
+        if share := below_0(values):
+            raise FormError(f"{name} holds values below 0 in {100 * share:.0f} % of its voxels, which the scaling "
+                            "percentile would make 0", "set scaling to range, or prepare the images first")  # fmt: skip
         top = float(np.percentile(values, PERCENTILE))
         if not top > 0:
             raise InputError(f"{name} is empty: {PERCENTILE:g} % of its voxels are not above 0.")
@@ -109,22 +144,27 @@ def scaled(values: NDArray[np.float32], scaling: str, name: str) -> NDArray[np.f
     values = values / 255 if scaling == "byte" else values
     low, high = float(values.min()), float(values.max())
     if low < -_UNIT_TOLERANCE or high > 1 + _UNIT_TOLERANCE:
+        better = "range" if below_0(values) else "percentile"
         raise FormError(f"{name} has intensities from {low:.4g} to {high:.4g} where 0 to 1 are asked for",
-                        "set scaling to percentile, or prepare the images first")  # fmt: skip
+                        f"set scaling to {better}, or prepare the images first")  # fmt: skip
     return np.clip(values, 0, 1, dtype=np.float32)
 
 
-def turned(image: sitk.Image) -> sitk.Image:
-    """A volume with its axes in the order and directions stated above, nearest to the patient's; a picture as it is."""
-    return sitk.DICOMOrient(image, "RAS") if image.GetDimension() == 3 and image.GetSize()[2] > 1 else image
+def turned(image: sitk.Image, dimensions: int = 3) -> sitk.Image:
+    """A volume with its axes in the order and directions stated above, nearest to the patient's; a picture as it is, as
+    is a volume of one slice along any axis where two `dimensions` are asked for."""
+    picture = image.GetDimension() == 2 or image.GetSize()[2] == 1 or (dimensions == 2 and 1 in image.GetSize())
+    return image if picture else sitk.DICOMOrient(image, "RAS")
 
 
 def as_dimensions(image: sitk.Image, dimensions: int, name: str) -> sitk.Image:
-    """The image with 2 or 3 axes: a volume of one slice is a picture. Raises FormError where that is not so."""
+    """The image with 2 or 3 axes: a volume of one slice, along any axis, is a picture. Raises FormError where that is
+    not so."""
     if image.GetDimension() == dimensions and (dimensions == 2 or image.GetSize()[2] > 1):
         return image
-    if image.GetDimension() == 3 and dimensions == 2 and image.GetSize()[2] == 1:
-        return image[:, :, 0]
+    if image.GetDimension() == 3 and dimensions == 2 and 1 in image.GetSize():
+        thin = max(axis for axis, size in enumerate(image.GetSize()) if size == 1)
+        return image[tuple(0 if axis == thin else slice(None) for axis in range(3))]
     if dimensions == 3:
         raise FormError(f"{name} is a picture, and volumes are asked for",
                         "give volumes, or use a model of pictures (a shape of two sides)")  # fmt: skip
@@ -143,6 +183,6 @@ def _smoothed(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
     return image
 
 
-def _onto(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
-    return sitk.Resample(image, grid, sitk.Transform(image.GetDimension(), sitk.sitkIdentity), sitk.sitkLinear, 0.0,
+def _onto(image: sitk.Image, grid: sitk.Image, outside: float = 0.0) -> sitk.Image:
+    return sitk.Resample(image, grid, sitk.Transform(image.GetDimension(), sitk.sitkIdentity), sitk.sitkLinear, outside,
                          sitk.sitkFloat32)  # fmt: skip

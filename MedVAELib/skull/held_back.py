@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..progress import CancelToken, Progress, no_progress
 from ..standard_planes import BY_COUNT, PLANES, Subset
 from ..training.synthesis.head_masks import mask_files, read_mask, skull_thickness_mm
 from ..training.synthesis.heads import KINDS, Head, HeadPopulation, read_head_shapes
@@ -33,12 +34,13 @@ class HeldBack:
 
 
 class _Mixed:
-    """Real atlas heads in turn with heads of the population of their shapes, by seed."""
+    """Real atlas heads in turn with heads of the population of their shapes, by seed. watch: called before each."""
 
-    def __init__(self, atlases: Sequence[Head], population: HeadPopulation):
-        self.atlases, self.population, self.device = atlases, population, population.device
+    def __init__(self, atlases: Sequence[Head], population: HeadPopulation, watch: Callable[[int], None]):
+        self.atlases, self.population, self.device, self._watch = atlases, population, population.device, watch
 
     def __call__(self, seed: int, kind: str | None = None) -> Head:
+        self._watch(seed - SEED)
         third, number = divmod(seed - SEED, 3)
         if number == 0:
             return self.atlases[third % len(self.atlases)]
@@ -46,13 +48,26 @@ class _Mixed:
 
 
 def held_back_heads(
-    folder: Path, names: Sequence[str], count: int, planes: PlaneConfig, size: int, imager: Imager | None = None
-) -> HeldBack:
+    folder: Path, names: Sequence[str], count: int, planes: PlaneConfig, size: int, imager: Imager | None = None,
+    progress: Progress = no_progress, cancel: CancelToken | None = None,
+) -> HeldBack:  # fmt: skip
     """A third real atlas heads, the others drawn from their shapes, all kinds in turn; planes misplaced, and their
     outlines found on images if there is an `imager`, else traced, as in training. The same for every run. Raises
     InputError for masks that are not there."""
-    shapes, files = read_head_shapes(folder, names), mask_files(folder)
-    mixed = _Mixed([_atlas_head(name, files[name], size) for name in names], HeadPopulation(shapes, size=size))
+    cancel, files = cancel or CancelToken(), mask_files(folder)
+
+    def tell(words: str) -> None:
+        progress("data", 0.0, words)
+        cancel.check()
+
+    shapes, atlases = [], []
+    for name in names:
+        tell(f"Reading head mask {name}")
+        shapes += read_head_shapes(folder, [name])
+        cancel.check()
+        atlases.append(_atlas_head(name, files[name], size))
+    mixed = _Mixed(atlases, HeadPopulation(shapes, size=size),
+                   lambda made: tell(f"Making held-back heads, {made} of {count}"))  # fmt: skip
     whole = replace(planes, sagittal=1.0, coronal=1.0, without_axial=0.0, repeated=0.0, imaged=float(bool(imager)))
     cases = PlaneCaseMaker(mixed, whole, imager)(range(SEED, SEED + count))
     return HeldBack(cases.planes, cases.sdf, cases.spacing_mm, [head.kind for head in cases.heads])

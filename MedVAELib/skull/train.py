@@ -46,10 +46,16 @@ def train_from_config(
     target = select_device(device).device
     trainer = start_trainer(config, output, target, resume)
     progress("data", 0.0, "Reading head masks")
+    imager = _imager(config.planes, torch.device("cpu"))
     held_back = held_back_heads(data_path(config.data.head_masks), config.data.validation, config.calibration.heads,
-                                config.planes, VOLUME, _imager(config.planes, torch.device("cpu")))  # fmt: skip
-    trainer.run(_batches(config, output, target), _validation(config, output, trainer, held_back),
-                scaled(progress, 0.0, 0.98), cancel)  # fmt: skip
+                                config.planes, VOLUME, imager, progress, cancel)  # fmt: skip
+    report = scaled(progress, 0.0, 0.98)
+
+    def tell(words: str) -> None:
+        report("training", trainer.step / config.trainer.steps, words)
+
+    trainer.run(_batches(config, output, target, tell, cancel), _validation(config, output, trainer, held_back),
+                report, cancel)  # fmt: skip
     if not trainer.processes.first:
         return output / "bundle" / config.bundle.name
     return write_bundle(config, trainer, output, held_back, cancel)
@@ -74,11 +80,19 @@ def case_store(config: SkullRun, output: Path, device: torch.device) -> CaseStor
     if config.planes.imaged:
         settings["outlines"] = load_bundle(OUTLINE_BUNDLE).sha256
     make = partial(_case_maker, masks, names, config.planes, device)
-    return CaseStore(folder, make, settings, config.data.cases // CHUNK)
+    store = CaseStore(folder, make, settings, config.data.cases // CHUNK)
+    store.make = partial(make, store.look)
+    return store
 
 
-def _case_maker(masks: Path, names: list[str], planes: PlaneConfig, device: torch.device) -> PlaneCaseMaker:
-    population = HeadPopulation(read_head_shapes(masks, names), device, VOLUME)
+def _case_maker(
+    masks: Path, names: list[str], planes: PlaneConfig, device: torch.device, look: Callable[[], None] = lambda: None
+) -> PlaneCaseMaker:
+    shapes = [] if names else read_head_shapes(masks)
+    for name in names:
+        look()
+        shapes += read_head_shapes(masks, [name])
+    population = HeadPopulation(shapes, device, VOLUME)
     return PlaneCaseMaker(population, planes, _imager(planes, device))
 
 
@@ -89,10 +103,13 @@ def _imager(planes: PlaneConfig, device: torch.device) -> OutlineImager | None:
     return OutlineImager(load_outline_engine(load_bundle(OUTLINE_BUNDLE), str(device)))
 
 
-def _batches(config: SkullRun, output: Path, device: torch.device) -> Batches:
+def _batches(
+    config: SkullRun, output: Path, device: torch.device, tell: Callable[[str], None], cancel: CancelToken
+) -> Batches:
     """On a GPU cases are made there; on a CPU one background process makes and reads them."""
     store, seed, batch = case_store(config, output, device), config.trainer.seed, config.trainer.batch
-    return lambda start: case_stream(store, batch, seed, start, workers=1 if device.type == "cpu" else 0)
+    workers = 1 if device.type == "cpu" else 0
+    return lambda start: case_stream(store, batch, seed, start, workers, tell, cancel)
 
 
 def _validation(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..bundle import Bundle, load_bundle, save_bundle
 from .config import RunConfig
@@ -30,7 +30,7 @@ def common_metadata(config: RunConfig) -> dict[str, object]:
     return {
         "name": config.bundle.name, "version": config.bundle.version,
         "changelog": config.bundle.changelog or {config.bundle.version: "first release"},
-        "required_packages_version": {}, "authors": "MedVAE contributors", "copyright": "Apache-2.0",
+        "required_packages_version": {}, "authors": config.bundle.authors, "copyright": config.bundle.licence,
         "intended_use": "Research use only.",
     }  # fmt: skip
 
@@ -38,6 +38,14 @@ def common_metadata(config: RunConfig) -> dict[str, object]:
 def training_record(config: RunConfig, steps: int, seconds: float) -> dict[str, object]:
     """How long a model was trained, for `results`."""
     return {"steps": steps, "batch": config.trainer.batch, "hours": round(seconds / 3600, 2)}
+
+
+def without_folders(text: str) -> str:
+    """A path of this computer as its last part: where a user's data lie is nobody's business who gets the bundle."""
+    for kind in (PurePosixPath, PureWindowsPath):
+        if kind(text).is_absolute():
+            return kind(text).name
+    return text
 
 
 def card(metadata: dict[str, object], limits: str, middle: Sequence[str] = ()) -> str:
@@ -49,7 +57,8 @@ def card(metadata: dict[str, object], limits: str, middle: Sequence[str] = ()) -
         f"Model `{medvae['model']}`, {training['steps']} steps of {training['batch']}, {training['hours']} hours. "
         f"{training.get('note', '')}".strip(), "", "| data | source | licence | used for |", "|---|---|---|---|",
     ]  # fmt: skip
-    lines += [f"| {d['name']} | {d['source']} | {d['licence']} | {d['used_for']} |" for d in medvae["training_data"]]
+    lines += [f"| {without_folders(d['name'])} | {without_folders(d['source'])} | {d['licence']} | {d['used_for']} |"
+              for d in medvae["training_data"]]  # fmt: skip
     lines += ["", *middle, *([""] if middle else []), "## Measured", ""]
     tables = {title: text for title, text in medvae["results"].items() if isinstance(text, str)}
     if not tables:

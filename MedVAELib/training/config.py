@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
+import types
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import ClassVar, TypeVar, get_origin, get_type_hints
+from typing import ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
+from ..models import MODELS
 from .trainer import TrainerConfig
 
 
 @dataclass(frozen=True)
 class BundleConfig:
-    """The bundle that the run writes; changelog: what was new, by version."""
+    """The bundle that the run writes; changelog: what was new, by version; authors, licence: of the weights."""
 
     name: str = "model"
     version: str = "0.1.0"
     changelog: dict[str, str] = field(default_factory=dict)
+    authors: str = "not stated"
+    licence: str = "not stated"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +71,10 @@ def read_config(path: Path, kind: type[Run]) -> Run:
     model = raw.pop("model", {})
     if not isinstance(model, dict) or "name" not in model:
         raise InputError(f"{path}: section 'model' needs a 'name'.")
+    model = _checked_model(path, model)
     initial = raw.pop("initial_weights", "") or ""
+    if not isinstance(initial, str):
+        raise InputError(f"{path}: 'initial_weights' must name a bundle, not be {initial!r}.")
     if raw:
         raise InputError(f"{path}: unknown section {', '.join(sorted(map(str, raw)))}.")
     return kind(model=model, initial_weights=str(initial), **parts)
@@ -120,16 +128,114 @@ def _read_yaml(path: Path) -> dict[str, object]:
 
 
 def _section(path: Path, name: str, kind: type, values: object):
-    if not isinstance(values, dict):
-        raise InputError(f"{path}: section '{name}' must hold settings.")
-    hints = get_type_hints(kind)
-    if unknown := set(values) - set(hints):
-        raise InputError(f"{path}: section '{name}' has no setting {', '.join(sorted(map(str, unknown)))}.")
-    as_declared = {
-        key: tuple(value) if get_origin(hints[key]) is tuple and isinstance(value, list) else value
-        for key, value in values.items()
-    }
     try:
-        return kind(**as_declared)
+        return kind(**_typed(path, name, kind, values))
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: section '{name}': {error}.") from error
+
+
+def _checked_model(path: Path, model: dict[str, object]) -> dict[str, object]:
+    """The section 'model' with numbers as numbers; lists stay lists, as it goes into the metadata like this."""
+    name, known = model["name"], MODELS
+    if not isinstance(name, str) or name not in known:
+        raise InputError(f"{path}: section 'model': unknown model '{name}'; known are {', '.join(known)}.")
+    kind = known[name].Config
+    settings = _typed(path, "model", kind, {key: value for key, value in model.items() if key != "name"})
+    try:
+        kind(**settings)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: section 'model': {error}.") from error
+    return {"name": name} | {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}
+
+
+def _typed(path: Path, name: str, kind: type, values: object) -> dict[str, object]:
+    """The settings of a section as its dataclass declares them. Raises InputError, naming the setting, where they are
+    of another type, unknown or missing; one left empty (`store:`) counts as not given."""
+    if values is None:
+        values = {}
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: section '{name}' must hold settings.")
+    declared = get_type_hints(kind)
+    hints = {f.name: declared[f.name] for f in fields(kind)}
+    if unknown := set(values) - set(hints):
+        raise InputError(f"{path}: section '{name}' has no setting {', '.join(sorted(map(str, unknown)))}.")
+    given = {key: value for key, value in values.items() if value is not None}
+    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [key for key in needed if key not in given]:
+        raise InputError(f"{path}: section '{name}' needs {', '.join(missing)}.")
+    typed = {}
+    for key, value in given.items():
+        try:
+            typed[key] = _as_declared(value, hints[key])
+        except _WrongType as error:
+            raise InputError(f"{path}: section '{name}': {key} must be {error}, not {value!r}.") from error
+    return typed
+
+
+class _WrongType(Exception):
+    """Says what a value should be."""
+
+
+def _as_declared(value: object, hint: object) -> object:
+    """A value of a YAML file as a setting of the declared type. Raises _WrongType."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return _as_one_of(value, [one for one in inner if one is not type(None)])
+    if hint is bool:
+        return _only(bool, value, "true or false")
+    if hint is int:
+        return _only(int, value, "a whole number")
+    if hint is float:
+        return _number(value)
+    if hint is str:
+        return _only(str, value, "text (in quotes if it looks like a number)")
+    if origin is tuple:
+        return _as_tuple(value, inner)
+    if origin is list:
+        items = _only(list, value, "a list")
+        return [_as_declared(item, inner[0]) if get_origin(inner[0]) is dict else item for item in items]
+    if origin is dict:
+        return _only(dict, value, "settings of its own")
+    return value
+
+
+def _as_one_of(value: object, hints: list[object]) -> object:
+    problems = []
+    for hint in hints:
+        try:
+            return _as_declared(value, hint)
+        except _WrongType as error:
+            problems.append(str(error))
+    raise _WrongType(" or ".join(problems))
+
+
+def _as_tuple(value: object, inner: tuple[object, ...]) -> tuple[object, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise _WrongType("a list")
+    if inner and inner[-1] is Ellipsis:
+        inner = inner[:1] * len(value)
+    if len(value) != len(inner):
+        raise _WrongType(f"a list of {len(inner)}")
+    try:
+        return tuple(_as_declared(item, hint) for item, hint in zip(value, inner, strict=True))
+    except _WrongType as error:
+        raise _WrongType(f"a list, each of it {error}") from error
+
+
+def _only(kind: type, value: object, words: str):
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise _WrongType(words)
+    return value
+
+
+def _number(value: object) -> float:
+    """Also of text: YAML takes 1e-3, without a point, for one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        raise _WrongType("a number")
+    try:
+        number = float(value) if isinstance(value, str) else value
+    except ValueError:
+        raise _WrongType("a number") from None
+    if not math.isfinite(number):
+        raise _WrongType("a finite number")
+    return number

@@ -1,17 +1,17 @@
 """Which images there are to learn from: a folder, a table, a glob or idx files, as one record per image.
 
 - Folder: every image file below it, or those of a pattern. Its first level of sub-folders are labels, unless each holds
-  one image; sub-folders that are all named train, validation or test are the split, and the labels lie below them.
+  one image; sub-folders that are all named train, validation (val, valid) or test, in any case, are the split, and the
+  labels lie below them.
 - Table (CSV): columns `file` (relative to the table) and `patient`, optional `case`, `label`, `split`, `scan` (what the
   image was made from), and where a file holds several images `dicom_series` (UID) or `idx_index` (row); every further
-  column is a tag, a number where all its values are.
+  column is a tag, a number where all its values are. Blanks around names and values do not count.
 - Glob: the files it matches, labelled as in the folder before its first wildcard.
 - idx file (MNIST): one record per picture, labels from the file beside it.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
 import re
 from collections import Counter
@@ -20,13 +20,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import dicom
+from ..csv_files import is_code, read_csv
 from ..errors import InputError
 from ..scan import IMAGE_SUFFIX, is_dicom_file, quiet
 from .idx_files import is_idx, read_idx, read_idx_labels
 
 PARTS = ("train", "validation", "test")
-_SPLIT_FOLDERS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
-                  "val": "validation", "test": "test", "testing": "test"}  # fmt: skip
+SPLIT_WORDS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
+               "val": "validation", "test": "test", "testing": "test"}  # fmt: skip
+"""What folders and the column split may call a part, in lower case."""
 SERIES, INDEX = "dicom_series", "idx_index"
 """Columns of a table that say which image of a file is meant, where it holds several."""
 SCAN = "scan"
@@ -71,7 +73,7 @@ def find_images(
         records = _of_files(_in_folder(source, pattern), source, dimensions)
     elif not source.exists():
         raise InputError(f"{source} does not exist: give a folder, a CSV table, a glob or an idx file.")
-    elif source.suffix.lower() == ".csv":
+    elif _is_table(source):
         records = _of_table(source)
     elif is_idx(source):
         records = _of_idx(source)
@@ -79,18 +81,42 @@ def find_images(
         records = _of_files([source], source.parent, dimensions)
     if patient:
         records = [replace(record, patient=_patient(record, patient, source)) for record in records]
+    labels = [labels] if isinstance(labels, str) else labels
     if labels:
         records = [record for record in records if record.label in set(labels)]
     if not records:
         raise InputError(f"{source} holds no images{_wanted(pattern, labels)}: check the path, pattern and labels.")
+    _refuse_repeated(records, source)
     return records
+
+
+def _is_table(source: Path) -> bool:
+    return source.suffix.lower() == ".csv"
+
+
+def _refuse_repeated(records: Iterable[ImageRecord], source: Path) -> None:
+    """Raises InputError for an image that is there twice: it could lie in two parts at once."""
+    places: dict[Path, Path] = {}
+    seen: dict[tuple[Path, str, int], ImageRecord] = {}
+    for record in records:
+        if record.series and not _is_table(source):
+            continue  # a folder's own volumes; several may share a series
+        if record.file not in places:
+            places[record.file] = record.file.resolve()
+        key = (places[record.file], record.series, record.index)
+        first = seen.setdefault(key, record)
+        if first is not record:
+            patients = f" and patients {first.patient} and {record.patient}" * (first.patient != record.patient)
+            raise InputError(f"{source} holds {record.name} twice, as cases {first.case} and {record.case}{patients}: "
+                             "keep one of them.")  # fmt: skip
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------
 
 
 def _globbed(source: Path) -> list[Path]:
-    return [Path(name) for name in sorted(glob.glob(str(source), recursive=True)) if Path(name).is_file()]
+    found = set(glob.glob(str(source), recursive=True))  # several ** find a file more than once
+    return [Path(name) for name in sorted(found) if Path(name).is_file()]
 
 
 def _before_wildcards(source: Path) -> Path:
@@ -143,13 +169,13 @@ def _of_series(folder: Path, members: list[Path]) -> list[ImageRecord]:
 
 def _split_folders(base: Path, records: Sequence[ImageRecord]) -> bool:
     """Whether the first level below the source is the split."""
-    first = {_below(record, base)[0] for record in records if len(_below(record, base)) > 1}
-    return bool(first) and first <= set(_SPLIT_FOLDERS)
+    first = {_below(record, base)[0].lower() for record in records if len(_below(record, base)) > 1}
+    return bool(first) and first <= set(SPLIT_WORDS)
 
 
 def _placed(record: ImageRecord, base: Path, split_below: bool) -> ImageRecord:
     folders = list(_below(record, base)[:-1])
-    split = _SPLIT_FOLDERS[folders.pop(0)] if split_below and folders else ""
+    split = SPLIT_WORDS[folders.pop(0).lower()] if split_below and folders else ""
     return replace(record, split=split, label=folders[0] if folders else "")
 
 
@@ -190,32 +216,24 @@ def _wanted(pattern: str, labels: Sequence[str]) -> str:
 
 
 def _of_table(source: Path) -> list[ImageRecord]:
-    try:
-        with open(source, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{source} cannot be read as a CSV table ({error}).") from error
-    for column in ("file", "patient"):
-        if column not in columns:
-            raise InputError(f"{source} has no column '{column}': a table of images needs file and patient.")
-    tags = {name: _tag_values([row[name] or "" for row in rows]) for name in columns if name not in _COLUMNS}
+    columns, rows = read_csv(source, ("file", "patient"), sorted(_COLUMNS - {"file", "patient"}), "image", _spelt)
+    tags = {name: _tag_values([row.get(name, "") for _, row in rows]) for name in columns if name not in _COLUMNS}
     records = []
-    for number, row in enumerate(rows):
-        line = f"{source}, line {number + 2}"
-        if None in row or not row["file"] or not row["patient"]:
-            raise InputError(f"{line}: needs a file and a patient, and no more values than there are columns.")
-        split = (row.get("split") or "").strip()
-        if split not in ("", *PARTS):
+    for place, (number, row) in enumerate(rows):
+        line = f"{source}, line {number}"
+        if not row.get("file") or not row.get("patient"):
+            raise InputError(f"{line}: needs a file and a patient.")
+        split = row.get("split", "")
+        if split and split.lower() not in SPLIT_WORDS:
             raise InputError(f"{line}: split is '{split}', and must be one of {', '.join(PARTS)} or empty.")
-        path, of_row = source.parent / row["file"], {name: tags[name][number] for name in tags}
+        path, of_row = source.parent / row["file"], {name: tags[name][place] for name in tags}
         case = row.get("case") or IMAGE_SUFFIX.sub("", path.name)
-        index = (row.get(INDEX) or "-1").strip()
+        index = row.get(INDEX) or "-1"
         if not index.removeprefix("-").isdigit():
             raise InputError(f"{line}: {INDEX} is '{index}', and must be a whole number or empty.")
-        scan = (row.get(SCAN) or "").strip()
-        records.append(ImageRecord(path, case, row["patient"], row.get("label") or "", split, of_row,
-                                   (row.get(SERIES) or "").strip(), int(index),
+        scan = row.get(SCAN, "")
+        records.append(ImageRecord(path, case, row["patient"], row.get("label", ""),
+                                   SPLIT_WORDS.get(split.lower(), ""), of_row, row.get(SERIES, ""), int(index),
                                    str((source.parent / scan).absolute()) if scan else ""))  # fmt: skip
     repeated = [case for case, count in Counter(record.case for record in records).items() if count > 1]
     if repeated:
@@ -223,10 +241,17 @@ def _of_table(source: Path) -> list[ImageRecord]:
     return records
 
 
+def _spelt(column: str) -> str:
+    """A tag's name keeps its case, which those that mean something do not have."""
+    return column.lower() if column.lower() in _COLUMNS else column
+
+
 def _tag_values(texts: Sequence[str]) -> list[Tag]:
     """A column's values: numbers if all that are there are, NaN where there is none."""
+    if any(map(is_code, texts)):
+        return list(texts)
     try:
-        return [float(text) if text.strip() else float("nan") for text in texts]
+        return [float(text) if text else float("nan") for text in texts]
     except ValueError:
         return list(texts)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from .. import dicom
 from ..errors import InputError
 from ..image_files import check_file
-from ..preprocessing.image_form import ImageForm, as_dimensions, choose_scaling, scaled, turned
+from ..preprocessing.image_form import ImageForm, as_dimensions, below_0, choose_scaling, scaled, turned
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import accept_rounded_axes, is_dicom_file, quiet
 from .idx_files import read_idx
@@ -29,6 +29,7 @@ from .image_split import assign_parts
 
 _SCREEN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 _SAME_SPACING = 0.01
+_PNG_END = b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +101,8 @@ def read_images(
         records = with_parts(records, validation, test, seed)
     if shape is None:
         first = read_image(records[0])
-        flat = first.GetDimension() == 2 or first.GetSize()[2] == 1
-        first = as_dimensions(turned(first), 2 if flat else 3, records[0].name)
+        dimensions = 2 if first.GetDimension() == 2 or 1 in first.GetSize() else 3
+        first = as_dimensions(turned(first, dimensions), dimensions, records[0].name)
         shape = first.GetSize()[::-1]
     return load_images(records, ImageForm(tuple(shape), fit, scaling), store, progress, cancel)
 
@@ -145,6 +146,8 @@ def read_image(record: ImageRecord) -> sitk.Image:
             volume, _ = dicom.choose_volume(record.file, volumes, record.series or None)
             return dicom.read_volume(record.file, volume)
     notes = check_file(record.file)
+    if _is_grey_with_alpha(record.file):
+        return _without_alpha(record.file)
     with quiet(), accept_rounded_axes(notes):
         try:
             image = sitk.ReadImage(str(record.file))
@@ -173,6 +176,29 @@ def checked(image: sitk.Image, record: ImageRecord) -> sitk.Image:
     return image
 
 
+def _is_grey_with_alpha(path: Path) -> bool:
+    """Whether a file is a PNG of grey and alpha, whole, which ITK does not read."""
+    with path.open("rb") as file:
+        start = file.read(26)
+    return start.startswith(b"\x89PNG\r\n") and start[25:] == b"\x04" and path.read_bytes().endswith(_PNG_END)
+
+
+def _without_alpha(path: Path) -> sitk.Image:
+    """The grey values of a PNG of grey and alpha. Raises InputError."""
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+    from vtkmodules.vtkIOImage import vtkPNGReader
+
+    reader = vtkPNGReader()
+    reader.SetFileName(str(path))
+    reader.Update()
+    made = reader.GetOutput()
+    values = made.GetPointData().GetScalars()
+    if reader.GetErrorCode() or values is None or values.GetNumberOfComponents() != 2:
+        raise InputError(f"{path} is no image that can be read: take it out, or choose others with a pattern.")
+    width, height, _ = made.GetDimensions()
+    return sitk.GetImageFromArray(vtk_to_numpy(values)[:, 0].reshape(height, width)[::-1].copy())  # VTK counts upwards
+
+
 # --- Inside ----------------------------------------------------------------------------------------------------------
 
 
@@ -181,17 +207,20 @@ def _fill(
     cancel: CancelToken | None,
 ) -> tuple[str, tuple[float, ...] | None]:  # fmt: skip
     """Reads every record into its row; returns the scaling and the spacing that all have in common."""
-    cancel, ranges, spacings, all_bytes = cancel or CancelToken(), [], [], True
+    cancel, ranges, spacings, all_bytes, negative = cancel or CancelToken(), [], [], True, False
     for i, record in enumerate(records):
         cancel.check()
         image = read_image(record)
         all_bytes &= image.GetPixelID() == sitk.sitkUInt8
         images[i, 0] = form.fitted(image, record.name)
         ranges.append((float(images[i].min()), float(images[i].max())))
+        negative = negative or (form.scaling == "auto" and below_0(images[i]) > 0)
         spacings.append(_spacing(image, record, form))
         progress("images", (i + 1) / len(records), f"{i + 1} of {len(records)} images")
-    scaling = choose_scaling(ranges, all_bytes) if form.scaling == "auto" else form.scaling
+    scaling = choose_scaling(ranges, all_bytes, negative) if form.scaling == "auto" else form.scaling
     for i, record in enumerate(records):
+        if form.scaling == "auto" and scaling == "byte":
+            images[i] = images[i].clip(0, 255)  # smoothing goes a little beyond what bytes can hold
         images[i] = scaled(images[i], scaling, record.name)
     return scaling, _common(spacings)
 
@@ -225,6 +254,8 @@ def _stored(
 def _fingerprint(records: Iterable[ImageRecord], form: ImageForm) -> str:
     """Changes with any file, their order, or how they are brought to one form."""
     digest = hashlib.sha256(json.dumps(asdict(form)).encode())
+    if form.scaling in ("auto", "percentile"):
+        digest.update(b"values below 0 are kept or refused")  # older stores may have lost them
     for record in records:
         status = record.file.stat() if record.file.exists() else None
         digest.update(f"{record.name}|{record.series}|{status and (status.st_size, status.st_mtime_ns)}\n".encode())
@@ -242,7 +273,7 @@ def _spacing(image: sitk.Image, record: ImageRecord, form: ImageForm) -> tuple[f
     """In the order of shape; pictures for screens do not know theirs."""
     if record.index >= 0 or (record.file.suffix.lower() in _SCREEN_SUFFIXES and not is_dicom_file(record.file)):
         return None
-    return form.grid(as_dimensions(turned(image), len(form.shape), record.name)).GetSpacing()[::-1]
+    return form.grid(form.placed(image, record.name)).GetSpacing()[::-1]
 
 
 def _common(spacings: Sequence[tuple[float, ...] | None]) -> tuple[float, ...] | None:

@@ -1,12 +1,16 @@
-"""Which patients train, validate and test: a patient never in two of them."""
+"""Which patients train, validate and test, a patient never in two of them, and what there is of each in words."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import InputError
+
+_MOST_LABELS = 12  # in words
 
 
 def assign_parts(
@@ -34,6 +38,36 @@ def assign_parts(
         raise InputError(f"{len(label)} patients are too few to split into training and validation: add images, "
                          "or change the shares or the given split.")  # fmt: skip
     return [part[patient] for patient in patients]
+
+
+def count_in_words(patients: Sequence[str], labels: Sequence[str], parts: Sequence[str]) -> str:
+    """How many images, patients and images by label every part has, e.g. "train: 12 images of 6 patients (ill 8)"."""
+    told = []
+    for part in dict.fromkeys(parts):
+        rows = [i for i, name in enumerate(parts) if name == part]
+        by_label = Counter(labels[i] for i in rows if labels[i])
+        listed = [f"{label} {count}" for label, count in sorted(by_label.items())]
+        listed = [*listed[:_MOST_LABELS], "…"] if len(listed) > _MOST_LABELS else listed
+        there = f"{_counted(len(rows), 'image')} of {_counted(len({patients[i] for i in rows}), 'patient')}"
+        told.append(f"{part}: {there}" + (f" ({', '.join(listed)})" if listed else ""))
+    return ", ".join(told)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def likely_patient(files: Sequence[str]) -> str:
+    """What several files, but not all, have in common as the images of one patient do: a folder numbered with two
+    digits or more, or in one folder the start of their names up to the first number ("p01" of p01_t1); else ""."""
+    paths = [Path(file) for file in files]
+    by_folder = Counter(path.parent for path in paths)
+    by_name = Counter(path.parent / start[0] for path in paths if (start := re.match(r"\D*\d+", path.name)))
+    for groups in (Counter({path: n for path, n in by_folder.items() if re.search(r"\d\d", path.name)}), by_name):
+        name, count = next(iter(groups.most_common(1)), (Path(), 0))
+        if len({path.name for path in groups}) > 1 and count > 1:
+            return str(name)
+    return ""
 
 
 def _given_parts(patients: Sequence[str], given: Sequence[str]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,47 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..bundle import load_bundle
+from ..errors import InputError, UsageError
 from ..models import build_model
 from .config import RunConfig
 from .trainer import Trainer
 
 _SETTLING = 300
 """Steps after its warm-up that a training may take to find its way before it is judged."""
+
+
+_DESCRIBED_ELSEWHERE = {"trainer", "bundle", "calibration"}
+"""Sections that a run may be resumed with others of: the trainer judges its own, the others come after training."""
+_MAY_CHANGE = {"store", "name", "licence", "citation", "flair_lesion_masks", "dwi_lesion_masks", "calibration_scans"}
+"""Settings of the section 'data' that do not change what is trained on: the card's, the calibration's, a cache."""
+
+
+def check_output(output: Path, resume: bool) -> None:
+    """Raises UsageError where the output cannot take a run, InputError where a run to resume is not there."""
+    output = Path(output)
+    if output.exists() and not output.is_dir():
+        raise UsageError(f"{output} is a file: name a folder as --output.")
+    there = (output / "checkpoint.pt").exists()
+    if resume and not there:
+        raise InputError(f"{output / 'checkpoint.pt'}: nothing to resume from; start without --resume.")
+    if there and not resume:
+        raise UsageError(f"{output} holds a run already: go on with it by --resume, or name another --output.")
+
+
+def run_record(config: RunConfig, model: nn.Module) -> dict[str, dict[str, object]]:
+    """The settings by section that make a run what it is, those of the model with its defaults, to compare a resumed
+    run's with."""
+    chosen = getattr(model, "config", None)
+    settings = asdict(chosen) if is_dataclass(chosen) else config.model_settings
+    record: dict[str, dict[str, object]] = {"model": {"name": config.model_name} | settings}
+    for section in fields(config):
+        value = getattr(config, section.name)
+        if is_dataclass(value) and section.name not in _DESCRIBED_ELSEWHERE:
+            record[section.name] = {
+                name: setting for name, setting in asdict(value).items()
+                if not (section.name == "data" and name in _MAY_CHANGE)
+            }  # fmt: skip
+    return record
 
 
 def start_trainer(
@@ -27,8 +63,9 @@ def start_trainer(
     """The trainer of a run: new, from the config's initial weights, or resumed from the checkpoint in `output`.
 
     warm_up: gives the steps before which the run of a model is not judged; None: it is never judged, unless its loss
-    is no number.
+    is no number. Raises UsageError where the output cannot be written or, without `resume`, holds a run already.
     """
+    check_output(output, resume)
     torch.manual_seed(config.trainer.seed)
     model = build_model(config.model_name, config.model_settings)
     if config.initial_weights:
@@ -36,6 +73,7 @@ def start_trainer(
     trainer = Trainer(model, config.trainer, output, device, warm_up(model) if warm_up else 0)
     if warm_up:
         trainer.watch_health(warm_up(model) + _SETTLING)
+    trainer.describe(run_record(config, model))
     if resume:
         trainer.resume()
     return trainer

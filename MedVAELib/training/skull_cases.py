@@ -17,10 +17,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..errors import InputError
+from ..progress import CancelToken
+from .processes import Processes
+from .synthesis.heads import Head, HeadPopulation
 from .synthesis.planes import PlaneCaseMaker
 
 CHUNK = 256
 """Cases per file."""
+_LOOK = 0.5  # seconds between two looks at whether to go on waiting
 _LEVELS = 255.0  # of an outline map
 _STEPS = 10.0  # per voxel of signed distance: 0.1 voxels up to ±12.7, beyond which no loss looks
 
@@ -32,12 +36,15 @@ class CaseStore:
     """Cases 0 … chunks·CHUNK of one seed in a folder, made when they are first asked for.
 
     make: builds the maker, called once and only if something is missing. settings: what the cases depend on; a folder
-    made with others is refused (InputError).
+    made with others is refused (InputError). `watch`, called with the number of cases made of a chunk before each one,
+    may end the making by an exception.
     """
 
     def __init__(self, folder: Path, make: Callable[[], PlaneCaseMaker], settings: dict[str, object], chunks: int):
-        self.folder, self.chunks, self._make, self._maker = folder, chunks, make, None
+        self.folder, self.chunks, self.make, self._maker = folder, chunks, make, None
         self._seed = int(settings["seed"])
+        self.watch: Callable[[int], None] = lambda made: None
+        self._made = 0
         folder.mkdir(parents=True, exist_ok=True)
         stated, text = folder / "settings.json", json.dumps(settings, sort_keys=True)
         if not stated.exists():
@@ -56,12 +63,28 @@ class CaseStore:
         return self._last[1]
 
     def _write(self, number: int, file: Path) -> None:
-        self._maker = self._maker or self._make()
+        self._made = 0
+        self.look()
+        self._maker = self._maker or self.make()
+        if isinstance(self._maker, PlaneCaseMaker) and not isinstance(self._maker.population, _Watched):
+            self._maker.population = _Watched(self._maker.population, self._before_a_head)
         first = self._seed * 10_000_019 + number * CHUNK
-        parts = [self._packed(range(start, start + 16)) for start in range(first, first + CHUNK, 16)]
+        parts = []
+        for start in range(first, first + CHUNK, 16):
+            parts.append(self._packed(range(start, start + 16)))
+            self._made = start + 16 - first
+            self.look()
         partial = file.with_suffix(f".{os.getpid()}.tmp")
         save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, partial)
         partial.replace(file)
+
+    def look(self) -> None:
+        """To be called now and then by what takes long in making cases."""
+        self.watch(self._made)
+
+    def _before_a_head(self) -> None:
+        self.look()
+        self._made += 1
 
     def _packed(self, seeds: range) -> dict[str, Tensor]:
         cases = self._maker(seeds)
@@ -70,6 +93,17 @@ class CaseStore:
             "sdf": (cases.sdf * _STEPS).round().clamp(-127, 127).to(torch.int8).cpu(),
             "spacing_mm": cases.spacing_mm.cpu(),
         }  # fmt: skip
+
+
+class _Watched:
+    """A population that calls `watch` before it draws a head."""
+
+    def __init__(self, population: HeadPopulation, watch: Callable[[], None]):
+        self.population, self.device, self.size, self._watch = population, population.device, population.size, watch
+
+    def __call__(self, seed: int, kind: str | None = None) -> Head:
+        self._watch()
+        return self.population(seed, kind)
 
 
 def batch_of(store: CaseStore, seed: int, number: int, batch: int) -> Case:
@@ -101,25 +135,75 @@ def _random(*numbers: int) -> torch.Generator:
 
 
 class CaseBatches(IterableDataset):
-    """Batches start, start + 1, … of a store, still packed."""
+    """Batches start, start + 1, … of a store, still packed. told: memory shared with the training, for the number of
+    cases made and, from there, whether to stop."""
 
     def __init__(self, store: CaseStore, batch: int, start: int, seed: int):
         self.store, self.batch, self.start, self.seed = store, batch, start, seed
+        self.told = torch.zeros(2, dtype=torch.int32).share_memory_()
 
     def __iter__(self) -> Iterator[Case]:
         if get_worker_info():
             torch.set_num_threads(1)  # the training beside it needs the cores
+            self.store.watch = self._watch
         number = self.start
         while True:
-            yield batch_of(self.store, self.seed, number, self.batch)
+            try:
+                case = batch_of(self.store, self.seed, number, self.batch)
+            except _Stopped:
+                return
+            yield case
             number += 1
 
+    def _watch(self, made: int) -> None:
+        self.told[0] = made
+        if self.told[1]:
+            raise _Stopped
 
-def case_stream(store: CaseStore, batch: int, seed: int, start: int, workers: int) -> Iterator[Case]:
-    """What the models' losses take, float32, from one background process or (workers 0) none."""
+
+class _Stopped(Exception):
+    """The training ended while cases were being made."""
+
+
+def case_stream(
+    store: CaseStore, batch: int, seed: int, start: int, workers: int, tell: Callable[[str], None] = lambda words: None,
+    cancel: CancelToken | None = None,
+) -> Iterator[Case]:  # fmt: skip
+    """What the models' losses take, float32, from one background process or (workers 0) none.
+
+    tell: is told in words how far the making of cases is, while a batch waits for it. cancel: ends that by Cancelled
+    where there is one process; several have to agree first, which they do between steps.
+    """
     if CHUNK % batch:
         raise InputError(f"trainer.batch must divide {CHUNK}, not be {batch}.")
-    loader = DataLoader(CaseBatches(store, batch, start, seed), batch_size=None, num_workers=workers,
-                        prefetch_factor=4 if workers else None)  # fmt: skip
-    for planes, present, sdf in loader:
-        yield planes.float() / _LEVELS, present, sdf.float() / _STEPS
+    cancel = cancel if cancel and Processes.current().count == 1 else CancelToken()
+
+    def waiting(made: int) -> None:
+        tell(f"making training cases, {made} of {CHUNK}")
+        cancel.check()
+
+    batches = CaseBatches(store, batch, start, seed)
+    if not workers:
+        store.watch = waiting
+    loader = DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
+                        timeout=_LOOK if workers else 0)  # fmt: skip
+    try:
+        for planes, present, sdf in _patiently(iter(loader), lambda: waiting(int(batches.told[0]))):
+            yield planes.float() / _LEVELS, present, sdf.float() / _STEPS
+    finally:
+        batches.told[1] = 1
+
+
+def _patiently(cases: Iterator[Case], waiting: Callable[[], None]) -> Iterator[Case]:
+    """All of a loader's, calling `waiting` at each of its time-outs, after which it can be asked again."""
+    while True:
+        try:
+            case = next(cases)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            waiting()
+        else:
+            yield case

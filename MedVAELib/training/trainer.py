@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import Cancelled, DeviceMemoryError, InputError
+from ..errors import Cancelled, DeviceMemoryError, InputError, UsageError
 from ..failures import is_out_of_memory
 from ..inference.device import cpu_bfloat16_problem, cpu_flags, cuda_half_precision, has_bfloat16_instructions
 from ..networks.across_processes import shared_batch, with_synced_norms
 from ..progress import CancelToken, Progress
+from ..whole_files import writing_to
 from .early_stop import EarlyStop
 from .health import HealthChecks
 from .processes import Processes, SharedNoise
@@ -63,6 +64,10 @@ class TrainerConfig:
         return self.learning_rate * min(1.0, (step + 1) / rise, max(0.02, left))
 
 
+MAY_CHANGE = {"steps", "checkpoint_every", "validate_every", "patience", "gain", "watch", "learning_rate"}
+"""Settings of the trainer that a run may be resumed with others of: they say how long and how fast it goes on, and what
+is told after a divergence is to lower the learning rate and resume."""
+
 Batches = Callable[[int], Iterator[tuple[Tensor, ...]]]
 """batches(start_step) yields what the model's loss takes, for start_step, start_step + 1, …"""
 
@@ -90,7 +95,9 @@ class Trainer:
             raise InputError(f"trainer.batch is {config.batch}, which {self.processes.count} processes cannot share "
                              "equally: make it a multiple.")  # fmt: skip
         if self.processes.first:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            with writing_to(self.directory):
+                self.directory.mkdir(parents=True, exist_ok=True)
+        self.record: dict[str, dict[str, object]] = {}
         self.model = (model if self.processes.count == 1 else with_synced_norms(model)).to(device)
         for weight in self.model.parameters():
             weight.data = _format(weight.data)
@@ -101,6 +108,10 @@ class Trainer:
         self.early = EarlyStop(config.patience, config.gain, warm_up)
         self.health: HealthChecks | None = None
         self.autocast = bool(self.processes.from_first(self._half_is_fast(), device))
+
+    def describe(self, record: dict[str, dict[str, object]]) -> None:
+        """The settings, by section, that a resumed run must share with this one; to be called before `resume`."""
+        self.record = record
 
     def watch_health(self, grace: int) -> None:
         """From now on a diverging or collapsed run ends; to be called before `resume`."""
@@ -136,20 +147,32 @@ class Trainer:
             "model": self.model.state_dict(), "averaged": self.averaged, "optimiser": self.optimiser.state_dict(),
             "step": self.step, "seconds": self.seconds, "config": asdict(self.config),
             "early": self.early.state(), "health": self.health.state() if self.health else None,
-            "autocast": {self.device.type: self.autocast},
+            "autocast": {self.device.type: self.autocast}, "run": self.record,
         }  # fmt: skip
         partial = self.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
+        try:
+            torch.save(state, partial)
+            partial.replace(self.checkpoint)
+        except (OSError, RuntimeError) as error:  # PyTorch's writer reports a full disk as a RuntimeError
+            if is_out_of_memory(error):
+                raise
+            reason = getattr(error, "strerror", None) or "is the disk full?"
+            raise UsageError(f"The checkpoint cannot be written to {self.directory} ({reason}): make room there, or "
+                             "choose another --output.") from error  # fmt: skip
+        finally:
+            partial.unlink(missing_ok=True)
 
     def resume(self) -> None:
-        """Goes on from checkpoint.pt. Raises InputError where there is none, or one of another model."""
+        """Goes on from checkpoint.pt. Raises InputError where there is none, or one of another model, of other settings
+        or of more steps."""
         if not self.checkpoint.exists():
             raise InputError(f"{self.checkpoint}: nothing to resume from; start without --resume.")
         if not zipfile.is_zipfile(self.checkpoint):
             raise InputError(f"{self.checkpoint}: is damaged; start anew without --resume.")
         # Onto the CPU: what counts Adam's steps has to stay there, or every step would wait for the GPU.
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+        if "run" in state:  # earlier versions kept no record of the run
+            self._check_same_run(state)
         try:
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
@@ -164,6 +187,21 @@ class Trainer:
             self.health.load_state(state["health"])
         self._keep_precision(state.get("autocast", {}))
         self._forget_log_after(self.step)
+
+    def _check_same_run(self, state: dict[str, object]) -> None:
+        """A bundle must not state settings that only the end of its training had."""
+        ours = self.record | {"trainer": asdict(self.config)}
+        theirs = state["run"] | {"trainer": state["config"]}
+        for section, settings in theirs.items():
+            for name, earlier in settings.items():
+                now = ours.get(section, {}).get(name, earlier)  # missing: a setting that is no more
+                if _plain(now) != _plain(earlier) and not (section == "trainer" and name in MAY_CHANGE):
+                    raise InputError(f"{section}.{name} is {now!r}, but the run in {self.directory} was started with "
+                                     f"{earlier!r}: resume with the config it was started with, or start anew in "
+                                     "another --output.")  # fmt: skip
+        if self.config.steps < state["step"]:
+            raise InputError(f"trainer.steps is {self.config.steps}, but the run in {self.directory} has done "
+                             f"{state['step']} steps already: give as many at least.")  # fmt: skip
 
     def _here(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.device) for name, value in weights.items()}
@@ -190,13 +228,32 @@ class Trainer:
         self.model.train()
         if self.step == 0 and self.processes.first:
             self.log.unlink(missing_ok=True)  # of an earlier run in the same folder
-        stream, begin, first, recent = batches(self.step), time.monotonic(), self.step, []
-        spent = self.seconds
+        stream, stopped_before = batches(self.step), self.early.over
+        try:
+            self._train(stream, validate, progress, cancel)
+        finally:
+            if hasattr(stream, "close"):  # a generator's, which ends the processes that make its data
+                stream.close()
+        if self.early.over:
+            self._tell_early_stop(progress, log=not stopped_before)
+        if self.early.weights:
+            self.averaged = self.early.weights
+
+    def _train(
+        self, stream: Iterator[tuple[Tensor, ...]], validate: Callable[[dict[str, Tensor]], dict[str, float]],
+        progress: Progress, cancel: CancelToken,
+    ) -> None:  # fmt: skip
+        begin, first, recent, spent = time.monotonic(), self.step, [], self.seconds
         while self.step < self.config.steps and not self.early.over:
             if self.processes.any(cancel.cancelled, self.device):
                 self.save()
                 raise Cancelled
-            recent.append(self._update([_format(self.processes.share(t).to(self.device)) for t in next(stream)]))
+            try:
+                batch = next(stream)
+            except Cancelled:  # while the data were being made
+                self.save()
+                raise
+            recent.append(self._update([_format(self.processes.share(t).to(self.device)) for t in batch]))
             self.step += 1
             elapsed = time.monotonic() - begin
             self.seconds = spent + elapsed
@@ -209,8 +266,11 @@ class Trainer:
                 self._validate(validate)
             if self.step % self.config.checkpoint_every == 0 or last or self.early.over:
                 self.save()
-        if self.early.weights:
-            self.averaged = self.early.weights
+
+    def _tell_early_stop(self, progress: Progress, log: bool) -> None:
+        if log:
+            self._log({"step": self.step, "seconds": round(self.seconds), "stopped_early_weights_of": self.early.step})
+        progress("training", 1.0, f"stopped early at step {self.step}, weights of step {self.early.step}")
 
     def _report(self, recent: list[dict[str, float]], left: float, progress: Progress) -> None:
         mean = {key: sum(t[key] for t in recent) / len(recent) for key in recent[0]}
@@ -252,8 +312,9 @@ class Trainer:
         norm = self._shared_gradient()
         values = self._shared_values({key: value.detach() for key, value in terms.items()} | {"gradient": norm})
         if not math.isfinite(values["loss"]) or not math.isfinite(values["gradient"]):
+            then = "resume" if self.checkpoint.exists() else "start anew"
             raise InputError(
-                f"Training diverged at step {self.step}: the loss is not a number; lower learning_rate and resume."
+                f"Training diverged at step {self.step}: the loss is not a number; lower learning_rate and {then}."
             )
         self.optimiser.step()
         self.processes.average(buffer for buffer in self.model.buffers() if buffer.dtype.is_floating_point)
@@ -283,7 +344,7 @@ class Trainer:
 
     def _log(self, line: dict[str, object]) -> None:
         if self.processes.first:
-            with open(self.log, "a", encoding="utf-8") as file:
+            with writing_to(self.directory), open(self.log, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
     def _forget_log_after(self, step: int) -> None:
@@ -296,6 +357,13 @@ class Trainer:
             partial = self.log.with_suffix(".partial")
             partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
             partial.replace(self.log)
+
+
+def _plain(value: object) -> object:
+    """For comparing: what YAML gives as a list may be declared as a tuple."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return {str(key): _plain(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _clock(seconds: float) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,8 @@ def trained(name: str, config: dict[str, Any], work: Path) -> Path:
     if same and (bundle / "metadata.json").exists():
         return bundle
     work.mkdir(parents=True, exist_ok=True)
+    if not same:
+        shutil.rmtree(output, ignore_errors=True)  # a training is never written over
     file.write_text(text, encoding="utf-8")
     return train_from_config(file, output, same and (output / "checkpoint.pt").exists(), progress=_tell(name))
 

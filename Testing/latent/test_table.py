@@ -103,3 +103,9 @@ def test_without_variances_what_varies_comes_first():
 def test_parts_of_a_split_have_their_names():
     with pytest.raises(InputError, match="'Train'"):
         replace(cohort(), split=["Train"] * 120)
+
+
+def test_a_tag_with_leading_zeros_stays_text(tmp_path):
+    table = replace(cohort(), tags={"site": [f"{i:03d}" for i in range(120)], "te": [i / 10 for i in range(120)]})
+    back = LatentTable.read(table.write(tmp_path / "latents.csv"))
+    assert list(back.tags["site"][:2]) == ["000", "001"] and back.tags["te"].dtype == np.float64

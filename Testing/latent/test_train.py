@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import yaml
 
 from MedVAELib.cli.app import run
@@ -59,6 +60,31 @@ def test_from_pictures_to_a_latent_model(folder):
     assert "test mse" in (bundle / "README.md").read_text()
     last = json.loads((folder / "out" / "log.jsonl").read_text().splitlines()[-1])["validation"]
     assert {"loss", "mse", "kl", "active_units", "kl[0]", "kl[2]"} <= set(last)
+
+
+def test_the_start_says_what_there_is_and_doubts_patients_that_nobody_named(tmp_path, monkeypatch, capsys):
+    """Volumes of two patients with values below 0, which the bundle says how it brought to 0…1."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MEDVAE_DATA", raising=False)
+    (tmp_path / "in").mkdir()
+    for i in range(8):
+        values = np.random.default_rng(i).normal(size=(12, 16)).astype(np.float32)
+        sitk.WriteImage(sitk.GetImageFromArray(values), str(tmp_path / "in" / f"p{i // 2:02d}_{i % 2}.mha"))
+    said = []
+    bundle = train_from_config(written(tmp_path, trainer={"steps": 2}), tmp_path / "out", device="cpu",
+                               progress=lambda stage, fraction, message="": said.append(message))  # fmt: skip
+    told, warned = capsys.readouterr()
+    line = ("Images: train: 4 images of 4 patients, validation: 2 images of 2 patients, test: 2 images of 2 patients; "
+            "scaling range")
+    assert line in told.splitlines() and line in said
+    assert re.fullmatch(r"medvae: warning: Every image .*p0\d looks like one patient.*: set data.patient\.",
+                        warned.strip())  # fmt: skip
+    assert load_latent_model(bundle, "cpu").form.scaling == "range"
+    assert "0.5th" in (bundle / "metadata.json").read_text(encoding="utf-8")
+    named = written(tmp_path, data={"patient": r"(p\d+)"}, trainer={"steps": 2})
+    train_from_config(named, tmp_path / "named", device="cpu")
+    told, warned = capsys.readouterr()
+    assert "train: 4 images of 2 patients" in told and "warning" not in warned
 
 
 def test_augmented_images_teach_other_weights_and_the_card_says_so(folder):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -12,13 +13,13 @@ from MedVAELib.bundle import load_bundle
 from MedVAELib.errors import Cancelled, InputError
 from MedVAELib.progress import CancelToken
 from MedVAELib.resources import resource_dir
-from MedVAELib.skull import train
+from MedVAELib.skull import held_back, train
 from MedVAELib.skull.config import OutlineRun, SkullRun
 from MedVAELib.skull.held_back import HeldBack
 from MedVAELib.standard_planes import SUBSETS, named
 from MedVAELib.training.config import read_config
-from MedVAELib.training.skull_cases import CaseStore
-from MedVAELib.training.synthesis.planes import PlaneCases
+from MedVAELib.training.skull_cases import CaseStore, case_stream
+from MedVAELib.training.synthesis.planes import PlaneCaseMaker, PlaneCases, PlaneConfig
 from MedVAELib.training.trainer import Trainer
 
 from ..models.ellipsoids import ellipsoids
@@ -44,12 +45,12 @@ def cases(seeds) -> PlaneCases:
 def without_atlases(monkeypatch, tmp_path):
     """The run on ellipsoids: no head masks are read."""
     planes, _, sdf = ellipsoids(4, 7)
-    held_back = HeldBack(planes, sdf, torch.ones(4), ["typical"] * 4)
+    heads = HeldBack(planes, sdf, torch.ones(4), ["typical"] * 4)
 
     def store(config, output, device):
         return CaseStore(tmp_path / "cases", lambda: cases, {"seed": 0}, chunks=1)
 
-    monkeypatch.setattr(train, "held_back_heads", lambda *_: held_back)
+    monkeypatch.setattr(train, "held_back_heads", lambda *_: heads)
     monkeypatch.setattr(train, "case_store", store)
 
 
@@ -119,3 +120,57 @@ def test_the_shipped_configs_can_be_read_and_compare_like_with_like():
     assert all((one.data, one.planes, one.trainer) == (runs[0].data, runs[0].planes, runs[0].trainer) for one in runs)
     outline = read_config(folder / "head-outline.yaml", OutlineRun)
     assert outline.data.train == runs[0].data.train and not set(outline.data.validation) & set(runs[0].data.test)
+
+
+class SlowPopulation:
+    """Heads that take a while, and end in none."""
+
+    device, size = torch.device("cpu"), 48
+
+    def __call__(self, seed, kind=None):
+        time.sleep(0.05)
+        raise InputError("the waiting was in vain")
+
+
+class SlowMaker(PlaneCaseMaker):
+    def __call__(self, seeds, kind=None):
+        for seed in seeds:
+            try:
+                self.population(seed)
+            except InputError:
+                continue
+        return cases(seeds)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_making_cases_is_told_and_can_be_cancelled(tmp_path, workers):
+    store = CaseStore(tmp_path / "cases", lambda: SlowMaker(SlowPopulation()), {"seed": 0}, chunks=1)
+    cancel, told, cancelled = CancelToken(), [], []
+
+    def tell(words):
+        told.append(words)
+        if not cancel.cancelled and int(words.split()[-3]) >= 5:
+            cancelled.append(time.monotonic())
+            cancel.cancel()
+
+    stream = case_stream(store, 64, 0, 0, workers, tell, cancel)
+    with pytest.raises(Cancelled):
+        next(stream)
+    assert time.monotonic() - cancelled[0] < 3 and all(words.startswith("making training cases") for words in told)
+
+
+def test_making_held_back_heads_can_be_cancelled(tmp_path, monkeypatch):
+    cancel, told = CancelToken(), []
+    monkeypatch.setattr(held_back, "mask_files", lambda folder: {"a": tmp_path})
+    monkeypatch.setattr(held_back, "read_head_shapes", lambda folder, names: list(names))
+    monkeypatch.setattr(held_back, "_atlas_head", lambda *_: None)
+    monkeypatch.setattr(held_back, "HeadPopulation", lambda shapes, size: SlowPopulation())
+
+    def progress(stage, fraction, message=""):
+        told.append(message)
+        if message.startswith("Making"):
+            cancel.cancel()
+
+    with pytest.raises(Cancelled):
+        held_back.held_back_heads(tmp_path, ["a"], 6, PlaneConfig(), 48, None, progress, cancel)
+    assert told[:2] == ["Reading head mask a", "Making held-back heads, 0 of 6"]

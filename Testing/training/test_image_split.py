@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from MedVAELib.errors import InputError
-from MedVAELib.training.image_split import assign_parts
+from MedVAELib.training.image_split import assign_parts, count_in_words, likely_patient
 
 IMAGES = st.lists(st.tuples(st.integers(0, 30), st.sampled_from(["", "a", "b"])), min_size=1, max_size=80)
 SHARES = st.tuples(st.floats(0.01, 0.45), st.floats(0, 0.45))
@@ -68,3 +69,21 @@ def test_refusals_are_one_sentence(patients, given_parts, words):
     with pytest.raises(InputError, match=words) as error:
         assign_parts(patients, ["", ""], given_parts, 0.2, 0.2, 0)
     assert "\n" not in str(error.value)
+
+
+def test_what_there_is_of_each_part_in_words():
+    assert count_in_words(["p", "p", "q"], ["ill", "well", "ill"], ["train", "train", "test"]) == (
+        "train: 2 images of 1 patient (ill 1, well 1), test: 1 image of 1 patient (ill 1)")
+    assert count_in_words(["p"], [""], ["train"]) == "train: 1 image of 1 patient"
+
+
+@pytest.mark.parametrize(("files", "found"), [
+    (["in/p01_t1.nii", "in/p01_t2.nii", "in/p02_t1.nii"], "p01"),
+    (["in/p01/a.png", "in/p01/b.png", "in/p02/a.png"], "p01"),
+    (["in/ill/001.png", "in/ill/002.png", "in/well/001.png"], ""),
+    (["in/ill/scan_2023_1.png", "in/ill/scan_2023_2.png", "in/well/scan_2023_1.png"], ""),
+    (["in/0/1.png", "in/0/2.png", "in/1/1.png"], ""),
+    (["a.png", "b.png"], ""),
+])  # fmt: skip
+def test_files_that_look_like_one_patients(files, found):
+    assert Path(likely_patient(files)).name == found

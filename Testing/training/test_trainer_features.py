@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
-from MedVAELib.errors import Cancelled, DeviceMemoryError, InputError
+from MedVAELib.errors import Cancelled, DeviceMemoryError, InputError, UsageError
+from MedVAELib.listening import cancelled_by_signals
 from MedVAELib.networks.across_processes import SyncedBatchNorm, batch_mean, gathered, with_synced_norms
 from MedVAELib.progress import CancelToken, no_progress
 from MedVAELib.training.health import PATIENCE, HealthChecks
@@ -205,3 +209,79 @@ def test_one_process_is_what_plain_torch_is():
     assert isinstance(synced[1], SyncedBatchNorm) and synced.state_dict().keys() == plain.state_dict().keys()
     image = torch.randn(2, 1, 6, 6)
     assert torch.equal(plain(image), synced(image))
+
+
+def test_early_stop_is_told_and_logged_once(tmp_path):
+    told = []
+    for resume in (False, True):
+        run = trainer(tmp_path, patience=2)
+        if resume:
+            run.resume()
+        run.run(ones, plateau([3.0, 1.0, 2.0]), lambda stage, fraction, message="": told.append(message), CancelToken())
+        assert told[-1] == "stopped early at step 8, weights of step 4"
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["stopped_early_weights_of"] for line in lines if "stopped_early_weights_of" in line] == [4]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"),
+                                   RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos")])
+def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoint_of_before(tmp_path, monkeypatch, error):
+    def full(state, path):
+        path.write_bytes(b"half")
+        raise error
+
+    run = trainer(tmp_path)
+    run.save()
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UsageError, match="cannot be written .*make room"):
+        run.save()
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize(("saved", "words"), [(False, "and start anew"), (True, "and resume")])
+def test_after_a_divergence_only_a_checkpoint_can_be_resumed(tmp_path, saved, words):
+    def broken(start):
+        while True:
+            yield (torch.full((4, 1), float("nan")),)
+
+    run = trainer(tmp_path)
+    if saved:
+        run.save()
+    with pytest.raises(InputError, match=words):
+        run.run(broken, plateau([1.0]), no_progress, CancelToken())
+
+
+def test_a_stream_that_is_cancelled_while_it_makes_data_keeps_a_checkpoint(tmp_path):
+    closed = []
+
+    def slow(start):
+        try:
+            yield from (next(ones(0)) for _ in range(3))
+            raise Cancelled
+        finally:
+            closed.append(True)
+
+    with pytest.raises(Cancelled):
+        trainer(tmp_path).run(slow, plateau([1.0]), no_progress, CancelToken())
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 3 and closed == [True]
+
+
+class Numbers(IterableDataset):
+    def __iter__(self):
+        yield from ([os.getpid(), number] for number in range(50))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+def test_what_tells_the_whole_group_to_end_leaves_the_loaders_to_this_process():
+    with cancelled_by_signals() as cancel:
+        numbers = iter(DataLoader(Numbers(), batch_size=None, num_workers=1, timeout=60))
+        worker, _ = next(numbers)
+        os.kill(worker, signal.SIGTERM)
+        os.kill(worker, signal.SIGINT)
+        for _ in range(2):  # as `timeout` does: to the process, then to its group
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert cancel.cancelled and [number for _, number in numbers] == list(range(1, 50))
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)

@@ -8,13 +8,15 @@ import pytest
 import torch
 
 from MedVAELib.anomaly import train
+from MedVAELib.anomaly.card import LIMITS, model_card, model_metadata
 from MedVAELib.anomaly.config import HealthyAnatomyRun
 from MedVAELib.anomaly.train import train_from_config
 from MedVAELib.bundle import load_bundle
-from MedVAELib.errors import Cancelled, InputError
+from MedVAELib.errors import Cancelled, InputError, UsageError
 from MedVAELib.models import build_model
 from MedVAELib.progress import CancelToken, no_progress
 from MedVAELib.training.config import read_config
+from MedVAELib.training.run import start_trainer
 from MedVAELib.training.trainer import Trainer, TrainerConfig
 
 from .heads import write_head
@@ -106,7 +108,7 @@ def test_divergence_is_one_sentence(tmp_path):
 
 
 def test_from_config_to_pictures_and_checkpoint(tmp_path, monkeypatch):
-    """A bundle comes out; a network this untrained may also find no brain, which the calibration then says."""
+    """A bundle comes out; a network this untrained may also find no brain: then it is said, and none does."""
     write_head(tmp_path / "heads", "01")
     write_head(tmp_path / "heads", "02")
     monkeypatch.setenv("MEDVAE_DATA", str(tmp_path))
@@ -118,12 +120,15 @@ def test_from_config_to_pictures_and_checkpoint(tmp_path, monkeypatch):
             progress=lambda stage, fraction, message="": seen.append(fraction),
         )  # fmt: skip
     except InputError as error:
-        assert "no brain was found" in str(error)
+        assert "has not learned enough" in str(error) and "--resume" in str(error)
+        assert not (tmp_path / "out" / "bundle").exists()
+    else:
+        assert load_bundle(tmp_path / "out" / "bundle" / "tiny").model == "healthy_anatomy"
     assert seen == sorted(seen)
     assert {"checkpoint.pt", "curves.png", "reconstructions.png", "log.jsonl"} <= {
         file.name for file in (tmp_path / "out").iterdir()
     }
-    assert load_bundle(tmp_path / "out" / "bundle" / "tiny").model == "healthy_anatomy"
+    assert not list((tmp_path / "out").glob(".uncalibrated*"))
 
 
 @pytest.mark.parametrize(("text", "words"), [
@@ -140,3 +145,125 @@ def test_bad_configs_are_one_sentence(tmp_path, text, words):
     with pytest.raises(InputError, match=words) as error:
         read_config(file, HealthyAnatomyRun)
     assert "\n" not in str(error.value) and "config.yaml" in str(error.value)
+
+
+def configured(folder, old="", new="", steps=4):
+    text = CONFIG.format(steps=steps)
+    assert old in text
+    (folder / "config.yaml").write_text(text.replace(old, new))
+    return read_config(folder / "config.yaml", HealthyAnatomyRun)
+
+
+def start(config, folder, resume=False):
+    return start_trainer(config, folder / "out", torch.device("cpu"), resume)
+
+
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("latent: 2", "latent: 2, beta: 0.5", r"model\.beta is 0\.5, but .* was started with 0\.001"),
+    ("latent: 2", "latent: 4", r"model\.latent is 4"),
+    ('train: ["01"]', 'train: ["03"]', r"data\.train is"),
+    ("spacing_mm: 5.0", "spacing_mm: 4.0", r"synthesis\.spacing_mm is 4\.0"),
+    ("batch: 1", "batch: 2", r"trainer\.batch is 2"),
+    ("batch: 1", "batch: 1, seed: 5", r"trainer\.seed is 5"),
+    ("steps: 4", "steps: 2", r"trainer\.steps is 2, but .* has done 3"),
+])
+def test_a_run_is_not_resumed_with_another_config(tmp_path, old, new, words):
+    run = start(configured(tmp_path), tmp_path)
+    run.step = 3
+    run.save()
+    with pytest.raises(InputError, match=words) as error:
+        start(configured(tmp_path, old, new), tmp_path, resume=True)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ("steps: 4", "steps: 9"), ("batch: 1", "batch: 1, learning_rate: 1e-4, patience: 3"),
+    ("validate_every: 2", "validate_every: 3"), ("version: 0.0.1", "version: 0.0.2"), ("scans: 1", "scans: 2"),
+    ("latent: 2", "latent: 2, beta: 0.001"),
+])
+def test_what_does_not_falsify_a_run_may_change(tmp_path, old, new):
+    run = start(configured(tmp_path), tmp_path)
+    run.step = 3
+    run.save()
+    assert start(configured(tmp_path, old, new), tmp_path, resume=True).step == 3
+
+
+def test_a_checkpoint_without_a_record_resumes_as_before(tmp_path):
+    start(configured(tmp_path), tmp_path).save()
+    file = tmp_path / "out" / "checkpoint.pt"
+    state = torch.load(file, weights_only=True)
+    del state["run"]
+    torch.save(state, file)
+    start(configured(tmp_path, "batch: 1", "batch: 2, seed: 4"), tmp_path, resume=True)
+
+
+def test_a_run_is_not_overwritten(tmp_path):
+    start(configured(tmp_path), tmp_path).save()
+    before = (tmp_path / "out" / "checkpoint.pt").read_bytes()
+    with pytest.raises(UsageError, match="holds a run already: go on with it by --resume, or name another --output"):
+        start(configured(tmp_path), tmp_path)
+    assert (tmp_path / "out" / "checkpoint.pt").read_bytes() == before
+
+
+def test_resuming_nothing_makes_no_folder(tmp_path):
+    with pytest.raises(InputError, match="nothing to resume"):
+        start(configured(tmp_path), tmp_path, resume=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(UsageError, match="is a file"):
+        start(configured(tmp_path), tmp_path)
+    with pytest.raises(UsageError, match="--output"):
+        start_trainer(configured(tmp_path), tmp_path / "out" / "below", torch.device("cpu"), False)
+
+
+@pytest.mark.parametrize(("extra", "words"), [
+    ("calibration_scans: [{scan: gone.nii.gz}]", "gone.nii.gz"), ("flair_lesion_masks: gone", "gone"),
+    ("calibration_scans: [{without: a.nii.gz}]", "'scan'"),
+])
+def test_calibration_data_are_looked_at_before_training(tmp_path, monkeypatch, extra, words):
+    monkeypatch.setenv("MEDVAE_DATA", str(tmp_path))
+    monkeypatch.setattr(train, "start_trainer", lambda *_: pytest.fail("the training started"))
+    text = CONFIG.format(steps=1).replace("label_maps: heads", f"label_maps: x, {extra}")
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=words):
+        train_from_config(tmp_path / "config.yaml", tmp_path / "out", device="cpu")
+
+
+@pytest.mark.parametrize(("raised", "told", "words"), [
+    (InputError("synthetic 3: no brain was found in it."), InputError, "not learned enough.*--resume"),
+    (InputError("x.nii.gz: is damaged."), InputError, "x.nii.gz: is damaged. .*--resume"),
+    (Cancelled(), Cancelled, "Cancelled"),
+])
+def test_a_calibration_that_fails_leaves_no_bundle(tmp_path, monkeypatch, raised, told, words):
+    def fail(*_):
+        raise raised
+
+    monkeypatch.setattr(train, "calibrate_bundle", fail)
+    config = configured(tmp_path)
+    run = start(config, tmp_path)
+    with pytest.raises(told, match=words):
+        train.write_bundle(config, config.model_settings, run, tmp_path / "out", no_progress, CancelToken())
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_card_says_what_this_run_used(tmp_path):
+    config = configured(tmp_path, "label_maps: heads", f"label_maps: {tmp_path}/private/heads, lesion_masks: my/masks, "
+                        "flair_lesion_masks: my/masks, calibration_scans: [{scan: own/flair.nii.gz}]")  # fmt: skip
+    metadata = model_metadata(config, config.model_settings, {}, 1, 1.0)
+    text = model_card(metadata)
+    assert [entry["name"] for entry in metadata["medvae"]["training_data"]] == [
+        "2 label maps", "lesion masks", "1 FLAIR scan"]  # fmt: skip
+    assert "| heads |" in text and "| my/masks |" in text and "| flair.nii.gz |" in text and str(tmp_path) not in text
+    assert "Ljubljana" not in text and "18 heads" not in text and "1 label maps, 1 more for validation" in text
+    assert (metadata["authors"], metadata["copyright"]) == ("not stated", "not stated") and "{heads}" in LIMITS
+
+
+def test_authors_licence_and_known_data_are_the_configs(tmp_path):
+    config = configured(tmp_path, "version: 0.0.1", "authors: Ours, licence: CC0-1.0")
+    metadata = model_metadata(config, config.model_settings, {}, 1, 1.0)
+    assert (metadata["authors"], metadata["copyright"]) == ("Ours", "CC0-1.0")
+    config = configured(tmp_path, "label_maps: heads", "label_maps: heads, made_from: [label-maps]")
+    assert "SynthSeg" in model_card(model_metadata(config, config.model_settings, {}, 1, 1.0))

@@ -1,0 +1,66 @@
+"""Settings of a wrong type, in every section: one sentence with the file, the section and the setting."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from MedVAELib.anomaly.config import HealthyAnatomyRun
+from MedVAELib.errors import InputError
+from MedVAELib.latent.config import ImagesRun
+from MedVAELib.resources import resource_dir
+from MedVAELib.skull.config import OutlineRun, SkullRun
+from MedVAELib.training.config import read_config, read_settings
+
+IMAGES = {"task": "images", "data": {"source": "here"}, "model": {"name": "vae", "shape": [32, 32]}}
+
+
+def images(folder, section="data", **settings):
+    config = IMAGES | {section: IMAGES.get(section, {}) | settings}
+    (folder / "own.yaml").write_text(yaml.safe_dump(config))
+    return read_config(folder / "own.yaml", ImagesRun)
+
+
+@pytest.mark.parametrize(("section", "name", "value", "words"), [
+    ("data", "source", 5, "text"), ("data", "validation", "ten", "a number"), ("data", "made_from", "a", "a list"),
+    ("data", "limit", True, "a whole number"), ("trainer", "steps", "10", "a whole number"),
+    ("trainer", "steps", 10.5, "a whole number"), ("trainer", "learning_rate", float("nan"), "a finite number"),
+    ("trainer", "learning_rate", "fast", "a number"), ("bundle", "changelog", "new", "settings of its own"),
+    ("model", "shape", 32, "a list"), ("model", "shape", [32, "x"], "a list, each of it a whole number"),
+    ("model", "latent", "eight", "a whole number"), ("model", "beta", [1], "a number"),
+])
+def test_a_wrong_type_names_file_section_and_setting(tmp_path, section, name, value, words):
+    with pytest.raises(InputError, match=f"section '{section}': {name} must be {words}") as error:
+        images(tmp_path, section, **{name: value})
+    assert "own.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("settings", "words"), [
+    ({"name": "vea"}, "unknown model 'vea'"), ({"name": 5}, "unknown model '5'"),
+    ({"layers": 3}, "has no setting layers"), ({"shape": [31, 32]}, "section 'model'"),
+])
+def test_mistakes_in_the_model_are_the_configs(tmp_path, settings, words):
+    with pytest.raises(InputError, match=words) as error:
+        images(tmp_path, "model", **settings)
+    assert "own.yaml" in str(error.value)
+
+
+def test_numbers_as_people_write_them(tmp_path):
+    (tmp_path / "own.yaml").write_text("task: images\ndata: {source: here, store: }\n"
+                                       "model: {name: vae, shape: [32, 32], beta: 1e-3}\n"
+                                       "trainer: {learning_rate: 1e-4, clip: 2}\n")  # fmt: skip
+    config = read_config(tmp_path / "own.yaml", ImagesRun)
+    assert config.trainer.learning_rate == 1e-4 and config.model["beta"] == 1e-3 and config.trainer.clip == 2
+    assert config.data.store == "" and config.model["shape"] == [32, 32]
+
+
+def test_what_is_needed_is_named(tmp_path):
+    (tmp_path / "own.yaml").write_text("task: images\nmodel: {name: vae}\n")
+    with pytest.raises(InputError, match="section 'data' needs source"):
+        read_config(tmp_path / "own.yaml", ImagesRun)
+
+
+def test_the_shipped_configs_have_the_declared_types():
+    kinds = {kind.task: kind for kind in (HealthyAnatomyRun, ImagesRun, SkullRun, OutlineRun)}
+    for file in sorted((resource_dir() / "configs").glob("*.yaml")):
+        read_config(file, kinds[read_settings(file)["task"]])
