@@ -30,6 +30,7 @@ from ..training.image_split import count_in_words, likely_patient
 from ..training.processes import Processes
 from ..training.run import start_trainer
 from ..training.trainer import Batches, Trainer
+from ..whole_files import replaced
 from .card import images_card, images_metadata
 from .config import ImagesRun
 from .validation import CURVES, ImageValidation
@@ -164,6 +165,5 @@ def _keep_split(images: ImageSet, path: Path, resume: bool) -> None:
     if resume and path.exists() and path.read_text(encoding="utf-8") != text.getvalue():
         raise InputError(f"{path} lists other images or parts than the config gives now: a run resumes with the images "
                          "it started with; start anew without --resume.")  # fmt: skip
-    partial = path.with_suffix(".partial")
-    partial.write_text(text.getvalue(), encoding="utf-8")
-    partial.replace(path)
+    with replaced(path) as partial:
+        partial.write_text(text.getvalue(), encoding="utf-8")

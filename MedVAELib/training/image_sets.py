@@ -23,6 +23,7 @@ from ..image_files import check_file
 from ..preprocessing.image_form import ImageForm, as_dimensions, below_0, choose_scaling, scaled, turned
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import accept_rounded_axes, is_dicom_file, quiet
+from ..whole_files import replaced
 from .idx_files import read_idx
 from .image_listing import PARTS, ImageRecord, Tag, find_images
 from .image_split import assign_parts
@@ -235,16 +236,12 @@ def _stored(
         if store.exists() and not notes.exists():
             raise InputError(f"{store} exists and holds something else: name another store.")
         store.parent.mkdir(parents=True, exist_ok=True)
-        partial = store.with_name(f".{store.name}.{os.getpid()}.partial")
-        try:
+        with replaced(store) as partial:
             images = np.lib.format.open_memmap(partial, "w+", np.float32, (len(records), 1, *form.shape))
             scaling, spacing = _fill(images, records, form, progress, cancel)
             images.flush()
             del images
             notes.unlink(missing_ok=True)
-            partial.replace(store)
-        finally:
-            partial.unlink(missing_ok=True)
         known = {"images": key, "scaling": scaling, "spacing_mm": spacing}
         notes.write_text(json.dumps(known), encoding="utf-8")
     spacing = known["spacing_mm"]

@@ -7,7 +7,6 @@ number of cases and goes through them several times. Runs with the same settings
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..errors import InputError
 from ..progress import CancelToken
+from ..whole_files import replaced
 from .processes import Processes
 from .synthesis.heads import Head, HeadPopulation
 from .synthesis.planes import PlaneCaseMaker
@@ -74,9 +74,8 @@ class CaseStore:
             parts.append(self._packed(range(start, start + 16)))
             self._made = start + 16 - first
             self.look()
-        partial = file.with_suffix(f".{os.getpid()}.tmp")
-        save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, partial)
-        partial.replace(file)
+        with replaced(file) as partial:
+            save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, partial)
 
     def look(self) -> None:
         """To be called now and then by what takes long in making cases."""

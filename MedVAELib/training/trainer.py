@@ -19,7 +19,7 @@ from ..failures import is_out_of_memory
 from ..inference.device import cpu_bfloat16_problem, cpu_flags, cuda_half_precision, has_bfloat16_instructions
 from ..networks.across_processes import shared_batch, with_synced_norms
 from ..progress import CancelToken, Progress
-from ..whole_files import writing_to
+from ..whole_files import replaced, writing_to
 from .early_stop import EarlyStop
 from .health import HealthChecks
 from .processes import Processes, SharedNoise
@@ -149,18 +149,15 @@ class Trainer:
             "early": self.early.state(), "health": self.health.state() if self.health else None,
             "autocast": {self.device.type: self.autocast}, "run": self.record,
         }  # fmt: skip
-        partial = self.checkpoint.with_suffix(".partial")
         try:
-            torch.save(state, partial)
-            partial.replace(self.checkpoint)
+            with replaced(self.checkpoint) as partial:
+                torch.save(state, partial)
         except (OSError, RuntimeError) as error:  # PyTorch's writer reports a full disk as a RuntimeError
             if is_out_of_memory(error):
                 raise
             reason = getattr(error, "strerror", None) or "is the disk full?"
             raise UsageError(f"The checkpoint cannot be written to {self.directory} ({reason}): make room there, or "
                              "choose another --output.") from error  # fmt: skip
-        finally:
-            partial.unlink(missing_ok=True)
 
     def resume(self) -> None:
         """Goes on from checkpoint.pt. Raises InputError where there is none, or one of another model, of other settings
@@ -354,9 +351,8 @@ class Trainer:
         lines = self.log.read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
         if kept != lines:
-            partial = self.log.with_suffix(".partial")
-            partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-            partial.replace(self.log)
+            with replaced(self.log) as partial:
+                partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def _plain(value: object) -> object:

@@ -112,3 +112,14 @@ def dicom_series(folder: Path, image: sitk.Image | None = None, uid: str = "1.2.
         writer.SetFileName(str(folder / f"{prefix}{(7 * k) % 23:02d}_{k}.dcm"))
         writer.Execute(one)
     return folder
+
+
+OBLIQUE = ((0.96, -0.28, 0.0), (0.28, 0.96, 0.0), (0.0, 0.0, 1.0))
+SAGITTAL = ((0, 0, 1), (-1, 0, 0), (0, -1, 0))
+
+
+def assert_same_image(found: sitk.Image, expected: sitk.Image, atol: float = 1e-5) -> None:
+    assert found.GetPixelID() == sitk.sitkFloat32 and found.GetSize() == expected.GetSize()
+    for get in ("GetSpacing", "GetOrigin", "GetDirection"):
+        np.testing.assert_allclose(getattr(found, get)(), getattr(expected, get)(), atol=1e-4)
+    np.testing.assert_allclose(sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(expected), atol=atol)

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
-import shutil
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
-from copy import deepcopy
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
@@ -26,24 +20,15 @@ from scipy.spatial.transform import Rotation
 from MedVAELib.errors import InputError, UsageError
 from MedVAELib.scan import Scan, files_of, hint_modality
 from Testing.scan.scan_files import (
+    OBLIQUE,
+    SAGITTAL,
+    assert_same_image,
     changed,
     dicom_series,
-    enhanced_dicom,
     nifti_with,
     small_head,
     written,
 )
-from Testing.scan.unusable import BAD
-
-OBLIQUE = ((0.96, -0.28, 0.0), (0.28, 0.96, 0.0), (0.0, 0.0, 1.0))
-SAGITTAL = ((0, 0, 1), (-1, 0, 0), (0, -1, 0))
-
-
-def assert_same_image(found: sitk.Image, expected: sitk.Image, atol: float = 1e-5) -> None:
-    assert found.GetPixelID() == sitk.sitkFloat32 and found.GetSize() == expected.GetSize()
-    for get in ("GetSpacing", "GetOrigin", "GetDirection"):
-        np.testing.assert_allclose(getattr(found, get)(), getattr(expected, get)(), atol=1e-4)
-    np.testing.assert_allclose(sitk.GetArrayViewFromImage(found), sitk.GetArrayViewFromImage(expected), atol=atol)
 
 
 @pytest.mark.parametrize("direction", [OBLIQUE, SAGITTAL], ids=["oblique", "sagittal"])
@@ -61,208 +46,6 @@ def test_formats_keep_values_and_geometry(suffix: str, compress: bool, direction
 def test_every_number_type_becomes_float32(pixel: int, tmp_path: Path) -> None:
     image = sitk.Cast(sitk.Clamp(small_head(), sitk.sitkFloat32, 0, 250), pixel)
     assert_same_image(Scan.read(written(image, tmp_path / "a.nii.gz")).image, sitk.Cast(image, sitk.sitkFloat32))
-
-
-@pytest.mark.parametrize("direction", [((1, 0, 0), (0, 1, 0), (0, 0, 1)), OBLIQUE, SAGITTAL])
-def test_dicom_series_is_read_in_space_whatever_its_file_names(direction: object, tmp_path: Path) -> None:
-    image = small_head(size_ijk=(24, 28, 12), spacing_mm=(8, 7, 14), direction=direction, center_ras_mm=(5, 6, 7))
-    dicom_series(tmp_path, image, _0018_0081="120", _0018_0080="9000", _0018_0082="2500", _0018_0087="3")
-    (tmp_path / "README.txt").write_text("not DICOM")
-    scan = Scan.read(tmp_path)
-    assert_same_image(scan.image, sitk.Cast(sitk.Cast(image, sitk.sitkInt16), sitk.sitkFloat32))
-    assert scan.name == "t2_flair" and scan.modality_hint == "flair" and "t2_flair" in scan.modality_reason
-    assert scan.tags["echo_time_ms"] == 120 and scan.tags["inversion_time_ms"] == 2500
-    assert scan.warnings == ()
-
-
-def test_nothing_that_identifies_the_patient_is_kept(tmp_path: Path) -> None:
-    dicom_series(tmp_path / "series")
-    multiframe = sitk.Cast(small_head(), sitk.sitkInt16)
-    multiframe.SetMetaData("0008|0060", "MR")
-    multiframe.SetMetaData("0010|0010", "Doe^Jane")
-    written(multiframe, tmp_path / "frames.dcm")
-    nifti = small_head()
-    nifti.SetMetaData("descrip", "Doe^Jane")
-    for scan in (Scan.read(tmp_path / "series"), Scan.read(tmp_path / "frames.dcm"),
-                 Scan.read(written(nifti, tmp_path / "a.nii"))):
-        assert scan.image.GetMetaDataKeys() == ()
-        assert "Doe" not in repr(dataclasses.replace(scan, image=None, path=None)) and "12345" not in repr(scan.tags)
-
-
-def test_rescale_slope_is_applied(tmp_path: Path) -> None:
-    image = small_head(size_ijk=(24, 28, 12), spacing_mm=(8, 8, 14))
-    dicom_series(tmp_path, image, _0028_1053="2", _0028_1052="-10")
-    stored = sitk.ReadImage(str(next(tmp_path.iterdir())))
-    # the writer stores (value - intercept) / slope: what comes back are the values, to the slope
-    assert stored.GetSize()[2] == 1
-    assert_same_image(Scan.read(tmp_path).image, sitk.Cast(image, sitk.sitkFloat32), atol=3)
-
-
-@pytest.mark.parametrize("series", ["1.2.3.4", "T2_FLAIR", "flair", 2, "2"])
-def test_series_by_uid_description_or_number(series: str | int, tmp_path: Path) -> None:
-    scan = Scan.read(BAD["dicom_folder_with_two_series"][0](tmp_path), series=series)
-    assert scan.name == "t2_flair" and scan.image.GetSize() == (24, 28, 12)
-
-
-def test_localiser_is_passed_over_with_a_word(tmp_path: Path) -> None:
-    dicom_series(tmp_path / "a")
-    dicom_series(tmp_path / "b", uid="1.2.9", description="localizer", skip=range(3, 12))
-    scan = Scan.read(tmp_path)
-    assert scan.name == "t2_flair" and "passed over: localizer (3 slices)" in scan.warnings[0]
-
-
-def test_diffusion_series_is_split_by_b_value(tmp_path: Path) -> None:
-    dark = small_head(size_ijk=(24, 28, 12), spacing_mm=(8, 8, 14), modality="dwi", seed=1)
-    bright = small_head(size_ijk=(24, 28, 12), spacing_mm=(8, 8, 14), modality="flair", seed=2)
-    dicom_series(tmp_path, bright, description="ep2d_diff", prefix="a", _0018_9087="0")
-    dicom_series(tmp_path, dark, description="ep2d_diff", prefix="b", _0018_9087="1000")
-    with pytest.raises(UsageError, match=r"ep2d_diff, b-value 0 \(12 slices\); 2: ep2d_diff, b-value 1000"):
-        Scan.read(tmp_path)
-    scan = Scan.read(tmp_path, series="b-value 1000")
-    assert_same_image(scan.image, sitk.Cast(sitk.Cast(dark, sitk.sitkInt16), sitk.sitkFloat32))
-    assert scan.tags["b_value"] == 1000 and scan.modality_hint == "dwi"
-
-
-def small_dwi(seed: int) -> sitk.Image:
-    return sitk.Cast(small_head(modality="dwi", direction=SAGITTAL, seed=seed), sitk.sitkInt16)
-
-
-@pytest.mark.parametrize("order", [range(20), range(19, -1, -1), [*range(0, 20, 2), *range(1, 20, 2)]])
-def test_enhanced_dicom_is_put_together_by_where_its_frames_lie(tmp_path: Path, order: Sequence[int]) -> None:
-    image = small_dwi(0)
-    scan = Scan.read(enhanced_dicom(tmp_path / "frames.dcm", {1000: image}, order))
-    assert_same_image(scan.image, sitk.Cast(image, sitk.sitkFloat32))
-    assert scan.warnings == () and scan.tags["b_value"] == 1000
-
-
-def test_enhanced_dicom_is_split_by_b_value(tmp_path: Path) -> None:
-    """Its frames are stored by position, as scanners do, so that taken in this order they would be a zebra."""
-    dark, bright = small_dwi(1), small_dwi(2)
-    by_position = [index for k in range(20) for index in (k, 20 + k)]
-    file = enhanced_dicom(tmp_path / "frames.dcm", {0: bright, 1000: dark}, by_position)
-    with pytest.raises(UsageError, match=r"b-value 0 \(20 slices\); 2: unnamed, b-value 1000"):
-        Scan.read(file)
-    assert_same_image(Scan.read(file, series="b-value 1000").image, sitk.Cast(dark, sitk.sitkFloat32))
-
-
-def test_enhanced_dicom_is_split_by_gradient(tmp_path: Path) -> None:
-    """b = 0, two directions and their trace in one file, as scanners send a DWI."""
-    images = {b: small_dwi(seed) for seed, b in enumerate((0, 1000, 1001, 1002))}
-
-    def directed(header: pydicom.Dataset) -> None:
-        for frame in header.PerFrameFunctionalGroupsSequence:
-            diffusion = deepcopy(frame.MRDiffusionSequence[0])
-            which, diffusion.DiffusionBValue = diffusion.DiffusionBValue, min(diffusion.DiffusionBValue, 1000)
-            diffusion.DiffusionDirectionality = {0: "NONE", 1002: "ISOTROPIC"}.get(which, "DIRECTIONAL")
-            if which in (1000, 1001):
-                direction = pydicom.Dataset()
-                direction.DiffusionGradientOrientation = [1.0, 0.0, 0.0] if which == 1000 else [0.0, 1.0, 0.0]
-                diffusion.DiffusionGradientDirectionSequence = [direction]
-            frame.MRDiffusionSequence = [diffusion]
-
-    file = enhanced_dicom(tmp_path / "frames.dcm", images, change=directed)
-    with pytest.raises(UsageError, match="holds 4 DICOM series"):
-        Scan.read(file)
-    trace = Scan.read(file, series="b-value 1000, gradient ISOTROPIC")
-    assert_same_image(trace.image, sitk.Cast(images[1002], sitk.sitkFloat32))
-
-
-def test_enhanced_dicom_files_of_one_series_are_told_apart(tmp_path: Path) -> None:
-    """By a tag of the file that its frames do not repeat, else by the files themselves."""
-    def of_series(acquisition: int, header: pydicom.Dataset) -> None:
-        header.SeriesInstanceUID, header.SOPInstanceUID = "1.2.3", f"1.2.3.{acquisition}"
-        if acquisition < 3:
-            header.AcquisitionNumber = acquisition
-
-    for number in (1, 2):
-        enhanced_dicom(tmp_path / f"{number}.dcm", {0: small_dwi(number)}, change=partial(of_series, number))
-    second = Scan.read(tmp_path, series="acquisition 2")
-    assert_same_image(second.image, sitk.Cast(small_dwi(2), sitk.sitkFloat32))
-    for number in (1, 2):
-        enhanced_dicom(tmp_path / f"{number}.dcm", {0: small_dwi(number)}, change=partial(of_series, number + 2))
-    assert_same_image(Scan.read(tmp_path, series="file 2.dcm").image, sitk.Cast(small_dwi(2), sitk.sitkFloat32))
-
-
-def test_enhanced_dicom_of_a_frame_per_file(tmp_path: Path) -> None:
-    image = small_dwi(3)
-    for number in range(20):
-        def only(header: pydicom.Dataset, number: int = number) -> None:
-            header.SeriesInstanceUID, header.SOPInstanceUID = "1.2.3", f"1.2.3.{number}"
-            header.PerFrameFunctionalGroupsSequence = [header.PerFrameFunctionalGroupsSequence[number]]
-            size = header.Rows * header.Columns * 2
-            header.PixelData, header.NumberOfFrames = header.PixelData[number * size : (number + 1) * size], 1
-
-        enhanced_dicom(tmp_path / f"{number}.dcm", {0: image}, change=only)
-    assert_same_image(Scan.read(tmp_path).image, sitk.Cast(image, sitk.sitkFloat32))
-
-
-def without_places(header: pydicom.Dataset) -> None:
-    for frame in header.PerFrameFunctionalGroupsSequence:
-        del frame.PlanePositionSequence
-
-
-def without_sizes(header: pydicom.Dataset) -> None:
-    del header.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
-
-
-def scaled_by_frame(header: pydicom.Dataset) -> None:
-    del header.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
-    for number, frame in enumerate(header.PerFrameFunctionalGroupsSequence):
-        scale = pydicom.Dataset()
-        scale.RescaleSlope, scale.RescaleIntercept = str(1 + number % 2), "0"
-        frame.PixelValueTransformationSequence = [scale]
-
-
-def without_sequences(header: pydicom.Dataset, kind: str = "7.3") -> None:
-    """As secondary captures have it (kind 7.3), or nuclear medicine (20)."""
-    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.{kind}"
-    del header.PerFrameFunctionalGroupsSequence, header.SharedFunctionalGroupsSequence
-    header.PixelSpacing, header.SpacingBetweenSlices, header.PixelRepresentation = [5, 5], 9, 0
-
-
-@pytest.mark.parametrize("change, part", [
-    (without_sequences, "size of a voxel"), (without_places, "where its frames lie"),
-    (without_sizes, "size of a voxel"), (scaled_by_frame, "different scales"),
-])  # fmt: skip
-def test_enhanced_dicom_that_leaves_anything_open_is_refused(tmp_path: Path, change, part: str) -> None:
-    with pytest.raises(InputError, match=part):
-        Scan.read(enhanced_dicom(tmp_path / "frames.dcm", {0: small_dwi(0)}, change=change))
-
-
-def test_frames_without_places_of_a_stated_distance_are_read_with_a_warning(tmp_path: Path) -> None:
-    nuclear = partial(without_sequences, kind="20")
-    scan = Scan.read(enhanced_dicom(tmp_path / "frames.dcm", {0: small_dwi(0)}, change=nuclear))
-    np.testing.assert_allclose(scan.image.GetSpacing(), (5, 5, 9))
-    assert "multi-frame" in scan.warnings[0]
-
-
-def test_series_without_pixel_spacing_is_refused(tmp_path: Path) -> None:
-    dicom_series(tmp_path)
-    for file in tmp_path.iterdir():
-        header = pydicom.dcmread(file)
-        del header.PixelSpacing
-        header.save_as(file)
-    with pytest.raises(InputError, match="size of a voxel"):
-        Scan.read(tmp_path)
-
-
-def test_copies_of_slices_are_passed_over_with_a_word(tmp_path: Path) -> None:
-    dicom_series(tmp_path / "a")
-    shutil.copytree(tmp_path / "a", tmp_path / "b")
-    scan = Scan.read(tmp_path)
-    assert scan.image.GetSize() == (24, 28, 12) and "12 files are copies" in scan.warnings[0]
-
-
-def test_an_odd_digit_is_no_number_of_a_series(tmp_path: Path) -> None:
-    dicom_series(tmp_path)
-    with pytest.raises(UsageError, match="no DICOM series"):
-        Scan.read(tmp_path, series="²")
-
-
-def test_dicomdir_stands_for_its_folder(tmp_path: Path) -> None:
-    dicom_series(tmp_path / "data")
-    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
-    assert Scan.read(tmp_path / "DICOMDIR").name == "t2_flair"
 
 
 def test_4d_file_of_one_volume_is_that_volume(tmp_path: Path) -> None:
