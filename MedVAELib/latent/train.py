@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import lru_cache
@@ -46,7 +45,8 @@ def train_from_config(
 
     Besides: checkpoint.pt (resumable to the step), log.jsonl, split.csv (which image is in which part), curves.png,
     reconstructions.png, samples.png and TensorBoard events. Raises InputError for a bad config, images that cannot be
-    used, or a run that diverges or collapses, Cancelled (the checkpoint stays).
+    used, or a run that diverges or collapses, Cancelled (the checkpoint stays). What the images are, and doubts about
+    them, is told as progress of the stages "images" and "warning".
     """
     config = read_config(path, ImagesRun)
     cancel, output = cancel or CancelToken(), Path(output)
@@ -56,11 +56,10 @@ def train_from_config(
     trainer = start_trainer(config, output, target, resume, warm_up_steps)
     if trainer.processes.first:
         _keep_split(images, output / SPLIT_FILE, resume)
-        told = f"Images: {count_in_words(images.patients, images.labels, images.splits)}; scaling {images.scaling}"
-        progress("images", 0.05, told)
-        print(told, flush=True)
+        parts = count_in_words(images.patients, images.labels, images.splits)
+        progress("images", 0.05, f"Images: {parts}; scaling {images.scaling}")
         if warning := _doubt_of_patients(config, images):
-            print(f"medvae: warning: {warning}", file=sys.stderr, flush=True)
+            progress("warning", 0.05, warning)
     model = build_model(config.model_name, config.model_settings).to(target)
     validation = ImageValidation(model, images.part("validation").images, output, trainer.precision)
     change = augmenter(config.augment, len(shape))
