@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +31,9 @@ from .detect import Detector
 from .scores import EMPHASIS
 
 VALIDATION_SEED = 99
+GPU_WORKERS = 3
+"""Processes that synthesise scans on a GPU, each with half a gigabyte of its memory: a scan is some hundred
+small operations, which one process cannot launch as fast as the network trains."""
 
 
 def train_from_config(
@@ -124,11 +128,12 @@ def calibrate_bundle(
 
 
 def _batches(config: HealthyAnatomyRun, device: torch.device) -> Batches:
-    """On a GPU scans are synthesised there; on a CPU one background process makes them."""
+    """Scans are synthesised on the training's device, by background processes."""
     masks = data_path(config.data.lesion_masks) if config.data.lesion_masks else None
     arguments = (data_path(config.data.label_maps), masks, config.synthesis, str(device), config.data.train)
     seed, batch = config.trainer.seed, config.trainer.batch
-    return lambda start: stream(arguments, batch, seed, start, workers=1 if device.type == "cpu" else 0)
+    workers = min(GPU_WORKERS, os.cpu_count() or 1) if device.type == "cuda" else int(device.type == "cpu")
+    return lambda start: stream(arguments, batch, seed, start, workers, device)
 
 
 def _validation(

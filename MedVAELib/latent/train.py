@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import multiprocessing
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ..bundle import save_bundle
 from ..errors import InputError
@@ -35,6 +38,7 @@ from .config import ImagesRun
 from .validation import CURVES, ImageValidation
 
 SPLIT_FILE = "split.csv"
+GPU_WORKERS = 4
 
 
 def train_from_config(
@@ -63,7 +67,8 @@ def train_from_config(
     model = build_model(config.model_name, config.model_settings).to(target)
     validation = ImageValidation(model, images.part("validation").images, output, trainer.precision)
     change = augmenter(config.augment, len(shape))
-    stream = image_batches(images.part("train").images, config.trainer.batch, config.trainer.seed, change)
+    stream = image_batches(images.part("train").images, config.trainer.batch, config.trainer.seed, change,
+                           _changers(target, change))  # fmt: skip
     trainer.run(stream, validation, scaled(progress, 0.05, 0.95), cancel)
     folder = output / "bundle" / config.bundle.name
     if trainer.processes.first:
@@ -93,26 +98,46 @@ def write_bundle(
     save_bundle(folder, metadata, state, images_card(config, metadata))
 
 
-def image_batches(
-    images: NDArray[np.float32], batch: int, seed: int, augment: Augment | None = None
-) -> Batches:  # fmt: skip
-    """Batches of (B, 1, *shape) by step: every image once before any comes again, in an order of its own each time,
-    and changed in its own way each time where there is an `augment`."""
+class ImageBatches:
+    """Batches (B, 1, *shape) by step: every image once before any comes again, in an order of its own each time, and
+    changed in its own way each time where there is an `augment`."""
 
-    @lru_cache(maxsize=4)
-    def order(epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng((seed, epoch)).permutation(len(images))
+    def __init__(self, images: NDArray[np.float32], batch: int, seed: int, augment: Augment | None = None):
+        self.images, self.batch, self.seed, self.augment = images, batch, seed, augment
+        self._orders: dict[int, NDArray[np.int64]] = {}
+
+    def __getitem__(self, step: int) -> tuple[Tensor, ...]:
+        count = len(self.images)
+        places = range(step * self.batch, (step + 1) * self.batch)
+        chosen = self.images[[self._order(place // count)[place % count] for place in places]]
+        return (torch.from_numpy(self.augment(chosen, (self.seed, step)) if self.augment else chosen),)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        if epoch not in self._orders:
+            self._orders = {last: order for last, order in self._orders.items() if last == epoch - 1}
+            self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(len(self.images))
+        return self._orders[epoch]
+
+
+def image_batches(
+    images: NDArray[np.float32], batch: int, seed: int, augment: Augment | None = None, workers: int = 0
+) -> Batches:  # fmt: skip
+    """`ImageBatches` from any step on, made by so many background processes, or here (0): the same ones."""
+    batches = ImageBatches(images, batch, seed, augment)
 
     def stream(start: int) -> Iterator[tuple[Tensor, ...]]:
-        step = start
-        while True:
-            places = range(step * batch, (step + 1) * batch)
-            rows = [order(place // len(images))[place % len(images)] for place in places]
-            chosen = images[rows]
-            yield (torch.from_numpy(augment(chosen, (seed, step)) if augment else chosen),)
-            step += 1
+        if not workers:
+            yield from (batches[step] for step in count(start))
+        yield from DataLoader(batches, batch_size=None, sampler=count(start), num_workers=workers, prefetch_factor=4,
+                              multiprocessing_context="fork")  # fmt: skip
 
     return stream
+
+
+def _changers(device: torch.device, augment: Augment | None) -> int:
+    """Processes that change images, where one cannot do it as fast as a GPU trains, and images need not be copied."""
+    forks = "fork" in multiprocessing.get_all_start_methods()
+    return min(GPU_WORKERS, os.cpu_count() or 1) if augment and forks and device.type == "cuda" else 0
 
 
 def warm_up_steps(model: nn.Module) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,9 +42,15 @@ class SyntheticBatches(IterableDataset):
         first, stride = (info.id, info.num_workers) if info else (0, 1)
         synthesise = load_synthesiser(*self.arguments)
         number = self.start + first
-        while True:
-            yield make_batch(synthesise, self.seed, number, self.batch)
-            number += stride
+        try:
+            while True:
+                packed = make_batch(synthesise, self.seed, number, self.batch)
+                yield tuple(tensor.cpu() for tensor in packed) if info else packed
+                number += stride
+        except GeneratorExit:
+            if info and synthesise.device.type == "cuda":
+                os._exit(0)  # tidying up while the GPU is at work aborts the process, and says so
+            raise
 
 
 def make_batch(synthesise: BrainSynthesiser, seed: int, number: int, batch: int) -> tuple[Tensor, Tensor]:
@@ -54,9 +61,16 @@ def make_batch(synthesise: BrainSynthesiser, seed: int, number: int, batch: int)
     return image.half(), (target * FRACTION_STEPS).round().to(torch.uint8)
 
 
-def stream(arguments: tuple, batch: int, seed: int, start: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(image float32, target fractions float32) from background processes, in order."""
+def stream(
+    arguments: tuple, batch: int, seed: int, start: int, workers: int, device: torch.device | str = "cpu"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """(image float32, target fractions float32) on `device`, in order. workers: background processes, or 0.
+
+    arguments: of `load_synthesiser`, whose device is where the scans are made.
+    """
+    spawned = workers and torch.device(device).type == "cuda"  # a GPU in use cannot be taken into a forked process
     loader = DataLoader(SyntheticBatches(arguments, batch, start, seed), batch_size=None, num_workers=workers,
-                        prefetch_factor=4 if workers else None)  # fmt: skip
+                        prefetch_factor=4 if workers else None,
+                        multiprocessing_context="spawn" if spawned else None)  # fmt: skip
     for image, target in loader:
-        yield image.float(), target.float() / FRACTION_STEPS
+        yield image.to(device).float(), target.to(device).float() / FRACTION_STEPS

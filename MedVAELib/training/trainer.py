@@ -331,11 +331,12 @@ class Trainer:
     @torch.no_grad()
     def _average_weights(self) -> None:
         decay = min(self.config.average, (1 + self.step) / (10 + self.step))
-        for name, value in self.model.state_dict().items():
-            if value.dtype.is_floating_point:
-                self.averaged[name].lerp_(value, 1 - decay)
-            else:
-                self.averaged[name].copy_(value)
+        now = self.model.state_dict()
+        weights = [name for name, value in now.items() if value.dtype.is_floating_point]
+        # All at once: on a GPU, launching an operation per tensor takes longer than the operations.
+        torch._foreach_lerp_([self.averaged[name] for name in weights], [now[name] for name in weights], 1 - decay)
+        for name in now.keys() - weights:
+            self.averaged[name].copy_(now[name])
 
     # ---- the log ----
 

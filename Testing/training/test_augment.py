@@ -70,3 +70,11 @@ def test_a_resumed_stream_changes_images_as_the_unbroken_one():
     drawn = [next(stream)[0].numpy() for _ in range(6)]
     assert np.array_equal(next(image_batches(images, 4, 1, augment)(5))[0].numpy(), drawn[5])
     assert not np.array_equal(drawn[0][0], drawn[5][0])
+
+
+def test_background_processes_change_images_in_the_same_way():
+    images, augment = boxes((16, 16), 10), augmenter(EVERYTHING, 2)
+    here, there = (image_batches(images, 4, 1, augment, workers)(3) for workers in (0, 2))
+    for _ in range(5):
+        assert np.array_equal(next(here)[0].numpy(), next(there)[0].numpy())
+    there.close()

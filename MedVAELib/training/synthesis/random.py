@@ -8,11 +8,15 @@ from torch import Generator, Tensor
 
 
 class Draw:
-    """Random numbers on one device from one seed."""
+    """Random numbers on one device from one seed.
+
+    Single numbers are drawn on the CPU whatever the device, as asking a GPU for one means waiting for all it has to do.
+    """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu"):
         self.device = torch.device(device)
         self.generator = Generator(self.device).manual_seed(seed)
+        self._single = self.generator if self.device.type == "cpu" else Generator().manual_seed(seed)
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=self.generator, device=self.device)
@@ -21,11 +25,11 @@ class Draw:
         return torch.randn(shape, generator=self.generator, device=self.device)
 
     def number(self, low: float, high: float) -> float:
-        return float(self.uniform(low, high, 1))
+        return float(low + (high - low) * torch.rand(1, generator=self._single))
 
     def integer(self, low: int, high: int) -> int:
         """low ≤ n < high."""
-        return int(torch.randint(low, high, (1,), generator=self.generator, device=self.device))
+        return int(torch.randint(low, high, (1,), generator=self._single))
 
     def chance(self, probability: float) -> bool:
         return self.number(0, 1) < probability
