@@ -22,6 +22,7 @@ from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .bundle_weights import FLOAT16, packed, unpacked
 from .errors import BundleError
 from .resources import resource_dir
 
@@ -94,6 +95,11 @@ class Bundle:
         return self._medvae["weights"]["sha256"].lower()
 
     @property
+    def weights_form(self) -> str:
+        """How the weights are stored, one of `bundle_weights.FORMATS`."""
+        return self._medvae["weights"]["dtype"]
+
+    @property
     def weights_path(self) -> Path:
         return self.path / self._medvae["weights"]["file"]
 
@@ -123,8 +129,7 @@ class Bundle:
             stored = load(data)
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise BundleError(_unreadable(self.weights_path, data)) from error
-        state = {name: tensor.to(torch.float32) if tensor.is_floating_point() else tensor
-                 for name, tensor in stored.items()}
+        state = unpacked(stored)
         for name, tensor in state.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise BundleError(f"{self.weights_path} holds values that are not numbers (in {name}): "
@@ -289,21 +294,23 @@ def _typed(value: object, kind: type, name: str, where: str) -> Any:
 
 
 def save_bundle(
-    path: str | Path, metadata: Mapping[str, Any], state_dict: Mapping[str, Tensor], card_markdown: str
-) -> Bundle:
-    """Writes a bundle with fp16 weights and returns it; an earlier bundle at `path` is replaced in one step.
+    path: str | Path, metadata: Mapping[str, Any], state_dict: Mapping[str, Tensor], card_markdown: str,
+    weights: str = FLOAT16,
+) -> Bundle:  # fmt: skip
+    """Writes a bundle and returns it; an earlier bundle at `path` is replaced in one step. weights: how they are
+    stored, see `bundle_weights.FORMATS`.
 
     `metadata` is as in `MONAI_KEYS` and `MEDVAE_KEYS`, without `medvae.weights` and the package versions, which
-    are filled in. Raises BundleError for incomplete metadata, weights fp16 cannot hold, or a folder that cannot
+    are filled in. Raises BundleError for incomplete metadata, weights that do not fit the form, or a folder that cannot
     be written or holds something else than a bundle.
     """
     from safetensors.torch import save
 
     path = Path(path)
-    data = save(_as_fp16(state_dict))
+    data = save(packed(state_dict, weights))
     full = {**_package_versions(), **metadata}
     medvae = dict(_typed(full.get("medvae", {}), dict, "'medvae'", "The metadata"))
-    medvae["weights"] = {"file": WEIGHTS_FILE, "sha256": hashlib.sha256(data).hexdigest(), "dtype": "float16"}
+    medvae["weights"] = {"file": WEIGHTS_FILE, "sha256": hashlib.sha256(data).hexdigest(), "dtype": weights}
     full["medvae"] = medvae
     validate_metadata(full, "The metadata")
     try:
@@ -348,18 +355,6 @@ def replace_bundle_folder(path: Path, fill: Callable[[Path], None]) -> None:
         raise BundleError(f"The bundle {path} cannot be written ({error.strerror}): choose another place.") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _as_fp16(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    import torch
-
-    stored = {}
-    for name, tensor in state_dict.items():
-        half = tensor.detach().cpu().to(torch.float16) if tensor.is_floating_point() else tensor.detach().cpu()
-        if not bool(torch.isfinite(half).all()):
-            raise BundleError(f"The weight {name} has values that fp16 cannot hold: the bundle was not written.")
-        stored[name] = half.contiguous().clone()  # safetensors refuses tensors that share memory
-    return stored
 
 
 def _package_versions() -> dict[str, Any]:

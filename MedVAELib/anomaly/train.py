@@ -73,13 +73,14 @@ def write_bundle(
     }  # fmt: skip
     metadata = model_metadata(config, settings, blank, trainer.step, trainer.seconds)
     with TemporaryDirectory(prefix=".uncalibrated-", dir=output) as aside:
-        bundle = save_bundle(Path(aside) / "bundle", metadata, trainer.averaged, model_card(metadata))
+        bundle = save_bundle(Path(aside) / "bundle", metadata, trainer.averaged, model_card(metadata),
+                             config.bundle.weights)  # fmt: skip
         try:
             calibrated = calibrate_bundle(config, bundle, trainer.device, progress, cancel)
         except InputError as error:
             raise _unfinished(config, error) from error
     metadata = model_metadata(config, settings, calibrated, trainer.step, trainer.seconds)
-    return save_bundle(folder, metadata, trainer.averaged, model_card(metadata)).path
+    return save_bundle(folder, metadata, trainer.averaged, model_card(metadata), config.bundle.weights).path
 
 
 def _unfinished(config: HealthyAnatomyRun, error: InputError) -> InputError:

@@ -95,7 +95,7 @@ def write_bundle(
     settings = asdict(validation.model.config)
     metadata = images_metadata(config, settings, images, validation.statistics(train.images, train.labels),
                                measured, counts, trainer.step, trainer.seconds)  # fmt: skip
-    save_bundle(folder, metadata, state, images_card(config, metadata))
+    save_bundle(folder, metadata, state, images_card(config, metadata), config.bundle.weights)
 
 
 class ImageBatches:

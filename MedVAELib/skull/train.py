@@ -69,7 +69,7 @@ def write_bundle(config: SkullRun, trainer: Trainer, output: Path, held_back: He
         calibration = calibrate(model, held_back, config.calibration.samples, cancel)
     metadata = skull_metadata(config, calibration, trainer.step, trainer.seconds)
     folder = output / "bundle" / config.bundle.name
-    return save_bundle(folder, metadata, trainer.averaged, skull_card(metadata)).path
+    return save_bundle(folder, metadata, trainer.averaged, skull_card(metadata), config.bundle.weights).path
 
 
 def case_store(config: SkullRun, output: Path, device: torch.device) -> CaseStore:

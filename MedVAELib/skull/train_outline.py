@@ -51,7 +51,7 @@ def train_from_config(
     folder = output / "bundle" / config.bundle.name
     if trainer.processes.first:
         metadata = outline_metadata(config, trainer.step, trainer.seconds)
-        save_bundle(folder, metadata, trainer.averaged, outline_card(metadata))
+        save_bundle(folder, metadata, trainer.averaged, outline_card(metadata), config.bundle.weights)
     return folder
 
 

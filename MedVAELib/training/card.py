@@ -82,4 +82,4 @@ def attach_results(
     results["training"] = {**results["training"], **({"note": note} if note else {})}
     metadata["medvae"] = {**metadata["medvae"], "results": results}
     metadata["required_packages_version"] = bundle.metadata["required_packages_version"]
-    return save_bundle(bundle.path, metadata, bundle.state_dict(), write_card(metadata))
+    return save_bundle(bundle.path, metadata, bundle.state_dict(), write_card(metadata), bundle.weights_form)

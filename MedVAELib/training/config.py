@@ -11,6 +11,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from ..bundle_weights import FLOAT16, FORMATS
 from ..errors import InputError
 from ..models import MODELS
 from .trainer import TrainerConfig
@@ -18,13 +19,19 @@ from .trainer import TrainerConfig
 
 @dataclass(frozen=True)
 class BundleConfig:
-    """The bundle that the run writes; changelog: what was new, by version; authors, licence: of the weights."""
+    """The bundle that the run writes; changelog: what was new, by version; authors, licence: of the weights, which are
+    stored as `weights` says (float16, or int8 at half the size)."""
 
     name: str = "model"
     version: str = "0.1.0"
     changelog: dict[str, str] = field(default_factory=dict)
     authors: str = "not stated"
     licence: str = "not stated"
+    weights: str = FLOAT16
+
+    def __post_init__(self) -> None:
+        if self.weights not in FORMATS:
+            raise ValueError(f"weights must be {' or '.join(FORMATS)}")
 
 
 @dataclass(frozen=True, kw_only=True)
