@@ -27,9 +27,10 @@ from Testing.benchmarks.family import HERE, NO_MODEL, images_of, pixels, preset,
 
 CONFIGS = {"VAE-50": preset("xray-vae-50"), "SVAE": preset("xray-svae"), "VQ-VAE": preset("xray-vqvae"),
            "IntroVAE-50": preset("xray-introvae-50")}  # fmt: skip
+TRAINED_ON = "an H200 shared by a dozen trainings"
 GRADES = ("kl0", "kl1", "kl2", "kl3", "kl4")
 _OSTEOARTHRITIS = ("kl2", "kl3", "kl4")
-_STEPS, _EXTENT, _SHOWN = 7, 2.5, 10
+_STEPS, _EXTENT, _SHOWN, _DPI = 7, 2.5, 10, 60
 
 
 def main(work: Path) -> None:
@@ -46,7 +47,7 @@ def main(work: Path) -> None:
         probes.append(probe_row(name, table))
         if len(model.latent_shape) == 1:
             axes += joint_axes(name, model, table)
-    write_strips(samples, HERE / "knee_samples.png")
+    write_strips(samples, HERE / "knee_samples.png", dpi=_DPI)
     draw_axes(axes, HERE / "knee_axes.png")
     valid = spearmanr([joint_gap_px(image[0]) for image in test.images], [GRADES.index(g) for g in test.labels])
     (HERE / "knee.md").write_text(page(scores, against, probes, axes, valid, work), encoding="utf-8")
@@ -90,7 +91,7 @@ def joint_axes(name: str, model: LatentModel, table: LatentTable) -> list[dict]:
 
 def draw_axes(axes: list[dict], path: Path) -> None:
     titles = [f"{place:+.1f} SD" for place in spread(0.0, 1.0, _STEPS, _EXTENT)]
-    write_strips({f"{a['model']}\nlatent {a['latent']}": a["images"] for a in axes}, path, titles)
+    write_strips({f"{a['model']}\nlatent {a['latent']}": a["images"] for a in axes}, path, titles, dpi=_DPI)
 
 
 # --- Grades ----------------------------------------------------------------------------------------------------------
@@ -145,7 +146,7 @@ def page(scores: list[GenerativeScores], against: Reference, probes: list[list[s
         f"band. On the real held-back knees its rank correlation with the grade is {valid[0]:+.2f} "
         f"(p = {valid[1]:.1g}). All other latents stay at their mean.\n",
         "![Latents that move the joint space](knee_axes.png)\n", "## Trainings\n",
-        *(f"- {name}: {training_note(work / f'knee-{name}')}" for name in CONFIGS), "", "## Definitions\n",
+        *(f"- {name}: {training_note(work / f'knee-{name}', TRAINED_ON)}" for name in CONFIGS), "", "## Definitions\n",
         *(f"- {line}" for line in definitions(against)), "",
     ])  # fmt: skip
 
