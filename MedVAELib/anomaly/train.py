@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..tissues import TISSUES
 from ..training.brains import FRACTION_STEPS, load_synthesiser, make_batch, stream
 from ..training.config import data_path, read_config
 from ..training.pictures import draw_curves, draw_reconstructions
+from ..training.processes import data_processes
 from ..training.run import start_trainer, tensorboard
 from ..training.trainer import Batches, Trainer
 from .calibrate import CalibrationData, calibrate
@@ -31,9 +31,6 @@ from .detect import Detector
 from .scores import EMPHASIS
 
 VALIDATION_SEED = 99
-GPU_WORKERS = 3
-"""Processes that synthesise scans on a GPU, each with half a gigabyte of its memory: a scan is some hundred
-small operations, which one process cannot launch as fast as the network trains."""
 
 
 def train_from_config(
@@ -129,11 +126,11 @@ def calibrate_bundle(
 
 
 def _batches(config: HealthyAnatomyRun, device: torch.device) -> Batches:
-    """Scans are synthesised on the training's device, by background processes."""
+    """Scans are synthesised on the training's device, by background processes where these can share it."""
     masks = data_path(config.data.lesion_masks) if config.data.lesion_masks else None
     arguments = (data_path(config.data.label_maps), masks, config.synthesis, str(device), config.data.train)
     seed, batch = config.trainer.seed, config.trainer.batch
-    workers = min(GPU_WORKERS, os.cpu_count() or 1) if device.type == "cuda" else int(device.type == "cpu")
+    workers = data_processes(device) if device.type in ("cpu", "cuda") else 0
     return lambda start: stream(arguments, batch, seed, start, workers, device)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import multiprocessing
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import count
@@ -29,7 +28,7 @@ from ..training.image_listing import INDEX, SCAN, SERIES
 from ..training.image_pictures import draw_panels
 from ..training.image_sets import ImageSet, read_images
 from ..training.image_split import count_in_words, likely_patient
-from ..training.processes import Processes
+from ..training.processes import Processes, data_processes
 from ..training.run import start_trainer
 from ..training.trainer import Batches, Trainer
 from ..whole_files import replaced
@@ -38,7 +37,6 @@ from .config import ImagesRun
 from .validation import CURVES, ImageValidation
 
 SPLIT_FILE = "split.csv"
-GPU_WORKERS = 4
 
 
 def train_from_config(
@@ -137,7 +135,7 @@ def image_batches(
 def _changers(device: torch.device, augment: Augment | None) -> int:
     """Processes that change images, where one cannot do it as fast as a GPU trains, and images need not be copied."""
     forks = "fork" in multiprocessing.get_all_start_methods()
-    return min(GPU_WORKERS, os.cpu_count() or 1) if augment and forks and device.type == "cuda" else 0
+    return data_processes(device) if augment and forks and device.type != "cpu" else 0
 
 
 def warm_up_steps(model: nn.Module) -> int:

@@ -19,6 +19,7 @@ from ..progress import CancelToken, Progress, no_progress
 from ..training.config import data_path, read_config
 from ..training.hc18 import plane_names, read_plane
 from ..training.pictures import draw_curves
+from ..training.processes import data_processes
 from ..training.run import start_trainer, tensorboard
 from ..training.synthesis.heads import Head, HeadPopulation, read_head_shapes
 from ..training.synthesis.ultrasound import PictureMaker
@@ -82,7 +83,7 @@ def case_maker(config: OutlineRun, part: str) -> OutlineCaseMaker:
 def _batches(config: OutlineRun, device: torch.device) -> Batches:
     """Pictures are made by one background process, or four beside a GPU."""
     make, seed, batch = partial(case_maker, config, "train"), config.trainer.seed, config.trainer.batch
-    return lambda start: outline_stream(make, batch, seed, start, workers=1 if device.type == "cpu" else 4)
+    return lambda start: outline_stream(make, batch, seed, start, workers=data_processes(device))
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import UsageError
 from ..inference.device import cuda_problem
 
+_GPU_DATA_PROCESSES = 4
 _PATIENCE = timedelta(hours=2)  # the others wait while the first validates and writes
 
 
@@ -129,3 +130,9 @@ def _own_device(device: str, local_rank: int) -> str:
         raise UsageError(f"torchrun starts more processes than there are GPUs ({torch.cuda.device_count()}): "
                          "lower --nproc-per-node, or give --device cpu.")  # fmt: skip
     return f"cuda:{local_rank}"
+
+
+def data_processes(device: torch.device) -> int:
+    """How many background processes make a training's data: one beside a CPU, whose other cores train; several beside a
+    GPU, which waits for one, as a synthetic scan is some hundred small operations and a changed image a millisecond."""
+    return 1 if device.type == "cpu" else min(_GPU_DATA_PROCESSES, os.cpu_count() or 1)
