@@ -135,7 +135,7 @@ def image_batches(
 def _changers(device: torch.device, augment: Augment | None) -> int:
     """Processes that change images, where one cannot do it as fast as a GPU trains, and images need not be copied."""
     forks = "fork" in multiprocessing.get_all_start_methods()
-    return data_processes(device) if augment and forks and device.type != "cpu" else 0
+    return data_processes(device) if augment and forks and device.type == "cuda" else 0
 
 
 def warm_up_steps(model: nn.Module) -> int:
