@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from MedVAELib.errors import InputError
 from MedVAELib.tissues import BRAIN, EXTRACEREBRAL
-from MedVAELib.training.brains import load_synthesiser, make_batch
+from MedVAELib.training.brains import FRACTION_STEPS, SyntheticBatches, load_synthesiser, make_batch, stream
 from MedVAELib.training.synthesis.brains import SynthesisConfig
 from MedVAELib.training.synthesis.cases import case_config, synthetic_case
 
@@ -77,7 +78,28 @@ def test_a_folder_without_label_maps_is_one_sentence(tmp_path):
         load_synthesiser(tmp_path, None, SMALL)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
+def test_background_processes_make_the_same_batches_in_order(heads, device):
+    arguments = (heads, None, SMALL, device, None)
+    synthesise, made = load_synthesiser(*arguments), stream(arguments, 2, 0, 3, workers=2, device=device)
+    for number in range(3, 8):
+        image, target = next(made)
+        wanted, counts = make_batch(synthesise, 0, number, 2)
+        assert image.device.type == device
+        assert torch.allclose(image, wanted.float(), atol=2e-3)
+        assert torch.equal(target, counts.float() / FRACTION_STEPS)
+    made.close()
+
+
+def test_what_the_processes_beside_a_gpu_are_given_can_be_sent_to_them(heads):
+    sent = pickle.loads(pickle.dumps(SyntheticBatches((heads, None, SMALL, "cpu", None), 1, 2, 0)))
+    assert torch.equal(next(iter(sent))[0], make_batch(load_synthesiser(heads, None, SMALL), 0, 2, 1)[0])
+
+
+@needs_cuda
 def test_synthesis_runs_on_the_training_device(heads):
     scan = load_synthesiser(heads, None, SMALL, "cuda")(0)
     assert scan.image.is_cuda and scan.image.isfinite().all()
