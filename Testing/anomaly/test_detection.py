@@ -66,7 +66,8 @@ def test_modality_is_decided_and_recorded(detection):
 
 # What a storage order must not change. Flips and permutations keep every sample, so nothing may differ. An oblique
 # grid is other samples of the same head, so there the maps agree as interpolation allows: splines, which blur least.
-OBLIQUE_CORRELATION = 0.9
+# Measured over angles: correlation .93, .89 where only the voxel size changes; Dice of what is flagged .78 to .79.
+OBLIQUE_CORRELATION, OBLIQUE_DICE = 0.87, 0.7
 
 
 @given(order=st.permutations(range(3)), flips=st.tuples(*[st.booleans()] * 3))
@@ -100,7 +101,10 @@ def test_an_oblique_grid_gives_the_same_map_in_space(detector, sample, detection
     found = detect_anomalies(Scan.from_image(scan), detector=detector, samples=2)
     back = sitk.GetArrayFromImage(from_grid(found.anomaly, sample))
     brain = sitk.GetArrayFromImage(detection.brain) > 0
-    assert np.corrcoef(back[brain], sitk.GetArrayFromImage(detection.anomaly)[brain])[0, 1] > OBLIQUE_CORRELATION
+    mine, other = back[brain], sitk.GetArrayFromImage(detection.anomaly)[brain]
+    assert np.corrcoef(mine, other)[0, 1] > OBLIQUE_CORRELATION
+    flagged = (mine > detection.threshold), (other > detection.threshold)
+    assert 2 * (flagged[0] & flagged[1]).sum() / (flagged[0].sum() + flagged[1].sum()) > OBLIQUE_DICE
 
 
 @pytest.mark.parametrize("name", [name for name in SCORES if name != "zscore"])

@@ -214,3 +214,14 @@ def test_modality_from_contrast_and_name(name, cortex, csf, spacing, wanted):
     mean[WHITE], mean[CORTEX] = 1.0, cortex
     modality, reason, warnings = decide_modality(Scan.from_image(image, name=name), mean)
     assert modality == wanted and reason and bool(warnings) == (wanted == "other")
+
+
+@pytest.mark.parametrize(("cortex", "csf", "taken_for"), [(1.02, 0.5, "flair"), (1.17, 0.65, "dwi")])
+def test_a_contrast_that_either_may_have_is_told(cortex, csf, taken_for):
+    """As two real DWI scans have it, when nothing but the image says what they are."""
+    image = sitk.GetImageFromArray(np.random.default_rng(0).random((70, 70, 70), np.float32))
+    mean = np.full(len(TISSUES), csf)
+    mean[WHITE], mean[CORTEX] = 1.0, cortex
+    modality, _, (warning,) = decide_modality(Scan.from_image(image, name="scan"), mean)
+    assert modality == taken_for and f"taken for {taken_for.upper()}" in warning and "--modality" in warning
+    assert not decide_modality(Scan.from_image(image, name="flair"), mean)[2]

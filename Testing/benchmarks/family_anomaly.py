@@ -65,7 +65,7 @@ def page(results: Mapping[str, Any], work: Path) -> str:
     return "\n".join([
         "# Anomaly scores on real FLAIR: the family of autoencoders, the detector, a threshold\n",
         "`python -m Testing.benchmarks.family anomaly`, from the cohort that "
-        "`medvae synthesise cohort --kind flair-healthy --output runs/cohorts/flair-healthy` makes. "
+        "`medvae synthesise cohort --kind flair-healthy --count 700 --output runs/cohorts/flair-healthy` makes. "
         "The autoencoders learn healthy brains alone, at 40×48×40 voxels of 4 mm; the table itself is "
         "`medvae evaluate anomaly` with `--autoencoder`.\n",
         "## As published, one score each\n", _table(short, cases, means, ap),

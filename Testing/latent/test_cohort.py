@@ -143,7 +143,7 @@ def test_scans_as_they_are_go_into_a_model_of_brains(brains):
     np.testing.assert_allclose(made.table.mean[1:], [given.mean] * 2, atol=1e-4)
     np.testing.assert_allclose(made.table.log_variance[1], given.log_variance, atol=1e-4)
     assert list(made.table.files) == [str(scans / f"{case}.nii.gz") for case in made.table.cases]
-    warning, = made.warnings
+    warning, = (told for told in made.warnings if told.startswith("a_dwi"))  # ellipsoids hardly look like a FLAIR
     assert warning.startswith("a_dwi: ") and "looks like DWI" in warning and "made for FLAIR" in warning
     with pytest.raises(InputError, match="None of the 1 images .*damaged"):
         encode_cohort(model, scans, "damaged*")
