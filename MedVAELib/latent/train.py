@@ -105,9 +105,9 @@ class ImageBatches:
         self._orders: dict[int, NDArray[np.int64]] = {}
 
     def __getitem__(self, step: int) -> tuple[Tensor, ...]:
-        count = len(self.images)
+        total = len(self.images)
         places = range(step * self.batch, (step + 1) * self.batch)
-        chosen = self.images[[self._order(place // count)[place % count] for place in places]]
+        chosen = self.images[[self._order(place // total)[place % total] for place in places]]
         return (torch.from_numpy(self.augment(chosen, (self.seed, step)) if self.augment else chosen),)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
