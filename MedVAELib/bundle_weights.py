@@ -1,7 +1,7 @@
 """How a bundle's file stores weights: as 16-bit floats, or matrices and convolutions as 8-bit integers, half the size.
 
 In 8 bits every row of a weight (along its first axis, an output channel's) is whole numbers up to 127 times a factor of
-its own, which stands beside it as `NAME.scale`: 1 % of a row's root mean square is lost. What is no convolution or
+its own, which stands beside it as `NAME.scale`: about 1 % of its root mean square is lost. What is no convolution or
 matrix stays in 16 bits.
 """
 
@@ -41,21 +41,14 @@ def unpacked(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state_dict: floating-point weights as float32, others as stored."""
     import torch
 
+    scales = {name + _SCALE for name, tensor in stored.items() if tensor.dtype is torch.int8} & stored.keys()
     state = {}
     for name, tensor in stored.items():
-        scale = stored.get(name + _SCALE)
-        if scale is not None and tensor.dtype is torch.int8:
-            state[name] = tensor.float() * scale.view(-1, *[1] * (tensor.ndim - 1))
-        elif not _is_scale(name, stored):
+        if name + _SCALE in scales:
+            state[name] = tensor.float() * stored[name + _SCALE].view(-1, *[1] * (tensor.ndim - 1))
+        elif name not in scales:
             state[name] = tensor.float() if tensor.is_floating_point() else tensor
     return state
-
-
-def _is_scale(name: str, stored: Mapping[str, Tensor]) -> bool:
-    import torch
-
-    weight = stored.get(name.removesuffix(_SCALE)) if name.endswith(_SCALE) else None
-    return weight is not None and weight.dtype is torch.int8
 
 
 def _as_float16(name: str, tensor: Tensor) -> Tensor:

@@ -8,8 +8,6 @@ from pathlib import Path
 from ..training.card import SOURCES, card, common_metadata, training_record, without_folders
 from .config import DataConfig, HealthyAnatomyRun
 
-_SHIPPED_HEADS = "18 heads, two more for validation"
-"""Of the shipped bundle, whose metadata is older than the numbers in it."""
 LIMITS = """\
 - Made for adult brains on FLAIR and on DWI (b ≈ 1000 s/mm²). Other sequences are recognised and warned about.
 - Trained on synthetic scans only: {heads}. Children, large malformations and post-operative
@@ -73,6 +71,6 @@ def model_metadata(
 
 def model_card(metadata: dict[str, object]) -> str:
     """The README.md of a detector's bundle, in Markdown."""
-    counts = metadata["medvae"]["results"]["training"].get("label_maps")
-    heads = f"{counts['train']} label maps, {counts['validation']} more for validation" if counts else _SHIPPED_HEADS
+    counts = metadata["medvae"]["results"]["training"]["label_maps"]
+    heads = f"{counts['train']} label maps, {counts['validation']} more for validation"
     return card(metadata, LIMITS.replace("{heads}", heads))

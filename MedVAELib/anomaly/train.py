@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -128,10 +129,10 @@ def calibrate_bundle(
 def _batches(config: HealthyAnatomyRun, device: torch.device) -> Batches:
     """Scans are synthesised on the training's device, by background processes where these can share it."""
     masks = data_path(config.data.lesion_masks) if config.data.lesion_masks else None
-    arguments = (data_path(config.data.label_maps), masks, config.synthesis, str(device), config.data.train)
-    seed, batch = config.trainer.seed, config.trainer.batch
+    load = partial(load_synthesiser, data_path(config.data.label_maps), masks, config.synthesis,
+                   names=config.data.train)  # fmt: skip
     workers = data_processes(device) if device.type in ("cpu", "cuda") else 0
-    return lambda start: stream(arguments, batch, seed, start, workers, device)
+    return lambda start: stream(load, device, config.trainer.batch, config.trainer.seed, start, workers)
 
 
 def _validation(

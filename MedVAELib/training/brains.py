@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -14,6 +14,8 @@ from ..errors import InputError
 from .synthesis.anatomy import read_anatomy, read_lesion_masks
 from .synthesis.brains import BrainSynthesiser, SynthesisConfig
 
+LoadSynthesiser = Callable[..., BrainSynthesiser]
+"""`load_synthesiser` with everything but its device: load(device=…), also in another process."""
 FRACTION_STEPS = 4  # tissue fractions come from four points per voxel: uint8 counts lose nothing
 
 
@@ -32,15 +34,15 @@ def load_synthesiser(label_maps: Path, lesion_masks: Path | None, config: Synthe
 class SyntheticBatches(IterableDataset):
     """Batches start, start + 1, … as (image float16 (B, 1, …), target uint8 counts (B, K, …))."""
 
-    def __init__(self, arguments: tuple, batch: int, start: int, seed: int):
-        self.arguments, self.batch, self.start, self.seed = arguments, batch, start, seed
+    def __init__(self, load: LoadSynthesiser, device: torch.device, batch: int, start: int, seed: int):
+        self.load, self.device, self.batch, self.start, self.seed = load, device, batch, start, seed
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         info = get_worker_info()
         if info:
             torch.set_num_threads(1)  # the training beside it needs the cores
         first, stride = (info.id, info.num_workers) if info else (0, 1)
-        synthesise = load_synthesiser(*self.arguments)
+        synthesise = self.load(device=self.device)
         number = self.start + first
         try:
             while True:
@@ -48,7 +50,7 @@ class SyntheticBatches(IterableDataset):
                 yield tuple(tensor.cpu() for tensor in packed) if info else packed
                 number += stride
         except GeneratorExit:
-            if info and synthesise.device.type == "cuda":
+            if info and self.device.type == "cuda":
                 os._exit(0)  # tidying up while the GPU is at work aborts the process, and says so
             raise
 
@@ -62,14 +64,12 @@ def make_batch(synthesise: BrainSynthesiser, seed: int, number: int, batch: int)
 
 
 def stream(
-    arguments: tuple, batch: int, seed: int, start: int, workers: int, device: torch.device | str = "cpu"
+    load: LoadSynthesiser, device: torch.device, batch: int, seed: int, start: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """(image float32, target fractions float32) on `device`, in order. workers: background processes, or 0.
-
-    arguments: of `load_synthesiser`, whose device is where the scans are made.
-    """
-    spawned = workers and torch.device(device).type == "cuda"  # a GPU in use cannot be taken into a forked process
-    loader = DataLoader(SyntheticBatches(arguments, batch, start, seed), batch_size=None, num_workers=workers,
+    """(image float32, target fractions float32) on `device`, where the scans are made, in order. workers: background
+    processes, or 0."""
+    spawned = workers and device.type == "cuda"  # a GPU in use cannot be taken into a forked process
+    loader = DataLoader(SyntheticBatches(load, device, batch, start, seed), batch_size=None, num_workers=workers,
                         prefetch_factor=4 if workers else None,
                         multiprocessing_context="spawn" if spawned else None)  # fmt: skip
     for image, target in loader:

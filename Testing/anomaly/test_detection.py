@@ -66,8 +66,8 @@ def test_modality_is_decided_and_recorded(detection):
 
 # What a storage order must not change. Flips and permutations keep every sample, so nothing may differ. An oblique
 # grid is other samples of the same head, so there the maps agree as interpolation allows: splines, which blur least.
-# Measured over angles: correlation .93, .89 where only the voxel size changes; Dice of what is flagged .78 to .79.
-OBLIQUE_CORRELATION, OBLIQUE_DICE = 0.87, 0.7
+# Finer voxels, so that little is lost: correlation .94 to .95 over angles, Dice of what is flagged .82 to .83.
+OBLIQUE_CORRELATION, OBLIQUE_DICE = 0.9, 0.75
 
 
 @given(order=st.permutations(range(3)), flips=st.tuples(*[st.booleans()] * 3))
@@ -93,10 +93,10 @@ def test_flips_and_permutations_change_nothing(detector, sample, detection, orde
 def test_an_oblique_grid_gives_the_same_map_in_space(detector, sample, detection, angles):
     turn = sitk.Euler3DTransform((0, 0, 0), *angles)
     matrix = np.array(turn.GetMatrix()).reshape(3, 3)
-    oblique = sitk.Image([110, 110, 110], sitk.sitkFloat32)
-    oblique.SetSpacing((2.0, 2.0, 2.0))
+    oblique = sitk.Image([138, 138, 138], sitk.sitkFloat32)
+    oblique.SetSpacing((1.6, 1.6, 1.6))
     oblique.SetDirection(matrix.ravel().tolist())
-    oblique.SetOrigin((matrix @ np.full(3, -109.0)).tolist())
+    oblique.SetOrigin((matrix @ np.full(3, -109.6)).tolist())
     scan = sitk.Resample(sample, oblique, sitk.Transform(), sitk.sitkBSpline)
     found = detect_anomalies(Scan.from_image(scan), detector=detector, samples=2)
     back = sitk.GetArrayFromImage(from_grid(found.anomaly, sample))

@@ -66,15 +66,14 @@ def pixels(images: ImageSet) -> LatentTable:
                        images.splits, images.tags)  # fmt: skip
 
 
-def training_note(run: Path, where: str = "one core shared with other work") -> str:
-    """Steps, time and the end of the validation curve of a training, in a sentence. where: it was trained, which its
-    log does not say."""
+def training_note(run: Path) -> str:
+    """Steps, time and the end of the validation curve of a training, in a sentence."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     last, curve = lines[-1], [line["validation"] for line in lines if "validation" in line]
     watched = "mse" if "mse" in curve[-1] else "loss"
     before = curve[max(0, len(curve) * 3 // 4 - 1)][watched]
     moved = abs(curve[-1][watched] / before - 1)
-    return (f"{last['step']} steps in {last['seconds'] / 60:.0f} min on {where}; validation "
+    return (f"{last['step']} steps in {last['seconds'] / 60:.0f} min; validation "
             f"{watched} {curve[-1][watched]:.5f}, {moved:.1%} from what it was after three quarters of that.")
 
 

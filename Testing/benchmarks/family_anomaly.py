@@ -12,7 +12,6 @@ from MedVAELib.evaluation.tables import figure, markdown_table
 from Testing.benchmarks.family import HERE, preset, trained, training_note
 
 MODELS = ("ae", "vae", "svae", "vqvae", "introvae", "cevae")
-TRAINED_ON = "an H200 shared by a dozen trainings"
 CASES = Path("brain") / "flair"
 BEST_SCORES = {"ae": "excess", "vae": "excess", "svae": "excess", "vqvae": "restoration_excess", "introvae": "excess",
                "cevae": "combined"}  # fmt: skip
@@ -80,7 +79,7 @@ def page(results: Mapping[str, Any], work: Path) -> str:
         f"Means of {len(means['cases'])} cases ({', '.join(means['cases'])}); {', '.join(NOT_IN_MEAN)} is listed and "
         "not averaged, its outline being rough. [brackets]: 95 % bootstrap over cases. Every method is scored in the "
         "detector's brain mask united with the expert's mask; Dice and F1 flag as many voxels as the detector does.\n",
-        "## Training\n", *(f"- {name}: {training_note(work / f'anomaly-{name}', TRAINED_ON)}" for name in MODELS), "",
+        "## Training\n", *(f"- {name}: {training_note(work / f'anomaly-{name}')}" for name in MODELS), "",
         "The presets `Resources/configs/anomaly-*.yaml`.", "",
     ])  # fmt: skip
 

@@ -27,7 +27,6 @@ from Testing.benchmarks.family import HERE, NO_MODEL, images_of, pixels, preset,
 
 CONFIGS = {"VAE-50": preset("xray-vae-50"), "SVAE": preset("xray-svae"), "VQ-VAE": preset("xray-vqvae"),
            "IntroVAE-50": preset("xray-introvae-50")}  # fmt: skip
-TRAINED_ON = "an H200 shared by a dozen trainings"
 GRADES = ("kl0", "kl1", "kl2", "kl3", "kl4")
 _OSTEOARTHRITIS = ("kl2", "kl3", "kl4")
 _STEPS, _EXTENT, _SHOWN, _DPI = 7, 2.5, 10, 60
@@ -146,7 +145,7 @@ def page(scores: list[GenerativeScores], against: Reference, probes: list[list[s
         f"band. On the real held-back knees its rank correlation with the grade is {valid[0]:+.2f} "
         f"(p = {valid[1]:.1g}). All other latents stay at their mean.\n",
         "![Latents that move the joint space](knee_axes.png)\n", "## Trainings\n",
-        *(f"- {name}: {training_note(work / f'knee-{name}', TRAINED_ON)}" for name in CONFIGS), "", "## Definitions\n",
+        *(f"- {name}: {training_note(work / f'knee-{name}')}" for name in CONFIGS), "", "## Definitions\n",
         *(f"- {line}" for line in definitions(against)), "",
     ])  # fmt: skip
 

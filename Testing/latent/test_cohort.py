@@ -143,8 +143,9 @@ def test_scans_as_they_are_go_into_a_model_of_brains(brains):
     np.testing.assert_allclose(made.table.mean[1:], [given.mean] * 2, atol=1e-4)
     np.testing.assert_allclose(made.table.log_variance[1], given.log_variance, atol=1e-4)
     assert list(made.table.files) == [str(scans / f"{case}.nii.gz") for case in made.table.cases]
-    warning, = (told for told in made.warnings if told.startswith("a_dwi"))  # ellipsoids hardly look like a FLAIR
-    assert warning.startswith("a_dwi: ") and "looks like DWI" in warning and "made for FLAIR" in warning
+    dwi, flair = made.warnings
+    assert dwi.startswith("a_dwi: ") and "looks like DWI" in dwi and "made for FLAIR" in dwi
+    assert flair.startswith("a_flair: ") and "neither FLAIR nor DWI" in flair  # of ellipsoids, the detector says so
     with pytest.raises(InputError, match="None of the 1 images .*damaged"):
         encode_cohort(model, scans, "damaged*")
 

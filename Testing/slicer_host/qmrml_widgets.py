@@ -193,6 +193,8 @@ class qMRMLNodeComboBox(qMRMLWidget):
         nid = nid or None
         if nid is not None and nid not in [n.GetID() for n in self._nodes()]:
             nid = None
+        if nid is not None and nid not in self._items:
+            self._refresh()  # the attributes that it is chosen by came after the node
         self._c.blockSignals(True)
         self._c.setCurrentIndex(self._items.index(nid) if nid in self._items else -1)
         self._c.blockSignals(False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -83,8 +84,8 @@ needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_cuda)])
 def test_background_processes_make_the_same_batches_in_order(heads, device):
-    arguments = (heads, None, SMALL, device, None)
-    synthesise, made = load_synthesiser(*arguments), stream(arguments, 2, 0, 3, workers=2, device=device)
+    load = partial(load_synthesiser, heads, None, SMALL)
+    synthesise, made = load(device=device), stream(load, torch.device(device), 2, 0, 3, workers=2)
     for number in range(3, 8):
         image, target = next(made)
         wanted, counts = make_batch(synthesise, 0, number, 2)
@@ -95,7 +96,8 @@ def test_background_processes_make_the_same_batches_in_order(heads, device):
 
 
 def test_what_the_processes_beside_a_gpu_are_given_can_be_sent_to_them(heads):
-    sent = pickle.loads(pickle.dumps(SyntheticBatches((heads, None, SMALL, "cpu", None), 1, 2, 0)))
+    load = partial(load_synthesiser, heads, None, SMALL)
+    sent = pickle.loads(pickle.dumps(SyntheticBatches(load, torch.device("cpu"), 1, 2, 0)))
     assert torch.equal(next(iter(sent))[0], make_batch(load_synthesiser(heads, None, SMALL), 0, 2, 1)[0])
 
 
