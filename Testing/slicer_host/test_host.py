@@ -129,6 +129,20 @@ array[:, 10:20, :20] = 100
 node = slicer.util.addVolumeFromArray(array, name="block")
 widget.ui.scanSelector.setCurrentNode(node)
 assert widget.parameters.scan is node
+
+# a node that is chosen by an attribute which came after it: shown, not only chosen
+from Testing.slicer_host.qmrml_widgets import qMRMLNodeComboBox
+box = qMRMLNodeComboBox()
+box.noneEnabled, box.nodeTypes = True, ["vtkMRMLScalarVolumeNode"]
+box.addAttribute("vtkMRMLScalarVolumeNode", "Toy.Role", "late")
+box.setMRMLScene(slicer.mrmlScene)
+late = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "late")
+late.SetAttribute("Toy.Role", "late")
+box.setCurrentNode(late)
+assert box.currentNode() is late and box._c.currentText == "late"
+box.forgetScene()
+slicer.mrmlScene.RemoveNode(late)
+
 black = red.image()
 slicer.util.setSliceViewerLayers(background=node, fit=False)
 red.fit()
