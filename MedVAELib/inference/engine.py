@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol
@@ -16,9 +17,10 @@ from ..networks.healthy_anatomy import HealthyAnatomyNet
 from ..progress import CancelToken, Progress, no_progress
 from .graphs import GraphedDecoder, Tree, shape_key
 from .ladder import PlacedModel, never_back
+from .lanes import side_by_side
 from .memory import samples_at_once
-from .moments import LogitLayout, Moments, RunningMoments, joined, posterior_noise
-from .slabs import decode_in_slabs
+from .moments import LogitLayout, Moments, RunningMoments, posterior_noise
+from .slabs import SlabDecoder
 
 _BATCHES_WORTH_A_GRAPH = 3  # capturing decodes four times, and launches are a small part of a large batch's time
 
@@ -162,59 +164,68 @@ class Engine(PlacedModel):
             raise ValueError(f"weights must be (K,) or (R, K), not of shape {tuple(rows.shape)}")
         cancel, progress, table = cancel or CancelToken(), never_back(progress), torch.atleast_2d(rows)
 
-        def work() -> list[Moments]:
+        def work() -> Moments:
             return self._all_samples(encoded, samples, table, seed, progress, cancel)
 
-        whole = joined(self._attempt(work, batched=True))
+        whole = self._attempt(work, batched=True)
         if rows.ndim == 2:
             return whole
         return replace(whole, reconstruction=whole.reconstruction[0], std=whole.std[0])
 
     def _all_samples(
         self, encoded: Encoded, samples: int, weights: Tensor, seed: int, progress: Progress, cancel: CancelToken
-    ) -> list[Moments]:
-        """The moments of every slab of the grid along its first axis, or of the whole grid at once."""
-        wanted = self._batch or samples_at_once(self.device, weights.shape[1], int(np.prod(encoded.grid)))
-        batch = min(wanted, self._batch_limit, samples)
-        self._rung = replace(self._rung, batch=batch)
+    ) -> Moments:
+        threads = self.choice.threads if self.device.type == "cpu" else 1
+        wanted = self._batch or samples_at_once(self.device, weights.shape[1], int(np.prod(encoded.grid)), threads)
+        at_once = min(wanted, self._batch_limit, samples)
+        self._rung = replace(self._rung, batch=at_once)
+        lanes = min(threads, at_once)
+        batch = at_once // lanes
         std, shape = (0.5 * encoded.logvar).exp(), tuple(encoded.mean.shape[1:])
-        decode, layout = self._piecewise_decoder(encoded, batch, samples // batch)
-        running: list[RunningMoments] = []
-        grids: list[tuple[int, ...]] = []
-        done = 0
-        while done < samples:
-            cancel.check()
-            size = min(batch, samples - done)
-            noise = torch.stack([posterior_noise(shape, seed, done + i) for i in range(size)])
-            z = self._on_device(encoded.mean + std * noise)
-            for i, logits in enumerate(decode(z)):
-                if i == len(running):
-                    _check_classes(logits.shape[1] // layout.fold, weights)
-                    grids.append(tuple(logits.shape[2:]))
-                    running.append(RunningMoments(int(np.prod(grids[i])), weights, layout.fold, logits.device))
-                running[i].update(layout.positions(logits))
-            done += size
-            progress("sampling", done / samples, f"{done} of {samples} posterior samples")
-        return [part.result(layout, grid) for part, grid in zip(running, grids, strict=True)]
+        self._context(encoded)  # before the lanes ask for it
+        lock, done, layout = threading.Lock(), 0, self._decoder()[1]
+        grid = layout.grid(encoded.grid)
+
+        def work(lane: int) -> RunningMoments:
+            """Every lanes-th batch: which samples meet in one sum does not depend on who is faster."""
+            nonlocal done
+            decode = self._piecewise_decoder(encoded, batch, samples // at_once)
+            running = RunningMoments(int(np.prod(grid)), weights, layout.fold, self.device)
+            for first in range(lane * batch, samples, lanes * batch):
+                cancel.check()
+                size = min(batch, samples - first)
+                noise = torch.stack([posterior_noise(shape, seed, first + i) for i in range(size)])
+                z = self._on_device(encoded.mean + std * noise)
+                for pieces in decode(z):
+                    running.update(layout.positions(logits) for logits in pieces)
+                with lock:
+                    done += size
+                    progress("sampling", done / samples, f"{done} of {samples} posterior samples")
+            return running
+
+        first, *others = side_by_side(work, lanes, threads)
+        for other in others:
+            first.merge(other)
+        return first.result(layout, grid)
 
     def _piecewise_decoder(
         self, encoded: Encoded, batch: int, full_batches: int
-    ) -> tuple[Callable[[Tensor], Iterable[Tensor]], LogitLayout]:
-        """How to decode z into the logits of one slab after the other, and their layout."""
+    ) -> Callable[[Tensor], Iterable[Iterable[Tensor]]]:
+        """How to decode z into the logits of some of its samples after others, each piece after piece along the grid's
+        first axis."""
         context = self._context(encoded)
         if self.device.type == "cpu" and isinstance(self._model, HealthyAnatomyNet):
-            net = self._model
-            return lambda z: decode_in_slabs(net, z, context), LogitLayout(folded=True)
-        decode, layout = self._decoder()
+            return SlabDecoder(self._model, context)
+        decode, _ = self._decoder()
         graph: GraphedDecoder | None = None
 
-        def decode_whole(z: Tensor) -> Iterable[Tensor]:
+        def decode_whole(z: Tensor) -> Iterable[Iterable[Tensor]]:
             nonlocal graph
             if len(z) == batch and graph is None:
                 graph = self._graphed(decode, z, context, worth_it=full_batches >= _BATCHES_WORTH_A_GRAPH)
-            return [graph(z) if graph is not None and len(z) == batch else decode(z, context)]
+            return [[graph(z) if graph is not None and len(z) == batch else decode(z, context)]]
 
-        return decode_whole, layout
+        return decode_whole
 
     def _decoder(self) -> tuple[Callable[[Tensor, Tree], Tensor], LogitLayout]:
         """The fastest of the model's ways to decode, and how it lays out its logits."""
@@ -277,8 +288,3 @@ def _as_batch(x: np.ndarray | Tensor) -> Tensor:
     if tensor.ndim != 5 or tensor.shape[:2] != (1, 1):
         raise ValueError(f"one scan (D, H, W) or (1, 1, D, H, W) is needed, not {tuple(tensor.shape)}")
     return tensor
-
-
-def _check_classes(classes: int, weights: Tensor) -> None:
-    if weights.shape[1] != classes:
-        raise ValueError(f"the model has {classes} classes, but the weights are for {weights.shape[1]}")

@@ -36,13 +36,15 @@ class OneDnnConv3d(nn.Conv3d):
 
 
 def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] = (1, 1, 1),
-    padding: tuple[int, ...] = (0, 0, 0), dilation: tuple[int, ...] = (1, 1, 1), groups: int = 1,
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
+    dilation: tuple[int, ...] = (), groups: int = 1,
 ) -> Tensor:  # fmt: skip
-    """`functional.conv3d`, on a CPU by oneDNN where torch has it."""
+    """A convolution of as many axes as the weight has, on a CPU by oneDNN where torch has it; empty: 1, 0 and 1."""
+    axes = weight.ndim - 2
+    stride, padding, dilation = stride or (1,) * axes, padding or (0,) * axes, dilation or (1,) * axes
     if x.device.type == "cpu" and x.dtype is torch.float32 and _HAS_ONEDNN:
         return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
-    return functional.conv3d(x, weight, bias, stride, padding, dilation, groups)
+    return torch.convolution(x, weight, bias, stride, padding, dilation, False, (0,) * axes, groups)
 
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
@@ -85,9 +87,12 @@ class FusedMerge(nn.Module):
         scaled, _ = fuse_conv_bn_weights(merge.coarse.weight, None, *statistics)
         self.kernel = nn.Parameter(upsampling_kernel(scaled.detach()))
 
+    def upsampled(self, coarse: Tensor) -> Tensor:
+        """The half of the stage that depends on the latent."""
+        return functional.conv_transpose3d(coarse, self.kernel, stride=2, padding=1)
+
     def forward(self, coarse: Tensor, context: Tensor) -> Tensor:
-        merged = functional.conv_transpose3d(coarse, self.kernel, stride=2, padding=1).add_(context)
-        return functional.silu(merged, inplace=True)
+        return functional.silu(self.upsampled(coarse).add_(context), inplace=True)
 
 
 class FusedUpsampleConv(nn.Module):

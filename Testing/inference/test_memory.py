@@ -31,6 +31,12 @@ class Hungry(FoldedStandIn):
         return super().decode_folded(z, context)
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch):
+    """Several would decode a batch's samples apart."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture
 def scan() -> np.ndarray:
     return np.random.default_rng(0).random((32, 32, 32), dtype=np.float32)
@@ -93,17 +99,22 @@ def test_ladder_from_gpu_to_cpu():
     while (rung := next_rung(rungs[-1], torch.bfloat16)) is not None:
         rungs.append(rung)
     assert [(r.device.type, r.precision, r.batch) for r in rungs] == [
-        ("cuda", torch.float32, 4), ("cuda", torch.float32, 2), ("cuda", torch.float32, 1),
-        ("cuda", torch.bfloat16, 1), ("cpu", torch.float32, 0),
+        ("cuda", torch.float32, 4),
+        ("cuda", torch.float32, 2),
+        ("cuda", torch.float32, 1),
+        ("cuda", torch.bfloat16, 1),
+        ("cpu", torch.float32, 0),
     ]
     assert next_rung(Rung(CUDA, torch.bfloat16, 8), torch.bfloat16, batched=False).device == CPU
 
 
 def test_samples_at_once_on_the_cpu():
-    assert samples_at_once(CPU, 9, 80 * 96 * 80) == 1
+    assert samples_at_once(CPU, 9, 80 * 96 * 80) == 2
     assert samples_at_once(CPU, 9, 40 * 48 * 40) == 7
-    assert samples_at_once(CPU, 9, 256**3) == 1
+    assert samples_at_once(CPU, 9, 256**3) == 2
     assert samples_at_once(CPU, 9, 100) == 16
+    assert samples_at_once(CPU, 9, 80 * 96 * 80, threads=4) == 8
+    assert samples_at_once(CPU, 9, 80 * 96 * 80, threads=64) == 16
 
 
 def test_samples_at_once_on_cuda_count_what_torch_keeps_and_are_a_power_of_two(monkeypatch):
