@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from MedVAELib.outputs import DETECTION_FILES
 from MedVAELib.preprocessing.geometry import ras_grid, to_grid
 from MedVAELib.resources import resource_dir
+from Testing.warm_python import warm
 from Testing.worker_process import WorkerProcess, handed_over
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +31,7 @@ def batch(*arguments: object, before: str = "", **options: object) -> subprocess
     code = (f"import sys\nsys.argv = {[str(SCRIPT), *map(str, arguments)]!r}\n{before}\n"
             f"exec(compile(open({str(SCRIPT)!r}).read(), {str(SCRIPT)!r}, 'exec'),"
             f" {{'__name__': '__main__', '__file__': {str(SCRIPT)!r}}})")  # fmt: skip
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, **options)
+    return subprocess.run(warm([sys.executable, "-c", code]), capture_output=True, text=True, timeout=600, **options)
 
 
 def rows(output: Path) -> dict[str, dict[str, str]]:

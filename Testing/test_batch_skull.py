@@ -14,6 +14,7 @@ from PIL import Image
 from MedVAELib.bundle import SKULL_SAMPLES
 from MedVAELib.skull_outputs import SKULL_FILES
 from Testing.panel.skull_scenes import make_resources, picture
+from Testing.warm_python import warm
 
 SCRIPT = Path(__file__).resolve().parents[1] / "MedVAE" / "Batch" / "skull.py"
 
@@ -34,7 +35,7 @@ def heads(tmp_path_factory):
 def batch(heads: Path, *arguments: object) -> subprocess.CompletedProcess:
     import os
 
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True,
+    return subprocess.run(warm([sys.executable, str(SCRIPT), *map(str, arguments)]), capture_output=True, text=True,
                           timeout=300, cwd=heads, env={**os.environ, "MEDVAE_RESOURCES": str(heads / "resources")},
                           )  # fmt: skip
 

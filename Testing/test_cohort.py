@@ -26,6 +26,7 @@ from MedVAELib.preprocessing.geometry import ras_grid, to_grid
 from MedVAELib.progress import CancelToken
 from MedVAELib.resources import resource_dir
 from MedVAELib.scan import Scan
+from Testing.warm_python import warm
 
 ROOT = Path(__file__).resolve().parents[1]
 FAST = Settings(device="cpu", samples=1)
@@ -249,8 +250,8 @@ def test_what_concerns_all_cases_is_said_at_once(small, tmp_path):
 
 
 def medvae(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "MedVAELib", *map(str, arguments)], capture_output=True, text=True,
-                          cwd=ROOT, timeout=300)  # fmt: skip
+    command = warm([sys.executable, "-m", "MedVAELib", *map(str, arguments)])
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
 
 
 def test_the_command_takes_a_table(small, tmp_path):
@@ -277,10 +278,9 @@ def test_the_command_refuses_an_unclear_table(tmp_path, text, part):
 @pytest.mark.skipif(sys.platform == "win32", reason="signals between processes are POSIX")
 def test_ctrl_c_ends_with_130_and_a_true_summary(small, tmp_path):
     cohort = table(tmp_path, f"case,scan\na,{small}/one.nii.gz\nb,{small}/two.nii.gz\n")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "MedVAELib", "detect", "--cohort", cohort, "--output", tmp_path / "out", "--samples",
-         "1000", "--device", "cpu", "--progress", "json"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True)  # fmt: skip
+    command = [sys.executable, "-m", "MedVAELib", "detect", "--cohort", str(cohort), "--output", str(tmp_path / "out"),
+               "--samples", "1000", "--device", "cpu", "--progress", "json"]  # fmt: skip
+    process = subprocess.Popen(warm(command), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if json.loads(line)["stage"] == "sampling":
             break

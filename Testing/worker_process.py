@@ -13,18 +13,25 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from Testing.warm_python import WarmProcess
+
 ROOT = Path(__file__).resolve().parents[1]
 PATIENCE_S = 120  # far more than anything takes; only a worker that hangs meets it
 
 
 class WorkerProcess:
-    """Starts `python -m MedVAELib.worker`, or `code` in its place. As a context manager it leaves no process."""
+    """Starts `python -m MedVAELib.worker`, from a warm Python unless `cold`, or `code` in its place. As a context
+    manager it leaves no process."""
 
-    def __init__(self, code: str | None = None, preexec_fn=None, **environment: str):
-        command = [sys.executable, "-c", code] if code else [sys.executable, "-m", "MedVAELib.worker"]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, preexec_fn=preexec_fn)  # fmt: skip
+    def __init__(self, code: str | None = None, preexec_fn=None, cold: bool = False, **environment: str):
+        arguments = ["-c", code] if code else ["-m", "MedVAELib.worker"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+        if code or preexec_fn or cold:
+            self.process = subprocess.Popen(
+                [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                cwd=ROOT, env=environment, preexec_fn=preexec_fn)  # fmt: skip
+        else:
+            self.process = WarmProcess(arguments, environment, ROOT)
         self.lines: queue.Queue[bytes | None] = queue.Queue()
         self.errors: list[bytes] = []
         threading.Thread(target=self._collect, daemon=True).start()

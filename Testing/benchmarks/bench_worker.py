@@ -44,7 +44,7 @@ def measure_clicks(image: sitk.Image, device: str, repeats: int) -> Clicks:
             return time.perf_counter() - started
 
         for repeat in range(repeats):
-            with WorkerProcess() as worker:
+            with WorkerProcess(cold=True) as worker:
                 clicks.cold.append(click(worker, handed_over(image * (1 + repeat), folder, "cold")))
                 scan = handed_over(image * (1.5 + repeat), folder, "scan")
                 clicks.first.append(click(worker, scan))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from Testing.panel import detections
+from Testing.warm_python import warm
 
 MODULE = Path(__file__).resolve().parents[2] / "MedVAE" / "MedVAE.py"
 
@@ -49,6 +50,7 @@ class Panel:
         self.host = host
         _, _, self.widget, self.top = loadModule(str(MODULE))
         self.widget.enter()
+        self.widget.worker.command = warm(self.widget.worker.command)
         self.tab = self.widget.tabs[0]
         self.ui = self.tab.ui
 

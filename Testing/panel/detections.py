@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from Testing.warm_python import warm
+
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "sample" / "flair.nii.gz"
 LIMIT_S = 240
@@ -36,7 +38,7 @@ def detect_once(folder: Path) -> dict:
     """The worker's reply to a detection on the sample: a real one, in a process of its own."""
     request = {"id": 1, "task": "detect", "scan": {"file": str(SAMPLE)}, "modality": "auto", "device": "cpu",
                "samples": 2, "fpr": 0.01, "score": "zscore", "seed": 0, "output": str(folder / "result")}  # fmt: skip
-    process = subprocess.Popen([sys.executable, "-m", "MedVAELib.worker"], stdin=subprocess.PIPE,
+    process = subprocess.Popen(warm([sys.executable, "-m", "MedVAELib.worker"]), stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
     try:
         process.stdin.write(json.dumps(request).encode() + b"\n")

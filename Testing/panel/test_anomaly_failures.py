@@ -81,6 +81,7 @@ def test_no_room_for_the_result(panel, scan):
     panel.ready()
     before = node_ids()
     panel.widget.worker.shutdown()
+    panel.widget.worker.command = [sys.executable]  # the limit comes down from this process
     with small_files(int(1.2 * values.size * 2)):
         text = click_and_wait(panel)
     assert "result cannot be written" in text and "make room" in text, text

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from MedVAELib.preprocessing.geometry import ras_mm_to_ijk
+from Testing.warm_python import warm
 
 from .detections import ROOT
 from .ticks import INTERVAL_MS, Ticks
@@ -94,7 +95,7 @@ def test_a_click_on_a_real_scan(opened, record_property, tmp_path):
 
     command = [ROOT / "MedVAE" / "Batch" / "detect.py", opened.file, "--output", tmp_path / "out", "--samples", SAMPLES,
                "--device", "cpu"]  # fmt: skip
-    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True, timeout=240)
+    done = subprocess.run(warm([sys.executable, *map(str, command)]), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     for role in ("anomaly", "residual", "reconstruction", "std"):
         (file,) = (tmp_path / "out").rglob(f"{role}.nii.gz")
