@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 PACKAGES = (
     "numpy", "scipy.ndimage", "scipy.optimize", "SimpleITK", "torch", "safetensors.torch", "pydantic", "yaml", "jinja2",
-    "typer", "rich.progress", "rich.table",
+    "typer", "rich.progress", "rich.table", "scipy.stats", "matplotlib.figure", "matplotlib.backends.backend_svg",
+    "matplotlib.backends.backend_agg", "PIL.Image",
 )  # fmt: skip
 _CAN_FORK = sys.platform == "linux" and hasattr(os, "pidfd_open")
 _PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -90,6 +91,7 @@ def _server(started: list[str] = []) -> str:  # noqa: B006 - it stays for the ne
     if started:
         return started[0]
     import atexit
+    import shutil
     import subprocess
     import tempfile
 
@@ -98,15 +100,14 @@ def _server(started: list[str] = []) -> str:  # noqa: B006 - it stays for the ne
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
     listening.listen(16)
-    process = subprocess.Popen([sys.executable, __file__, "serve", str(listening.fileno())], stdin=subprocess.PIPE,
-                               pass_fds=[listening.fileno()])  # fmt: skip
+    command = [sys.executable, __file__, "serve", str(listening.fileno()), folder]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[listening.fileno()])
     listening.close()
 
     def end() -> None:
         process.stdin.close()
         process.wait()
-        os.unlink(path)
-        os.rmdir(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)
     started.append(path)
@@ -164,7 +165,7 @@ def _stand_in(server: str, arguments: Sequence[str]) -> None:
 # --- The server ------------------------------------------------------------------------------------------------------
 
 
-def _serve(listening: socket.socket) -> tuple[list[Any], Sequence[int]]:
+def _serve(listening: socket.socket, folder: str) -> tuple[list[Any], Sequence[int]]:
     """Forks a process for each connection until standard input ends. Returns in every forked process, with what it is
     to do."""
     import contextlib
@@ -174,6 +175,8 @@ def _serve(listening: socket.socket) -> tuple[list[Any], Sequence[int]]:
         with contextlib.suppress(ImportError):
             __import__(package)
     gc.freeze()
+    # What they compile of MedVAELib is kept for the next, whatever the environment says of writing bytecode.
+    sys.dont_write_bytecode, sys.pycache_prefix = False, folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the tests' process ends this one
     running: dict[int, tuple[socket.socket, int]] = {}  # by pidfd
     while True:
@@ -264,7 +267,7 @@ def _become(arguments: list[str], env: dict[str, str], cwd: str, descriptors: Se
 
 if __name__ == "__main__":
     if sys.argv[1] == "serve":
-        asked, descriptors = _serve(socket.socket(fileno=int(sys.argv[2])))
+        asked, descriptors = _serve(socket.socket(fileno=int(sys.argv[2])), sys.argv[3])
         _become(*asked, descriptors)
     else:
         _stand_in(sys.argv[1], sys.argv[2:])

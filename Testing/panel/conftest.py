@@ -5,6 +5,8 @@ instead of the host's.
 """
 
 import os
+import shlex
+import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,7 @@ MODULE = Path(__file__).resolve().parents[2] / "MedVAE" / "MedVAE.py"
 
 
 @pytest.fixture(scope="session")
-def host():
+def host(tmp_path_factory):
     """The scene with Red, Yellow and Green slice views and one 3D view."""
     pytest.importorskip("PySide6", reason="PySide6 is not installed")
     pytest.importorskip("slicer_core", reason="slicer-core is not installed")
@@ -27,6 +29,10 @@ def host():
     from Testing.slicer_host import application, scene
 
     headless = scene.HeadlessSlicer()
+    launcher = tmp_path_factory.mktemp("slicer") / "PythonSlicer"  # found as Slicer's own is
+    launcher.write_text(f'#!/bin/sh\nexec {shlex.join(warm([sys.executable]))} "$@"\n')
+    launcher.chmod(0o755)
+    os.environ["PATH"] = os.pathsep.join([str(launcher.parent), os.environ["PATH"]])
     checkout = os.environ.get("SLICER_SOURCE_DIR")
     application.install(headless, Path(checkout) / "Base" / "Python" / "slicer" if checkout else None)
     for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
@@ -50,7 +56,6 @@ class Panel:
         self.host = host
         _, _, self.widget, self.top = loadModule(str(MODULE))
         self.widget.enter()
-        self.widget.worker.command = warm(self.widget.worker.command)
         self.tab = self.widget.tabs[0]
         self.ui = self.tab.ui
 

@@ -126,7 +126,7 @@ def python_without_torch(tmp_path_factory) -> Path:
 
 
 def test_without_torch_the_panel_says_what_is_missing_and_opens_setup(panel, scan, python_without_torch):
-    panel.widget.worker.command = [sys.executable, "-S"]
+    whole, panel.widget.worker.command = panel.widget.worker.command, [sys.executable, "-S"]
     restart_worker(panel, PYTHONPATH=os.pathsep.join([str(ROOT), str(python_without_torch)]))
     assert panel.pump(lambda: panel.widget.offers.info.get("missing"), 60), list(panel.widget.log.lines)
     assert "torch" in panel.widget.offers.info["missing"]
@@ -134,7 +134,7 @@ def test_without_torch_the_panel_says_what_is_missing_and_opens_setup(panel, sca
     assert "torch" in panel.ui.detectButton.toolTip and "Setup" in panel.ui.detectButton.toolTip
     assert not panel.widget.ui.setupSection.collapsed, "Setup did not open"
     assert panel.pump(lambda: "voxels" in panel.ui.statusLabel.text, 20), "the scan can be looked at without torch"
-    panel.widget.worker.command = [sys.executable]
+    panel.widget.worker.command = whole
     restart_worker(panel, PYTHONPATH=str(ROOT))
     panel.detect()
 
@@ -154,10 +154,10 @@ def test_torch_vanishes_after_the_panel_was_opened(panel, scan, python_without_t
 def test_a_worker_that_cannot_start(panel, scan, tmp_path):
     panel.ready()
     panel.widget.worker.shutdown()
-    panel.widget.worker.command = [str(tmp_path / "PythonSlicer")]
+    whole, panel.widget.worker.command = panel.widget.worker.command, [str(tmp_path / "PythonSlicer")]
     text = click_and_wait(panel)
     assert "cannot be started" in text
-    panel.widget.worker.command = [sys.executable]
+    panel.widget.worker.command = whole
     panel.detect()
 
 

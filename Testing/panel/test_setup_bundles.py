@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from Testing.warm_python import warm
+
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = ROOT / "Resources" / "bundles" / "healthy-anatomy"
 
@@ -21,7 +23,7 @@ def command(tmp_path):
     """Runs the command on a user's bundle folder of its own; the answer, which must be all that is printed."""
     def run(*arguments: str | Path) -> dict:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "MedVAE"), "MEDVAE_BUNDLES": str(tmp_path / "bundles")}
-        done = subprocess.run([sys.executable, "-m", "MedVAEPanel.bundle_command", *map(str, arguments)], cwd=tmp_path,
+        done = subprocess.run(warm([sys.executable, "-m", "MedVAEPanel.bundle_command", *map(str, arguments)]), cwd=tmp_path,
                               env=environment, capture_output=True, text=True)  # fmt: skip
         answer = json.loads(done.stdout)
         assert done.returncode == int("error" in answer), done.stderr
