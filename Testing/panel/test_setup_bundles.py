@@ -23,8 +23,8 @@ def command(tmp_path):
     """Runs the command on a user's bundle folder of its own; the answer, which must be all that is printed."""
     def run(*arguments: str | Path) -> dict:
         environment = {**os.environ, "PYTHONPATH": str(ROOT / "MedVAE"), "MEDVAE_BUNDLES": str(tmp_path / "bundles")}
-        done = subprocess.run(warm([sys.executable, "-m", "MedVAEPanel.bundle_command", *map(str, arguments)]), cwd=tmp_path,
-                              env=environment, capture_output=True, text=True)  # fmt: skip
+        command = warm([sys.executable, "-m", "MedVAEPanel.bundle_command", *map(str, arguments)])
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
         answer = json.loads(done.stdout)
         assert done.returncode == int("error" in answer), done.stderr
         return answer
