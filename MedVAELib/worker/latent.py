@@ -17,7 +17,7 @@ from ..progress import CancelToken, Progress, scaled
 from ..timing import Timer
 from .requests import field, hand_over
 from .server import Job
-from .volumes import given_image, given_scan, read_array
+from .volumes import given_image, given_scan, ijk_to_ras, read_array
 
 if TYPE_CHECKING:
     import numpy as np
@@ -166,13 +166,6 @@ def placed(model: LatentModel, image: PreparedImage | None, array: NDArray[np.fl
 
     made = own_image(model, array) if image is None else image.prepared.to_scan(array)
     return sitk.JoinSeries(made) if made.GetDimension() == 2 else made
-
-
-def ijk_to_ras(image: sitk.Image) -> list[list[float]]:
-    """(4, 4), from the voxels of a SimpleITK image."""
-    from ..preprocessing.geometry import ras_affine_mm
-
-    return ras_affine_mm(image).tolist()
 
 
 def provenance(model: LatentModel, timer: Timer) -> dict[str, Any]:

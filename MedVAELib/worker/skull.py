@@ -13,10 +13,9 @@ from ..progress import scaled
 from ..timing import Timer
 from .requests import field, hand_over
 from .server import Job
-from .volumes import given_plane
+from .volumes import given_plane, ijk_to_ras
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from ..skull.result import FoundPlane, SkullPrediction
@@ -62,7 +61,7 @@ def skull(job: Job) -> Mapping[str, Any]:
     report = scaled(job.progress, 1.0 - _SHARE_OF_WRITING, 1.0)
     arrays = hand_over(Path(output), _arrays(found), count, job, report)
     return {
-        "arrays": arrays, "ijk_to_ras": _ijk_to_ras(found.probability).tolist(),
+        "arrays": arrays, "ijk_to_ras": ijk_to_ras(found.probability),
         "planes": [plain(_place(plane)) for plane in found.planes], "planes_missing": found.planes_missing,
         "measures": [plain(_named(measure)) for measure in found.measures], "spacing_mm": found.spacing_mm,
         "ga_weeks": found.ga_weeks, "warnings": list(found.warnings), "provenance": plain(found.provenance),
@@ -81,16 +80,6 @@ def _arrays(found: SkullPrediction) -> Iterator[tuple[str, NDArray]]:
     yield "std_mm", std_of(found.surface)
     for plane in found.planes:
         yield f"plane_{plane.plane}", plane.image.grey_yx
-
-
-def _ijk_to_ras(image: Any) -> np.ndarray:
-    """(4, 4), from the voxels of a SimpleITK image."""
-    import numpy as np
-
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    matrix[:3, 3] = image.GetOrigin()
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ matrix
 
 
 def _place(found: FoundPlane) -> dict[str, Any]:

@@ -137,3 +137,10 @@ def _numbers(given: Mapping[str, Any], name: str, count: int) -> list[float]:
     ):
         raise UsageError(f"The request's image needs '{name}' as {count} numbers.")
     return [float(value) for value in values]
+
+
+def ijk_to_ras(image: sitk.Image) -> list[list[float]]:
+    """(4, 4), from the voxels of an image, as a reply has it."""
+    from ..preprocessing.geometry import ras_affine_mm
+
+    return ras_affine_mm(image).tolist()

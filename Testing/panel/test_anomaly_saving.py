@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from .detections import ROOT, add_scan
+from .detections import add_scan
+from .fresh_application import reopened
 
-REOPEN = """
-import json, os, sys, time
-from pathlib import Path
-from Testing.slicer_host import application, scene
-host = scene.HeadlessSlicer()
-checkout = os.environ.get("SLICER_SOURCE_DIR")
-application.install(host, Path(checkout) / "Base" / "Python" / "slicer" if checkout else None)
-for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
-    host.addSliceView(name, orientation)
-host.add3DView()
-import numpy as np
-import slicer
-file, panel_first = sys.argv[1], sys.argv[2] == "panel first"
-if panel_first:
-    _, _, widget, top = application.loadModule(os.path.join("MedVAE", "MedVAE.py"))
-slicer.util.loadScene(file)
-if not panel_first:
-    _, _, widget, top = application.loadModule(os.path.join("MedVAE", "MedVAE.py"))
-for _ in range(20):
-    slicer.app.processEvents()
-    time.sleep(0.005)
+LOOK = """
 tab = widget.tabs[0]
 ui, parameters = tab.ui, tab.parameters
 result = tab.results.result
@@ -63,8 +40,6 @@ told["acts"] = bool((view.image() != image).any())
 ui.removeButton.click()
 names = [node.GetName() or "" for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode")]
 told["left"] = [name for name in names if "FLAIR" in name]
-widget.cleanup()
-print("TOLD" + json.dumps(told))
 """
 
 
@@ -114,21 +89,11 @@ def _unshifted(scan):
     return own_ijk_to_ras(scan)
 
 
-def reopened(file: Path, order: str, folder: Path) -> tuple[dict, dict]:
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow",
-                   "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
-    arrays = folder / "arrays.npz"
-    done = subprocess.run([sys.executable, "-c", REOPEN, str(file), order, str(arrays)], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, timeout=240)  # fmt: skip
-    told = [line[4:] for line in done.stdout.splitlines() if line.startswith("TOLD")]
-    assert told, done.stdout[-3000:] + done.stderr[-6000:]
-    return json.loads(told[0]), dict(np.load(arrays))
-
-
 @pytest.mark.parametrize("name,order", [("scene.mrb", "scene first"), ("scene.mrb", "panel first"),
                                         ("folder", "scene first")])  # fmt: skip
 def test_everything_is_back_in_a_fresh_application(saved, reply, tmp_path, name, order):
-    told, arrays = reopened(saved.save(name), order, tmp_path)
+    told = reopened(saved.save(name), order, tmp_path / "arrays.npz", LOOK)
+    arrays = np.load(tmp_path / "arrays.npz")
     assert (told["scan"], told["result"], told["under"]) == ("FLAIR", "FLAIR anomaly", True)
     assert (told["samples"], told["percent"], told["modality"], told["map"]) == (7, 2.5, "FLAIR", "Anomaly score")
     assert told["opacity"] == pytest.approx(0.65) and told["threshold"] == pytest.approx(2.5)

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from .conftest import open_panel
-from .detections import ROOT
+from .fresh_application import reopened
 from .skull_scenes import SkullTabDriver, add_plane, add_volume, make_resources
 
-REOPEN = """
-import json, os, sys, time
-from pathlib import Path
-from Testing.slicer_host import application, scene
-host = scene.HeadlessSlicer()
-checkout = os.environ.get("SLICER_SOURCE_DIR")
-application.install(host, Path(checkout) / "Base" / "Python" / "slicer" if checkout else None)
-for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
-    host.addSliceView(name, orientation)
-host.add3DView()
-import numpy as np
-import slicer
-file, panel_first = sys.argv[1], sys.argv[2] == "panel first"
-if panel_first:
-    _, _, widget, top = application.loadModule(os.path.join("MedVAE", "MedVAE.py"))
-slicer.util.loadScene(file)
-if not panel_first:
-    _, _, widget, top = application.loadModule(os.path.join("MedVAE", "MedVAE.py"))
-for _ in range(20):
-    slicer.app.processEvents()
-    time.sleep(0.005)
+LOOK = """
 tab = next(tab for tab in widget.tabs if tab.name == "skull")
 ui, result = tab.ui, tab.results.result
 surface, legends = result.surface, slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
@@ -68,8 +42,6 @@ np.save(sys.argv[3], slicer.util.arrayFromModelPointData(surface, "std_mm"))
 ui.removeButton.click()
 told["left"] = [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLDisplayableNode") if "skull" in
                 (node.GetName() or "")]
-widget.cleanup()
-print("TOLD" + json.dumps(told))
 """
 
 
@@ -107,7 +79,8 @@ def saved(host, tmp_path_factory):
 @pytest.mark.parametrize("order", ["scene first", "panel first"])
 def test_everything_is_back_in_a_fresh_application(saved, order, tmp_path):
     file, seen = saved
-    told, std_mm = _reopened(file, order, tmp_path)
+    told = reopened(file, order, tmp_path / "std.npy", LOOK)
+    std_mm = np.load(tmp_path / "std.npy")
     assert told["planes"] == ["Frame", "Volume"] and told["coronal"] and told["view"] == "Slice in Yellow"
     assert (told["pixel"], told["weeks"], told["samples"]) == (0.5, 30.5, 7) and "coronal" in told["words"]
     assert told["rows"] == seen["rows"] and told["summary"] == seen["summary"]
@@ -121,14 +94,3 @@ def test_everything_is_back_in_a_fresh_application(saved, order, tmp_path):
     np.testing.assert_allclose(told["bounds"], seen["bounds"], atol=0.01)
     assert told["foreground"] == told["overlay"] and told["colourful"] > 0.1 and told["acts"] > 0.01
     assert told["left"] == [], "Remove last result does not know the result any more"
-
-
-def _reopened(file: Path, order: str, folder: Path) -> tuple[dict, np.ndarray]:
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow",
-                   "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
-    array = folder / "std.npy"
-    done = subprocess.run([sys.executable, "-c", REOPEN, str(file), order, str(array)], cwd=ROOT, env=environment,
-                          capture_output=True, text=True, timeout=240)  # fmt: skip
-    told = [line[4:] for line in done.stdout.splitlines() if line.startswith("TOLD")]
-    assert told, done.stdout[-3000:] + done.stderr[-6000:]
-    return json.loads(told[0]), np.load(array)
