@@ -10,6 +10,7 @@ imported when, needs a real one.
 from __future__ import annotations
 
 import array
+import functools
 import json
 import os
 import select
@@ -86,10 +87,9 @@ class WarmProcess:
         self.send_signal(signal.SIGTERM)
 
 
-def _server(started: list[str] = []) -> str:  # noqa: B006 - it stays for the next call
+@functools.cache
+def _server() -> str:
     """The socket of this process's own server, which ends with it."""
-    if started:
-        return started[0]
     import atexit
     import shutil
     import subprocess
@@ -110,7 +110,6 @@ def _server(started: list[str] = []) -> str:  # noqa: B006 - it stays for the ne
         shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(end)
-    started.append(path)
     return path
 
 
@@ -227,8 +226,7 @@ def _become(arguments: list[str], env: dict[str, str], cwd: str, descriptors: Se
     import traceback
     import types
 
-    for number in (signal.SIGINT, *_PASSED_ON):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it
     for target, descriptor in enumerate(descriptors):
         os.dup2(descriptor, target)
         os.close(descriptor)

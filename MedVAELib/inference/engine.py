@@ -70,9 +70,10 @@ class Engine(PlacedModel):
     """One place for device, precision, memory layout, batching and CUDA graphs.
 
     device, precision: as in `select_device`. log: receives one sentence per decision and per step down the memory
-    ladder. batch: posterior samples decoded at once, chosen by device and memory when None. Probabilities agree
-    between batch sizes to 1e-5 and between devices to 1e-3 in float32, which on CUDA is computed without TF32's
-    shorter mantissa; bfloat16 and float16 agree with float32 to 0.1 at single voxels and 0.01 on average.
+    ladder. batch: posterior samples decoded at once, on a CPU shared out among its threads; chosen by device and memory
+    when None. Probabilities agree between batch sizes to 1e-5 and between devices to 1e-3 in float32, which on CUDA is
+    computed without TF32's shorter mantissa; bfloat16 and float16 agree with float32 to 0.1 at single voxels and 0.01
+    on average.
     """
 
     def __init__(

@@ -39,7 +39,8 @@ def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
     dilation: tuple[int, ...] = (), groups: int = 1,
 ) -> Tensor:  # fmt: skip
-    """A convolution of as many axes as the weight has, on a CPU by oneDNN where torch has it; empty: 1, 0 and 1."""
+    """A convolution over as many axes as the weight has, on a CPU by oneDNN where torch has it. Left empty, stride and
+    dilation are 1 and the padding is 0 along each."""
     axes = weight.ndim - 2
     stride, padding, dilation = stride or (1,) * axes, padding or (0,) * axes, dilation or (1,) * axes
     if x.device.type == "cpu" and x.dtype is torch.float32 and _HAS_ONEDNN:

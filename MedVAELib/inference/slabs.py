@@ -1,4 +1,4 @@
-"""Decoding in slabs that stay in the CPU's caches. The numbers do not change.
+"""Decoding in slabs that stay in the CPU's caches. The numbers change by float32's rounding only.
 
 The head of the network, at half the grid, takes most of a decoding. It reads one voxel around, so any slab of the
 logits can be computed from a slightly thicker slab of features.
@@ -48,7 +48,7 @@ class SlabDecoder:
 
     def __call__(self, z: Tensor) -> Iterator[Iterator[Tensor]]:
         h = self._net.from_latent(z)
-        for stage, skip in zip(self._net.up[:-1], self._context, strict=False):
+        for stage, skip in zip(self._net.up[:-1], self._context[:-1], strict=True):
             h = stage(h, skip)
         for sample in h.split(1):
             yield self._planes(sample)
