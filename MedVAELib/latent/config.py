@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -30,7 +29,7 @@ class ImageData:
 
     source: str
     pattern: str = ""
-    labels: Sequence[str] | str = ()
+    labels: list[str | int | float] | str | int | float = field(default_factory=list)
     patient: str = ""
     fit: str = "exact"
     scaling: str = "auto"
@@ -56,8 +55,6 @@ class ImageData:
         if unknown := set(self.made_from) - set(SOURCES):
             raise ValueError(f"made_from must name {', '.join(SOURCES)}, not {', '.join(sorted(unknown))}")
         labels = [self.labels] if isinstance(self.labels, str | int | float) else self.labels
-        if not isinstance(labels, list | tuple):
-            raise ValueError("labels must be a list, or one label")
         object.__setattr__(self, "labels", [str(label) for label in labels])
 
 

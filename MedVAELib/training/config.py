@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import math
+import json
 import os
-import types
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import ClassVar, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, ClassVar, TypeVar, get_type_hints
 
 from ..bundle_weights import FLOAT16, FORMATS
 from ..errors import InputError
 from ..models import MODELS
 from .trainer import TrainerConfig
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 @dataclass(frozen=True)
@@ -123,8 +126,13 @@ def read_settings(path: Path) -> dict[str, object]:
 def _read_yaml(path: Path) -> dict[str, object]:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Takes 1e-3, without a point, for a number, as YAML 1.2 does."""
+
+    number = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, [*"-+0123456789"])
     try:
-        raw = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a training config.") from error
     except yaml.YAMLError as error:
@@ -158,91 +166,33 @@ def _checked_model(path: Path, model: dict[str, object]) -> dict[str, object]:
 def _typed(path: Path, name: str, kind: type, values: object) -> dict[str, object]:
     """The settings of a section as its dataclass declares them. Raises InputError, naming the setting, where they are
     of another type, unknown or missing; one left empty (`store:`) counts as not given."""
+    from pydantic import ConfigDict, ValidationError, create_model
+
     if values is None:
         values = {}
     if not isinstance(values, dict):
         raise InputError(f"{path}: section '{name}' must hold settings.")
     declared = get_type_hints(kind)
-    hints = {f.name: declared[f.name] for f in fields(kind)}
-    if unknown := set(values) - set(hints):
-        raise InputError(f"{path}: section '{name}' has no setting {', '.join(sorted(map(str, unknown)))}.")
+    optional = {f.name: f.default is not MISSING or f.default_factory is not MISSING for f in fields(kind)}
+    section = create_model(
+        kind.__name__,
+        __config__=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()),
+        **{key: (declared[key], None if optional[key] else ...) for key in optional},
+    )
     given = {key: value for key, value in values.items() if value is not None}
-    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
-    if missing := [key for key in needed if key not in given]:
-        raise InputError(f"{path}: section '{name}' needs {', '.join(missing)}.")
-    typed = {}
-    for key, value in given.items():
-        try:
-            typed[key] = _as_declared(value, hints[key])
-        except _WrongType as error:
-            raise InputError(f"{path}: section '{name}': {key} must be {error}, not {value!r}.") from error
-    return typed
-
-
-class _WrongType(Exception):
-    """Says what a value should be."""
-
-
-def _as_declared(value: object, hint: object) -> object:
-    """A value of a YAML file as a setting of the declared type. Raises _WrongType."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return _as_one_of(value, [one for one in inner if one is not type(None)])
-    if hint is bool:
-        return _only(bool, value, "true or false")
-    if hint is int:
-        return _only(int, value, "a whole number")
-    if hint is float:
-        return _number(value)
-    if hint is str:
-        return _only(str, value, "text (in quotes if it looks like a number)")
-    if origin is tuple:
-        return _as_tuple(value, inner)
-    if origin is list:
-        items = _only(list, value, "a list")
-        return [_as_declared(item, inner[0]) if get_origin(inner[0]) is dict else item for item in items]
-    if origin is dict:
-        return _only(dict, value, "settings of its own")
-    return value
-
-
-def _as_one_of(value: object, hints: list[object]) -> object:
-    problems = []
-    for hint in hints:
-        try:
-            return _as_declared(value, hint)
-        except _WrongType as error:
-            problems.append(str(error))
-    raise _WrongType(" or ".join(problems))
-
-
-def _as_tuple(value: object, inner: tuple[object, ...]) -> tuple[object, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise _WrongType("a list")
-    if inner and inner[-1] is Ellipsis:
-        inner = inner[:1] * len(value)
-    if len(value) != len(inner):
-        raise _WrongType(f"a list of {len(inner)}")
     try:
-        return tuple(_as_declared(item, hint) for item, hint in zip(value, inner, strict=True))
-    except _WrongType as error:
-        raise _WrongType(f"a list, each of it {error}") from error
+        # As JSON, in which pydantic is strict about numbers and text, and takes a list for a tuple.
+        typed = section.model_validate_json(json.dumps(given, default=str))
+    except ValidationError as error:
+        raise InputError(f"{path}: section '{name}'{_first_mistake(error)}.") from error
+    return {key: getattr(typed, key) for key in given}
 
 
-def _only(kind: type, value: object, words: str):
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise _WrongType(words)
-    return value
-
-
-def _number(value: object) -> float:
-    """Also of text: YAML takes 1e-3, without a point, for one."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise _WrongType("a number")
-    try:
-        number = float(value) if isinstance(value, str) else value
-    except ValueError:
-        raise _WrongType("a number") from None
-    if not math.isfinite(number):
-        raise _WrongType("a finite number")
-    return number
+def _first_mistake(error: ValidationError) -> str:
+    mistake = error.errors(include_url=False)[0]
+    setting = mistake["loc"][0]
+    if mistake["type"] == "extra_forbidden":
+        return f" has no setting {setting}"
+    if mistake["type"] == "missing":
+        return f" needs {setting}"
+    return f": {setting} {mistake['msg'].removeprefix('Input ')}, not {mistake['input']!r}"

@@ -22,15 +22,17 @@ def images(folder, section="data", **settings):
 
 
 @pytest.mark.parametrize(("section", "name", "value", "words"), [
-    ("data", "source", 5, "text"), ("data", "validation", "ten", "a number"), ("data", "made_from", "a", "a list"),
-    ("data", "limit", True, "a whole number"), ("trainer", "steps", "10", "a whole number"),
-    ("trainer", "steps", 10.5, "a whole number"), ("trainer", "learning_rate", float("nan"), "a finite number"),
-    ("trainer", "learning_rate", "fast", "a number"), ("bundle", "changelog", "new", "settings of its own"),
-    ("model", "shape", 32, "a list"), ("model", "shape", [32, "x"], "a list, each of it a whole number"),
-    ("model", "latent", "eight", "a whole number"), ("model", "beta", [1], "a number"),
+    ("data", "source", 5, "a valid string"), ("data", "validation", "ten", "a valid number"),
+    ("data", "made_from", "a", "a valid array"), ("data", "made_from", [1], "a valid string"),
+    ("data", "labels", {"ill": 1}, "a valid array"),
+    ("data", "limit", True, "a valid integer"), ("trainer", "steps", "10", "a valid integer"),
+    ("trainer", "steps", 10.5, "a valid integer"), ("trainer", "learning_rate", float("nan"), "a finite number"),
+    ("trainer", "learning_rate", "fast", "a valid number"), ("bundle", "changelog", "new", "an object"),
+    ("model", "shape", 32, "a valid array"), ("model", "shape", [32, "x"], "a valid integer"),
+    ("model", "latent", "eight", "a valid integer"), ("model", "beta", [1], "a valid number"),
 ])
 def test_a_wrong_type_names_file_section_and_setting(tmp_path, section, name, value, words):
-    with pytest.raises(InputError, match=f"section '{section}': {name} must be {words}") as error:
+    with pytest.raises(InputError, match=f"section '{section}': {name} should be {words}") as error:
         images(tmp_path, section, **{name: value})
     assert "own.yaml" in str(error.value) and "\n" not in str(error.value)
 
