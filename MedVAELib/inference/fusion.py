@@ -45,7 +45,9 @@ def convolve(
     stride, padding, dilation = stride or (1,) * axes, padding or (0,) * axes, dilation or (1,) * axes
     if x.device.type == "cpu" and x.dtype is torch.float32 and _HAS_ONEDNN:
         return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
-    return torch.convolution(x, weight, bias, stride, padding, dilation, False, (0,) * axes, groups)
+    # Unlike torch.convolution, these take part in autocast.
+    plain = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
+    return plain(x, weight, bias, stride, padding, dilation, groups)
 
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")

@@ -10,6 +10,7 @@ import SimpleITK as sitk
 import torch
 
 from MedVAELib.errors import BundleError, Cancelled, DeviceMemoryError, InputError, UsageError
+from MedVAELib.inference import device as device_module
 from MedVAELib.preprocessing.outlines import MARGIN, SIZE
 from MedVAELib.progress import CancelToken
 from MedVAELib.resources import resource_dir
@@ -45,6 +46,23 @@ def images() -> dict[str, PlaneImage]:
 @pytest.fixture(scope="module")
 def result(predictor):
     return predict_skull(images(), predictor=predictor, samples=6, ga_weeks=30.0)
+
+
+@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=["without bfloat16", "with bfloat16"])
+def of_another_cpu(request, bundles, monkeypatch):
+    """The predictor as a CPU of the other kind makes it, too, and the number format that it computes in."""
+    monkeypatch.setattr(device_module, "cpu_bfloat16_problem", lambda: "none" if request.param is torch.float32 else "")
+    made = SkullPredictor.load(bundles[0], "cpu", bundles[1])
+    made.outline.find = bright_outline
+    return made, request.param
+
+
+def test_cpus_with_and_without_bfloat16_agree(of_another_cpu, result):
+    made, precision = of_another_cpu
+    found = predict_skull(images(), predictor=made, samples=6, ga_weeks=30.0)
+    assert made.shape.precision is precision
+    for one, other in zip(found.measures, result.measures, strict=True):
+        assert one.value == pytest.approx(other.value, rel=3e-3), one.name
 
 
 def test_volumes_share_one_head_frame(result):
