@@ -132,7 +132,7 @@ def _read_yaml(path: Path) -> dict[str, object]:
     number = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, [*"-+0123456789"])
     try:
-        raw = yaml.load(Path(path).read_text(encoding="utf-8"), Loader)
+        raw = Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a training config.") from error
     except yaml.YAMLError as error:
