@@ -14,6 +14,6 @@ setup(
     package_dir=places,
     package_data={
         "MedVAELib": ["templates/*"],
-        "MedVAELib.bundled": ["bundles/**/*", "sample/*", "atlas/*", "configs/*"],
+        "MedVAELib.bundled": ["bundles/**/*", "sample/**/*", "atlas/*", "configs/**/*"],
     },
 )

@@ -28,7 +28,7 @@ RANKS = {
 }
 # Result types are what report and outputs are about, so they see them; evaluation and training share preprocessing.
 NEVER = {"slicer", "qt", "ctk", "PythonQt", "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve"}
-EXTRAS = {"typer", "rich", "jinja2", "matplotlib", "yaml", "tensorboard", "distributed", "dask"}
+EXTRAS = {"typer", "rich", "jinja2", "matplotlib", "yaml", "pydantic", "tensorboard", "distributed", "dask"}
 EXTRAS_ALLOWED_IN = {"cli", "report", "reporting", "training", "evaluation", "cohort"}
 
 

@@ -25,7 +25,7 @@ from ..preprocessing.mask_files import read_fractions
 from ..preprocessing.masked import MaskedScan, masked_scan
 from ..preprocessing.published import NAME as PUBLISHED
 from ..preprocessing.published import prepare_published
-from ..preprocessing.slices import PatchSettings, SliceSettings, patches_of, slices_of
+from ..preprocessing.slices import LESION_FRACTION, PatchSettings, SliceSettings, patches_of, slices_of
 from ..progress import CancelToken, Progress, scaled
 from ..scan import Scan
 from .cases import refuse_double_names
@@ -210,7 +210,7 @@ def _write_patches(
         name = "patch_z{:03d}_y{:03d}_x{:03d}".format(*made.place_zyx)
         _write_picture(made.image, settings.pixel_mm, folder / f"{name}.nii.gz")
         images.append({"file": f"{name}.nii.gz", "case": f"{case.name}_{name}", "label": made.label,
-                       "lesion_fraction": round(made.lesion_fraction, 4)})  # fmt: skip
+                       LESION_FRACTION: round(made.lesion_fraction, 4)})  # fmt: skip
     return images
 
 

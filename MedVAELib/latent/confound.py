@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..preprocessing.slices import LESION_FRACTION
 from ..progress import CancelToken
 from .probe import Estimate, by_patient, linear_probe
 from .table import LatentTable
@@ -68,12 +69,14 @@ class ConfoundCheck:
 
 def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str] | None = None,
                    seed: int = 0, cancel: CancelToken | None = None) -> ConfoundCheck:  # fmt: skip
-    """Compares the table's tags (by default all) with its latents' means as predictors of a column.
+    """Compares the table's tags (by default all but a patch's share of lesion, which is its label) with its latents'
+    means as predictors of a column.
 
     Raises InputError without tags or with too few patients, UsageError for a tag that is not there, Cancelled.
     """
     table, labels = table.labelled(target)
-    names = [name for name in (tags if tags is not None else table.tags) if name != target]
+    chosen = [name for name in table.tags if name != LESION_FRACTION] if tags is None else tags
+    names = [name for name in chosen if name != target]
     columns = {name: tag_features(table.column(name)) for name in names}
     columns = {name: values for name, values in columns.items() if values.shape[1]}
     if not columns:

@@ -21,6 +21,8 @@ from .model_image import model_image
 AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
 """The axis (zyx) that a slice is perpendicular to."""
 HEALTHY, LESION = "healthy", "lesion"
+LESION_FRACTION = "lesion_fraction"
+"""Column of a table of patches: the share of a patch that is lesion, from which its label is made."""
 
 
 @dataclass(frozen=True)

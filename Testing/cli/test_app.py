@@ -68,7 +68,7 @@ def test_no_arguments_show_the_help_and_count_as_wrong_usage(capsys):
 def test_without_the_extra_packages_the_command_says_what_to_install():
     done = medvae("--help", code="import sys; sys.modules['typer'] = None")
     assert done.returncode == 1 and done.stdout == ""
-    assert "pip install 'medvae[cli]'" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert "pip install '.[cli]'" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("arguments, seen", [

@@ -102,6 +102,14 @@ def test_a_patients_images_never_help_to_predict_it():
     assert confound_check(replace(table, tags={"number": number})).verdict != "alarm"
 
 
+def test_a_patchs_share_of_lesion_is_no_acquisition_tag():
+    table = cohort()
+    share = np.array([CLASSES.index(label) / 2 for label in table.labels])
+    table = replace(table, tags={**table.tags, "lesion_fraction": share})
+    assert "lesion_fraction" not in confound_check(table).each_tag
+    assert confound_check(table, tags=["lesion_fraction"]).verdict == "alarm"
+
+
 def test_no_tags_is_one_sentence():
     with pytest.raises(InputError, match="no acquisition tag"):
         confound_check(replace(cohort(), tags={"te": np.full(120, 5.0), "uid": [f"u{i}" for i in range(120)]}))
