@@ -33,7 +33,8 @@ def run_on_cluster(
     try:
         from distributed import Client, wait
     except ImportError:
-        raise UsageError("--scheduler needs the package distributed: in MedVAE's folder run  pip install '.[cluster]'.") from None
+        words = "--scheduler needs the package distributed: in MedVAE's folder run  pip install '.[cluster]'."
+        raise UsageError(words) from None
     settings.check(cases)
     cancel = cancel or CancelToken()
     bundle = load_bundle(settings.bundle)
