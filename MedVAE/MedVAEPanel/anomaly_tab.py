@@ -64,6 +64,9 @@ class AnomalyTab(TaskTab):
         self._choose_a_scan()
         self.status.hurry()  # before the questions that make the worker load PyTorch
 
+    def on_layout_changed(self) -> None:
+        self.results.on_layout_changed()
+
     def on_scene_about_to_close(self) -> None:
         self.run.cancel(_("The scene was closed, so the detection was cancelled."))
 

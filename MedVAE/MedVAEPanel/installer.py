@@ -137,7 +137,8 @@ def _pip_settings(paths: Sequence[str] | None) -> Iterator[tuple[Path, Path]]:
     with tempfile.TemporaryDirectory(prefix="medvae-install-", ignore_cleanup_errors=True) as folder:
         constraints, log = Path(folder) / "constraints.txt", Path(folder) / "pip.log"
         constraints.write_text(dependencies.constraints(paths), encoding="utf-8")
-        settings = {"PIP_CONSTRAINT": str(constraints), "PIP_LOG": str(log), "PIP_NO_INPUT": "1",
+        # As a URL: pip splits the variable at blanks, which the name of a user's folder may have.
+        settings = {"PIP_CONSTRAINT": constraints.as_uri(), "PIP_LOG": str(log), "PIP_NO_INPUT": "1",
                     "PIP_DISABLE_PIP_VERSION_CHECK": "1"}  # fmt: skip
         before = {name: os.environ.get(name) for name in settings}
         os.environ.update(settings)

@@ -83,6 +83,9 @@ class LatentTab(TaskTab):
         super().on_offers()
         self._on_parameters()
 
+    def on_layout_changed(self) -> None:
+        self.cohort.listen()
+
     def on_scene_about_to_close(self) -> None:
         for run in (self.run, self.cohort.run, self.generating):
             run.cancel(_("The scene was closed, so this was cancelled."))

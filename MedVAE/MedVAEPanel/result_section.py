@@ -21,6 +21,7 @@ class ResultSection:
         self._shown: tuple | None | bool = False  # nothing was ever shown
         self._opacity: float | None = None
         self._layout_before: int | None = None
+        self._comparing: bool | None = None  # what the views are arranged for; None: a scene comes or goes
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", ROLE, "anomaly")
         ui.thresholdSlider.connect("valueChanged(double)", self._on_threshold)
         ui.compareButton.connect("toggled(bool)", self._on_compare)
@@ -47,6 +48,8 @@ class ResultSection:
 
     def update(self, parameters) -> None:
         """Called whenever the parameters may have changed."""
+        if parameters is None:
+            self._comparing = None
         result = Result.of(parameters.result) if parameters is not None else None
         volume = self.volume if result is not None else None
         ui = self.ui
@@ -107,13 +110,23 @@ class ResultSection:
 
     def _on_compare(self, on: bool) -> None:
         self._layout_before = display.compare(on, self._layout_before)
+        if on:
+            display.follow_axial_view()
+
+    def on_layout_changed(self) -> None:
+        """Whoever changed it: the views side by side are entered and left by other ways than the button, too."""
+        on = display.comparing()
+        if self.tab.parameters is None or on == self._comparing:
+            return
+        self._comparing = on
+        self._set_checked(self.ui.compareButton, on)
+        self.ui.compareButton.enabled = self.result is not None or on
         if self.result is not None and self.volume is not None:
             display.show(self.result.scan, self.volume, self.tab.parameters.opacity)
             self._keep_scan_alone()
             if on:
                 volumes = [self.result.node(each.value) for each in Map]
                 display.renew_legends([volume for volume in volumes if volume is not None])
-                display.follow_axial_view()
 
     def _on_surfaces(self, on: bool) -> None:
         segmentation = self.result.node("segmentation") if self.result is not None else None

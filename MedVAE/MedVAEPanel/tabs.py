@@ -84,6 +84,10 @@ class Tab:
     def exit(self) -> None:
         """Another module is shown."""
 
+    def on_layout_changed(self) -> None:
+        """The user, a module or a scene that was loaded changed the layout of the views. The views of a loaded scene
+        come into being only now, after the parameter node was set."""
+
     def on_scene_about_to_close(self) -> None:
         """Nodes are still there, but not for long."""
 

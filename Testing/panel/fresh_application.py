@@ -26,6 +26,7 @@ import slicer
 file, panel_first = sys.argv[1], sys.argv[2] == "panel first"
 if panel_first:
     _, _, widget, top = application.loadModule(os.path.join("MedVAE", "MedVAE.py"))
+    slicer.app.startupCompleted.emit()
 slicer.util.loadScene(file)
 if not panel_first:
     _, _, widget, top = application.loadModule(os.path.join("MedVAE", "MedVAE.py"))

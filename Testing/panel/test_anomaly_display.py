@@ -253,6 +253,22 @@ def test_side_by_side_shows_the_scan_alone_on_the_left_and_goes_back(shown):
     assert manager.layout == before
 
 
+def test_side_by_side_may_be_left_by_another_way_than_its_button(shown):
+    """As by the toolbar, or by the plot of a cohort."""
+    import slicer
+
+    manager, button = slicer.app.layoutManager(), shown.ui.compareButton
+    before, outlines = manager.layout, shown.result.node("segmentation").GetDisplayNode()
+    button.click()
+    assert button.checked and outlines.GetNumberOfViewNodeIDs() > 0
+    manager.setLayout(before)
+    assert not button.checked and outlines.GetNumberOfViewNodeIDs() == 0, "outlines stay hidden in other views"
+    button.click()
+    assert button.checked and manager.layout != before
+    button.click()
+    assert manager.layout == before
+
+
 def test_results_lie_beneath_the_scan_with_provenance(shown):
     import slicer
     import vtk

@@ -43,6 +43,17 @@ told["left"] = [name for name in names if "FLAIR" in name]
 """
 
 
+LOOK_BESIDE = """
+tab = widget.tabs[0]
+legend, view = tab.results.result.node("anomaly").GetNthDisplayNode(1), host.views["MedVAEMap"]
+with_legend = view.image()
+legend.SetVisibility(False)
+np.savez(sys.argv[3], changed=(view.image() != with_legend).any(axis=2))
+told = dict(pressed=tab.ui.compareButton.checked, alone=host.views["MedVAEScan"].composite.GetForegroundVolumeID(),
+            views=sorted(slicer.app.layoutManager().sliceViewNames()))
+"""
+
+
 @pytest.fixture
 def saved(panel, reply, tmp_path):
     """A scene with a scan under a transform, a result, and choices that are not the defaults; saved as told."""
@@ -111,3 +122,12 @@ def test_everything_is_back_in_a_fresh_application(saved, reply, tmp_path, name,
     assert different < 0.01, f"{100 * different:.1f} % of the red view's pixels look different"
     assert told["acts"], "the threshold slider does nothing any more"
     assert told["left"] == ["FLAIR"], "Remove last result does not know the result any more"
+
+
+def test_a_scene_saved_side_by_side_comes_back_so(saved, tmp_path):
+    """With a legend in a view that comes into being only when the scene has been loaded."""
+    saved.ui.compareButton.click()
+    told = reopened(saved.save("scene.mrb"), "panel first", tmp_path / "arrays.npz", LOOK_BESIDE)
+    saved.ui.compareButton.click()
+    assert told["pressed"] and told["alone"] is None and "MedVAEMap" in told["views"]
+    assert np.load(tmp_path / "arrays.npz")["changed"].sum() > 300, "no legend"

@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk
 
 from Testing.panel.detections import add_scan, node_ids
+from Testing.panel.fresh_application import reopened
 from Testing.panel.latent_scenes import LATENTS, SHAPE, head, lively_bundle, make_resources, write_cohort
 from Testing.panel.latent_scenes import write_table as write_latents
 
@@ -357,6 +358,29 @@ def test_the_scene_comes_back(latent, table, tmp_path):
     while latent.ui.removeButton.enabled:
         latent.ui.removeButton.click()
     assert not [node for node in slicer.util.getNodesByClass("vtkMRMLTableNode")]
+
+
+LOOK = """
+section, clicked = next(tab for tab in widget.tabs if tab.name == "latent").cohort, []
+section.show_case = clicked.append
+cohort, label = section.cohort, section.cohort.column("label")[7]
+before = cohort.column("label")[:7].count(label)
+plots = slicer.app.layoutManager().plotWidget(0).plotView()
+plots.click(cohort.result.node(f"series of {label}"), before)
+for _ in range(20):
+    slicer.app.processEvents()
+told = dict(clicked=clicked)
+"""
+
+
+def test_a_loaded_plot_can_be_clicked(latent, table, tmp_path):
+    """In a session that had no plot before: its view comes into being only when the scene has been loaded."""
+    import slicer
+
+    latent.plot(table)
+    latent.pick(latent.ui.planeCombo, "t-SNE")  # where no point covers another
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    assert reopened(tmp_path / "scene.mrb", "panel first", tmp_path / "none", LOOK) == {"clicked": [7]}
 
 
 def test_the_report_has_nothing_of_the_patient(latent, table, tmp_path):

@@ -7,9 +7,11 @@ import importlib
 import os
 import subprocess
 import sys
+import tempfile
 import types
 import venv
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -104,7 +106,10 @@ def test_offline_from_a_folder_of_wheels(slicer_version, wheels, request):
     assert "PIP_CONSTRAINT" not in os.environ and "PIP_LOG" not in os.environ
 
 
-def test_online_through_pip_ensure_only_what_is_missing(slicer_5_12, wheels):
+def test_online_through_pip_ensure_only_what_is_missing(slicer_5_12, wheels, tmp_path, monkeypatch):
+    """Also for a user whose temporary folder has a blank in its name."""
+    (tmp_path / "Jane Doe").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "Jane Doe"))
     slicer_5_12.index = str(wheels)
     lay_out(slicer_5_12.site, {"torch": "2.8.0", "monai": "1.6.1"})
     slicer_5_12.install()
@@ -118,7 +123,8 @@ def test_torch_through_the_pytorch_extension(slicer_5_12, wheels, monkeypatch):
     class PyTorchUtilsLogic:
         def installTorch(self, askConfirmation=False, torchVersionRequirement=None):  # noqa: N802 - its own name
             asked.append(torchVersionRequirement)
-            assert Path(os.environ["PIP_CONSTRAINT"]).read_text().startswith("numpy==2.1.0")
+            with urlopen(os.environ["PIP_CONSTRAINT"]) as constraints:
+                assert constraints.read().startswith(b"numpy==2.1.0")
             lay_out(slicer_5_12.site, {"torch": "2.13.0+cu130"})
             return types.ModuleType("torch")
 

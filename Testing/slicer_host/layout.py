@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 
 import slicer
 import vtk
+from PySide6 import QtCore
 
 from .plots import PlotView, PlotWidget
 
@@ -79,17 +80,22 @@ def _make_layout_node(scene):
     return scene.AddNode(node)
 
 
-class LayoutManager:
+class LayoutManager(QtCore.QObject):
     """Views exist from the start (Red, Yellow, Green, one 3D view) or from the first layout that names them.
 
-    The scene's layout node is Slicer's own: module logics change the layout through it.
+    The scene's layout node is Slicer's own: module logics change the layout through it. As in Slicer, a layout that is
+    set while a scene is loaded comes about when the loading has ended, after the scene has told of that.
     """
 
+    layoutChanged = QtCore.Signal(int)
+
     def __init__(self, host):
+        super().__init__()
         self.host = host
         self.node = _make_layout_node(host.scene)
         self.logic = _LayoutLogic(self.node)
-        self.node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *a: self._make_views())
+        self.node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *a: self._update())
+        host.scene.AddObserver(slicer.vtkMRMLScene.EndBatchProcessEvent, lambda *a: self._update())
 
     @property
     def layout(self):
@@ -101,7 +107,9 @@ class LayoutManager:
     def setLayout(self, number):
         self.node.SetViewArrangement(number)
 
-    def _make_views(self):
+    def _update(self):
+        if self.host.scene.IsBatchProcessing():
+            return
         text = self.node.GetLayoutDescription(self.layout)
         for view in ET.fromstring(text).iter("view") if text else ():
             name, kind = view.get("singletontag"), view.get("class")
@@ -109,6 +117,7 @@ class LayoutManager:
                 self.host.addSliceView(name)
             elif kind == "vtkMRMLPlotViewNode" and not self.host.plot_views:
                 self.host.plot_views.append(PlotView(self.host, name))
+        self.layoutChanged.emit(self.layout)
 
     def sliceViewNames(self):
         return [name for name, view in self.host.views.items() if hasattr(view, "composite")]

@@ -17,11 +17,13 @@ class PlotView:
     """`connect("dataSelected(vtkStringArray*, vtkCollection*)", f)`: f(ids of series, their points) after a click."""
 
     def __init__(self, app, name: str = "PlotView1", size=(500, 500)):
-        self.node = slicer.vtkMRMLPlotViewNode()
-        self.node.SetSingletonTag(name)
-        self.node.SetName(name)
-        self.node.SetLayoutName(name)
-        app.scene.AddNode(self.node)
+        self.node = app.scene.GetSingletonNode(name, "vtkMRMLPlotViewNode")
+        if self.node is None:  # else it is of a scene that was loaded
+            self.node = slicer.vtkMRMLPlotViewNode()
+            self.node.SetSingletonTag(name)
+            self.node.SetName(name)
+            self.node.SetLayoutName(name)
+            app.scene.AddNode(self.node)
         self.view, self.chart = vtk.vtkContextView(), vtk.vtkChartXY()
         self.rw = self.view.GetRenderWindow()
         self.rw.SetOffScreenRendering(1)
@@ -35,6 +37,7 @@ class PlotView:
         self._listeners: list = []
         self._observed = None
         self.node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *a: self._update())
+        self._update()
 
     # --- What qMRMLPlotView offers -----------------------------------------------------------------------------------
 

@@ -190,8 +190,12 @@ class SliceView(_View):
         self.istyle.SetSliceLogic(lg)
         self.istyle.SetDisplayableManagers(self.dmg)
         lg.SetMRMLScene(app.scene)
-        self.node = lg.AddSliceNode(name)
-        self.node.SetOrientation(orientation)
+        self.node = app.scene.GetSingletonNode(name, "vtkMRMLSliceNode")
+        if self.node is not None:  # of a scene that was loaded
+            lg.SetSliceNode(self.node)
+        else:
+            self.node = lg.AddSliceNode(name)
+            self.node.SetOrientation(orientation)
         self.dmg.SetMRMLDisplayableNode(self.node)
         self.iren.SetInteractorStyle(vtkInteractorStyleUser())
         self.istyle.SetInteractor(self.iren)
