@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError, UsageError
-from .image_files import MAX_SHEAR
+from .image_files import MAX_SHEAR, text_name
 
 MIN_SLICES = 8
 """Series with fewer slices (localisers, screenshots) are never chosen on their own."""
@@ -207,12 +207,12 @@ def _files(path: Path) -> Iterator[str]:
     """DICOM files below a folder, in a stable order: known by their preamble or suffix. Raises InputError for one that
     cannot be opened or is cut off at its very start: without it the scan would have a gap."""
     if path.is_file():
-        yield str(path)
+        yield text_name(path)
         return
     for folder, folders, names in os.walk(path):
         folders.sort()
         for name in sorted(names):
-            file = os.path.join(folder, name)
+            file = text_name(os.path.join(folder, name))
             suffix = Path(name).suffix.lower()
             try:
                 with open(file, "rb") as opened:

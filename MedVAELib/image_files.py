@@ -11,6 +11,7 @@ import contextlib
 import gzip
 import io
 import math
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import InputError
 
@@ -30,7 +32,9 @@ _ITK_SHEAR = 1e-4  # above it ITK leaves the sform for the qform
 MAX_NONFINITE_FRACTION = 1e-4
 """Up to this share of voxels that are NaN or infinite is replaced by 0 with a warning; more is refused."""
 
+_PLAIN_LETTERS_ALONE = os.name == "nt"
 _CHUNK = 1 << 20
+_ANATOMICAL = ("ras", "las", "lps", "right", "left")
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}
 _NRRD_BYTES = {"char": 1, "uchar": 1, "int8": 1, "uint8": 1, "short": 2, "ushort": 2, "int16": 2, "uint16": 2, "int": 4,
                "uint": 4, "int32": 4, "uint32": 4, "float": 4, "int64": 8, "uint64": 8, "double": 8}
@@ -43,8 +47,45 @@ class FileNotes:
     """What the checks found worth knowing about a usable file."""
 
     warnings: tuple[str, ...] = ()
-    sheared: bool = False  # NIfTI orientation off by rounding only: the reader has to be told to accept it
+    nearest: NDArray[np.float64] | None = None
+    """Of a NIfTI orientation off by rounding: the direction (3, 3), LPS, of the rectangular grid next to it. ITK has to
+    be told to accept such a file, and then takes the inverse of that direction (ITK issue 4847)."""
     states_spacing: bool = True  # False where a NRRD or MetaImage header leaves out the voxel size
+
+
+def itk_name(path: str | Path) -> str:
+    """A file's name as SimpleITK takes it. Raises InputError for one that it cannot open.
+
+    A name that is no UTF-8 (a byte of it stands for a letter of another code page) would end the process. On Windows
+    ITK knows the letters of the machine's code page alone: folders have a short name beside their own there.
+    """
+    name = text_name(path)
+    if not _PLAIN_LETTERS_ALONE or name.isascii():
+        return name
+    place = Path(name)
+    folder = _short_name(str(place.parent.absolute()))
+    if folder.isascii() and place.name.isascii():
+        return os.path.join(folder, place.name)
+    raise InputError(f"{path}: on Windows images can be read and written under names of plain letters (a to z) alone: "
+                     "rename the file or move it to a folder of such a name.")  # fmt: skip
+
+
+def text_name(path: str | Path) -> str:
+    """Raises InputError for a name that is no UTF-8."""
+    name = str(path)
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(f"{ascii(name)} has a name that is no UTF-8: rename it.") from None
+    return name
+
+
+def _short_name(folder: str) -> str:
+    import ctypes
+
+    buffer = ctypes.create_unicode_buffer(1 << 15)
+    found = ctypes.windll.kernel32.GetShortPathNameW(folder, buffer, len(buffer))
+    return buffer.value if found else folder
 
 
 def check_file(path: Path) -> FileNotes:
@@ -53,6 +94,7 @@ def check_file(path: Path) -> FileNotes:
     NIfTI-1 (single file and pair), NRRD and MetaImage are checked byte for byte, compressed or not, JPEG and BMP for
     their end; for other formats only existence and emptiness are. Raises InputError.
     """
+    text_name(path)
     try:
         if not path.exists():
             raise InputError(f"{path} does not exist: check the path.")
@@ -69,6 +111,8 @@ def check_file(path: Path) -> FileNotes:
             return _check_meta(path)
         if start.startswith((b"\xff\xd8", b"BM")):
             _check_picture(path)
+        if suffixes.endswith((".vtk", ".gipl", ".gipl.gz")):
+            return FileNotes((_unsaid(path),))
     except PermissionError:
         raise InputError(f"{path} may not be read: ask for permission to read it, or copy it.") from None
     except ValueError:  # text where the header should hold a number
@@ -267,8 +311,7 @@ def _nifti_orientation(path: Path, header: _NiftiHeader) -> FileNotes:
         return FileNotes((f"{path.name} is in the old Analyze format, which does not say how the patient lies: "
                           "left and right may be exchanged.",))
     if header.qform_code <= 0 and header.sform_code <= 0:
-        return FileNotes((f"The header of {path.name} does not say how the patient lies: "
-                          "axes are taken as stored, so left and right may be exchanged.",))
+        return FileNotes((_unsaid(path),))
     if header.sform_code <= 0:
         return FileNotes()
     columns = header.sform[:, :3]
@@ -279,30 +322,35 @@ def _nifti_orientation(path: Path, header: _NiftiHeader) -> FileNotes:
     shear = float(np.abs(cosines - np.eye(3)).max())
     stretched = bool(np.any(np.abs(lengths / np.abs(np.array(header.pixdim[1:4])) - 1) > 0.05))
     if header.qform_code > 0:
+        used = "sform" if header.sform_code == 1 and shear < _ITK_SHEAR else "qform"  # as ITK decides
+        _refuse_mirrored(path, header)
         if shear > MAX_SHEAR or stretched:
             return FileNotes((f"The two orientations of {path.name} (qform and sform) contradict each other: "
-                              "the qform and the voxel size are used.",))
-        return _two_orientations(path, header, shear)
+                              f"the {used} and the voxel size are used.",))
+        return _two_orientations(path, header, used)
     if shear > MAX_SHEAR:
         raise InputError(f"{path} has sheared axes (its direction cosines are not orthonormal): "
                          "resample it to a rectangular grid.")
     if stretched:
         raise InputError(f"{path} contradicts itself on its voxel size, {_numbers(header.pixdim[1:4])} mm and "
                          f"{_numbers(lengths)} mm: correct its header or export it again.")
-    return FileNotes(sheared=shear > 1e-5)
+    u, _, vt = np.linalg.svd(columns / lengths)
+    return FileNotes(nearest=np.diag([-1.0, -1.0, 1.0]) @ u @ vt if shear > 1e-5 else None)
 
 
-def _two_orientations(path: Path, header: _NiftiHeader, shear: float) -> FileNotes:
-    """Programs differ in which of two orientations they believe: maps on the scan's grid then lie elsewhere in some."""
-    qform, sform = header.qform, header.sform
-    if np.linalg.det(qform[:, :3]) * np.linalg.det(sform[:, :3]) < 0:
+def _refuse_mirrored(path: Path, header: _NiftiHeader) -> None:
+    if np.linalg.det(header.qform[:, :3]) * np.linalg.det(header.sform[:, :3]) < 0:
         raise InputError(f"{path} contradicts itself on which side is left: its two orientations (qform and sform) are "
                          "mirror images; correct its header or export it again.")  # fmt: skip
+
+
+def _two_orientations(path: Path, header: _NiftiHeader, used: str) -> FileNotes:
+    """Programs differ in which of two orientations they believe: maps on the scan's grid then lie elsewhere in some."""
+    qform, sform = header.qform, header.sform
     corners = np.array([(*corner, 1) for corner in np.ndindex(2, 2, 2)]) * (*np.array(header.dim[1:4]) - 1, 1)
     apart = float(np.linalg.norm(corners @ (qform - sform).T, axis=1).max())
     if apart <= np.abs(header.pixdim[1:4]).min() / 2:
         return FileNotes()
-    used = "sform" if header.sform_code == 1 and shear < _ITK_SHEAR else "qform"  # as ITK decides
     return FileNotes((f"The two orientations of {path.name} (qform and sform) lie up to {apart:.3g} mm apart, which is "
                       f"usual after a registration: the {used} is used, and the results lie where it says.",))
 
@@ -345,8 +393,12 @@ def _geometry_notes(path: Path, spacing: str, orientation: bool, dimension: str)
     states_spacing = bool(spacing) and "nan" not in spacing.lower()
     if orientation or dimension == "2":  # a single plane has no side
         return FileNotes(states_spacing=states_spacing)
-    return FileNotes((f"The header of {path.name} does not say how the patient lies: "
-                      "axes are taken as stored, so left and right may be exchanged.",), states_spacing=states_spacing)
+    return FileNotes((_unsaid(path),), states_spacing=states_spacing)
+
+
+def _unsaid(path: Path) -> str:
+    return (f"The header of {path.name} does not say how the patient lies: axes are taken as stored, so left and right "
+            "may be exchanged.")  # fmt: skip
 
 
 def data_files(path: Path) -> list[Path]:
@@ -369,7 +421,8 @@ def data_files(path: Path) -> list[Path]:
 def _check_nrrd(path: Path) -> FileNotes:
     fields, length = _text_header(path, None, ":")
     directions = fields.get("space directions", "")
-    oriented = bool(directions) and bool(fields.get("space"))
+    # ITK knows these spaces by their names alone, and takes any other for the patient's.
+    oriented = bool(directions) and fields.get("space", "").lower().replace("-", "").startswith(_ANATOMICAL)
     notes = _geometry_notes(path, fields.get("spacings", "") or directions, oriented, fields.get("dimension", ""))
     name = fields.get("data file", fields.get("datafile", ""))
     data = _detached(path, name) if name else path

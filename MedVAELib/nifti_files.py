@@ -10,6 +10,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from .gzip_blocks import LEVEL, gzip_file
+from .image_files import itk_name
 from .progress import CancelToken
 from .whole_files import replaced
 
@@ -47,7 +48,7 @@ def _write_plain(image: sitk.Image, path: Path) -> None:
     if shutil.disk_usage(path.parent).free < complete_bytes:  # asked first: the NIfTI library would print to stderr
         raise full
     try:
-        sitk.WriteImage(image, str(path), useCompression=False)
+        sitk.WriteImage(image, itk_name(path), useCompression=False)
     except RuntimeError as error:
         raise OSError(errno.EIO, f"{path.name} could not be written") from error
     if path.stat().st_size < complete_bytes:

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from . import dicom
 from .errors import InputError, UsageError
-from .image_files import MAX_SHEAR, FileNotes, check_file, data_files, judge_nonfinite
+from .image_files import MAX_SHEAR, FileNotes, check_file, data_files, itk_name, judge_nonfinite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,7 +104,7 @@ def _read_file(path: Path, series: str | int | None) -> tuple[sitk.Image, list[s
     if not notes.states_spacing:
         raise InputError(f"The header of {path} does not state the size of a voxel: add it, or export the scan again.")
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_name(path))
     with quiet(), accept_rounded_axes(notes):
         try:
             reader.ReadImageInformation()
@@ -124,7 +124,8 @@ def _read_file(path: Path, series: str | int | None) -> tuple[sitk.Image, list[s
         except (RuntimeError, MemoryError) as error:
             raise _unreadable(path, error) from None
     warnings = list(notes.warnings)
-    if notes.sheared:
+    image = placed(image, notes)
+    if notes.nearest is not None:
         warnings.append(f"The axes of {path.name} are not exactly perpendicular: the nearest rectangular grid is used.")
     return image, warnings, tags
 
@@ -232,7 +233,7 @@ def accept_rounded_axes(notes: FileNotes) -> Iterator[None]:
     """Lets ITK read a NIfTI file whose sform is off by rounding; it looks nowhere but in the environment."""
     variable = "ITK_NIFTI_SFORM_PERMISSIVE"
     before = os.environ.get(variable)
-    if notes.sheared:
+    if notes.nearest is not None:
         os.environ[variable] = "YES"
     try:
         yield
@@ -241,6 +242,15 @@ def accept_rounded_axes(notes: FileNotes) -> Iterator[None]:
             os.environ.pop(variable, None)
         else:
             os.environ[variable] = before
+
+
+def placed(image: sitk.Image, notes: FileNotes) -> sitk.Image:
+    """An image as it was read, where its header says that it lies."""
+    if notes.nearest is not None:
+        direction = np.eye(image.GetDimension())
+        direction[:3, :3] = notes.nearest
+        image.SetDirection(direction.ravel().tolist())
+    return image
 
 
 # --- Validation ------------------------------------------------------------------------------------------------------

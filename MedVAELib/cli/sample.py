@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..image_files import itk_name
 from ..resources import resource_dir
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def compare_with_truth(result: Detection) -> Outcome:
     import SimpleITK as sitk
 
     listed = json.loads((_sample_dir() / "truth.json").read_text(encoding="utf-8"))
-    truth_zyx = sitk.GetArrayFromImage(sitk.ReadImage(str(_sample_dir() / "truth.nii.gz")))
+    truth_zyx = sitk.GetArrayFromImage(sitk.ReadImage(itk_name(_sample_dir() / "truth.nii.gz")))
     mask_zyx = sitk.GetArrayViewFromImage(result.mask) > 0
     lesions = tuple(
         PutIn(str(entry["name"]), float(entry["volume_ml"]), float(mask_zyx[truth_zyx == label].mean()))

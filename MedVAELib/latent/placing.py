@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from ..image_files import itk_name
 from ..preprocessing.geometry import ras_grid
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
@@ -78,7 +79,7 @@ def _holds_prepared(model: LatentModel, path: Path) -> bool:
     if not path.is_file():
         return False
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_name(path))
     try:
         reader.ReadImageInformation()  # a scan is told from a prepared volume by its size, without reading it
         return sorted(reader.GetSize()) == sorted(model.shape) and model.is_prepared(reader.Execute())

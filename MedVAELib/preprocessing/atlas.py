@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
 from ..errors import InputError
+from ..image_files import itk_name
 from ..nifti_files import write_nifti_gz
 from ..resources import resource_dir
 from .registration import quick, register_affine
@@ -66,7 +67,7 @@ def read_atlas(folder: Path) -> Atlas:
         path = folder / f"{name}.nii.gz"
         if not path.is_file():
             raise InputError(f"The atlas file {path} is missing; install MedVAE with its Resources folder.")
-        images[name] = sitk.ReadImage(str(path), sitk.sitkFloat32)
+        images[name] = sitk.ReadImage(itk_name(path), sitk.sitkFloat32)
     return Atlas(images["intensity"], images["brain"] / 255.0)
 
 

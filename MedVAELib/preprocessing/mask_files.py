@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..image_files import itk_name
 from .geometry import same_grid, to_grid
 
 
@@ -33,7 +34,7 @@ def read_fractions(path: Path, scan: sitk.Image) -> sitk.Image:
 
 def _read(path: Path, scan: sitk.Image, placed_on: Callable[[sitk.Image, sitk.Image], sitk.Image]) -> sitk.Image:
     try:
-        mask = sitk.ReadImage(str(path))
+        mask = sitk.ReadImage(itk_name(path))
     except RuntimeError:
         raise InputError(f"{path} cannot be read as a mask: export it again as NIfTI.") from None
     if mask.GetDimension() != 3 or mask.GetNumberOfComponentsPerPixel() != 1:

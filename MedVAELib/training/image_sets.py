@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,11 +20,11 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from .. import dicom
-from ..errors import InputError
-from ..image_files import check_file
+from ..errors import InputError, UsageError
+from ..image_files import check_file, itk_name
 from ..preprocessing.image_form import ImageForm, as_dimensions, below_0, choose_scaling, scaled, turned
 from ..progress import CancelToken, Progress, no_progress
-from ..scan import accept_rounded_axes, is_dicom_file, quiet
+from ..scan import accept_rounded_axes, is_dicom_file, placed, quiet
 from ..whole_files import replaced
 from .idx_files import read_idx
 from .image_listing import PARTS, ImageRecord, Tag, find_images
@@ -151,7 +153,7 @@ def read_image(record: ImageRecord) -> sitk.Image:
         return _without_alpha(record.file)
     with quiet(), accept_rounded_axes(notes):
         try:
-            image = sitk.ReadImage(str(record.file))
+            image = placed(sitk.ReadImage(itk_name(record.file)), notes)
         except RuntimeError as error:
             raise InputError(f"{record.file} is no image that can be read: take it out, or choose others with a "
                              "pattern.") from error  # fmt: skip
@@ -190,7 +192,7 @@ def _without_alpha(path: Path) -> sitk.Image:
     from vtkmodules.vtkIOImage import vtkPNGReader
 
     reader = vtkPNGReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_name(path))
     reader.Update()
     made = reader.GetOutput()
     values = made.GetPointData().GetScalars()
@@ -237,6 +239,7 @@ def _stored(
             raise InputError(f"{store} exists and holds something else: name another store.")
         store.parent.mkdir(parents=True, exist_ok=True)
         with replaced(store) as partial:
+            _check_room(partial.parent, len(records) * math.prod(form.shape) * 4, store)
             images = np.lib.format.open_memmap(partial, "w+", np.float32, (len(records), 1, *form.shape))
             scaling, spacing = _fill(images, records, form, progress, cancel)
             images.flush()
@@ -246,6 +249,17 @@ def _stored(
         notes.write_text(json.dumps(known), encoding="utf-8")
     spacing = known["spacing_mm"]
     return np.load(store, mmap_mode="r"), known["scaling"], None if spacing is None else tuple(spacing)
+
+
+def _check_room(folder: Path, size: int, store: Path) -> None:
+    """Raises UsageError: a disk that is full while a mapped file is filled would end the process."""
+    try:
+        free = shutil.disk_usage(folder).free
+    except OSError:
+        return
+    if free < size:
+        raise UsageError(f"{store} needs {size / 2**30:.1f} GiB, and its disk has {free / 2**30:.1f} left: make room "
+                         "there, or name another store.")  # fmt: skip
 
 
 def _fingerprint(records: Iterable[ImageRecord], form: ImageForm) -> str:

@@ -119,6 +119,26 @@ def test_rounded_axes_are_read_and_said(tmp_path: Path) -> None:  # SimpleITK by
     assert "ITK_NIFTI_SFORM_PERMISSIVE" not in os.environ
 
 
+@pytest.mark.parametrize("angles", [(0, 0, 0), (17, 0, 0), (5, -40, 12), (90, 0, 0), (0, 90, 90)])
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_rounded_axes_lie_where_the_header_says(tmp_path: Path, angles, mirrored) -> None:
+    """Oblique, and stored in sagittal and coronal slices: to within what the rounding itself comes to."""
+    turn = Rotation.from_euler("xyz", angles, degrees=True).as_matrix() @ np.diag([1, 1, -1 if mirrored else 1])
+    path = written(small_head(direction=turn.tolist()), tmp_path / "scan.nii")
+    data = bytearray(path.read_bytes())
+    sform = np.frombuffer(data, "<f4", 12, 280).reshape(3, 4).copy()
+    sform[:, 0] += 2e-3 * sform[:, 1] * np.linalg.norm(sform[:, 0]) / np.linalg.norm(sform[:, 1])
+    struct.pack_into("<12f", data, 280, *sform.ravel())
+    struct.pack_into("<hh", data, 252, 0, 1)
+    path.write_bytes(data)
+    image = Scan.read(path).image
+    for corner in np.ndindex(2, 2, 2):
+        ijk = np.array(corner) * (np.array(image.GetSize()) - 1)
+        meant = np.diag([-1, -1, 1]) @ (sform @ [*ijk, 1])
+        found = image.TransformContinuousIndexToPhysicalPoint(ijk.astype(float).tolist())
+        assert np.linalg.norm(meant - found) < 4e-3 * np.linalg.norm(sform[:, :3] @ ijk) + 1e-3
+
+
 @pytest.mark.parametrize("suffix", ["", ".nii", ".nii.gz", ".mha"])
 def test_a_few_non_finite_voxels_are_replaced_and_said(suffix: str, tmp_path: Path) -> None:
     image = changed(lambda a: a[0, 0].__setitem__(slice(0, 3), np.nan))
