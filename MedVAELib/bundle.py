@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from .bundle_weights import FLOAT16, packed, unpacked
 from .errors import BundleError
 from .resources import resource_dir
+from .whole_files import new_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_ANOMALY_BUNDLE = "healthy-anatomy"
 DEFAULT_SKULL_BUNDLE = "fetal-skull"
 OUTLINE_BUNDLE = "head-outline"
-SKULL_SAMPLES = 64
+SKULL_SAMPLES, MIN_SKULL_SAMPLES = 64, 2
+"""By default, and at least: one sample would have no standard deviation, which must not be taken for certainty."""
 """Heads drawn by default: they come in mirrored pairs, so 32 independent ones tell the standard deviation."""
 USER_BUNDLES_VARIABLE = "MEDVAE_BUNDLES"
 METADATA_FILE, WEIGHTS_FILE, CARD_FILE = "metadata.json", "model.safetensors", "README.md"
@@ -180,7 +181,10 @@ class Bundle:
 def user_bundle_dir() -> Path:
     """Where imported bundles live: `$MEDVAE_BUNDLES`, else `~/.medvae/bundles`. Need not exist yet."""
     named = os.environ.get(USER_BUNDLES_VARIABLE)
-    return Path(named).expanduser() if named else Path.home() / ".medvae" / "bundles"
+    try:
+        return Path(named).expanduser() if named else Path.home() / ".medvae" / "bundles"
+    except RuntimeError:  # a container's user without a home has imported none
+        return resource_dir() / "bundles"
 
 
 def bundle_dirs() -> list[Path]:
@@ -241,13 +245,17 @@ def read_bundle(path: Path) -> Bundle:
         if file.stat().st_size > _MAX_METADATA_BYTES:
             raise BundleError(f"{file} is larger than {_MAX_METADATA_BYTES // 2**20} MB and is no bundle metadata: "
                               "get the bundle again.")
-        metadata = json.loads(file.read_text(encoding="utf-8"))
+        metadata = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
     except OSError as error:
         raise BundleError(f"{file} cannot be read ({error.strerror}): check its permissions.") from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{file} is not valid JSON: get the bundle again.") from error
     validate_metadata(metadata, str(file))
     return Bundle(path=path, metadata=metadata)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def validate_metadata(metadata: object, where: str) -> None:
@@ -337,7 +345,7 @@ def replace_bundle_folder(path: Path, fill: Callable[[Path], None]) -> None:
         raise BundleError(f"{path} exists and is not a bundle: choose another place.")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        temporary = new_folder(path.parent, f".{path.name}-")
     except OSError as error:
         raise BundleError(f"The bundle {path} cannot be written ({error.strerror}): choose another place.") from error
     try:

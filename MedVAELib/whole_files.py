@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import UsageError
+
+_WAIT_S = 2.0
 
 
 @contextmanager
@@ -17,9 +21,30 @@ def replaced(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        os.replace(temporary, path)
+        _put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _put_in_place(file: Path, path: Path) -> None:
+    """On Windows nothing can be replaced while a virus scanner or the user's spreadsheet looks at it: often that is
+    over in a moment."""
+    end = time.monotonic() + (_WAIT_S if os.name == "nt" else 0.0)
+    while True:
+        try:
+            return os.replace(file, path)
+        except PermissionError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.05)
+
+
+def new_folder(parent: Path, prefix: str) -> Path:
+    """A folder of a name that is not there yet, open to whom its parent is: on Windows `tempfile.mkdtemp` makes one
+    that its owner alone may read, and so do files that are moved out of it. Raises OSError."""
+    folder = parent / f"{prefix}{uuid.uuid4().hex[:8]}"
+    folder.mkdir()
+    return folder
 
 
 @contextmanager

@@ -40,7 +40,7 @@ class SkullParameters:
     gaWeeks: Annotated[float, WithinRange(0, 40)] = 0.0
     bundle: str = ""
     device: str = "auto"
-    samples: Annotated[int, WithinRange(1, 1024)] = 64
+    samples: Annotated[int, WithinRange(2, 1024)] = 64
     overlay: Overlay = Overlay.STD
     overlayOpacity: Annotated[float, WithinRange(0, 1)] = 0.6
     surfaceOpacity: Annotated[float, WithinRange(0, 1)] = 1.0

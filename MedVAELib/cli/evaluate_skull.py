@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..bundle import SKULL_SAMPLES
+from ..bundle import MIN_SKULL_SAMPLES, SKULL_SAMPLES
 from ..outputs import atomic_output
 from ..progress import CancelToken
 from ..resources import resource_dir
@@ -41,7 +41,7 @@ class Split(str, Enum):
 
 OutlineBundleOption = Annotated[str | None, typer.Option(
     metavar="NAME|DIR", show_default=False, help="Network that finds the outlines; by default the one shipped.")]
-SamplesOption = Annotated[int, typer.Option(min=1, help="Samples per prediction.")]
+SamplesOption = Annotated[int, typer.Option(min=MIN_SKULL_SAMPLES, help="Samples per prediction.")]
 SeedOption = Annotated[int, typer.Option(help="The same number gives the same heads, planes and samples.")]
 
 

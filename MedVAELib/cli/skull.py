@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..bundle import SKULL_SAMPLES
+from ..bundle import MIN_SKULL_SAMPLES, SKULL_SAMPLES
 from ..errors import UsageError
 from ..listening import cancelled_by_signals
 from ..progress import CancelToken, Progress
@@ -24,7 +24,9 @@ _PLANE_HELP = "{} plane: PNG, JPEG, DICOM, NIfTI or NRRD; volume.nii.gz@40 takes
 
 
 def _plane_option(name: str) -> Any:
-    return typer.Option(f"--{name}", metavar="FILE", show_default=False, help=_PLANE_HELP.format(name.capitalize()))
+    upright = " Upright: the top of the head up or down." if name == "coronal" else ""
+    text = _PLANE_HELP.format(name.capitalize()) + upright
+    return typer.Option(f"--{name}", metavar="FILE", show_default=False, help=text)
 
 
 def skull(
@@ -54,7 +56,7 @@ def skull(
         metavar="NAME|DIR", show_default=False,
         help="Model to use (see 'medvae bundles list'); by default the one shipped with MedVAE.")] = None,
     samples: Annotated[int, typer.Option(
-        min=1, max=1024,
+        min=MIN_SKULL_SAMPLES, max=1024,
         help="Heads drawn: more give a smoother standard deviation, and take longer.")] = SKULL_SAMPLES,
     device: DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples: same seed, same result.")] = 0,

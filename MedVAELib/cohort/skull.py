@@ -51,7 +51,7 @@ class SkullCase:
         for plane, text in self.planes:
             file, cut = parse_cut(text)
             ending = f"@{'xyz'[cut.axis]}{cut.index}" if cut else ""
-            found.append((plane, f"{file.resolve()}{ending}"))
+            found.append((plane, f"{file.absolute()}{ending}"))
         return SkullCase(self.name, tuple(found), self.spacing, self.ga_weeks)
 
 

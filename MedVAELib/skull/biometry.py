@@ -47,7 +47,7 @@ def summarise(values: dict[str, Tensor], ga_weeks: float | None = None) -> list[
     for name, unit in UNITS.items():
         samples = values[name].double()
         mean = float(samples.mean())
-        std = float(samples.std()) if len(samples) > 1 else 0.0
+        std = float(samples.std(correction=0))  # as `HeadMoments` has it
         chart = _CHARTS.get(name)
         percentile = chart.percentile(mean, ga_weeks) if chart and ga_weeks is not None else None
         interval = (mean - _INTERVAL_SDS * std, mean + _INTERVAL_SDS * std)

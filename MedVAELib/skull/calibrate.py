@@ -54,7 +54,7 @@ def _calibrated(
 def deviations(samples: Tensor, truth: Tensor) -> list[Tensor]:
     """Of every head, the errors at the predicted surface in standard deviations. samples: (N, S, D, H, W), truth:
     (N, D, H, W), signed distances in voxels of the 96³ grid."""
-    mean, std = samples.mean(1), samples.std(1)
+    mean, std = samples.mean(1), samples.std(1, correction=0)
     errors = (mean - truth).abs() / std.clamp(min=torch.finfo(std.dtype).tiny)
     return [error[near] for error, near in zip(errors, mean.abs() < _NEAR, strict=True)]
 

@@ -102,7 +102,7 @@ def measure(model: nn.Module, held_back: HeldBack, samples: int) -> dict[str, fl
     line = {}
     for seen in BY_COUNT:
         drawn = predict(model, held_back, seen, samples)
-        mean, std = drawn.mean(1), drawn.std(1)
+        mean, std = drawn.mean(1), drawn.std(1, correction=0)
         scale = held_back.spacing_mm
         dice, average, greatest = agreement(mean, held_back.sdf[:, 0])
         near = mean.abs() < 2 * _SURFACE

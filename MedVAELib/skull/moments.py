@@ -28,8 +28,9 @@ class _Running:
         self.m2 += m2 + step.square_() * (before * new / (before + new))
 
     def std(self, count: int) -> Tensor:
-        """n - 1 in the denominator; 0 for one sample."""
-        return (self.m2 / max(count - 1, 1)).sqrt_()
+        """n in the denominator, not n - 1: samples come in pairs mirrored about their mean (`draw_correlated`), so it
+        is known and not estimated from them."""
+        return (self.m2 / count).sqrt_()
 
 
 class HeadMoments:

@@ -59,34 +59,32 @@ def find_outlines(planes: Sequence[tuple[str, PlaneImage]], engine: OutlineEngin
 
 
 def letterbox(grey_yx: NDArray[np.float32]) -> Tensor:
-    """The image fitted into (192, 192), black around it."""
-    height, width = fitted_size(grey_yx.shape)
-    image = torch.from_numpy(np.ascontiguousarray(grey_yx))[None, None]
-    small = F.interpolate(image, (height, width), mode="bilinear", antialias=True, align_corners=False)[0, 0]
-    top, left = (NETWORK_SIZE - height) // 2, (NETWORK_SIZE - width) // 2
-    return F.pad(small.clamp(0, 1), (left, NETWORK_SIZE - width - left, top, NETWORK_SIZE - height - top))
+    """The image fitted into (192, 192), black around it, by one scale for both axes."""
+    (height, width), edge = grey_yx.shape, max(grey_yx.shape)
+    top, left = _margins(grey_yx.shape)
+    image, size = torch.from_numpy(np.ascontiguousarray(grey_yx)), (NETWORK_SIZE, NETWORK_SIZE)
+    square = F.pad(image, (left, edge - width - left, top, edge - height - top))
+    small = F.interpolate(square[None, None], size, mode="bilinear", antialias=True, align_corners=False)
+    return small[0, 0].clamp(0, 1)
 
 
 def unletterbox(outline: Tensor, shape: tuple[int, int]) -> NDArray[np.float32]:
     """A map on the network's grid back on an image's own pixels."""
-    height, width = fitted_size(shape)
-    top, left = (NETWORK_SIZE - height) // 2, (NETWORK_SIZE - width) // 2
-    inner = outline[None, None, top : top + height, left : left + width]
-    return F.interpolate(inner, shape, mode="bilinear", align_corners=False)[0, 0].numpy()
+    (height, width), (top, left) = shape, _margins(shape)
+    square = F.interpolate(outline[None, None], (max(shape), max(shape)), mode="bilinear", align_corners=False)[0, 0]
+    return np.ascontiguousarray(square[top : top + height, left : left + width].numpy())
 
 
 def image_position(place_yx: Sequence[float], shape: tuple[int, int]) -> tuple[float, float]:
     """A place (row, column) on the network's grid in an image's own pixels."""
-    fitted = fitted_size(shape)
-    row, column = ((at - (NETWORK_SIZE - small) // 2 + 0.5) * full / small - 0.5
-                   for at, small, full in zip(place_yx, fitted, shape, strict=True))  # fmt: skip
+    scale = max(shape) / NETWORK_SIZE
+    row, column = ((at + 0.5) * scale - 0.5 - margin for at, margin in zip(place_yx, _margins(shape), strict=True))
     return row, column
 
 
-def fitted_size(shape: tuple[int, int]) -> tuple[int, int]:
-    longer = max(shape)
-    height, width = (max(1, round(n * NETWORK_SIZE / longer)) for n in shape)
-    return height, width
+def _margins(shape: tuple[int, int]) -> tuple[int, int]:
+    """Rows above and columns before an image in the middle of a square of its longer edge."""
+    return (max(shape) - shape[0]) // 2, (max(shape) - shape[1]) // 2
 
 
 def clean(probability: Tensor, label: str) -> Tensor:

@@ -1,7 +1,7 @@
 """Files that hold an ultrasound plane: what is in them, and the pixel size they state, if they state one.
 
 Screen formats (PNG, JPEG, TIFF ...) know a size for printing at most, never one of tissue; DICOM states it as pixel
-spacing or, for ultrasound, per region of the frame.
+spacing or, for ultrasound, per region of the frame. Photographs say how they are to be turned (Exif).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import re
 import struct
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,14 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..image_files import check_file
+from ..image_files import check_file, itk_name
 from ..scan import accept_rounded_axes, is_dicom_file, quiet
 
 MAX_PIXELS = 64_000_000
-_SCREEN_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "GIF")
+_STATE_SIZE = ("Nifti", "Nrrd", "Meta", "MINC", "VTK", "Gipl")
+"""Formats whose spacing is one of tissue, if they state one; every other reader makes up 1 mm or a size on paper."""
 _CUT = re.compile(r"^(?P<file>.+)@(?P<axis>[xyz]?)(?P<index>\d+)$", re.S)
-_REGION_HEADER_BYTES = 1 << 18
+_REGION_HEADER_BYTES = _EXIF_BYTES = 1 << 18
 _SPACING_TAGS = (0x00280030, 0x00181164, 0x00182010)  # of pixels, at the detector, as scanned: GDCM takes any of them
 
 
@@ -38,12 +39,14 @@ class Cut:
 
 @dataclass(frozen=True, eq=False)
 class StoredPlane:
-    """A plane's values, (H, W) or (H, W, C), as stored; spacing_yx_mm: None where the file does not state it."""
+    """A plane's values, (H, W) or (H, W, C), as stored, photographs upright; spacing_yx_mm: None where the file does
+    not state it; aspect: how many times as high as wide its pixels are, where it says that alone."""
 
     values: NDArray
     spacing_yx_mm: tuple[float, float] | None
     spacing_source: str
     warnings: tuple[str, ...] = ()
+    aspect: float = 1.0
 
 
 def parse_cut(text: str | Path) -> tuple[Path, Cut | None]:
@@ -60,7 +63,7 @@ def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
         raise InputError(f"{path} is a folder: give the file of one frame.")
     notes = check_file(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(itk_name(path))
     dicom = is_dicom_file(path)
     if dicom:
         reader.SetImageIO("GDCMImageIO")
@@ -76,14 +79,14 @@ def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
             raise InputError(f"{path} cannot be read as an image, it is damaged or in no known format: give a PNG, "
                              "JPEG, DICOM, NIfTI or NRRD file.") from None  # fmt: skip
     if dicom:
-        spacing, source = _dicom_spacing(path, reader)
-    elif any(name in reader.GetImageIO() or name in _format_of(path) for name in _SCREEN_FORMATS):
-        spacing, source = None, ""
-    elif not notes.states_spacing:
-        spacing, source = None, ""
-    else:
-        spacing, source = tuple(image.GetSpacing()[:3]), "file header"
-    return plane_of_image(image, str(path), cut, spacing, source, notes.warnings)
+        spacing, source, doubts = _dicom_spacing(path, reader)
+        plane = plane_of_image(image, str(path), cut, spacing, source, (*notes.warnings, *doubts))
+        return replace(plane, aspect=_dicom_aspect(reader)) if plane.spacing_yx_mm is None else plane
+    kind = sitk.ImageFileReader.GetImageIOFromFileName(itk_name(path))
+    if kind.startswith(_STATE_SIZE) and notes.states_spacing:
+        return plane_of_image(image, str(path), cut, image.GetSpacing()[:3], "file header", notes.warnings)
+    plane = plane_of_image(image, str(path), cut, None, "", notes.warnings)
+    return replace(plane, values=_turned(plane.values, _exif_orientation(path)))
 
 
 def plane_of_image(
@@ -131,12 +134,32 @@ def _check_size(path: Path, size: tuple[int, ...], pixel: int) -> None:
         raise InputError(f"{path} declares {' x '.join(str(n) for n in size)} pixels, too many for a plane: crop it.")
 
 
-def _format_of(path: Path) -> str:
-    """The format by the file's first bytes; the suffix may lie."""
+def _exif_orientation(path: Path) -> int:
+    """How a JPEG picture is to be turned before it is shown, 1 (not at all) to 8, by the tag 0x0112 of its Exif."""
     with path.open("rb") as file:
-        start = file.read(4)
-    known = {b"\x89PNG": "PNG", b"\xff\xd8": "JPEG", b"BM": "BMP", b"II*\0": "TIFF", b"MM\0*": "TIFF", b"GIF8": "GIF"}
-    return next((name for mark, name in known.items() if start.startswith(mark)), "")
+        start = file.read(_EXIF_BYTES)
+    at = start.find(b"Exif\0\0") + 6
+    if not start.startswith(b"\xff\xd8") or at < 6:
+        return 1
+    order = {b"II": "<", b"MM": ">"}.get(start[at : at + 2])
+    try:
+        directory = at + struct.unpack_from(f"{order}I", start, at + 4)[0]
+        for entry in range(struct.unpack_from(f"{order}H", start, directory)[0]):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", start, directory + 2 + 12 * entry)
+            if tag == 0x0112:
+                return value
+    except struct.error:
+        pass
+    return 1
+
+
+def _turned(values: NDArray, orientation: int) -> NDArray:
+    """A picture (H, W) or (H, W, C) as Exif's orientation says that it is to be seen."""
+    if orientation in (5, 6, 7, 8):
+        values = values.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        values = values[::-1]
+    return values[:, ::-1] if orientation in (2, 3, 6, 7) else values
 
 
 # --- DICOM -----------------------------------------------------------------------------------------------------------
@@ -159,21 +182,41 @@ def _without_pixel_spacing(path: Path) -> sitk.Image:
         return sitk.ReadImage(copy, imageIO="GDCMImageIO")
 
 
-def _dicom_spacing(path: Path, reader: sitk.ImageFileReader) -> tuple[tuple[float | None, ...] | None, str]:
-    """Column and row spacing in mm: PixelSpacing, unless it is 0, or that of the frame's only 2D ultrasound region.
-    Frames may be moments as well as slices, so what lies between them is None."""
-    if reader.HasMetaDataKey("0028|0030"):
-        try:
-            row, column = (float(text) for text in reader.GetMetaData("0028|0030").split("\\")[:2])
-            if row and column:
-                return (column, row, None), "DICOM pixel spacing"
-        except ValueError:
-            pass
+def _dicom_spacing(
+    path: Path, reader: sitk.ImageFileReader
+) -> tuple[tuple[float | None, ...] | None, str, tuple[str, ...]]:
+    """Column and row spacing in mm: PixelSpacing, unless it is 0, or that of the frame's only 2D ultrasound region;
+    where it comes from; a warning if both are there and differ. Frames may be moments as well as slices, so what lies
+    between them is None."""
     with path.open("rb") as file:
-        deltas = ultrasound_region_spacings(file.read(_REGION_HEADER_BYTES))
-    if len(deltas) == 1:
-        return (*deltas.pop(), None), "DICOM ultrasound region"
-    return None, ""
+        regions = ultrasound_region_spacings(file.read(_REGION_HEADER_BYTES))
+    pair = _two_numbers(reader, "0028|0030")
+    if pair is not None and all(pair):
+        row, column = pair
+        doubts = ()
+        if regions and not any(np.allclose(region, (column, row), rtol=0.02) for region in regions):
+            said = " or ".join(f"{mm:.4g}" for mm in sorted({mm for region in regions for mm in region}))
+            doubts = (f"{path} states two pixel sizes: {column:.4g} mm as pixel spacing, which is used, and {said} mm "
+                      "in its ultrasound region: give the true one with --spacing.",)  # fmt: skip
+        return (column, row, None), "DICOM pixel spacing", doubts
+    if len(regions) == 1:
+        return (*regions.pop(), None), "DICOM ultrasound region", ()
+    return None, "", ()
+
+
+def _dicom_aspect(reader: sitk.ImageFileReader) -> float:
+    """Height over width of a pixel, by PixelAspectRatio."""
+    height, width = _two_numbers(reader, "0028|0034") or (1.0, 1.0)
+    return height / width if height > 0 and width > 0 else 1.0
+
+
+def _two_numbers(reader: sitk.ImageFileReader, tag: str) -> tuple[float, float] | None:
+    """Of a DICOM tag that holds first what concerns rows, then columns; None where they are not there."""
+    try:
+        first, second = (float(text) for text in reader.GetMetaData(tag).split("\\")[:2])
+    except (ValueError, RuntimeError):
+        return None
+    return first, second
 
 
 def ultrasound_region_spacings(header: bytes) -> set[tuple[float, float]]:

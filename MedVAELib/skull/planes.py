@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from ..bundle import MIN_SKULL_SAMPLES
 from ..errors import InputError, UsageError
 from ..growth_charts import FIRST_WEEK, LAST_WEEK
 from ..image_files import MAX_NONFINITE_FRACTION
@@ -25,6 +26,7 @@ MAX_EDGE_PX = 1200
 """Larger frames are resampled: the outline is found on far fewer pixels."""
 MAX_SAMPLES = 10_000
 _BRIGHTEST_PERCENT = 99.9
+_GIVEN = "given"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +91,9 @@ def _plane(stored: StoredPlane, source: str, name: str, path: Path | None, spaci
     """The checks common to every source; `source` is what messages call the plane."""
     grey, warnings = _grey(stored.values, source)
     spacing_yx, from_where = _spacing(stored, source, spacing_mm)
+    if from_where == _GIVEN and stored.aspect != 1.0:
+        warnings.append(f"{source} says that its pixels are {stored.aspect:.4g} times as high as wide: the pixel size "
+                        f"of {spacing_mm:g} mm is taken for their width.")  # fmt: skip
     _check_field_of_view(source, grey.shape, spacing_yx)
     warnings = [*stored.warnings, *warnings]
     if spacing_mm is not None and stored.spacing_yx_mm is not None and not np.allclose(
@@ -136,7 +141,7 @@ def _grey(values: NDArray, source: str) -> tuple[NDArray[np.float32], list[str]]
 
 def _spacing(stored: StoredPlane, source: str, spacing_mm: float | None) -> tuple[tuple[float, float], str]:
     if spacing_mm is not None:
-        return (spacing_mm, spacing_mm), "given"
+        return (spacing_mm * stored.aspect, spacing_mm), _GIVEN
     if stored.spacing_yx_mm is None:
         raise UsageError(f"{source} does not say how large its pixels are: give their size in mm with --spacing.")
     if not all(math.isfinite(mm) and mm > 0 for mm in stored.spacing_yx_mm):
@@ -198,8 +203,8 @@ def check_arguments(planes: Mapping[str, object], samples: int, ga_weeks: float 
     unknown = sorted(set(planes) - set(PLANES))
     if unknown:
         raise UsageError(f"There is no plane '{unknown[0]}': use {', '.join(PLANES)}.")
-    if not 1 <= samples <= MAX_SAMPLES:
-        raise UsageError(f"samples must lie between 1 and {MAX_SAMPLES}, not {samples}.")
+    if not MIN_SKULL_SAMPLES <= samples <= MAX_SAMPLES:
+        raise UsageError(f"samples must lie between {MIN_SKULL_SAMPLES} and {MAX_SAMPLES}, not {samples}.")
     if ga_weeks is not None and not FIRST_WEEK <= ga_weeks <= LAST_WEEK:
         raise UsageError(f"The gestational age must lie between {FIRST_WEEK:g} and {LAST_WEEK:g} weeks, which the "
                          f"growth charts cover, not {ga_weeks:g}.")  # fmt: skip

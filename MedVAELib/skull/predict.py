@@ -28,8 +28,9 @@ from .surface import head_surface
 
 __all__ = ["OutlineMap", "SkullPredictor", "predict_from_outlines", "predict_skull"]
 
+LEARNED_WEEKS = (20.0, 36.0)
 LEARNED_MM = (52.0, 130.0)
-"""Occipitofrontal diameter of the heads that the shape model has learned, 20 to 36 weeks with their spread."""
+"""Occipitofrontal diameter of the heads that the shape model has learned, of these ages with their spread."""
 MAX_DISAGREEMENT = 0.2
 """Of the length that two planes share, by which they may disagree without a warning."""
 OutlineMap = tuple[Tensor, float]
@@ -94,7 +95,7 @@ def predict_from_outlines(
         "frame": "head frame, RAS mm, origin in the head's centre; not registered to the planes or the scanner",
     }  # fmt: skip
     result = _result(heads, spacing_mm, samples, ga_weeks, provenance, timer)
-    result.warnings += _size_warnings(outlines)
+    result.warnings += _size_warnings(outlines, ga_weeks)
     provenance["timings_s"] = {name: round(seconds, 3) for name, seconds in timer.seconds.items()}
     progress("done", 1.0, "Skull predicted")
     return result
@@ -164,17 +165,20 @@ def _found_plane(name: str, image: PlaneImage, outline: Outline, result: SkullPr
     )  # fmt: skip
 
 
-def _size_warnings(outlines: Mapping[str, OutlineMap]) -> list[str]:
-    """A head unlike those the model has learned, and planes that disagree about how long it is; the first one in
-    clinical order is believed."""
+def _size_warnings(outlines: Mapping[str, OutlineMap], ga_weeks: float | None) -> list[str]:
+    """An age or a head unlike those the model has learned, and planes that disagree about how long it is; the first
+    one in clinical order is believed."""
     lengths = {name: float(case_spacing({name: (outline[None], mm)})) * SIZE / MARGIN
                for name, (outline, mm) in outlines.items()}  # fmt: skip
     names = [name for name in PLANES if name in lengths]
     warnings, ofd_mm = [], lengths[names[0]]
+    if ga_weeks is not None and not LEARNED_WEEKS[0] <= ga_weeks <= LEARNED_WEEKS[1]:
+        warnings.append(f"The model has learned heads of {LEARNED_WEEKS[0]:g} to {LEARNED_WEEKS[1]:g} weeks, not of "
+                        f"{ga_weeks:g}, so shape and standard deviation may be off.")  # fmt: skip
     if not LEARNED_MM[0] <= ofd_mm <= LEARNED_MM[1]:
         warnings.append(f"By the {names[0]} plane the head is {ofd_mm:.0f} mm long; the model has learned heads of "
-                        f"{LEARNED_MM[0]:g} to {LEARNED_MM[1]:g} mm (20 to 36 weeks), so shape and standard deviation "
-                        "may be off.")  # fmt: skip
+                        f"{LEARNED_MM[0]:g} to {LEARNED_MM[1]:g} mm ({LEARNED_WEEKS[0]:g} to {LEARNED_WEEKS[1]:g} "
+                        "weeks), so shape and standard deviation may be off.")  # fmt: skip
     for name in names[1:]:
         ratio = lengths[name] / lengths[names[0]]
         if abs(np.log(ratio)) > np.log(1 + MAX_DISAGREEMENT):

@@ -40,7 +40,7 @@ def test_spread_and_percentile():
     measures = {measure.name: measure for measure in summarise(measure_heads(heads, 2.8), 30.0)}
     assert list(measures) == list(UNITS)
     bpd = measures["BPD"]
-    assert bpd.std == pytest.approx(2 * 1.4, rel=0.1)
+    assert bpd.std == pytest.approx(2 * 1.4 * math.sqrt(2 / 3), rel=0.1)
     assert bpd.interval == pytest.approx((bpd.value - 1.96 * bpd.std, bpd.value + 1.96 * bpd.std))
     assert bpd.percentile == pytest.approx(BPD.percentile(bpd.value, 30.0))
     assert measures["volume"].percentile is None

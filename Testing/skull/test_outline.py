@@ -35,6 +35,13 @@ def test_there_and_back(shape, place):
     assert back.shape == shape and np.abs(back - picture).mean() < 0.02
 
 
+@pytest.mark.parametrize("shape", [(540, 800), (298, 800), (800, 302)])
+def test_one_scale_for_both_axes(shape):
+    """Also where the shorter edge does not come to whole pixels."""
+    axes = moment_ellipse(letterbox(blob(shape, (shape[0] / 2, shape[1] / 2), 120))[None]).semi_axes[0]
+    assert (axes * 800 / NETWORK_SIZE).tolist() == pytest.approx([120.0, 120.0], abs=0.15)
+
+
 def test_the_largest_part_is_kept_whole_and_sharp():
     soft = torch.tensor(blob((192, 192), (90, 100), 50))
     soft = torch.nn.functional.avg_pool2d(soft[None, None], 9, 1, 4)[0, 0]  # an unsure network's wide edge

@@ -46,7 +46,21 @@ def test_png_and_jpeg_need_a_spacing_and_keep_their_grey(png, tmp_path):
         assert not plane.warnings
 
 
-@pytest.mark.parametrize("suffix", [".tiff", ".bmp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photograph_is_upright(tmp_path, orientation):
+    """However the camera was held: stored turned, with a note in its Exif of how to turn it back."""
+    undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+            8: Image.Transpose.ROTATE_270}  # fmt: skip
+    picture, note = Image.fromarray(frame()), Image.Exif()
+    note[0x0112] = orientation
+    stored = picture.transpose(undo[orientation]) if orientation > 1 else picture
+    stored.save(tmp_path / "plane.jpg", quality=98, exif=note)
+    plane = PlaneImage.read(tmp_path / "plane.jpg", 0.5)
+    assert plane.grey_yx.shape == frame().shape and np.abs(plane.grey_yx * 255 - frame()).mean() < 2
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".bmp", ".jp2"])
 def test_other_screen_formats_have_no_spacing_either(tmp_path, suffix):
     Image.fromarray(frame()).save(tmp_path / f"plane{suffix}", dpi=(254, 254))
     with pytest.raises(UsageError, match="--spacing"):
@@ -126,6 +140,18 @@ def test_dicom_pixel_spacing_and_ultrasound_regions(tmp_path):
     none = write_ultrasound(tmp_path / "four.dcm", frame(), [])
     with pytest.raises(UsageError, match="--spacing"):
         PlaneImage.read(none)
+
+
+def test_a_dicom_file_that_contradicts_itself_comes_with_a_warning(tmp_path):
+    file = write_ultrasound(tmp_path / "one.dcm", frame(), [region((0.03, 0.03))], r"0.4\0.4")
+    plane = PlaneImage.read(file)
+    assert plane.pixel_mm == pytest.approx(0.4) and "0.4 mm" in plane.warnings[0] and "0.3 mm" in plane.warnings[0]
+    assert not PlaneImage.read(write_ultrasound(file, frame(), [region((0.04, 0.04))], r"0.4\0.4")).warnings
+
+
+def test_oblong_pixels_of_a_dicom_file_without_a_size(tmp_path):
+    plane = PlaneImage.read(write_ultrasound(tmp_path / "one.dcm", frame(), [], aspect=r"2\1"), 0.5)
+    assert plane.grey_yx.shape == (240, 160) and plane.pixel_mm == 0.5 and "2 times as high" in plane.warnings[0]
 
 
 @pytest.mark.parametrize("stated", [r"0\0", r"0.4\0", "unknown"])

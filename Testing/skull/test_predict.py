@@ -138,9 +138,10 @@ def test_samples_depend_on_the_seed_alone(predictor, bundles):
     assert first.planes_missing == ["sagittal", "coronal"]
 
 
-def test_one_sample_and_temperature_zero_have_no_spread(predictor):
+def test_one_sample_is_refused_and_temperature_zero_has_no_spread(predictor):
     one = {"axial": images()["axial"]}
-    assert float(sitk.GetArrayViewFromImage(predict_skull(one, predictor=predictor, samples=1).std).max()) == 0
+    with pytest.raises(UsageError, match="between 2 and"):
+        predict_skull(one, predictor=predictor, samples=1)
     cold = predict_skull(one, predictor=replace(predictor, temperatures={"axial": 0.0}), samples=4)
     assert float(np.abs(cold.distance_std_mm).max()) < 1e-5
 

@@ -29,7 +29,9 @@ def region(delta_cm: tuple[float, float], spatial: int = 1, units: int = 3) -> b
     return struct.pack("<HHI", 0xFFFE, 0xE000, len(content)) + content
 
 
-def write_ultrasound(path: Path, frame: np.ndarray, regions: list[bytes], pixel_spacing: str = "") -> Path:
+def write_ultrasound(
+    path: Path, frame: np.ndarray, regions: list[bytes], pixel_spacing: str = "", aspect: str = ""
+) -> Path:  # fmt: skip
     """frame: uint8, (H, W) or (H, W, 3)."""
     samples = 1 if frame.ndim == 2 else 3
     sop = b"1.2.840.10008.5.1.4.1.1.6.1"
@@ -48,6 +50,8 @@ def write_ultrasound(path: Path, frame: np.ndarray, regions: list[bytes], pixel_
     data += element(0x28, 0x11, "US", struct.pack("<H", frame.shape[1]))
     if pixel_spacing:
         data += element(0x28, 0x30, "DS", pixel_spacing.encode())
+    if aspect:
+        data += element(0x28, 0x34, "IS", aspect.encode())
     for number, value in ((0x100, 8), (0x101, 8), (0x102, 7), (0x103, 0)):
         data += element(0x28, number, "US", struct.pack("<H", value))
     data += element(0x7FE0, 0x10, "OB", np.ascontiguousarray(frame, np.uint8).tobytes())

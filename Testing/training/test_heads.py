@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import cache
 
 import numpy as np
@@ -165,6 +166,13 @@ def test_a_mask_of_a_brain_is_given_its_skull(tmp_path):
 def test_unusable_masks_are_named(tmp_path):
     with pytest.raises(InputError, match="no head masks"):
         mask_files(tmp_path)
+    for subject in ("one", "two"):
+        (tmp_path / subject / "anat").mkdir(parents=True)
+        (tmp_path / subject / "anat" / "mask.nii.gz").touch()
+    with pytest.raises(InputError, match="one.*two.*both be the head 'anat'"):
+        mask_files(tmp_path)
+    shutil.rmtree(tmp_path / "one")
+    shutil.rmtree(tmp_path / "two")
     (tmp_path / "broken.nii.gz").write_bytes(b"not an image")
     with pytest.raises(InputError, match="broken.nii.gz"):
         read_head_shapes(tmp_path)

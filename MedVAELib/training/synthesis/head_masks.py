@@ -54,13 +54,19 @@ def skull_thickness_mm(ga_weeks: float) -> float:
 def mask_files(folder: Path) -> dict[str, Path]:
     """Masks below a folder by name: files called mask.nii(.gz) by their folder, else every NIfTI file by its own.
 
-    Raises InputError when there is none.
+    Raises InputError when there is none, or two of one name.
     """
     files = [path for path in sorted(folder.rglob("*.nii*")) if path.name.endswith((".nii", ".nii.gz"))]
-    masks = {path.parent.name: path for path in files if path.name.split(".")[0] == "mask"}
-    masks = masks or {path.name.split(".nii")[0]: path for path in files}
-    if not masks:
+    named = [(path.parent.name, path) for path in files if path.name.split(".")[0] == "mask"]
+    named = named or [(path.name.split(".nii")[0], path) for path in files]
+    if not named:
         raise InputError(f"{folder}: no head masks (NIfTI files) in this folder.")
+    masks: dict[str, Path] = {}
+    for name, path in named:
+        if name in masks:
+            raise InputError(f"{masks[name]} and {path} would both be the head '{name}': give each a folder named "
+                             "after it, or a file name of its own.")  # fmt: skip
+        masks[name] = path
     return masks
 
 
