@@ -4,7 +4,9 @@ new one, never half of it, and runs side by side do not lose one another's lines
 from __future__ import annotations
 
 import csv
+import errno
 import io
+import math
 import os
 import re
 import time
@@ -20,6 +22,7 @@ from .whole_files import replaced
 _LOCK_ABANDONED_AFTER_S, _LOOK_S = 20.0, 0.02
 _STATED_SEPARATOR = re.compile(r'"?sep=([^"\w\r\n])"?\s*$', re.I)  # Excel's own first line
 _LEADING_ZERO = re.compile(r"[+-]?0[0-9]")
+_MISSING = {"", "n/a", "na", "nan", "none", "null", "-", "."}
 
 
 def read_csv(
@@ -62,9 +65,19 @@ def read_csv(
     return columns, found
 
 
-def is_code(text: str) -> bool:
-    """Whether what looks like a number is a name, as the zero before it says ("01")."""
-    return bool(_LEADING_ZERO.match(text.strip()))
+def as_numbers(texts: Sequence[str]) -> list[float] | None:
+    """A column as numbers, NaN where it says that there is none; None if it is text.
+
+    A zero before a number makes it a name ("01"). A comma is a decimal one, unless three digits follow everywhere.
+    """
+    texts = [text.strip() for text in texts]
+    after_comma = [len(text.rpartition(",")[2]) for text in texts if "," in text]
+    if any(map(_LEADING_ZERO.match, texts)) or (after_comma and set(after_comma) == {3}):
+        return None
+    try:
+        return [math.nan if text.lower() in _MISSING else float(text.replace(",", ".")) for text in texts]
+    except ValueError:
+        return None
 
 
 def _text_lines(table: Path, required: Sequence[str]) -> list[str]:
@@ -129,8 +142,7 @@ def only_writer(path: Path, cancel: CancelToken | None = None) -> Iterator[None]
             seen, since = found, time.monotonic()
         elif abandoned:
             _take_away(lock, seen, own)
-        else:
-            time.sleep(_LOOK_S)
+        time.sleep(_LOOK_S)
     try:
         yield
     finally:
@@ -157,12 +169,18 @@ def _take_away(lock: Path, abandoned: str | None, own: str) -> None:
     """Of several runs that find a lock abandoned, one gets it away; another may have got hold of the new lock of that
     one, and puts it back."""
     aside = lock.with_name(f"{lock.name}.{own}")
-    with suppress(OSError):
+    try:
         os.replace(lock, aside)
         if _holder(aside) == abandoned:
             aside.unlink()
         else:
             os.replace(aside, lock)
+    except PermissionError:
+        if os.name != "nt":  # there another run may just look at it; here nobody may write into the folder
+            raise
+    except OSError as error:
+        if error.errno == errno.EROFS:
+            raise
 
 
 def _holder(lock: Path) -> str | None:

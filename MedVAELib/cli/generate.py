@@ -67,7 +67,7 @@ def generate(
                     cancel.check()
                     name = f"{prefix}{number:0{len(str(count - 1)) + 1}d}"
                     path = write_image(model, image, partial / f"generated_{name}", f"generated, seed {seed}", nifti)
-                    case = path.name.split(".")[0]
+                    case = f"generated_{name}"
                     rows.append((path.name, case, case, kind or "", "train", model.bundle.name))
                     number += 1
         with (partial / TABLE_FILE).open("w", newline="", encoding="utf-8") as file:

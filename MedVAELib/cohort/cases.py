@@ -31,7 +31,7 @@ class Case:
 
     def resolved(self) -> Case:
         """With an absolute path, for another machine."""
-        return replace(self, scan=self.scan.resolve())
+        return replace(self, scan=self.scan.absolute())
 
 
 def read_cases(table: Path) -> list[Case]:

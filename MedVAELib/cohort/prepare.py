@@ -65,7 +65,7 @@ class PrepareCase:
 
     def resolved(self) -> PrepareCase:
         """With absolute paths, for another machine."""
-        files = {name: getattr(self, name).resolve() for name in ("scan", "lesion", "brain") if getattr(self, name)}
+        files = {name: getattr(self, name).absolute() for name in ("scan", "lesion", "brain") if getattr(self, name)}
         return replace(self, **files)
 
 
@@ -134,7 +134,7 @@ class PrepareSettings:
         own = {"slices": asdict(self.slices), "patches": asdict(self.patches)}.get(self.preparation, {})
         masks = {name: fingerprint(getattr(case, name)) for name in ("lesion", "brain") if getattr(case, name)}
         return {"medvae_version": __version__, "preparation": self.preparation, **own, "masks": masks,
-                "brain": self.brain if self.brain != "detector" else bundle.sha256,
+                "label": case.label, "brain": self.brain if self.brain != "detector" else bundle.sha256,
                 "series": case.series or self.series, "scan": fingerprint(case.scan)}  # fmt: skip
 
     def load(self, bundle: Bundle) -> FindBrain:

@@ -29,7 +29,8 @@ _MAX_KINDS = 50
 class ConfoundCheck:
     """Balanced accuracies in patients left out: of all tags together, of each tag alone (best first), of the latents.
 
-    verdict: "alarm", "suspect" (above chance, but not clearly) or "clear"; sentence: the same for a reader.
+    left_out: tags that could not be checked, texts that differ in nearly every image. verdict: "alarm", "suspect"
+    (above chance, but not clearly) or "clear"; sentence: the same for a reader.
     """
 
     target: str
@@ -39,6 +40,7 @@ class ConfoundCheck:
     tags: Estimate
     each_tag: dict[str, Estimate]
     latents: Estimate
+    left_out: tuple[str, ...] = ()
 
     @property
     def chance(self) -> float:
@@ -55,6 +57,12 @@ class ConfoundCheck:
 
     @property
     def sentence(self) -> str:
+        if not self.left_out:
+            return self._finding
+        return f"{self._finding} Not checked, as texts that differ in nearly every image: {', '.join(self.left_out)}."
+
+    @property
+    def _finding(self) -> str:
         figures = (f"acquisition tags alone predict '{self.target}' in patients left out with a balanced accuracy of "
                    f"{self.tags} (chance {self.chance:.2f}; latents {self.latents})")  # fmt: skip
         if self.verdict == "alarm":
@@ -76,9 +84,10 @@ def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str
     """
     table, labels = table.labelled(target)
     chosen = [name for name in table.tags if name != LESION_FRACTION] if tags is None else tags
-    names = [name for name in chosen if name != target]
-    columns = {name: tag_features(table.column(name)) for name in names}
+    raw = {name: table.column(name) for name in chosen if name != target}
+    columns = {name: tag_features(values) for name, values in raw.items()}
     columns = {name: values for name, values in columns.items() if values.shape[1]}
+    left_out = tuple(name for name in raw if name not in columns and len({str(value) for value in raw[name]}) > 1)
     if not columns:
         raise InputError("The table has no acquisition tag that varies, so confounding cannot be checked: add columns "
                          "such as repetition_time_ms to the CSV file of the images.")  # fmt: skip
@@ -94,7 +103,7 @@ def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str
     probe = linear_probe(table.mean, labels, table.patients, seed)
     best_first = dict(sorted(each.items(), key=lambda item: -item[1].value))
     return ConfoundCheck(target, probe.classes, len(labels), len(set(table.patients)), together, best_first,
-                         probe.balanced_accuracy)  # fmt: skip
+                         probe.balanced_accuracy, left_out)  # fmt: skip
 
 
 def tag_features(column: NDArray) -> NDArray[np.float64]:

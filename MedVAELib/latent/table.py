@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..csv_files import is_code
+from ..csv_files import as_numbers
 from ..errors import InputError, UsageError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -140,15 +140,11 @@ def is_latent_table(path: Path) -> bool:
 
 
 def as_column(values: Sequence) -> NDArray:
-    """Numbers, with NaN for what is empty, if everything else parses as one and has no leading zero; else texts."""
+    """Numbers, with NaN for what is missing, as `as_numbers` knows them; texts if they are none."""
     texts = _texts(values)
-    if any(map(is_code, texts)):
-        return np.array(texts, object)
-    try:
-        numbers = np.array([float(text) if text else np.nan for text in texts], np.float64)
-    except ValueError:
-        return np.array(texts, object)
-    return numbers if np.isfinite(numbers).any() else np.array(texts, object)
+    numbers = as_numbers(texts)
+    known = numbers is not None and np.isfinite(numbers).any()
+    return np.array(numbers, np.float64) if known else np.array(texts, object)
 
 
 def _texts(values: Sequence) -> list[str]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..networks.across_processes import batch_mean
+from ..networks.across_processes import batch_mean, first_row, mean_over_processes
 from ..networks.batch_norm import statistics_kept
 from .autoencoder import VariationalConfig
 from .gaussians import draw_gaussian, kl_to_standard_normal, standard_normal
@@ -68,7 +68,7 @@ class IntroVAE(VAE):
         divergence = kl_to_standard_normal(posterior)
         terms = self.bound_terms(image, self.logits(code), divergence)
         real = batch_mean(divergence.sum(1))
-        drawn = torch.arange(len(image), device=image.device) % 2 == 0  # holds for any part of a batch, too
+        drawn = (first_row(len(image)) + torch.arange(len(image), device=image.device)) % 2 == 0
         prior = standard_normal(code.shape, generator, image.device)
         with statistics_kept(self):
             generated = self.decode(torch.where(drawn[:, None], prior, code.detach()))
@@ -77,7 +77,8 @@ class IntroVAE(VAE):
         # Below real images it has nothing to gain, and would only drag the encoder along.
         decoder = _beyond(kl_to_standard_normal(judged).sum(1), real.detach()).clamp(min=0).mean()
         loss = terms["loss"] + weight * (encoder + decoder)
-        return terms | {"loss": loss, "kl_fake": fake[drawn].mean().detach(), "encoder": encoder,
+        of_drawn = mean_over_processes(torch.stack([(fake * drawn).sum(), drawn.sum()]))
+        return terms | {"loss": loss, "kl_fake": (of_drawn[0] / of_drawn[1]).detach(), "encoder": encoder,
                         "decoder": decoder}  # fmt: skip
 
     def adversarial_share(self) -> Tensor:

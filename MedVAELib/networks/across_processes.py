@@ -34,6 +34,11 @@ def process_count() -> int:
     return distributed.get_world_size() if _shared else 1
 
 
+def first_row(count: int) -> int:
+    """Which row of the whole batch this process's first one is, of `count`."""
+    return distributed.get_rank() * count if _shared else 0
+
+
 class _MeanOverProcesses(torch.autograd.Function):
     @staticmethod
     def forward(context, value: Tensor) -> Tensor:

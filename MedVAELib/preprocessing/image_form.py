@@ -88,7 +88,9 @@ class ImageForm:
         grid.SetDirection(image.GetDirection())
         middle = np.array(image.TransformContinuousIndexToPhysicalPoint(((old - 1) / 2).tolist()))
         axes = np.array(image.GetDirection()).reshape(len(new), len(new))
-        grid.SetOrigin((middle - axes @ (spacing * (new - 1) / 2)).tolist())
+        # Cut or padded, its voxels are the image's own: without the half voxel, they would lie between them.
+        half = (old - new) % 2 / 2 if self.fit == "crop" else 0.0
+        grid.SetOrigin((middle - axes @ (spacing * ((new - 1) / 2 + half))).tolist())
         return grid
 
     def restored(self, array: NDArray[np.float32], image: sitk.Image) -> sitk.Image:

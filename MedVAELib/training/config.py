@@ -65,9 +65,9 @@ Run = TypeVar("Run", bound=RunConfig)
 def read_task(path: Path, known: Mapping[str, object]) -> str:
     """The task that a training config names. Raises InputError unless it is one of `known`."""
     task = read_settings(path).get("task")
-    if task not in known:
+    if not isinstance(task, str) or task not in known:
         raise InputError(f"{path}: 'task:' must name what to train, one of {', '.join(sorted(known))}.")
-    return str(task)
+    return task
 
 
 def read_config(path: Path, kind: type[Run]) -> Run:
@@ -127,14 +127,16 @@ def _read_yaml(path: Path) -> dict[str, object]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Takes 1e-3, without a point, for a number, as YAML 1.2 does."""
+        """Takes 1e-3 and 1.5e3, without a point or a sign, for numbers, as YAML 1.2 does."""
 
-    number = re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$")
+    number = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, [*"-+0123456789"])
     try:
         raw = Loader(Path(path).read_text(encoding="utf-8")).get_single_data()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a training config.") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not UTF-8 text; save it as that.") from error
     except yaml.YAMLError as error:
         raise InputError(f"{path}: is not valid YAML ({str(error).splitlines()[0]}).") from error
     if not isinstance(raw, dict):
@@ -155,8 +157,8 @@ def _checked_model(path: Path, model: dict[str, object]) -> dict[str, object]:
     if not isinstance(name, str) or name not in known:
         raise InputError(f"{path}: section 'model': unknown model '{name}'; known are {', '.join(known)}.")
     kind = known[name].Config
-    settings = _typed(path, "model", kind, {key: value for key, value in model.items() if key != "name"})
     try:
+        settings = _typed(path, "model", kind, {key: value for key, value in model.items() if key != "name"})
         kind(**settings)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: section 'model': {error}.") from error
@@ -190,7 +192,7 @@ def _typed(path: Path, name: str, kind: type, values: object) -> dict[str, objec
 
 def _first_mistake(error: ValidationError) -> str:
     mistake = error.errors(include_url=False)[0]
-    setting = mistake["loc"][0]
+    setting = (*mistake["loc"], "a text")[0]  # it has no place where the text is no Unicode
     if mistake["type"] == "extra_forbidden":
         return f" has no setting {setting}"
     if mistake["type"] == "missing":

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import dicom
-from ..csv_files import is_code, read_csv
+from ..csv_files import as_numbers, read_csv
 from ..errors import InputError
 from ..scan import IMAGE_SUFFIX, is_dicom_file, quiet
 from .idx_files import is_idx, read_idx, read_idx_labels
@@ -67,10 +67,13 @@ def find_images(
     path below the source, is the patient. dimensions: 2 makes every DICOM file an image, 3 every series; None as many
     slices as the series has. Raises InputError where there is nothing, or something that does not fit.
     """
+    base = source.parent
     if any(sign in str(source) for sign in "*?["):
-        records = _of_files(_globbed(source), _before_wildcards(source), dimensions)
+        base = _before_wildcards(source)
+        records = _of_files(_globbed(source), base, dimensions)
     elif source.is_dir():
-        records = _of_files(_in_folder(source, pattern), source, dimensions)
+        base = source
+        records = _of_files(_in_folder(source, pattern), base, dimensions)
     elif not source.exists():
         raise InputError(f"{source} does not exist: give a folder, a CSV table, a glob or an idx file.")
     elif _is_table(source):
@@ -78,9 +81,9 @@ def find_images(
     elif is_idx(source):
         records = _of_idx(source)
     else:
-        records = _of_files([source], source.parent, dimensions)
+        records = _of_files([source], base, dimensions)
     if patient:
-        records = [replace(record, patient=_patient(record, patient, source)) for record in records]
+        records = [replace(record, patient=_patient(record, patient, base)) for record in records]
     labels = [labels] if isinstance(labels, str) else labels
     if labels:
         records = [record for record in records if record.label in set(labels)]
@@ -197,9 +200,10 @@ def _named(records: Sequence[ImageRecord], base: Path) -> list[ImageRecord]:
     return [replace(record, case=stem, patient=stem) for record, stem in zip(records, stems, strict=True)]
 
 
-def _patient(record: ImageRecord, pattern: str, source: Path) -> str:
+def _patient(record: ImageRecord, pattern: str, base: Path) -> str:
+    below = record.file.relative_to(base) if record.file.is_relative_to(base) else record.file
     try:
-        match = re.search(pattern, record.file.as_posix().removeprefix(source.as_posix()).lstrip("/"))
+        match = re.search(pattern, below.as_posix())
     except re.error as error:
         raise InputError(f"data.patient is no regular expression ({error}): {pattern}") from error
     if match is None or not match.groups() or not match[1]:
@@ -248,12 +252,8 @@ def _spelt(column: str) -> str:
 
 def _tag_values(texts: Sequence[str]) -> list[Tag]:
     """A column's values: numbers if all that are there are, NaN where there is none."""
-    if any(map(is_code, texts)):
-        return list(texts)
-    try:
-        return [float(text) if text else float("nan") for text in texts]
-    except ValueError:
-        return list(texts)
+    numbers = as_numbers(texts)
+    return list(texts) if numbers is None else numbers
 
 
 def _of_idx(source: Path) -> list[ImageRecord]:

@@ -54,6 +54,10 @@ class TrainerConfig:
             raise ValueError("steps, batch and learning_rate must be positive")
         if self.validate_every < 1 or self.checkpoint_every < 1:
             raise ValueError("validate_every and checkpoint_every must be positive")
+        if self.clip <= 0 or self.weight_decay < 0 or not 0 <= self.average < 1:
+            raise ValueError("clip must be positive, weight_decay not negative, average from 0 to below 1")
+        if min(self.warmup, self.decay) < 0 or self.warmup + self.decay > 1:
+            raise ValueError("warmup and decay must be shares of the steps, together 1 at most")
         if self.patience < 0 or self.gain < 0 or self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError("patience and gain must not be negative, precision auto, float32 or bfloat16")
 
@@ -178,7 +182,7 @@ class Trainer:
                              "with, or start anew without --resume.") from error  # fmt: skip
         self.averaged = self._here(state["averaged"])
         self.step, self.seconds = state["step"], state["seconds"]
-        if "early" in state:
+        if "early" in state and self.config.patience and self.config.watch == state["config"].get("watch"):
             self.early.load_state(state["early"] | {"weights": self._here(state["early"]["weights"])})
         if self.health and state.get("health"):
             self.health.load_state(state["health"])
@@ -250,6 +254,11 @@ class Trainer:
             except Cancelled:  # while the data were being made
                 self.save()
                 raise
+            except RuntimeError as error:
+                if not cancel.cancelled:
+                    raise
+                self.save()  # processes that make data and were not forked hear the signal, too, and end
+                raise Cancelled from error
             recent.append(self._update([_format(self.processes.share(t).to(self.device)) for t in batch]))
             self.step += 1
             elapsed = time.monotonic() - begin

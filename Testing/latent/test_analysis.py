@@ -102,6 +102,14 @@ def test_a_patients_images_never_help_to_predict_it():
     assert confound_check(replace(table, tags={"number": number})).verdict != "alarm"
 
 
+def test_tags_that_cannot_be_checked_are_named():
+    table = cohort()
+    tags = {**table.tags, "series": np.array([f"s{i}" for i in range(120)], object)}
+    check = confound_check(replace(table, tags=tags))
+    assert check.left_out == ("series",) and check.sentence.endswith("nearly every image: series.")
+    assert not confound_check(table).left_out
+
+
 def test_a_patchs_share_of_lesion_is_no_acquisition_tag():
     table = cohort()
     share = np.array([CLASSES.index(label) / 2 for label in table.labels])

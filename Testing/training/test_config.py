@@ -10,7 +10,7 @@ from MedVAELib.errors import InputError
 from MedVAELib.latent.config import ImagesRun
 from MedVAELib.resources import resource_dir
 from MedVAELib.skull.config import OutlineRun, SkullRun
-from MedVAELib.training.config import read_config, read_settings
+from MedVAELib.training.config import read_config, read_settings, read_task
 
 IMAGES = {"task": "images", "data": {"source": "here"}, "model": {"name": "vae", "shape": [32, 32]}}
 
@@ -50,10 +50,19 @@ def test_mistakes_in_the_model_are_the_configs(tmp_path, settings, words):
 def test_numbers_as_people_write_them(tmp_path):
     (tmp_path / "own.yaml").write_text("task: images\ndata: {source: here, store: }\n"
                                        "model: {name: vae, shape: [32, 32], beta: 1e-3}\n"
-                                       "trainer: {learning_rate: 1e-4, clip: 2}\n")  # fmt: skip
+                                       "trainer: {learning_rate: 1.5e3, clip: 2}\n")  # fmt: skip
     config = read_config(tmp_path / "own.yaml", ImagesRun)
-    assert config.trainer.learning_rate == 1e-4 and config.model["beta"] == 1e-3 and config.trainer.clip == 2
+    assert config.trainer.learning_rate == 1.5e3 and config.model["beta"] == 1e-3 and config.trainer.clip == 2
     assert config.data.store == "" and config.model["shape"] == [32, 32]
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    ("# größe\ntask: images".encode("latin-1"), "UTF-8"), (b"task: [images]", "'task:' must name"),
+])
+def test_files_that_are_no_configs(tmp_path, content, words):
+    (tmp_path / "own.yaml").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read_task(tmp_path / "own.yaml", {"images": None})
 
 
 def test_what_is_needed_is_named(tmp_path):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from MedVAELib.csv_files import as_numbers
 from MedVAELib.errors import InputError
 from MedVAELib.training.image_listing import find_images
 from MedVAELib.training.image_sets import read_images
@@ -86,6 +87,27 @@ def test_a_link_to_another_image_is_refused(tmp_path):
 def test_tags_with_leading_zeros_stay_text(tmp_path):
     records = find_images(table(tmp_path, "file,patient,site,te\na.png,p,01,0.5\nb.png,q,12,0\n"))
     assert [record.tags for record in records] == [{"site": "01", "te": 0.5}, {"site": "12", "te": 0.0}]
+
+
+@pytest.mark.parametrize(("texts", "numbers"), [
+    (("80", "n/a", "", "92.5"), [80.0, None, None, 92.5]), (("80", "92,5"), [80.0, 92.5]),
+    (("1,500", "2,000"), None), (("1,500", "2,0"), [1.5, 2.0]), (("a", "2"), None), (("01", "2"), None),
+])
+def test_numbers_as_people_write_them(texts, numbers):
+    found = as_numbers(texts)
+    assert (found and [None if value != value else value for value in found]) == numbers
+
+
+def test_the_patient_is_looked_for_below_the_source_of_every_kind(tmp_path):
+    """Not in the folders above it, which may be named after one, too."""
+    folder = tmp_path / "p99study"
+    write_pictures(folder / "images", {"ill": 2})
+    files = sorted((folder / "images" / "ill").iterdir())
+    for number, file in enumerate(files):
+        file.rename(file.with_name(f"p{number:02d}.png"))
+    listed = table(folder, "file,patient\nimages/ill/p00.png,x\nimages/ill/p01.png,y\n")
+    for source in (folder / "images", folder / "images" / "**" / "*.png", listed):
+        assert [record.patient for record in find_images(source, patient=r"(p\d+)")] == ["p00", "p01"], source
 
 
 def test_one_label_may_stand_alone(tmp_path):

@@ -86,6 +86,23 @@ def test_early_stop_goes_on_counting_after_a_resume(tmp_path):
     assert resumed.step == whole.step == 12
 
 
+@pytest.mark.parametrize("changed", [{"patience": 0}, {"patience": 3, "watch": "other"}])
+def test_resumed_with_another_rule_the_earlier_best_does_not_count(tmp_path, changed):
+    """Else the weights of all further training would be thrown away."""
+    trainer(tmp_path, patience=3).run(ones, plateau([1.0, 2.0]), no_progress, CancelToken())
+    again = trainer(tmp_path, **changed)
+    again.resume()
+    begun, values = again.step, iter(range(1000, 0, -1))
+    again.run(ones, lambda state: {"loss": 9.0, "other": float(next(values))}, no_progress, CancelToken())
+    assert begun < again.step == 40 and (not again.early.weights or again.early.step == 40)
+
+
+@pytest.mark.parametrize("settings", [{"clip": 0.0}, {"clip": -1.0}, {"average": 1.0}, {"decay": 1.5}])
+def test_settings_with_which_nothing_is_learned_are_refused(settings):
+    with pytest.raises(ValueError, match="must be"):
+        TrainerConfig(steps=1, **settings)
+
+
 def test_values_of_the_warm_up_do_not_count(tmp_path):
     config = TrainerConfig(steps=20, batch=4, validate_every=2, patience=2)
     run = Trainer(Line(), config, tmp_path, CPU, warm_up=6)
