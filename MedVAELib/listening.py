@@ -15,7 +15,7 @@ from typing import TextIO
 from .progress import CancelToken
 
 _SECONDS_BETWEEN_LINES = 0.1
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _listening = 0  # blocks of `cancelled_by_signals` that are open
 
 
@@ -36,13 +36,14 @@ class JsonLines:
             try:
                 self._stream.write(line + "\n")
                 self._stream.flush()
-            except BrokenPipeError:  # nobody listens any more; the results still matter
+            except OSError:  # nobody listens any more; the results still matter
                 self._stream = None
 
 
 @contextmanager
 def cancelled_by_signals() -> Iterator[CancelToken]:
-    """A token that Ctrl-C or SIGTERM cancels; a second Ctrl-C interrupts at once (and still cleans up).
+    """A token that Ctrl-C, SIGTERM or a closed terminal (unless under nohup) cancels; a second Ctrl-C interrupts at
+    once (and still cleans up).
 
     Processes forked within, such as those that load data, hear neither: `timeout`, Slurm or a terminal tell the whole
     group, and this process needs them until it has stopped in order, which ends them.
@@ -59,7 +60,9 @@ def cancelled_by_signals() -> Iterator[CancelToken]:
             raise KeyboardInterrupt
         token.cancel()
 
-    earlier = {number: signal.signal(number, handle) for number in _SIGNALS}
+    heard = [number for number in _SIGNALS
+             if number in (signal.SIGINT, signal.SIGTERM) or signal.getsignal(number) is not signal.SIG_IGN]
+    earlier = {number: signal.signal(number, handle) for number in heard}
     _listening += 1
     try:
         yield token

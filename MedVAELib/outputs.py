@@ -11,7 +11,6 @@ import json
 import math
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,10 +24,12 @@ from .anomaly.result import FINDING_COLUMNS, Detection
 from .errors import UsageError
 from .nifti_files import write_nifti_gz
 from .progress import CancelToken, Progress, no_progress
-from .whole_files import writing_to
+from .whole_files import new_folder, writing_to
 
 PARTIAL_PREFIX = ".medvae-partial-"
 PROVENANCE_FILE = "provenance.json"
+UNFINISHED = "unfinished"
+"""Key of a provenance whose result is only just being put in place."""
 DETECTION_TASK = "detection"
 DETECTION_FILES = ("anomaly.nii.gz", "brain.nii.gz", "findings.csv", "mask.nii.gz", "overlay.png", PROVENANCE_FILE,
                    "reconstruction.nii.gz", "report.html", "residual.nii.gz", "std.nii.gz")
@@ -126,7 +127,7 @@ def atomic_output(directory: str | Path) -> Iterator[Path]:
         with writing_to(directory):
             made = _make_folders(directory)
             _remove_abandoned(directory)
-            partial = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=directory))
+            partial = new_folder(directory, PARTIAL_PREFIX)
             yield partial
             _move_into_place(partial, directory)
     finally:
@@ -154,27 +155,43 @@ def _remove_abandoned(directory: Path) -> None:
 
 def _move_into_place(partial: Path, directory: Path) -> None:
     """Moves the files of `partial` into `directory` and the other files of an earlier result away; puts the earlier
-    ones back if one of the moves fails."""
-    names = sorted(entry.name for entry in partial.iterdir())
+    ones back if one of the moves fails. Until the last has moved, the provenance calls the result unfinished: should
+    the process be killed in between, files of two results are not taken for one."""
+    names = sorted((entry.name for entry in partial.iterdir()), key=lambda name: (name == PROVENANCE_FILE, name))
     task, _ = _earlier_result(partial)
     _refuse_foreign_files(directory, names, task)
     superseded = _superseded_files(directory, task) - set(names)
-    earlier = partial / "earlier"
+    earlier, first = partial / "earlier", not (directory / PROVENANCE_FILE).exists()
     earlier.mkdir()
     try:
+        if PROVENANCE_FILE in names:
+            _announce(partial, directory, earlier)
         for name in names:
-            if (directory / name).exists():
+            if (directory / name).exists() and name != PROVENANCE_FILE:
                 os.replace(directory / name, earlier / name)
             os.replace(partial / name, directory / name)
         for name in superseded:
             os.replace(directory / name, earlier / name)
     except BaseException:  # a second Ctrl-C among them: what was moved away would go with `partial`
         for name in names:
-            if not (partial / name).exists():
+            # An earlier provenance is either still there or put back below.
+            if first if name == PROVENANCE_FILE else not (partial / name).exists():
                 (directory / name).unlink(missing_ok=True)
         for entry in earlier.iterdir():
             os.replace(entry, directory / entry.name)
         raise
+
+
+def _announce(partial: Path, directory: Path, earlier: Path) -> None:
+    """Puts the new result's provenance in the place of the earlier one, with the files of both, as unfinished."""
+    coming = json.loads((partial / PROVENANCE_FILE).read_text(encoding="utf-8"))
+    _, before = _earlier_result(directory)
+    coming |= {UNFINISHED: True, "files": sorted({*coming.get("files", ()), *before})}
+    announced = partial / "announced.json"
+    announced.write_text(json.dumps(coming), encoding="utf-8")
+    if (directory / PROVENANCE_FILE).exists():
+        os.replace(directory / PROVENANCE_FILE, earlier / PROVENANCE_FILE)
+    os.replace(announced, directory / PROVENANCE_FILE)
 
 
 def _superseded_files(directory: Path, task: str) -> set[str]:

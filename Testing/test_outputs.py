@@ -5,6 +5,8 @@ import errno
 import gzip
 import json
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -13,6 +15,7 @@ import SimpleITK as sitk
 
 from MedVAELib import gzip_blocks, outputs
 from MedVAELib.anomaly.result import FINDING_COLUMNS
+from MedVAELib.cohort.summary import read_provenance
 from MedVAELib.errors import Cancelled, UsageError
 from MedVAELib.outputs import DETECTION_FILES, atomic_output, check_writable, report_line, write_detection
 from MedVAELib.progress import CancelToken
@@ -217,12 +220,12 @@ def test_what_an_earlier_result_has_more_goes_with_it(detection, quick_report, t
     assert {path.name for path in tmp_path.iterdir()} == {*DETECTION_FILES, "notes.txt"}
 
 
-@pytest.mark.parametrize("move", range(1, 8))
+@pytest.mark.parametrize("move", range(1, 9))
 def test_a_failure_brings_back_what_was_to_go(tmp_path, monkeypatch, move):
     write_some(tmp_path / "out", "slices", "a", "b", "c")
     before = contents(tmp_path / "out")
     failing_at(move, tmp_path / "out", monkeypatch)
-    if move == 7:  # two moves for each of two files, one for each of two that go
+    if move == 8:  # two moves for the file, three for the provenance, one for each of two that go
         write_some(tmp_path / "out", "slices", "b")
         assert set(contents(tmp_path / "out")) == {"b", "provenance.json"}
         return
@@ -285,7 +288,7 @@ def test_refused_folder_whoever_asks(tmp_path, monkeypatch):
     def refused(*args, **options):
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path / "out"))
 
-    monkeypatch.setattr(outputs.tempfile, "mkdtemp", refused)
+    monkeypatch.setattr(outputs, "new_folder", refused)
     with pytest.raises(UsageError, match="Permission denied"):
         check_writable(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
@@ -353,3 +356,26 @@ def test_what_is_said_of_a_report_that_was_not_written(detection, quick_report, 
     write_detection(detection, tmp_path / "b")
     assert report_line(detection.provenance, tmp_path / "b") == (
         "The report was not written: the Python packages jinja2 are not installed.")  # fmt: skip
+
+
+def test_killed_between_two_moves_it_is_no_result_and_can_be_written_again(tmp_path):
+    """Else files of two results would be taken for one."""
+    write_some(tmp_path / "out", "t", "a", "b")
+    script = (
+        "import json, os, sys; from pathlib import Path; from MedVAELib import outputs\n"
+        "move, moves = os.replace, []\n"
+        "def killed(*names):\n"
+        "    moves.append(names)\n"
+        "    os._exit(9) if len(moves) == 5 else move(*names)\n"
+        "os.replace = killed\n"
+        "with outputs.atomic_output(sys.argv[1]) as partial:\n"
+        "    for name in ('a', 'b'): (partial / name).write_bytes(b'new')\n"
+        "    said = dict(task='t', request={}, files=['a', 'b'])\n"
+        "    (partial / 'provenance.json').write_text(json.dumps(said))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "out")]).returncode == 9
+    assert sorted(file.read_bytes() for file in (tmp_path / "out").glob("[ab]")) == [b"new", b"t"]
+    assert read_provenance(tmp_path / "out") is None
+    write_some(tmp_path / "out", "t", "a", "b")
+    names = [file.name for file in (tmp_path / "out").iterdir() if file.is_file()]
+    assert sorted(names) == ["a", "b", "provenance.json"]

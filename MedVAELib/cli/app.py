@@ -85,6 +85,9 @@ def run(arguments: Sequence[str]) -> int:
 
     With `--debug` among the arguments the traceback is printed before the sentence.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what a Windows log file cannot spell must not end a run
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(args=list(arguments), prog_name="medvae", standalone_mode=False)
         return code if isinstance(code, int) else 0

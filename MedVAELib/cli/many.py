@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,11 @@ def run_many(
     number of failed cases, when there are any."""
     from ..cohort import SUMMARY_FILE, run_cohort
 
-    options: dict[str, Any] = {"resume": resume, "progress": listener, "cancel": cancel, "told": told}
+    def told_if_possible(row: Any, result: Any) -> None:
+        with suppress(OSError):  # nobody reads any more; the results still matter
+            told(row, result)
+
+    options: dict[str, Any] = {"resume": resume, "progress": listener, "cancel": cancel, "told": told_if_possible}
     if scheduler:
         from ..cohort.cluster import run_on_cluster
 

@@ -11,6 +11,7 @@ import typer
 
 from ..errors import CohortError, UsageError
 from ..listening import cancelled_by_signals
+from ..whole_files import writing_to
 from .listeners import progress_listener
 from .many import run_many
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
@@ -134,7 +135,8 @@ def prepare(
                      quiet=quiet, resume=resume, debug=debug)  # fmt: skip
         except CohortError as error:
             failure = error
-        images = write_images_table(cases, [rows[case.name] for case in cases], output)
+        with writing_to(output):
+            images = write_images_table(cases, [rows[case.name] for case in cases], output)
         if failure:
             raise failure
     if not quiet:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from asyncio import TimeoutError as WaitedLongEnough  # before Python 3.11 not the one that is built in
 from collections.abc import Sequence
+from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -42,7 +44,7 @@ def run_on_cluster(
     cases = [case.resolved() for case in cases]
     try:
         client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, WaitedLongEnough) as error:
         raise UsageError(f"There is no Dask scheduler at {scheduler} ({error}): start one, or leave out --scheduler.") \
             from None
     with client, client.as_current():  # wait() takes the current client
@@ -55,7 +57,7 @@ def run_on_cluster(
                     cancel.check()
                     try:
                         done, pending = wait(pending, timeout=_LOOK_S, return_when="FIRST_COMPLETED")
-                    except TimeoutError:
+                    except WaitedLongEnough:
                         summary.write_if_due()
                         continue
                     for future in done:
@@ -66,6 +68,9 @@ def run_on_cluster(
                     summary.write_if_due()
                     finished = len(futures) - len(pending)
                     progress("cohort", finished / len(futures), f"{finished} of {len(futures)} cases")
+        except CancelledError as error:  # of the futures: their scheduler is gone
+            raise UsageError(f"The connection to the Dask scheduler at {scheduler} was lost: start it again, and this "
+                             "command with --resume.") from error  # fmt: skip
         finally:
             client.cancel(list(pending), force=True)
     return rows

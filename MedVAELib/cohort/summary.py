@@ -16,7 +16,7 @@ from ..anomaly.result import FINDING_COLUMNS
 from ..csv_files import only_writer, refuse_foreign_table, write_csv
 from ..errors import UsageError
 from ..failures import Failure
-from ..outputs import PROVENANCE_FILE
+from ..outputs import PROVENANCE_FILE, UNFINISHED
 from ..progress import CancelToken
 from .cases import Case
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 SUMMARY_FILE = "summary.csv"
 DONE, FAILED, NOT_RUN = "done", "failed", "not run"
+_AGAIN_AFTER_S = 5.0
 _SHARE_OF_TIME = 0.05  # of a run that may go into writing the table: all of it is written every time
 
 
@@ -89,7 +90,7 @@ class Summary:
     """The table of a run while its rows change: written anew after every case as long as that takes little of the time,
     of thousands of cases every few seconds, and at the end, however that comes.
 
-    Raises what `write_summary` raises.
+    Raises what `write_summary` raises, but a table that cannot be written only at the end.
     """
 
     def __init__(self, rows: Sequence[Any], output: Path, cancel: CancelToken):
@@ -105,10 +106,15 @@ class Summary:
 
     def write_if_due(self) -> None:
         started = time.monotonic()
-        if self._changed and started >= self._next:
+        if not self._changed or started < self._next:
+            return
+        try:
             write_summary(self._rows, self._output, self._cancel)
-            self._changed, ended = False, time.monotonic()
-            self._next = ended + (ended - started) / _SHARE_OF_TIME
+        except UsageError:  # the table is open elsewhere, or the disk full for a while: it is written at the end again
+            self._next = time.monotonic() + _AGAIN_AFTER_S
+            return
+        self._changed, ended = False, time.monotonic()
+        self._next = ended + (ended - started) / _SHARE_OF_TIME
 
     def __exit__(self, *_: object) -> None:
         if self._changed:
@@ -155,6 +161,7 @@ def read_provenance(folder: Path) -> dict[str, Any] | None:
     try:
         provenance = json.loads((folder / PROVENANCE_FILE).read_text(encoding="utf-8"))
         complete = all((folder / name).is_file() and (folder / name).stat().st_size for name in provenance["files"])
+        complete = complete and UNFINISHED not in provenance
         return provenance if complete and isinstance(provenance["request"], dict) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

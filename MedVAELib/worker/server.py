@@ -68,7 +68,10 @@ class Server:
             answer = self._answer(job)
             with self._lock:
                 self._open.pop(job.id, None)
-            self._reply({"id": job.id, **answer})
+            try:
+                self._reply({"id": job.id, **answer})
+            except (TypeError, ValueError) as error:  # an answer that is no JSON
+                self._refuse(error, job.id)
 
     def end(self, code: int) -> None:
         """Ends the process at once, whatever runs; unfinished files go with it. Waits for no lock."""
@@ -92,7 +95,7 @@ class Server:
             return {"event": "error", "kind": failure.kind, "exit_code": failure.exit_code, "message": failure.message}
 
     def _reply(self, message: Mapping[str, Any]) -> None:
-        line = json.dumps(message, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+        line = json.dumps(message, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace") + b"\n"
         try:
             with self._writing:
                 self._sink.write(line)
@@ -121,7 +124,7 @@ class Server:
                 raise ValueError
         except (ValueError, RecursionError):
             return self._refuse(UsageError("A request must be one JSON object on one line."))
-        if "cancel" in request:
+        if isinstance(request.get("cancel"), (int, str)):
             return self._cancel(request["cancel"])
         if request.get("task") == "shutdown":
             return self.end(0)
@@ -132,7 +135,7 @@ class Server:
             known = number in self._open
         if known:
             return self._refuse(UsageError(f"There is already a request with the id {number}."))
-        if request.get("task") not in self._tasks:
+        if not isinstance(request.get("task"), str) or request["task"] not in self._tasks:
             names = ", ".join(sorted(self._tasks))
             return self._refuse(UsageError(f"There is no task {request.get('task')!r}: use one of {names}."), number)
         job = Job(request, self._reply)
@@ -140,7 +143,7 @@ class Server:
             self._open[number] = job
         self._waiting.put(job)
 
-    def _refuse(self, error: UsageError, number: int | str | None = None) -> None:
+    def _refuse(self, error: Exception, number: int | str | None = None) -> None:
         failure = Failure.of(error)
         self._reply({"id": number, "event": "error", "kind": failure.kind, "exit_code": failure.exit_code,
                      "message": failure.message})  # fmt: skip
