@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -129,6 +131,25 @@ def test_a_large_table_is_not_written_after_every_case_and_true_at_the_end(tmp_p
         raise Cancelled
     assert 2 <= len(written) <= 5
     assert written[-1] == [FAILED] * 30 + [NOT_RUN] * 10
+
+
+def test_a_table_that_is_open_elsewhere_stops_no_run_and_is_true_at_the_end(tmp_path, monkeypatch):
+    rows, replaced, refused = [row(f"{i}", NOT_RUN) for i in range(3)], os.replace, []
+
+    def open_in_a_spreadsheet(*names):
+        if len(refused) < 2:
+            refused.append(names)
+            raise PermissionError(errno.EACCES, "Permission denied", str(names[1]))
+        replaced(*names)
+
+    monkeypatch.setattr(summary_module, "_AGAIN_AFTER_S", 0.0)
+    monkeypatch.setattr(os, "replace", open_in_a_spreadsheet)
+    with summary_module.Summary(rows, tmp_path, CancelToken()) as summary:
+        for i in range(2):
+            rows[i] = row(f"{i}")
+            summary.changed()
+            summary.write_if_due()
+    assert len(refused) == 2 and [line["status"] for line in lines(tmp_path).values()] == [FAILED, FAILED, NOT_RUN]
 
 
 def test_a_small_table_is_true_after_every_case(tmp_path, monkeypatch):

@@ -137,10 +137,10 @@ def _sample_whole(
     source.CopyInformation(image)
     sampled = to_grid(source, grid)
     if support.all():  # the field of view itself
-        inside = sitk.GetImageFromArray(np.ones([2, 2, 2], np.float32))
-        extent = np.array(image.GetSize()) - 1.0
-        inside.SetSpacing((np.array(image.GetSpacing()) * np.maximum(extent, 1)).tolist())
-        inside.SetOrigin(image.GetOrigin())
+        inside = sitk.GetImageFromArray(np.ones([2, 2, 2], np.float32))  # half of it in each of two voxels
+        size = np.array(image.GetSize())
+        inside.SetSpacing((np.array(image.GetSpacing()) * size / 2).tolist())
+        inside.SetOrigin(image.TransformContinuousIndexToPhysicalPoint((size / 4 - 0.5).tolist()))
         inside.SetDirection(image.GetDirection())
         known = sitk.GetArrayFromImage(sitk.Resample(inside, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0))
     else:

@@ -13,6 +13,7 @@ NETWORK_MAX = 1.5
 """Brighter voxels are clipped: three times the brain's median."""
 
 _CONSTANT_SHARE = 0.25
+_PADDING_SHARE, _PADDING_GAP = 0.01, 0.5
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,16 @@ def find_foreground(values: NDArray[np.float32]) -> Foreground:
     """values: the scan's intensities in any unit.
 
     A value shared exactly by a quarter of all voxels is a background that someone wrote there: skull-stripped or
-    masked scans, z-scored or not. Everything else is data.
+    masked scans, z-scored or not. So is one below zero that lies far below all others, as -1024 or -32768 in corners.
+    Everything else is data.
     """
     sample = values.ravel()[:: max(1, values.size // 2_000_000)]
     levels, counts = np.unique(sample, return_counts=True)
     background, share = float(levels[counts.argmax()]), counts.max() / sample.size
+    if levels[0] < 0 and counts[0] > _PADDING_SHARE * sample.size:
+        low, high = np.quantile(sample[sample > levels[0]], (0.001, 0.99)) if len(levels) > 1 else (0.0, 0.0)
+        if low - levels[0] > _PADDING_GAP * (high - low):
+            return Foreground(values != levels[0], counts[0] >= _CONSTANT_SHARE * sample.size, min(0.0, float(low)))
     if share < _CONSTANT_SHARE:
         return Foreground(np.ones(values.shape, bool), False, min(0.0, float(np.quantile(sample, 0.001))))
     support = values != background

@@ -202,6 +202,16 @@ def test_foreground_of_stripped_zscored_and_plain_scans():
     assert not found.support[:16].any() and found.offset < -2
 
 
+@pytest.mark.parametrize("padding", [-300.0, -32768.0])
+@pytest.mark.parametrize("share", [0.05, 0.5])
+def test_padding_far_below_the_data_is_no_intensity(padding, share):
+    plain = np.abs(np.random.default_rng(0).normal(100, 20, SHAPE)).astype(np.float32)
+    plain[: round(share * SHAPE[0])] = padding
+    found = find_foreground(plain)
+    assert (found.support == (plain != padding)).all() and found.offset == 0
+    assert found.constant_background == (share > 0.25)
+
+
 @pytest.mark.parametrize(("name", "cortex", "csf", "spacing", "wanted"), [
     ("scan", 1.25, 0.1, 1.0, "flair"), ("scan", 1.35, 0.4, 2.0, "dwi"), ("scan", 0.7, 0.3, 1.0, "other"),
     ("scan", 1.3, 2.5, 1.0, "other"), ("scan", 1.16, 0.77, 1.0, "other"), ("flair", 1.16, 0.77, 1.0, "other"),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
 import shutil
 
@@ -69,6 +70,16 @@ def test_failure_while_saving_keeps_the_earlier_one(bundle, monkeypatch):
         save_bundle(bundle.path, metadata() | {"version": "2.0.0"}, weights(), "card")
     assert load_bundle("good").version == "1.0.0"
     assert [path.name for path in bundle.path.parent.iterdir()] == ["good"]
+
+
+def test_metadata_with_what_is_no_number_are_refused(bundle):
+    """Python writes NaN into JSON, which nothing else reads."""
+    file = bundle.path / "metadata.json"
+    metadata = json.loads(file.read_text())
+    metadata["medvae"]["results"] = {"dice": float("nan")}
+    file.write_text(json.dumps(metadata))
+    with pytest.raises(BundleError, match="not valid JSON"):
+        load_bundle("good")
 
 
 def test_saving_refuses_a_place_that_is_no_bundle(tmp_path):

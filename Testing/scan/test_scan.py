@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from MedVAELib import image_files
 from MedVAELib.errors import InputError, UsageError
 from MedVAELib.scan import Scan, files_of, hint_modality
 from Testing.scan.scan_files import (
@@ -252,3 +253,20 @@ def test_all_files_that_decide_a_scan_are_known(tmp_path: Path) -> None:
 def test_a_name_that_no_disk_takes_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         Scan.read(tmp_path / f"{300 * 'a'}.nii.gz")
+
+
+def test_a_name_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
+    """A byte of another code page, as old archives leave it: ITK would end the process."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller.nii.gz"))
+    with pytest.raises(InputError, match="no UTF-8: rename it"):
+        Scan.read(path)
+
+
+def test_names_that_itk_cannot_open_on_windows(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(image_files, "_PLAIN_LETTERS_ALONE", True)
+    monkeypatch.setattr(image_files, "_short_name", lambda folder: "C:\\JRG~1" if "Jörg" in folder else folder)
+    assert image_files.itk_name(tmp_path / "a.nii") == str(tmp_path / "a.nii")
+    assert image_files.itk_name("/home/Jörg/a.nii") == os.path.join("C:\\JRG~1", "a.nii")
+    for name in ("/home/Łukasz/a.nii", "/home/Jörg/größe.nii"):  # without a short name; no folder
+        with pytest.raises(InputError, match="plain letters"):
+            image_files.itk_name(name)

@@ -103,6 +103,21 @@ def test_settings_with_which_nothing_is_learned_are_refused(settings):
         TrainerConfig(steps=1, **settings)
 
 
+def test_data_that_fail_because_the_run_is_cancelled_are_no_failure(tmp_path):
+    """Processes that make them may hear the signal, too, and end."""
+    cancel = CancelToken()
+
+    def killed(start):
+        yield from (next(ones(0)) for _ in range(3))
+        cancel.cancel()
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Terminated.")
+
+    run = trainer(tmp_path)
+    with pytest.raises(Cancelled):
+        run.run(killed, plateau([1.0]), no_progress, cancel)
+    assert run.checkpoint.exists() and run.step == 3
+
+
 def test_values_of_the_warm_up_do_not_count(tmp_path):
     config = TrainerConfig(steps=20, batch=4, validate_every=2, patience=2)
     run = Trainer(Line(), config, tmp_path, CPU, warm_up=6)

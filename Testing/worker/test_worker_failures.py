@@ -102,6 +102,7 @@ def test_a_line_that_is_no_request_is_refused_and_nothing_else_happens(worker, s
 
 @pytest.mark.parametrize("changed, kind, part", [
     ({"task": "fly"}, "UsageError", "detect"), ({"task": None}, "UsageError", "task"),
+    ({"task": []}, "UsageError", "task"),
     ({"scan": None}, "UsageError", "scan"), ({"scan": {}}, "UsageError", "array"),
     ({"output": None}, "UsageError", "output"), ({"samples": "many"}, "UsageError", "samples"),
     ({"samples": 0}, "UsageError", "samples"), ({"samples": True}, "UsageError", "samples"),
@@ -233,7 +234,9 @@ def memory(job):
     raise MemoryError
 def slip(job):
     raise ZeroDivisionError("a slip\\non two lines")
-tasks.TASKS |= {"chatter": chatter, "memory": memory, "slip": slip}
+def nothing(job):
+    return {"dice": float("nan")}
+tasks.TASKS |= {"chatter": chatter, "memory": memory, "slip": slip, "nothing": nothing}
 server.main()
 """
 
@@ -254,6 +257,8 @@ def test_memory_and_mistakes_are_told_and_survived():
         failed = worker.ask(id=2, task="slip")
         assert (failed["kind"], failed["exit_code"]) == ("InternalError", 1)
         assert "ZeroDivisionError: a slip on two lines" in failed["message"]
+        failed = worker.ask(id=3, task="nothing")
+        assert failed["event"] == "error" and "JSON" in failed["message"], "an answer that is no JSON"
         worker.process.stdin.close()
         worker.wait()
         assert worker.log.count("Traceback") == 1
