@@ -25,6 +25,8 @@ MIN_CONFIDENCE = 0.5
 MAX_MISFIT = {"axial": 0.10, "sagittal": 0.17, "coronal": 0.16}
 """Of the area, what is too much added to what is missing against an ellipse: 60 simulated heads of all kinds, true
 outlines, reached 0.054, 0.123 and 0.114."""
+_STRAND = 0.25
+"""Of the radius of the largest circle within the head: what is thinner on either side of its middle is none of it."""
 HEAD_MM = (30.0, 150.0)
 """Long axis of a fetal head in any of the planes, from the twelfth week."""
 
@@ -62,10 +64,12 @@ def letterbox(grey_yx: NDArray[np.float32]) -> Tensor:
     """The image fitted into (192, 192), black around it, by one scale for both axes."""
     (height, width), edge = grey_yx.shape, max(grey_yx.shape)
     top, left = _margins(grey_yx.shape)
-    image, size = torch.from_numpy(np.ascontiguousarray(grey_yx)), (NETWORK_SIZE, NETWORK_SIZE)
-    square = F.pad(image, (left, edge - width - left, top, edge - height - top))
-    small = F.interpolate(square[None, None], size, mode="bilinear", antialias=True, align_corners=False)
-    return small[0, 0].clamp(0, 1)
+    margins, size = (left, edge - width - left, top, edge - height - top), (NETWORK_SIZE, NETWORK_SIZE)
+    image = torch.from_numpy(np.ascontiguousarray(grey_yx))[None, None]
+    # Shrunk apart from the black around it, so that the frame's edge stays as sharp as the network has learned it.
+    square = torch.cat([F.pad(image, margins, mode="replicate"), F.pad(torch.ones_like(image), margins)])
+    small, inside = F.interpolate(square, size, mode="bilinear", antialias=True, align_corners=False)[:, 0]
+    return small.clamp(0, 1) * (inside > 0.5)
 
 
 def unletterbox(outline: Tensor, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -97,7 +101,7 @@ def clean(probability: Tensor, label: str) -> Tensor:
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     if count == 0 or sizes.max() < MIN_SHARE * values.size:
         raise InputError(f"{label}: no outline of a head was found on it; give a standard plane that shows the head.")
-    head = ndimage.binary_fill_holes(parts == 1 + int(sizes.argmax()))
+    head = _without_strands(ndimage.binary_fill_holes(parts == 1 + int(sizes.argmax())))
     # A wide edge of an unsure network would not look like the sharp edges the shape model was trained with: the
     # distance to the half level, in pixels, follows from the slope there.
     by_row, by_column = np.gradient(values)
@@ -105,6 +109,16 @@ def clean(probability: Tensor, label: str) -> Tensor:
     edge = dilated(head) & ~eroded(head)
     fraction = np.where(edge, np.clip(distance + 0.5, 0, 1), head).astype(np.float32)
     return torch.from_numpy(fraction)
+
+
+def _without_strands(head: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What lies close to the largest part that is thick: a bright line beside the head may hang on to it. An oval, cut
+    off or not, stays as it is."""
+    depth = ndimage.distance_transform_edt(head)
+    thin = _STRAND * depth.max()
+    parts, _ = ndimage.label(depth > thin)
+    core = parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())
+    return head & (ndimage.distance_transform_edt(~core) <= 2 * thin)
 
 
 def judge(name: str, image: PlaneImage, outline: Tensor, confidence: float) -> Outline:

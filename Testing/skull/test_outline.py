@@ -53,6 +53,16 @@ def test_the_largest_part_is_kept_whole_and_sharp():
     assert float(((found > 0.02) & (found < 0.98)).sum()) < 2 * np.pi * 50 * 2
 
 
+def test_a_strand_that_hangs_on_to_the_head_is_none_of_it():
+    head = torch.tensor(blob((192, 192), (90, 100), 40))
+    torn = head.clone()
+    torn[100:106, 20:70] = 1.0  # a bright line that runs up to it
+    assert float((clean(torn, "plane") - clean(head, "plane")).abs().sum()) < 0.35 * 6 * 40
+    base = head.clone()
+    base[110:] = 0  # cut off flat
+    assert float((clean(base, "plane") - base).abs().sum()) < 0.01 * float(base.sum())
+
+
 @pytest.mark.parametrize("probability", [torch.zeros(192, 192), torch.full((192, 192), 0.5),
                                          torch.tensor(blob((192, 192), (50, 50), 5))])  # fmt: skip
 def test_nothing_like_a_head(probability):
