@@ -49,7 +49,7 @@ class FileNotes:
     warnings: tuple[str, ...] = ()
     nearest: NDArray[np.float64] | None = None
     """Of a NIfTI orientation off by rounding: the direction (3, 3), LPS, of the rectangular grid next to it. ITK has to
-    be told to accept such a file, and then takes the inverse of that direction (ITK issue 4847)."""
+    be told to accept such a file, and then takes the inverse of that direction (mended by ITK pull request 4847)."""
     states_spacing: bool = True  # False where a NRRD or MetaImage header leaves out the voxel size
 
 
