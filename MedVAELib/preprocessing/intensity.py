@@ -33,15 +33,15 @@ def find_foreground(values: NDArray[np.float32]) -> Foreground:
     """values: the scan's intensities in any unit.
 
     A value shared exactly by a quarter of all voxels is a background that someone wrote there: skull-stripped or
-    masked scans, z-scored or not. So is one below zero that lies far below all others, as -1024 or -32768 in corners.
-    Everything else is data.
+    masked scans, z-scored or not. So is one below zero where no other is, or that lies far below all others, as -1024
+    or -32768 in corners. Everything else is data.
     """
     sample = values.ravel()[:: max(1, values.size // 2_000_000)]
     levels, counts = np.unique(sample, return_counts=True)
     background, share = float(levels[counts.argmax()]), counts.max() / sample.size
     if levels[0] < 0 and counts[0] > _PADDING_SHARE * sample.size:
         low, high = np.quantile(sample[sample > levels[0]], (0.001, 0.99)) if len(levels) > 1 else (0.0, 0.0)
-        if low - levels[0] > _PADDING_GAP * (high - low):
+        if low >= 0 or low - levels[0] > _PADDING_GAP * (high - low):
             return Foreground(values != levels[0], counts[0] >= _CONSTANT_SHARE * sample.size, min(0.0, float(low)))
     if share < _CONSTANT_SHARE:
         return Foreground(np.ones(values.shape, bool), False, min(0.0, float(np.quantile(sample, 0.001))))

@@ -202,7 +202,7 @@ def test_foreground_of_stripped_zscored_and_plain_scans():
     assert not found.support[:16].any() and found.offset < -2
 
 
-@pytest.mark.parametrize("padding", [-300.0, -32768.0])
+@pytest.mark.parametrize("padding", [-1.0, -300.0, -32768.0])
 @pytest.mark.parametrize("share", [0.05, 0.5])
 def test_padding_far_below_the_data_is_no_intensity(padding, share):
     plain = np.abs(np.random.default_rng(0).normal(100, 20, SHAPE)).astype(np.float32)
