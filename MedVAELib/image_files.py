@@ -11,7 +11,6 @@ import contextlib
 import gzip
 import io
 import math
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -32,7 +31,6 @@ _ITK_SHEAR = 1e-4  # above it ITK leaves the sform for the qform
 MAX_NONFINITE_FRACTION = 1e-4
 """Up to this share of voxels that are NaN or infinite is replaced by 0 with a warning; more is refused."""
 
-_PLAIN_LETTERS_ALONE = os.name == "nt"
 _CHUNK = 1 << 20
 _ANATOMICAL = ("ras", "las", "lps", "right", "left")
 _NIFTI_FLOATS = {16: "f4", 64: "f8"}
@@ -53,23 +51,6 @@ class FileNotes:
     states_spacing: bool = True  # False where a NRRD or MetaImage header leaves out the voxel size
 
 
-def itk_name(path: str | Path) -> str:
-    """A file's name as SimpleITK takes it. Raises InputError for one that it cannot open.
-
-    A name that is no UTF-8 (a byte of it stands for a letter of another code page) would end the process. On Windows
-    ITK knows the letters of the machine's code page alone: folders have a short name beside their own there.
-    """
-    name = text_name(path)
-    if not _PLAIN_LETTERS_ALONE or name.isascii():
-        return name
-    place = Path(name)
-    folder = _short_name(str(place.parent.absolute()))
-    if folder.isascii() and place.name.isascii():
-        return os.path.join(folder, place.name)
-    raise InputError(f"{path}: on Windows images can be read and written under names of plain letters (a to z) alone: "
-                     "rename the file or move it to a folder of such a name.")  # fmt: skip
-
-
 def text_name(path: str | Path) -> str:
     """Raises InputError for a name that is no UTF-8."""
     name = str(path)
@@ -78,14 +59,6 @@ def text_name(path: str | Path) -> str:
     except UnicodeEncodeError:
         raise InputError(f"{ascii(name)} has a name that is no UTF-8: rename it.") from None
     return name
-
-
-def _short_name(folder: str) -> str:
-    import ctypes
-
-    buffer = ctypes.create_unicode_buffer(1 << 15)
-    found = ctypes.windll.kernel32.GetShortPathNameW(folder, buffer, len(buffer))
-    return buffer.value if found else folder
 
 
 def check_file(path: Path) -> FileNotes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from .gzip_blocks import LEVEL, gzip_file
-from .image_files import itk_name
+from .itk_files import itk_name
 from .progress import CancelToken
 from .whole_files import replaced
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
 import re
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +16,8 @@ import SimpleITK as sitk
 
 from . import dicom
 from .errors import InputError, UsageError
-from .image_files import MAX_SHEAR, FileNotes, check_file, data_files, itk_name, judge_nonfinite
+from .image_files import MAX_SHEAR, check_file, data_files, judge_nonfinite
+from .itk_files import accept_rounded_axes, itk_name, placed, quiet
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -213,44 +212,6 @@ def _unreadable(path: Path, error: Exception) -> InputError:
     if "orthonormal" in text or "determinant is 0" in text:
         return InputError(f"{path} has direction cosines that are not orthonormal: resample it to a rectangular grid.")
     return InputError(f"{path} cannot be read, it is probably damaged: copy or export it again.")
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without the readers' own warnings on standard error (ITK's, pydicom's): what matters is said in our sentences."""
-    before = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(before)
-
-
-@contextlib.contextmanager
-def accept_rounded_axes(notes: FileNotes) -> Iterator[None]:
-    """Lets ITK read a NIfTI file whose sform is off by rounding; it looks nowhere but in the environment."""
-    variable = "ITK_NIFTI_SFORM_PERMISSIVE"
-    before = os.environ.get(variable)
-    if notes.nearest is not None:
-        os.environ[variable] = "YES"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(variable, None)
-        else:
-            os.environ[variable] = before
-
-
-def placed(image: sitk.Image, notes: FileNotes) -> sitk.Image:
-    """An image as it was read, where its header says that it lies."""
-    if notes.nearest is not None:
-        direction = np.eye(image.GetDimension())
-        direction[:3, :3] = notes.nearest
-        image.SetDirection(direction.ravel().tolist())
-    return image
 
 
 # --- Validation ------------------------------------------------------------------------------------------------------

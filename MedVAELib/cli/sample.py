@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..image_files import itk_name
+from ..itk_files import itk_name
 from ..resources import resource_dir
 
 if TYPE_CHECKING:

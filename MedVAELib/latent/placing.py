@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..image_files import itk_name
+from ..itk_files import itk_name
 from ..preprocessing.geometry import ras_grid
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan

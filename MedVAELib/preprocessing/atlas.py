@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
 from ..errors import InputError
-from ..image_files import itk_name
+from ..itk_files import itk_name
 from ..nifti_files import write_nifti_gz
 from ..resources import resource_dir
 from .registration import quick, register_affine

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..image_files import itk_name
+from ..itk_files import itk_name
 from .geometry import same_grid, to_grid
 
 

@@ -18,8 +18,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..image_files import check_file, itk_name
-from ..scan import accept_rounded_axes, is_dicom_file, quiet
+from ..image_files import check_file
+from ..itk_files import accept_rounded_axes, itk_name, quiet
+from ..scan import is_dicom_file
 
 MAX_PIXELS = 64_000_000
 _STATE_SIZE = ("Nifti", "Nrrd", "Meta", "MINC", "VTK", "Gipl")

@@ -22,7 +22,8 @@ from pathlib import Path
 from .. import dicom
 from ..csv_files import as_numbers, read_csv
 from ..errors import InputError
-from ..scan import IMAGE_SUFFIX, is_dicom_file, quiet
+from ..itk_files import quiet
+from ..scan import IMAGE_SUFFIX, is_dicom_file
 from .idx_files import is_idx, read_idx, read_idx_labels
 
 PARTS = ("train", "validation", "test")

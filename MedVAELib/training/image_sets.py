@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from .. import dicom
 from ..errors import InputError, UsageError
-from ..image_files import check_file, itk_name
+from ..image_files import check_file
+from ..itk_files import accept_rounded_axes, itk_name, placed, quiet
 from ..preprocessing.image_form import ImageForm, as_dimensions, below_0, choose_scaling, scaled, turned
 from ..progress import CancelToken, Progress, no_progress
-from ..scan import accept_rounded_axes, is_dicom_file, placed, quiet
+from ..scan import is_dicom_file
 from ..whole_files import replaced
 from .idx_files import read_idx
 from .image_listing import PARTS, ImageRecord, Tag, find_images

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from MedVAELib import image_files
+from MedVAELib import itk_files
 from MedVAELib.errors import InputError, UsageError
 from MedVAELib.scan import Scan, files_of, hint_modality
 from Testing.scan.scan_files import (
@@ -263,10 +263,10 @@ def test_a_name_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_names_that_itk_cannot_open_on_windows(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(image_files, "_PLAIN_LETTERS_ALONE", True)
-    monkeypatch.setattr(image_files, "_short_name", lambda folder: "C:\\JRG~1" if "Jörg" in folder else folder)
-    assert image_files.itk_name(tmp_path / "a.nii") == str(tmp_path / "a.nii")
-    assert image_files.itk_name("/home/Jörg/a.nii") == os.path.join("C:\\JRG~1", "a.nii")
+    monkeypatch.setattr(itk_files, "_PLAIN_LETTERS_ALONE", True)
+    monkeypatch.setattr(itk_files, "_short_name", lambda folder: "C:\\JRG~1" if "Jörg" in folder else folder)
+    assert itk_files.itk_name(tmp_path / "a.nii") == str(tmp_path / "a.nii")
+    assert itk_files.itk_name("/home/Jörg/a.nii") == os.path.join("C:\\JRG~1", "a.nii")
     for name in ("/home/Łukasz/a.nii", "/home/Jörg/größe.nii"):  # without a short name; no folder
         with pytest.raises(InputError, match="plain letters"):
-            image_files.itk_name(name)
+            itk_files.itk_name(name)
