@@ -75,7 +75,8 @@ def placement_of(volume) -> dict[str, list[float]]:
 
 def test_a_click_on_a_real_scan(opened, record_property, tmp_path):
     opened.ready()
-    assert opened.pump(lambda: opened.ui.statusLabel.text.startswith("FLAIR"), 60), opened.ui.statusLabel.text
+    looked = opened.pump(lambda: opened.ui.statusLabel.text.startswith("FLAIR"), 60)
+    assert looked, "\n".join([opened.ui.statusLabel.text, *opened.widget.log.tail(40)])
     with Ticks() as ticks:
         opened.detect(samples=SAMPLES)
     record_property("figure", f"event loop during a detection on {CASE}: {ticks}")
