@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +18,13 @@ from .progress import CancelToken
 _SECONDS_BETWEEN_LINES = 0.1
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 _listening = 0  # blocks of `cancelled_by_signals` that are open
+
+
+def print_anything() -> None:
+    """What standard output and error cannot spell, as a log file on Windows, is printed escaped and ends no run."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # Slicer's own do not have it
+            stream.reconfigure(errors="backslashreplace")
 
 
 class JsonLines:

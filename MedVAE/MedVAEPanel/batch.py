@@ -17,9 +17,6 @@ def main(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], in
     The parser needs the option `--debug`. Exit codes: 0 done, 1 a mistake of MedVAE's own, 2 wrong usage, 3 input
     cannot be used, 4 bundle missing or damaged, 5 some cases failed, 6 out of memory, 130 cancelled.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # what a Windows log file cannot spell must not end a run
-            stream.reconfigure(errors="backslashreplace")
     arguments = list(arguments[1:] if arguments[:1] == ["--"] else arguments)  # Slicer's mark for "not for me"
     try:
         options = parser.parse_args(arguments)
@@ -27,6 +24,9 @@ def main(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], in
         return int(error.code or 0)
     try:
         ensure_library_on_path()
+        from MedVAELib.listening import print_anything
+
+        print_anything()
         return run(options)
     except KeyboardInterrupt:
         say(parser, "Cancelled.")

@@ -176,12 +176,11 @@ class CohortSection:
     def _connect(self, cohort: Cohort) -> None:
         """Shows the chart, in a layout with a plot view if there is none, and listens to that view."""
         slicer.modules.plots.logic().ShowChartInLayout(cohort.chart)
+        self.disconnect()
         self.listen()
-        if self._view is not None:
-            self._view.fitToContent()
 
     def listen(self) -> None:
-        """To clicks on the plot, if there is one to listen to."""
+        """To clicks on the plot, if there is one not listened to yet, which is then shown whole."""
         manager = slicer.app.layoutManager()
         widget = manager.plotWidget(0) if manager is not None and manager.plotViewCount else None
         view = widget.plotView() if widget is not None and self.cohort is not None else None

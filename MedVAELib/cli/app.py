@@ -12,6 +12,7 @@ import typer
 
 from .. import __version__
 from ..failures import Failure
+from ..listening import print_anything
 from .bundles import app as bundles_app
 from .detect import detect
 from .prepare import prepare
@@ -85,9 +86,7 @@ def run(arguments: Sequence[str]) -> int:
 
     With `--debug` among the arguments the traceback is printed before the sentence.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # what a Windows log file cannot spell must not end a run
-            stream.reconfigure(errors="backslashreplace")
+    print_anything()
     try:
         code = app(args=list(arguments), prog_name="medvae", standalone_mode=False)
         return code if isinstance(code, int) else 0

@@ -254,10 +254,7 @@ def _stored(
 
 def _check_room(folder: Path, size: int, store: Path) -> None:
     """Raises UsageError: a disk that is full while a mapped file is filled would end the process."""
-    try:
-        free = shutil.disk_usage(folder).free
-    except OSError:
-        return
+    free = shutil.disk_usage(folder).free
     if free < size:
         raise UsageError(f"{store} needs {size / 2**30:.1f} GiB, and its disk has {free / 2**30:.1f} left: make room "
                          "there, or name another store.")  # fmt: skip
