@@ -18,6 +18,7 @@ from ..scan import Scan
 from ..timing import Timer
 from .anatomy import Anatomy, brain_mask, read_anatomy
 from .detector import Detector
+from .lowest_slices import dim_lowest_slices
 from .tissue_fit import TissueFit, fit_tissues
 
 MIN_TISSUE_CONTRAST = 1.0
@@ -92,5 +93,6 @@ def prepare_scan(
                 f"{scan.path or scan.name}: no brain was found in it (nothing in it looks like brain tissue); choose a "
                 "brain scan whose header gives its true orientation and voxel size."
             )
+        fit = dim_lowest_slices(fit, anatomy, inside, space)
     cancel.check()
     return PreparedScan(scan, detector, turn, space, values, foreground, anatomy, fit)
