@@ -24,7 +24,8 @@ def place_plane(
     """
     turn = float(rotation(outline.ellipse, plane)[0])
     cos, sin = np.cos(turn), np.sin(turn)
-    flips = _best_flips(plane, outline, distance_mm, spacing_mm)
+    drawn = canonical_map(outline.map[None], outline.pixel_mm, plane, spacing_mm)[0].numpy()
+    flips, _ = section_fit(drawn, plane, distance_mm, spacing_mm)
     rows_to, columns_to = _AXES[plane]
     # Of the image's row and column directions, how much lies along the canonical rows and columns.
     along = {"row": (cos, -sin), "column": (sin, cos)}
@@ -39,13 +40,18 @@ def place_plane(
     return matrix
 
 
-def _best_flips(
-    plane: str, outline: Outline, distance_mm: NDArray[np.float32], spacing_mm: float
-) -> tuple[int, int]:
-    """(±1, ±1) for canonical rows and columns: which way round the outline fits the head's own section best."""
+def section_fit(
+    drawn: NDArray[np.float32], plane: str, distance_mm: NDArray[np.float32], spacing_mm: float
+) -> tuple[tuple[int, int], float]:  # fmt: skip
+    """Which way round, (±1, ±1) for rows and columns, an outline fits the head's own section best, and by what share of
+    its area it departs from it then.
+
+    drawn: canonical map (96, 96); distance_mm: of the head, (z, y, x), signed, on a grid of spacing_mm.
+    """
     axis = 2 - ({0, 1, 2} - set(_AXES[plane])).pop()  # of the zyx array, the one that the plane does not run along
     section = distance_mm.take((SIZE // 2 - 1, SIZE // 2), axis).mean(axis) / spacing_mm
     inside = np.clip(section + 0.5, 0, 1)
-    drawn = canonical_map(outline.map[None], outline.pixel_mm, plane, spacing_mm)[0].numpy()
-    ways = [(rows, columns) for rows in (1, -1) for columns in (1, -1)]
-    return min(ways, key=lambda way: float(np.abs(drawn[:: way[0], :: way[1]] - inside).sum()))
+    apart = {(rows, columns): float(np.abs(drawn[::rows, ::columns] - inside).sum())
+             for rows in (1, -1) for columns in (1, -1)}  # fmt: skip
+    best = min(apart, key=apart.__getitem__)
+    return best, apart[best] / max(float(drawn.sum()), 1e-6)

@@ -92,11 +92,14 @@ def off_the_surface(result) -> np.ndarray:
     return np.abs(result.distance_mm[tuple(places.T)]) / result.spacing_mm
 
 
+def sample_planes() -> dict[str, PlaneImage]:
+    folder = resource_dir() / "sample" / "skull"
+    return {plane: PlaneImage.read(folder / f"{plane}.png", spacing_mm=0.28) for plane in PLANES}
+
+
 def test_the_shipped_networks_surface_lies_where_its_distance_is_zero():
     """To what rounding to whole voxels leaves."""
-    folder = resource_dir() / "sample" / "skull"
-    planes = {plane: PlaneImage.read(folder / f"{plane}.png", spacing_mm=0.28) for plane in PLANES}
-    off = off_the_surface(predict_skull(planes, device="cpu", samples=8))
+    off = off_the_surface(predict_skull(sample_planes(), device="cpu", samples=8))
     assert np.percentile(off, 95) < 0.5 and off.max() < 1
 
 
@@ -107,7 +110,7 @@ def test_measures_and_planes_are_stated(result):
     assert result.planes_used == ["axial", "sagittal", "coronal"] and result.planes_missing == []
     assert result.provenance["bundle"] == "shape" and result.provenance["outline_bundle"] == "outline"
     assert result.provenance["input"]["axial"]["pixel_mm"] == 0.4
-    assert not result.warnings
+    assert ["departs from the predicted head" in warning for warning in result.warnings] == [True]  # it is untrained
 
 
 def test_planes_lie_through_the_centre_and_match_the_head(result):
@@ -207,11 +210,31 @@ def test_doubtful_planes_come_with_a_warning(predictor, monkeypatch, case, said)
     assert result.planes[0].doubts
 
 
-def test_planes_that_contradict_each_other_come_with_a_warning(predictor):
-    planes = images()
-    planes["sagittal"] = replace(planes["sagittal"], pixel_mm=0.25)
-    result = predict_skull(planes, predictor=predictor, samples=2)
-    assert any("sagittal" in warning and "0.63" in warning for warning in result.warnings)
+@pytest.fixture(scope="module")
+def shipped():
+    return SkullPredictor.load(device="cpu")
+
+
+def _turned(image: PlaneImage) -> PlaneImage:
+    return replace(image, grey_yx=np.ascontiguousarray(np.rot90(image.grey_yx)))
+
+
+@pytest.mark.parametrize("mistake", [
+    lambda planes: {**planes, "sagittal": planes["coronal"], "coronal": planes["sagittal"]},
+    lambda planes: {"axial": planes["axial"], "sagittal": planes["coronal"]},
+    lambda planes: {**planes, "coronal": _turned(planes["coronal"])},
+    lambda planes: {**planes, "sagittal": replace(planes["sagittal"], pixel_mm=0.34)},
+], ids=["exchanged", "coronal as sagittal", "coronal on its side", "pixel size"])  # fmt: skip
+def test_planes_that_do_not_fit_one_head_come_with_a_warning(shipped, mistake):
+    result = predict_skull(mistake(sample_planes()), predictor=shipped, samples=4)
+    assert [w for w in result.warnings if "departs from the predicted head" in w], result.provenance["section_misfit"]
+
+
+@pytest.mark.parametrize("seen", [PLANES, PLANES[:2], PLANES[:1], PLANES[1:]], ids="+".join)
+def test_planes_of_one_head_come_without_one(shipped, seen):
+    planes = sample_planes()
+    result = predict_skull({plane: planes[plane] for plane in seen}, predictor=shipped, samples=4)
+    assert not result.warnings and max(result.provenance["section_misfit"].values()) < 0.1
 
 
 def test_cancelling_takes_effect_between_batches(predictor):
