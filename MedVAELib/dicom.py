@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError, UsageError
-from .image_files import MAX_SHEAR, text_name
+from .image_files import MAX_SHEAR, text_name, unsaid_orientation
 
 MIN_SLICES = 8
 """Series with fewer slices (localisers, screenshots) are never chosen on their own."""
@@ -60,8 +60,9 @@ _FRAME_SPLIT = {
 class _Slice:
     """A slice: a file, or a frame of one with several; a whole volume if these do not say where they lie.
 
-    Geometry in LPS mm. sized: whether the file states the size of a voxel; instance: its SOP instance; frame: which of
-    the file's, None for all; scaled_alike: whether the file's frames have one rescale slope and intercept.
+    Geometry in LPS mm. sized, oriented: whether the file states the size of a voxel and how the patient lies; instance:
+    its SOP instance; frame: which of the file's, None for all; scaled_alike: whether the file's frames have one rescale
+    slope and intercept.
     """
 
     file: str
@@ -74,6 +75,7 @@ class _Slice:
     uid: str
     components: int
     sized: bool
+    oriented: bool
     instance: str
     frame: int | None = None
     scaled_alike: bool = True
@@ -128,12 +130,14 @@ def choose_volume(path: Path, volumes: Sequence[DicomVolume],
     """The volume that `series` names: a series UID, a number in the list or a part of its description.
 
     Without `series` the only volume of at least MIN_SLICES slices is taken. Returns it with warnings about what was
-    passed over. Raises UsageError, with the list, where the choice is not unique.
+    passed over and what its header leaves open. Raises UsageError, with the list, where the choice is not unique.
     """
     chosen, notes = _chosen(path, volumes, series)
     if chosen.copies:
         files = "1 file is a copy" if chosen.copies == 1 else f"{chosen.copies} files are copies"
         notes.append(f"{files} of others in {path.name} and passed over.")
+    if not all(s.oriented for s in chosen.slices):
+        notes.append(unsaid_orientation(path))
     return chosen, notes
 
 
@@ -271,7 +275,7 @@ def _read_header(file: str) -> list[_Slice]:
     sized = _states_size(reader, text)
     found = _Slice(file, size, reader.GetSpacing(), np.array(reader.GetOrigin()),
                    np.array(reader.GetDirection()).reshape(3, 3), tags, split, text("0020|000e"),
-                   reader.GetNumberOfComponents(), sized, text("0008|0018"))  # fmt: skip
+                   reader.GetNumberOfComponents(), sized, bool(text("0020|0037")), text("0008|0018"))  # fmt: skip
     if size[2] == 1 and sized:
         return [found]
     try:
@@ -329,7 +333,8 @@ def _frames(whole: _Slice) -> list[_Slice]:
             whole, size=(*whole.size[:2], 1), spacing_mm=(float(spacing[1]), float(spacing[0]), 1.0),
             origin_mm=np.array(position, float), direction=np.column_stack([rows, columns, np.cross(rows, columns)]),
             tags=whole.tags | numbers, split=whole.split | split, frame=index,
-            sized=stated(frame, "PixelMeasuresSequence", "PixelSpacing") is not None, scaled_alike=len(scales) == 1,
+            sized=stated(frame, "PixelMeasuresSequence", "PixelSpacing") is not None, oriented=True,
+            scaled_alike=len(scales) == 1,
         ))  # fmt: skip
     return found
 

@@ -85,7 +85,7 @@ def check_file(path: Path) -> FileNotes:
         if start.startswith((b"\xff\xd8", b"BM")):
             _check_picture(path)
         if suffixes.endswith((".vtk", ".gipl", ".gipl.gz")):
-            return FileNotes((_unsaid(path),))
+            return FileNotes((unsaid_orientation(path),))
     except PermissionError:
         raise InputError(f"{path} may not be read: ask for permission to read it, or copy it.") from None
     except ValueError:  # text where the header should hold a number
@@ -284,7 +284,7 @@ def _nifti_orientation(path: Path, header: _NiftiHeader) -> FileNotes:
         return FileNotes((f"{path.name} is in the old Analyze format, which does not say how the patient lies: "
                           "left and right may be exchanged.",))
     if header.qform_code <= 0 and header.sform_code <= 0:
-        return FileNotes((_unsaid(path),))
+        return FileNotes((unsaid_orientation(path),))
     if header.sform_code <= 0:
         return FileNotes()
     columns = header.sform[:, :3]
@@ -366,10 +366,11 @@ def _geometry_notes(path: Path, spacing: str, orientation: bool, dimension: str)
     states_spacing = bool(spacing) and "nan" not in spacing.lower()
     if orientation or dimension == "2":  # a single plane has no side
         return FileNotes(states_spacing=states_spacing)
-    return FileNotes((_unsaid(path),), states_spacing=states_spacing)
+    return FileNotes((unsaid_orientation(path),), states_spacing=states_spacing)
 
 
-def _unsaid(path: Path) -> str:
+def unsaid_orientation(path: Path) -> str:
+    """The warning for a file or folder that leaves the patient's axes to its reader."""
     return (f"The header of {path.name} does not say how the patient lies: axes are taken as stored, so left and right "
             "may be exchanged.")  # fmt: skip
 

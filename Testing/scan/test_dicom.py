@@ -198,7 +198,7 @@ def test_frames_without_places_of_a_stated_distance_are_read_with_a_warning(tmp_
     nuclear = partial(without_sequences, kind="20")
     scan = Scan.read(enhanced_dicom(tmp_path / "frames.dcm", {0: small_dwi(0)}, change=nuclear))
     np.testing.assert_allclose(scan.image.GetSpacing(), (5, 5, 9))
-    assert "multi-frame" in scan.warnings[0]
+    assert "left and right" in scan.warnings[0] and "multi-frame" in scan.warnings[1]
 
 
 def test_series_without_pixel_spacing_is_refused(tmp_path: Path) -> None:
@@ -209,6 +209,16 @@ def test_series_without_pixel_spacing_is_refused(tmp_path: Path) -> None:
         header.save_as(file)
     with pytest.raises(InputError, match="size of a voxel"):
         Scan.read(tmp_path)
+
+
+def test_series_that_does_not_say_how_the_patient_lies_comes_with_a_warning(tmp_path: Path) -> None:
+    dicom_series(tmp_path)
+    assert not Scan.read(tmp_path).warnings
+    for file in tmp_path.iterdir():
+        header = pydicom.dcmread(file)
+        del header.ImageOrientationPatient
+        header.save_as(file)
+    assert "left and right" in Scan.read(tmp_path).warnings[0]
 
 
 def test_copies_of_slices_are_passed_over_with_a_word(tmp_path: Path) -> None:
