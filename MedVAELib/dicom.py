@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError, UsageError
-from .image_files import MAX_SHEAR, text_name, unsaid_orientation
+from .file_damage import MAX_SHEAR, text_name, unsaid_orientation
 
 MIN_SLICES = 8
 """Series with fewer slices (localisers, screenshots) are never chosen on their own."""

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .image_files import FileNotes, text_name
+from .file_damage import FileNotes, text_name
 
 _PLAIN_LETTERS_ALONE = os.name == "nt"
 

@@ -16,7 +16,8 @@ import SimpleITK as sitk
 
 from . import dicom
 from .errors import InputError, UsageError
-from .image_files import MAX_SHEAR, check_file, data_files, judge_nonfinite
+from .file_damage import MAX_SHEAR, judge_nonfinite
+from .image_files import check_file, data_files
 from .itk_files import accept_rounded_axes, itk_name, placed, quiet
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ..bundle import MIN_SKULL_SAMPLES
 from ..errors import InputError, UsageError
+from ..file_damage import MAX_NONFINITE_FRACTION
 from ..growth_charts import FIRST_WEEK, LAST_WEEK
-from ..image_files import MAX_NONFINITE_FRACTION
 from ..scan import IMAGE_SUFFIX, safe_name
 from ..standard_planes import PLANES
 from .plane_files import Cut, StoredPlane, parse_cut, plane_of_image, read_stored_plane
