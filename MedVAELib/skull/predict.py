@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..bundle import SKULL_SAMPLES, Bundle
@@ -17,6 +18,7 @@ from ..preprocessing.outlines import MARGIN, SIZE, canonical_map, case_spacing
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..standard_planes import PLANES
 from ..timing import Timer
+from .agreement import OutlineMap, agreement_warnings
 from .biometry import summarise
 from .engine import SampledHeads
 from .outline import Outline, find_outlines, image_position, unletterbox
@@ -31,11 +33,7 @@ __all__ = ["OutlineMap", "SkullPredictor", "predict_from_outlines", "predict_sku
 LEARNED_WEEKS = (20.0, 36.0)
 LEARNED_MM = (52.0, 130.0)
 """Occipitofrontal diameter of the heads that the shape model has learned, of these ages with their spread."""
-MAX_SECTION_MISFIT = 0.12
-"""Of an outline's area, by which it may depart from the predicted head's own section: 60 held-back heads of all kinds
-with misplaced planes reached 0.119."""
-OutlineMap = tuple[Tensor, float]
-"""A filled outline (H, W), fraction of head 0…1 on square pixels, and the pixel's edge in mm."""
+_SAMPLES_TO_COMPARE = 4
 
 
 def predict_skull(
@@ -96,10 +94,18 @@ def predict_from_outlines(
         "frame": "head frame, RAS mm, origin in the head's centre; not registered to the planes or the scanner",
     }  # fmt: skip
     result = _result(heads, spacing_mm, samples, ga_weeks, provenance, timer)
-    misfits = {name: section_fit(maps[index].numpy(), name, result.distance_mm, spacing_mm)[1]
-               for index, name in enumerate(PLANES) if name in outlines}  # fmt: skip
+    misfits = _misfits(outlines, maps, result.distance_mm, spacing_mm)
     provenance["section_misfit"] = {name: round(share, 4) for name, share in misfits.items()}
-    result.warnings += [*_size_warnings(next(iter(misfits)), spacing_mm, ga_weeks), *_misfit_warnings(misfits)]
+
+    def misfits_of(reading: Mapping[str, OutlineMap]) -> dict[str, float]:
+        maps, present, spacing_mm = network_input(reading)
+        heads = predictor.shape.sample(maps, present, spacing_mm, _SAMPLES_TO_COMPARE, seed,
+                                       predictor.temperature(reading), no_progress, cancel)  # fmt: skip
+        return _misfits(reading, maps, heads.moments.distance()[0].cpu().numpy() * spacing_mm, spacing_mm)
+
+    with timer.stage("agreement"):
+        result.warnings += _size_warnings(next(iter(misfits)), spacing_mm, ga_weeks)
+        result.warnings += agreement_warnings(outlines, misfits, misfits_of)
     provenance["timings_s"] = {name: round(seconds, 3) for name, seconds in timer.seconds.items()}
     progress("done", 1.0, "Skull predicted")
     return result
@@ -169,6 +175,14 @@ def _found_plane(name: str, image: PlaneImage, outline: Outline, result: SkullPr
     )  # fmt: skip
 
 
+def _misfits(
+    outlines: Mapping[str, OutlineMap], maps: Tensor, distance_mm: NDArray[np.float32], spacing_mm: float
+) -> dict[str, float]:  # fmt: skip
+    """By plane, in clinical order: what `agreement_warnings` judges."""
+    return {name: section_fit(maps[index].numpy(), name, distance_mm, spacing_mm)[1]
+            for index, name in enumerate(PLANES) if name in outlines}  # fmt: skip
+
+
 def _size_warnings(first: str, spacing_mm: float, ga_weeks: float | None) -> list[str]:
     """An age or a head unlike those the model has learned."""
     warnings, ofd_mm = [], spacing_mm * SIZE / MARGIN
@@ -180,15 +194,6 @@ def _size_warnings(first: str, spacing_mm: float, ga_weeks: float | None) -> lis
                         f"{LEARNED_MM[0]:g} to {LEARNED_MM[1]:g} mm ({LEARNED_WEEKS[0]:g} to {LEARNED_WEEKS[1]:g} "
                         "weeks), so shape and standard deviation may be off.")  # fmt: skip
     return warnings
-
-
-def _misfit_warnings(misfits: Mapping[str, float]) -> list[str]:
-    """An outline that is no section of the head predicted from all of them."""
-    worst = max(misfits, key=misfits.__getitem__)
-    if misfits[worst] <= MAX_SECTION_MISFIT:
-        return []
-    return [f"The outline on the {worst} plane departs from the predicted head by {misfits[worst]:.0%} of its area: "
-            "check that all planes show one head, which is which, pixel sizes, and that a coronal one is upright."]
 
 
 def _stated(found: FoundPlane) -> dict[str, object]:
