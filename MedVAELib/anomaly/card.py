@@ -15,8 +15,8 @@ LIMITS = """\
 - The model's grid is 2 mm: lesions of a few cubic millimetres, and lesions in the cortex, are often missed.
 - Bright artefacts (flow, motion, susceptibility at the skull base on DWI) and healthy bright structures (horn caps,
   choroid plexus, corticospinal tract) can be flagged.
-- The lowest slices are dimmed where they are too bright as a whole: a lesion of most of both cerebellar hemispheres
-  would be dimmed with them.
+- The lowest slices are dimmed where they are too bright as a whole: a lesion that fills most of both sides there, as of
+  both cerebellar hemispheres, is dimmed with them.
 - The standard deviation covers the model's own uncertainty of the anatomy, not noise or registration.
 - Research use only. Not a medical device."""
 
