@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..inference import Encoded, Engine
 from ..preprocessing.geometry import ijk_to_ras_mm, ras_grid, to_grid
 from ..preprocessing.intensity import NETWORK_MAX, NETWORK_MEDIAN, Foreground
-from ..preprocessing.morphology import closed, dilated, opened
+from ..preprocessing.morphology import closed, dilated, largest_part, opened
 from ..progress import CancelToken
 from ..scan import Scan
 from ..tissues import BRAIN, OUTER_CSF, PARENCHYMA, VENTRICLES
@@ -81,7 +81,7 @@ def read_anatomy(
         encoded = engine.encode(network_input)
         cancel.check()
         probability = engine.decode_mean(encoded)
-        brain = _largest(probability[list(BRAIN)].sum(0) * support > 0.5)
+        brain = largest_part(probability[list(BRAIN)].sum(0) * support > 0.5)
         volume = brain.sum() * spacing_mm**3 / 1000
         if volume < _MIN_BRAIN_ML / 5:
             break
@@ -107,7 +107,7 @@ def brain_mask(anatomy: Anatomy) -> NDArray[np.float32]:
     The rim of CSF under the skull stays outside, as in the masks that readers draw.
     """
     tissue = (parenchyma(anatomy) + anatomy.probability[VENTRICLES]) * anatomy.support
-    core = _largest(opened(tissue > 0.5))
+    core = largest_part(opened(tissue > 0.5))
     filled = closed(np.pad(core, _CLOSING + 1), _CLOSING)
     filled = ndimage.binary_fill_holes(filled)[(slice(_CLOSING + 1, -_CLOSING - 1),) * 3]
     near = dilated(core)
@@ -156,7 +156,7 @@ def _first_centre(image: NDArray[np.float32], spacing_mm: float) -> NDArray[np.f
     positive = coarse[coarse > 0]
     if positive.size < 100:
         return (np.array(image.shape) - 1) / 2
-    head = _largest(coarse > 0.25 * np.quantile(positive, 0.9))
+    head = largest_part(coarse > 0.25 * np.quantile(positive, 0.9))
     levels = np.flatnonzero(head.sum((1, 2)) * (2 * spacing_mm) ** 2 > 1500)  # a section of at least 15 cm²
     if not levels.size:
         return (np.array(image.shape) - 1) / 2
@@ -187,14 +187,6 @@ def _window(
         to = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
         out[to] = array[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     return out, start
-
-
-def _largest(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest connected component; an empty mask stays empty."""
-    labels, count = ndimage.label(mask)
-    if count < 2:
-        return mask
-    return labels == np.bincount(labels.ravel())[1:].argmax() + 1
 
 
 def _box_centre(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

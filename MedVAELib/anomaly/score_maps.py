@@ -13,7 +13,7 @@ from scipy import ndimage
 from ..errors import BundleError
 from ..preprocessing.geometry import channels_from_grid, from_grid
 from ..preprocessing.intensity import Foreground
-from ..preprocessing.morphology import dilated
+from ..preprocessing.morphology import bounding_box, dilated
 from ..progress import CancelToken, Progress, no_progress
 from ..timing import Timer
 from ..tissues import WHITE
@@ -77,7 +77,7 @@ class ScoreMaps:
         channels = np.stack(
             [expected, variance, fit.bias, weight, ndimage.gaussian_filter(z, sigma), recon_std, brain]
         ).astype(np.float32)
-        crop, box = self._box(prepared.values.shape, brain)
+        crop, box = self._box(brain)
         cancel.check()
         on_scan = channels_from_grid(channels, anatomy.grid, crop, [0, 1, 1, 0, 0, 0, 0])
         self.crop, self.box = crop, box
@@ -85,19 +85,14 @@ class ScoreMaps:
         self.values = prepared.values[box]
         self.stripped, self.brain_box = self._brain(brain > 0.5, prepared.foreground)
 
-    def _box(self, shape, brain) -> tuple[sitk.Image, tuple[slice, ...]]:
+    def _box(self, brain: NDArray[np.float32]) -> tuple[sitk.Image, tuple[slice, ...]]:
         """An empty image and slices (zyx) of the part of the scan that can be brain."""
         grid_brain = sitk.GetImageFromArray((brain > 0).astype(np.float32))
         grid_brain.CopyInformation(self.anatomy.grid)
         # A copy: SimpleITK's array views do not keep a temporary image alive.
         inside = sitk.GetArrayFromImage(from_grid(grid_brain, self.space)) > 0
-        box = []
-        for axis in range(3):
-            used = np.flatnonzero(inside.any(tuple(a for a in range(3) if a != axis)))
-            low, high = (used.min(), used.max()) if used.size else (0, shape[axis] - 1)
-            box.append(slice(max(0, int(low) - _MARGIN_VOXELS), min(shape[axis], int(high) + 1 + _MARGIN_VOXELS)))
-        z, y, x = box
-        return self.space[x, y, z], tuple(box)
+        z, y, x = bounding_box(inside, (_MARGIN_VOXELS,) * 3)
+        return self.space[x, y, z], (z, y, x)
 
     def _brain(self, predicted: NDArray[np.bool_], foreground: Foreground) -> tuple[bool, NDArray[np.bool_]]:
         """Whether the scan is skull-stripped, and its brain: a stripped scan brings its own mask, others get ours."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from ..anomaly.result import Detection
+from ..preprocessing.morphology import bounding_box, largest_part
 from ..reporting.display import AXIAL, DisplayAxes
 
 SLICES = 3
@@ -68,22 +68,15 @@ def _like(array: np.ndarray, image: sitk.Image) -> sitk.Image:
 
 def _box(region: np.ndarray, spacing_zyx_mm: tuple[float, float, float]) -> tuple[slice, slice]:
     """Rows and columns of an axial slice that hold the region with a margin; everything where it is empty."""
-    cuts = []
-    for axis in (1, 2):
-        filled = np.flatnonzero(region.any(axis=tuple(other for other in range(3) if other != axis)))
-        margin = int(np.ceil(MARGIN_MM / spacing_zyx_mm[axis]))
-        cuts.append(slice(max(int(filled[0]) - margin, 0), int(filled[-1]) + margin + 1) if filled.size
-                    else slice(None))
-    return cuts[0], cuts[1]
+    _, rows, columns = bounding_box(region, [int(np.ceil(MARGIN_MM / mm)) for mm in spacing_zyx_mm])
+    return rows, columns
 
 
 def _slices(target: np.ndarray, within: np.ndarray, thickness_mm: float) -> list[int]:
     """The slice with most of the target's largest component, and others about APART_MM off, from the top down."""
-    labels, count = ndimage.label(target)
-    if not count:
+    if not target.any():
         return [target.shape[0] // 2]
-    largest = labels == 1 + int(np.bincount(labels.ravel())[1:].argmax())
-    centre = int(largest.sum(axis=(1, 2)).argmax())
+    centre = int(largest_part(target).sum(axis=(1, 2)).argmax())
     filled = np.flatnonzero(within.any(axis=(1, 2)))
     step = max(1, round(APART_MM / thickness_mm))
     offsets = (np.arange(SLICES) - SLICES // 2) * step

@@ -1,9 +1,13 @@
-"""Binary morphology with the six nearest neighbours, as scipy's, at a fortieth of its time: whole-array shifts."""
+"""Binary morphology with the nearest neighbours along the axes: as scipy's, whose steps take forty times as long as
+whole-array shifts do."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 
 def dilated(mask: NDArray[np.bool_], steps: int = 1) -> NDArray[np.bool_]:
@@ -38,6 +42,24 @@ def opened(mask: NDArray[np.bool_], steps: int = 1) -> NDArray[np.bool_]:
 def closed(mask: NDArray[np.bool_], steps: int = 1) -> NDArray[np.bool_]:
     """With gaps as thin filled; nothing closes against the array's border."""
     return eroded(dilated(mask, steps), steps)
+
+
+def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The largest connected component; an empty mask stays empty."""
+    labels, count = ndimage.label(mask)
+    if count < 2:
+        return mask
+    return labels == np.bincount(labels.ravel())[1:].argmax() + 1
+
+
+def bounding_box(mask: NDArray[np.bool_], margin: Sequence[int]) -> tuple[slice, ...]:
+    """The box that holds the mask with a margin per axis, within the array; the whole array where the mask is empty."""
+    box = []
+    for axis, size in enumerate(mask.shape):
+        used = np.flatnonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))
+        low, high = (int(used[0]) - margin[axis], int(used[-1]) + margin[axis]) if used.size else (0, size - 1)
+        box.append(slice(max(low, 0), min(high + 1, size)))
+    return tuple(box)
 
 
 def _neighbours(axes: int) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:

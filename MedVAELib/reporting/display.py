@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..anomaly.result import Detection
+from ..preprocessing.morphology import bounding_box
 
 CROP_MARGIN_MM = 12.0
 OBLIQUE_FROM_DEG = 2.0
@@ -176,13 +177,5 @@ class Display:
 
 def _crop(brain: np.ndarray, spacing_mm: tuple[float, ...]) -> tuple[tuple[int, ...], tuple[slice, ...]]:
     """Start and slices of the brain's bounding box with a margin; the whole volume if there is no brain."""
-    starts, box = [], []
-    for axis, step_mm in enumerate(spacing_mm):
-        others = tuple(other for other in range(3) if other != axis)
-        filled = np.flatnonzero(brain.any(axis=others))
-        margin = int(math.ceil(CROP_MARGIN_MM / step_mm))
-        start = max(int(filled[0]) - margin, 0) if filled.size else 0
-        stop = min(int(filled[-1]) + margin + 1, brain.shape[axis]) if filled.size else brain.shape[axis]
-        starts.append(start)
-        box.append(slice(start, stop))
-    return tuple(starts), tuple(box)
+    box = bounding_box(brain, [math.ceil(CROP_MARGIN_MM / step_mm) for step_mm in spacing_mm])
+    return tuple(part.start for part in box), box

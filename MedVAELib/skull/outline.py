@@ -13,7 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..errors import InputError
-from ..preprocessing.morphology import dilated, eroded
+from ..preprocessing.morphology import dilated, eroded, largest_part
 from ..preprocessing.outlines import MomentEllipse, ellipse_map, moment_ellipse
 from .engine import OutlineEngine
 from .planes import PlaneImage
@@ -97,11 +97,10 @@ def clean(probability: Tensor, label: str) -> Tensor:
     Raises InputError, naming `label`, when nothing is left.
     """
     values = probability.numpy()
-    parts, count = ndimage.label(values > 0.5)
-    sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    if count == 0 or sizes.max() < MIN_SHARE * values.size:
+    part = largest_part(values > 0.5)
+    if part.sum() < MIN_SHARE * values.size:
         raise InputError(f"{label}: no outline of a head was found on it; give a standard plane that shows the head.")
-    head = _without_strands(ndimage.binary_fill_holes(parts == 1 + int(sizes.argmax())))
+    head = _without_strands(ndimage.binary_fill_holes(part))
     # A wide edge of an unsure network would not look like the sharp edges the shape model was trained with: the
     # distance to the half level, in pixels, follows from the slope there.
     by_row, by_column = np.gradient(values)
@@ -116,9 +115,7 @@ def _without_strands(head: NDArray[np.bool_]) -> NDArray[np.bool_]:
     off or not, stays as it is."""
     depth = ndimage.distance_transform_edt(head)
     thin = _STRAND * depth.max()
-    parts, _ = ndimage.label(depth > thin)
-    core = parts == 1 + int(np.bincount(parts.ravel())[1:].argmax())
-    return head & (ndimage.distance_transform_edt(~core) <= 2 * thin)
+    return head & (ndimage.distance_transform_edt(~largest_part(depth > thin)) <= 2 * thin)
 
 
 def judge(name: str, image: PlaneImage, outline: Tensor, confidence: float) -> Outline:
