@@ -273,9 +273,11 @@ def _read_header(file: str) -> list[_Slice]:
     split = {name: text(tag) for name, tag in _SPLIT_TAGS.items() if tag}
     split["b-value"] = f"{tags['b_value']:g}" if "b_value" in tags else ""
     sized = _states_size(reader, text)
+    # In nuclear medicine the axes are elsewhere, where GDCM finds them.
+    oriented = bool(text("0020|0037")) or not np.allclose(reader.GetDirection(), np.eye(3).ravel())
     found = _Slice(file, size, reader.GetSpacing(), np.array(reader.GetOrigin()),
                    np.array(reader.GetDirection()).reshape(3, 3), tags, split, text("0020|000e"),
-                   reader.GetNumberOfComponents(), sized, bool(text("0020|0037")), text("0008|0018"))  # fmt: skip
+                   reader.GetNumberOfComponents(), sized, oriented, text("0008|0018"))  # fmt: skip
     if size[2] == 1 and sized:
         return [found]
     try:

@@ -46,8 +46,9 @@ def text_name(path: str | Path) -> str:
 
 def unsaid_orientation(path: Path) -> str:
     """The warning for a file or folder that leaves the patient's axes to its reader."""
-    return (f"The header of {path.name} does not say how the patient lies: axes are taken as stored, so left and right "
-            "may be exchanged.")  # fmt: skip
+    name = path.name or path.resolve().name
+    return (f"The header of {name} does not say how the patient lies: axes are taken as stored, so left and right may "
+            "be exchanged.")  # fmt: skip
 
 
 def truncated(path: Path, found: int, expected: int) -> InputError:

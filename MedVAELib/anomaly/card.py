@@ -17,6 +17,8 @@ LIMITS = """\
   choroid plexus, corticospinal tract) can be flagged.
 - The lowest slices are dimmed where they are too bright as a whole: a lesion that fills most of both sides there, as of
   both cerebellar hemispheres, is dimmed with them.
+- On DWI, what both sides show alike near the brain's surface scores up to ten times less, as artefacts lie there:
+  strokes that are mirror images of each other do, too.
 - The standard deviation covers the model's own uncertainty of the anatomy, not noise or registration.
 - Research use only. Not a medical device."""
 

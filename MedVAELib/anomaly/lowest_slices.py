@@ -16,7 +16,7 @@ from .tissue_fit import TissueFit
 
 _REACH_MM = 40.0  # above the lowest brain: cerebellum, medulla and the tips of the temporal lobes
 _THIN_MM, _STEP_MM = 2.0, 3.0  # thinner slices are taken together, as thick as this
-_MIN_VOXELS = 10  # of tissue in a slice, or in either half of it
+_MIN_VOXELS = 10  # of tissue in either half of a slice
 _TOLERANCE, _MOST = 0.02, 0.5  # natural logarithms: what is as it should be, and what is never exceeded
 
 
@@ -34,11 +34,12 @@ def dim_lowest_slices(
     if not tissue.any():
         return fit
     thickness_mm = space.GetSpacing()[2]
-    step_mm = thickness_mm if thickness_mm >= _THIN_MM else _STEP_MM
+    step_mm = thickness_mm if thickness_mm > _THIN_MM - 0.01 else _STEP_MM
     level = ras_mm_to_ijk(space, physical_points(anatomy.grid))[..., 2] * (thickness_mm / step_mm)
     expected, _ = fit.expected(anatomy.probability)
     ratio = np.log(np.maximum(anatomy.image / fit.bias, 1e-3) / np.maximum(expected, 0.05))
-    slices, columns = np.round(level[tissue]).astype(int), np.nonzero(tissue)[2]
+    # Not rounded to even: levels of a half are as frequent as any where slices lie along the grid.
+    slices, columns = np.floor(level[tissue] + 0.499).astype(int), np.nonzero(tissue)[2]
     excess = _excess(ratio[tissue] - np.median(ratio[tissue]), slices - slices.min(), columns < np.median(columns),
                      int(_REACH_MM / step_mm) + 1)  # fmt: skip
     if not excess.any():
@@ -50,15 +51,13 @@ def dim_lowest_slices(
 def _excess(ratio: NDArray, slices: NDArray[np.int_], left: NDArray[np.bool_], most: int) -> NDArray[np.float64]:
     """Excess of each slice from the lowest on, ending with a 0; ratio, slices, left: one value per voxel of tissue.
 
-    A slice with too little tissue has the excess of its neighbours.
+    A slice with too little tissue on either side has the excess of its neighbours.
     """
     known = []
     for number in range(most):
         here = slices == number
         halves = [ratio[here & side] for side in (left, ~left)]
         if min(map(len, halves)) < _MIN_VOXELS:
-            halves = [ratio[here]]
-        if len(halves[0]) < _MIN_VOXELS:
             continue
         excess = min(map(np.median, halves))
         if excess < _TOLERANCE:

@@ -19,6 +19,7 @@ from ..timing import Timer
 from ..tissues import WHITE
 from .anatomy import Anatomy, brain_mask
 from .calibration import ScoreCalibration
+from .mirror import mirrored_share
 from .prepare import PreparedScan
 from .result import Finding
 from .scores import SCORES, Emphasis, ScoreInputs
@@ -73,6 +74,8 @@ class ScoreMaps:
         sigma = detector.bundle.calibration["coarse_sigma_mm"] / detector.spacing_mm
         weight = np.tensordot(np.asarray(weights, np.float32), anatomy.probability, 1)
         brain = brain_mask(anatomy)
+        self._grid_brain = brain > 0.5
+        self._mirrored: dict[str, NDArray[np.float32]] = {}
         cancel.check()
         channels = np.stack(
             [expected, variance, fit.bias, weight, ndimage.gaussian_filter(z, sigma), recon_std, brain]
@@ -128,7 +131,13 @@ class ScoreMaps:
 
     def raw(self, score: str, modality: str, sign: int) -> NDArray[np.float32]:
         """The raw score inside the brain, 0 outside."""
-        return SCORES[score](self.inputs(score, modality), sign) * self.brain_box
+        inputs = self.inputs(score, modality)
+        raw = SCORES[score](inputs, sign) * self.brain_box
+        if score == "zscore" and sign > 0 and inputs.emphasis.symmetry:
+            if modality not in self._mirrored:
+                self._mirrored[modality] = mirrored_share(raw, self.anatomy, self._grid_brain, self.crop) ** 2
+            raw = raw * (1 - inputs.emphasis.symmetry * self._mirrored[modality])
+        return raw
 
     def calibrated(self, score: str, modality: str, sign: int) -> NDArray[np.float32]:
         tables = self.detector.bundle.calibration["score"]

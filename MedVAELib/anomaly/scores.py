@@ -23,19 +23,21 @@ Volume = NDArray[np.float32]
 class Emphasis:
     """What counts how far, by modality. coarse: share of the z-score smoothed over millimetres; brightness_power: power
     of the brightness against the brain's median; spread_power: of the spread expected, 1 for a z-score, 0 for a
-    residual. On DWI acute infarcts outshine every healthy tissue, and small ones drown in a smoothed map; on FLAIR a
-    lesion can be no brighter than the cortex."""
+    residual; symmetry: share of the score that is taken off near the surface where the other side scores as high. On
+    DWI acute infarcts outshine every healthy tissue, small ones drown in a smoothed map, and artefacts lie on both
+    sides alike; on FLAIR a lesion can be no brighter than the cortex, and lesions can lie on both sides."""
 
     coarse: float
     brightness_power: float
     spread_power: float = 1.0
+    symmetry: float = 0.0
 
     def __post_init__(self) -> None:
-        if min(self.coarse, self.brightness_power, self.spread_power) < 0:
-            raise ValueError("coarse, brightness_power and spread_power must not be negative")
+        if min(self.coarse, self.brightness_power, self.spread_power, self.symmetry) < 0 or self.symmetry > 1:
+            raise ValueError("coarse, powers and symmetry must not be negative, symmetry at most 1")
 
 
-EMPHASIS = {"flair": Emphasis(1.0, 0.0, 0.75), "dwi": Emphasis(0.0, 4.0, 0.75)}
+EMPHASIS = {"flair": Emphasis(1.0, 0.0, 0.75), "dwi": Emphasis(0.0, 4.0, 0.75, 0.9)}
 """What new bundles are calibrated with; each bundle keeps its own."""
 _USUAL_SPREAD = 0.07  # network units (brain median 0.5): where a power of the spread changes nothing
 

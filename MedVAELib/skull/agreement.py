@@ -12,6 +12,7 @@ from itertools import combinations, permutations
 import torch
 from torch import Tensor
 
+from ..errors import DeviceMemoryError
 from ..standard_planes import PLANES
 
 MAX_MISFIT = 0.12
@@ -33,15 +34,22 @@ def agreement_warnings(
     """
     worst = max(misfits, key=misfits.__getitem__)
     if misfits[worst] > _SUSPICIOUS and len(outlines) > 1:
-        tried = {words: max(misfits_of(reading).values()) for words, reading in other_readings(outlines)}
+        try:
+            tried = {words: max(misfits_of(reading).values()) for words, reading in other_readings(outlines)}
+        except DeviceMemoryError:  # the prediction itself is there
+            tried = {"": misfits[worst]}
         words = min(tried, key=tried.__getitem__)
-        if tried[words] < _BETTER * misfits[worst]:
+        if tried[words] < min(_BETTER * misfits[worst], MAX_MISFIT):
             return [f"The planes would fit one head better if {words} (off by {tried[words]:.0%} of an outline's area "
                     f"instead of {misfits[worst]:.0%}): check which is which, and the pixel sizes."]  # fmt: skip
     if misfits[worst] <= MAX_MISFIT:
         return []
+    if len(outlines) == 1:
+        return [f"The outline departs from the predicted head by {misfits[worst]:.0%} of its area: check that the "
+                f"image shows the whole head, in the {worst} plane."]  # fmt: skip
+    upright = ", and that the coronal one is upright" if "coronal" in outlines else ""
     return [f"The outlines depart from the predicted head by up to {misfits[worst]:.0%} of their area ({worst} plane): "
-            "check that all planes show one head, which is which, pixel sizes, and that a coronal one is upright."]
+            f"check that all planes show one head, which is which, their pixel sizes{upright}."]
 
 
 def other_readings(outlines: Mapping[str, OutlineMap]) -> Iterator[tuple[str, dict[str, OutlineMap]]]:

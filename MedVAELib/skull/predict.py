@@ -113,9 +113,9 @@ def predict_from_outlines(
 
 def network_input(outlines: Mapping[str, OutlineMap]) -> tuple[Tensor, Tensor, float]:
     """Canonical maps (3, 96, 96), which planes are there (3,), and the spacing in mm of the case's grid."""
-    spacing_mm = float(case_spacing({name: (outline[None], mm) for name, (outline, mm) in outlines.items()}))
-    if not spacing_mm > 0:
+    if not all(outline.any() for outline, _ in outlines.values()):
         raise InputError("An outline is empty: give a plane that shows the head.")
+    spacing_mm = float(case_spacing({name: (outline[None], mm) for name, (outline, mm) in outlines.items()}))
     maps = torch.zeros(len(PLANES), SIZE, SIZE)
     for index, name in enumerate(PLANES):
         if name in outlines:
