@@ -92,3 +92,12 @@ def test_bright_slice_higher_up_is_left_alone():
     bright = np.where(here, anatomy.image * 1.3, anatomy.image).astype(np.float32)
     assert ndimage.label(here)[1] == 1
     assert dim_lowest_slices(fit, replace(anatomy, image=bright), INSIDE, scan) is fit
+
+
+def test_slice_with_hardly_any_of_one_side_follows_its_neighbours():
+    """A lesion there would have no other side to be told from the artefact by."""
+    scan = tilted_scan(5.0, degrees=0.0)
+    lesion = INSIDE & (Z < 6) & (X < 19)
+    one_sided = INSIDE & ((X < 19) | (Z >= 6))
+    fit, anatomy, _ = case(scan, np.zeros(0), lesion)
+    assert (dim_lowest_slices(fit, anatomy, one_sided, scan).bias < 1.03).all()
