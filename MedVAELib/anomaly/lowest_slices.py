@@ -10,8 +10,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..preprocessing.geometry import physical_points, ras_mm_to_ijk
-from ..tissues import PARENCHYMA
-from .anatomy import Anatomy
+from .anatomy import Anatomy, parenchyma
 from .tissue_fit import TissueFit
 
 _REACH_MM = 40.0  # above the lowest brain: cerebellum, medulla and the tips of the temporal lobes
@@ -30,7 +29,7 @@ def dim_lowest_slices(
     is what the darker half of the slice, left or right, has over the whole brain in the median: a lesion of one side
     does not count, one that covers most of both would be hidden.
     """
-    tissue = inside & (anatomy.probability[list(PARENCHYMA)].sum(0) > 0.7)
+    tissue = inside & (parenchyma(anatomy) > 0.7)
     if not tissue.any():
         return fit
     thickness_mm = space.GetSpacing()[2]

@@ -12,13 +12,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..preprocessing.geometry import channels_from_grid, to_grid
-from ..tissues import BACKGROUND, EXTRACEREBRAL, OUTER_CSF, VENTRICLES
-from .anatomy import Anatomy
+from .anatomy import Anatomy, parenchyma
 
 _ACROSS_MM = 6.0  # from the mirrored place: sides are not exact mirror images
 _MIDLINE_MM = 8.0  # from the midplane to there a lesion may be its own mirror image; fully counted at twice that
 _DEPTH_MM = (15.0, 20.0)  # below the brain's surface: up to where symmetry counts, and from where on it does not
-_FLUIDS = (BACKGROUND, OUTER_CSF, VENTRICLES, EXTRACEREBRAL)
 
 
 def mirrored_share(
@@ -50,9 +48,7 @@ def mirrored_share(
 def _reflection(anatomy: Anatomy) -> sitk.Transform:
     """Where the mirror image of the grid shows the other side of a place: rigid registration of the tissue to its own
     mirror image, in one thread, as sums in several are not repeatable."""
-    tissue = anatomy.probability.copy()
-    tissue[list(_FLUIDS)] = 0
-    tissue = tissue.sum(0) * anatomy.support
+    tissue = parenchyma(anatomy) * anatomy.support
     fixed, moving = _image(tissue, anatomy.grid), _image(tissue[:, :, ::-1], anatomy.grid)
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
