@@ -201,6 +201,18 @@ def test_frames_without_places_of_a_stated_distance_are_read_with_a_warning(tmp_
     assert "left and right" in scan.warnings[0] and "multi-frame" in scan.warnings[1]
 
 
+def test_axes_of_nuclear_medicine_are_found_where_they_are(tmp_path: Path) -> None:
+    def sagittal(header: pydicom.Dataset) -> None:
+        without_sequences(header, kind="20")
+        detector = pydicom.Dataset()
+        detector.ImageOrientationPatient = [0, -1, 0, 0, 0, -1]
+        detector.ImagePositionPatient = [0, 0, 0]
+        header.DetectorInformationSequence = [detector]
+
+    scan = Scan.read(enhanced_dicom(tmp_path / "frames.dcm", {0: small_dwi(0)}, change=sagittal))
+    assert np.allclose(scan.image.GetDirection()[:6:3], (0, -1)) and "left and right" not in " ".join(scan.warnings)
+
+
 def test_series_without_pixel_spacing_is_refused(tmp_path: Path) -> None:
     dicom_series(tmp_path)
     for file in tmp_path.iterdir():

@@ -165,8 +165,10 @@ def test_outlines_alone_are_enough(predictor):
     assert present.tolist() == [False, False, True] and maps[:2].abs().sum() == 0
     result = predict_from_outlines({"coronal": (outline, 1.0)}, predictor, samples=2)
     assert result.planes == [] and result.spacing_mm == pytest.approx(spacing_mm)
-    with pytest.raises(InputError, match="empty"):
-        network_input({"axial": (torch.zeros(50, 50), 1.0)})
+    empty = {"axial": (torch.zeros(50, 50), 1.0)}
+    for planes in (empty, {"axial": (outline, 1.0), "coronal": empty["axial"]}):
+        with pytest.raises(InputError, match="empty"):
+            network_input(planes)
 
 
 def test_wrong_arguments_are_refused(predictor):
