@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from Testing import warm_python
 from Testing.warm_python import WarmProcess, warm
 
 TELL = "import os, sys; print(sys.argv, os.getcwd(), os.environ.get('TOLD'), sys.stdin.read(), __name__)"
@@ -58,3 +61,14 @@ def test_it_does_not_outlive_its_stand_in():
     assert pid != stand_in.pid
     stand_in.kill()
     assert stand_in.stdout.read() == b"" and stand_in.wait() == -signal.SIGKILL  # the pipe's last writer has gone
+
+
+def test_one_that_is_killed_while_it_asks_does_not_end_the_server(monkeypatch):
+    monkeypatch.setattr(warm_python, "_server", functools.cache(warm_python._server.__wrapped__))
+    command = warm([sys.executable, "-c", "import time; time.sleep(60)"])  # a new server, which is still importing
+    for stand_in in [subprocess.Popen(command) for _ in range(4)]:
+        time.sleep(0.1)
+        stand_in.kill()
+        stand_in.wait()
+    done = subprocess.run(warm([sys.executable, "-c", "print('here')"]), capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("here\n", "", 0)

@@ -10,6 +10,7 @@ imported when, needs a real one.
 from __future__ import annotations
 
 import array
+import contextlib
 import functools
 import json
 import os
@@ -78,7 +79,7 @@ class WarmProcess:
 
     def send_signal(self, number: int) -> None:
         if self.poll() is None:
-            os.kill(self.pid, number)
+            _kill(self.pid, number)
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
@@ -128,6 +129,11 @@ def _start(server: str, arguments: Sequence[str], env: Mapping[str, str], cwd: s
     return connection, _number(connection)
 
 
+def _kill(pid: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has ended, and its exit code is on its way
+        os.kill(pid, number)
+
+
 def _readable(connection: socket.socket, timeout: float | None) -> bool:
     return bool(select.select([connection], [], [], timeout)[0])
 
@@ -152,7 +158,7 @@ def _stand_in(server: str, arguments: Sequence[str]) -> None:
     for descriptor in (0, 1, 2):
         os.close(descriptor)
     for number in _PASSED_ON:
-        signal.signal(number, lambda number, frame: os.kill(pid, number))
+        signal.signal(number, lambda number, frame: _kill(pid, number))
     code = _number(connection)
     if code < 0:
         if -code != signal.SIGKILL:
@@ -167,7 +173,6 @@ def _stand_in(server: str, arguments: Sequence[str]) -> None:
 def _serve(listening: socket.socket, folder: str) -> tuple[list[Any], Sequence[int]]:
     """Forks a process for each connection until standard input ends. Returns in every forked process, with what it is
     to do."""
-    import contextlib
     import gc
 
     for package in PACKAGES:
@@ -188,8 +193,7 @@ def _serve(listening: socket.socket, folder: str) -> tuple[list[Any], Sequence[i
         for ended in [pidfd for pidfd in running if pidfd in readable]:
             connection, pid = running.pop(ended)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-            with contextlib.suppress(OSError):
-                connection.sendall(struct.pack("i", code))
+            _tell(connection, code)
             connection.close()
             os.close(ended)
         for connection, pid in running.values():
@@ -197,12 +201,16 @@ def _serve(listening: socket.socket, folder: str) -> tuple[list[Any], Sequence[i
                 os.kill(pid, signal.SIGKILL)
         if listening in readable:
             connection, _ = listening.accept()
+            descriptors = array.array("i")
             try:
                 data, handed, _, _ = connection.recvmsg(4, socket.CMSG_SPACE(3 * 4))
-                descriptors = array.array("i", handed[0][2])
+                for _, _, sent in handed:
+                    descriptors.frombytes(sent)
                 asked = json.loads(_exactly(connection, struct.unpack("i", data)[0]))
-            except (EOFError, OSError, IndexError, struct.error):
+            except (EOFError, OSError, struct.error):  # it was killed while it asked
                 connection.close()
+                for descriptor in descriptors:  # an open pipe would keep its reader waiting
+                    os.close(descriptor)
                 continue
             pid = os.fork()
             if pid == 0:
@@ -214,7 +222,13 @@ def _serve(listening: socket.socket, folder: str) -> tuple[list[Any], Sequence[i
             for descriptor in descriptors:
                 os.close(descriptor)
             running[os.pidfd_open(pid)] = connection, pid
-            connection.sendall(struct.pack("i", pid))
+            _tell(connection, pid)
+
+
+def _tell(connection: socket.socket, number: int) -> None:
+    """Sends a number to whoever asked, who may have been killed meanwhile."""
+    with contextlib.suppress(OSError):
+        connection.sendall(struct.pack("i", number))
 
 
 def _become(arguments: list[str], env: dict[str, str], cwd: str, descriptors: Sequence[int]) -> None:
