@@ -16,18 +16,14 @@ import SimpleITK as sitk
 
 from . import dicom
 from .errors import InputError, UsageError
-from .file_damage import MAX_SHEAR, judge_nonfinite
 from .image_files import check_file, data_files
 from .itk_files import accept_rounded_axes, itk_name, placed, quiet
+from .scan_checks import Header, check_content, check_header, check_size, made_finite
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MODALITIES = ("auto", "flair", "dwi")
-MIN_VOXELS_PER_AXIS = 8
-MAX_VOXELS = 500_000_000
-SPACING_MM = (0.05, 15.0)
-FIELD_OF_VIEW_MM = (60.0, 600.0)
 _MOST_LISTED = 12  # volumes of a 4D file, in messages
 
 IMAGE_SUFFIX = re.compile(
@@ -87,7 +83,7 @@ class Scan:
     def from_image(cls, image: sitk.Image, modality: str = "auto", name: str = "scan") -> Scan:
         """A scan from an image in memory, validated like a file of that name. Raises as `read` does, naming `name`."""
         _check_modality(modality)
-        _check_header(name, _Header.of_image(image))
+        check_header(name, Header.of_image(image))
         return _validated(image, name, modality, safe_name(name), None, {}, [], *hint_modality({}, name))
 
     def array_zyx(self) -> NDArray[np.float32]:
@@ -110,7 +106,7 @@ def _read_file(path: Path, series: str | int | None) -> tuple[sitk.Image, list[s
             reader.ReadImageInformation()
         except RuntimeError as error:
             raise _unreadable(path, error) from None
-        header = _Header.of_reader(reader)
+        header = Header.of_reader(reader)
         number, tags = _chosen_volume(path, header.size, series)
         if number is not None:
             # Along axes without a size one index is read.
@@ -118,7 +114,7 @@ def _read_file(path: Path, series: str | int | None) -> tuple[sitk.Image, list[s
             reader.SetExtractSize([*header.size[:3], *(0 for _ in index)])
             reader.SetExtractIndex([0, 0, 0, *map(int, index)])
             header = replace(header, size=header.size[:3])
-        _check_header(str(path), header)
+        check_header(str(path), header)
         try:
             image = reader.Execute()
         except (RuntimeError, MemoryError) as error:
@@ -177,14 +173,14 @@ def _read_dicom(path: Path, series: str | int | None) -> tuple[sitk.Image, str, 
             first = volume.slices[0]
             size = (*first.size[:2], volume.count)
             if volume.count > 1 or path.is_dir():
-                _check_size(str(path), size)
+                check_size(str(path), size)
             image = dicom.read_volume(path, volume)
         except (RuntimeError, MemoryError) as error:
             raise _unreadable(path, error) from None
     if len(volume.slices) == 1:
         warnings.append(f"{path.name} is a multi-frame DICOM file: its frames are taken as equally spaced slices "
                         "in the order they are stored.")
-    _check_header(str(path), _Header.of_image(image))
+    check_header(str(path), Header.of_image(image))
     return image, volume.label if volume.description != "unnamed" else path.stem, volume.tags, warnings
 
 
@@ -223,72 +219,6 @@ def _check_modality(modality: str) -> None:
         raise UsageError(f"There is no modality '{modality}': use one of {', '.join(MODALITIES)}.")
 
 
-@dataclass(frozen=True)
-class _Header:
-    """What an image says of itself before its voxels are read."""
-
-    size: tuple[int, ...]
-    spacing_mm: tuple[float, ...]
-    direction: NDArray[np.float64]
-    components: int
-    pixel: int
-
-    @classmethod
-    def of_reader(cls, reader: sitk.ImageFileReader) -> _Header:
-        return cls._build(reader, reader.GetNumberOfComponents(), reader.GetPixelID())
-
-    @classmethod
-    def of_image(cls, image: sitk.Image) -> _Header:
-        return cls._build(image, image.GetNumberOfComponentsPerPixel(), image.GetPixelID())
-
-    @classmethod
-    def _build(cls, source: sitk.Image | sitk.ImageFileReader, components: int, pixel: int) -> _Header:
-        axes = source.GetDimension()
-        return cls(tuple(source.GetSize()), tuple(source.GetSpacing()),
-                   np.array(source.GetDirection()).reshape(axes, axes), components, pixel)
-
-
-def _check_header(name: str, header: _Header) -> None:
-    """Raises InputError if an image of this header cannot be a scan of a head."""
-    _check_size(name, header.size)
-    if header.pixel in (sitk.sitkComplexFloat32, sitk.sitkComplexFloat64):
-        raise InputError(f"{name} holds complex numbers: save the magnitude image.")
-    if header.components != 1:
-        what = "colours" if header.components in (3, 4) and header.pixel == sitk.sitkVectorUInt8 else "vectors"
-        raise InputError(f"{name} holds {what}, {header.components} values per voxel: "
-                         "give a scan with one intensity per voxel.")
-    spacing = np.array(header.spacing_mm[:3])
-    if not np.all(np.isfinite(spacing)) or spacing.min() < SPACING_MM[0] or spacing.max() > SPACING_MM[1]:
-        raise InputError(f"{name} has an impossible voxel size of {_times(spacing)} mm: correct its header "
-                         f"(between {SPACING_MM[0]} and {SPACING_MM[1]:g} mm) or export it again.")
-    direction = header.direction[:3, :3]
-    if not np.all(np.isfinite(direction)) or np.abs(direction.T @ direction - np.eye(3)).max() > MAX_SHEAR:
-        raise InputError(f"{name} has direction cosines that are not orthonormal: resample it to a rectangular grid.")
-    extent = spacing * header.size[:3]
-    if extent.min() < FIELD_OF_VIEW_MM[0]:
-        raise InputError(f"{name} covers only {_times(extent)} mm, too little of a head: "
-                         "check its voxel size or give the whole scan.")
-    if extent.max() > FIELD_OF_VIEW_MM[1]:
-        raise InputError(f"{name} covers {_times(extent)} mm, too much for a head: "
-                         "check its voxel size or crop it to the head.")
-
-
-def _check_size(name: str, size: Sequence[int]) -> None:
-    if len(size) < 3:
-        raise InputError(f"{name} is a two-dimensional picture: give the whole three-dimensional scan.")
-    volumes = math.prod(size[3:])
-    if volumes > 1:  # an image in memory: of a file one can be chosen
-        raise InputError(f"{name} holds {volumes} volumes (4D): give one of them, for a DWI with the highest b-value.")
-    if min(size[:3]) == 1:
-        raise InputError(f"{name} is a single slice: give the whole three-dimensional scan.")
-    if min(size[:3]) < MIN_VOXELS_PER_AXIS:
-        raise InputError(f"{name} has only {_times(size[:3])} voxels, at least {MIN_VOXELS_PER_AXIS} along each axis "
-                         "are needed: give the whole scan.")
-    if math.prod(size[:3]) > MAX_VOXELS:
-        raise InputError(f"{name} declares {_times(size[:3])} voxels, more than {MAX_VOXELS:,}: "
-                         "crop or resample it, or export it again if its header is damaged.")
-
-
 def _validated(image: sitk.Image, source: str, modality: str, name: str, path: Path | None,
                tags: dict[str, str | float], warnings: list[str], hint: str | None, reason: str) -> Scan:
     """The last checks, of the voxels themselves; `source` is what messages call the scan."""
@@ -297,52 +227,12 @@ def _validated(image: sitk.Image, source: str, modality: str, name: str, path: P
     image = sitk.Cast(image, sitk.sitkFloat32)  # always a new image: the caller's is never changed
     for key in image.GetMetaDataKeys():  # headers may carry the patient's name
         image.EraseMetaData(key)
-    image, replaced = _finite(image, source)
-    _check_content(image, source)
+    image, replaced = made_finite(image, source)
+    check_content(image, source)
     notes = [*warnings, *replaced]
     if modality != "auto" and hint is not None and hint != modality:
         notes.append(f"{source} is treated as {modality.upper()} as asked, although {reason}.")
     return Scan(image, modality, name, path, tags, tuple(notes), hint, reason)
-
-
-def _finite(image: sitk.Image, source: str) -> tuple[sitk.Image, list[str]]:
-    values = sitk.GetArrayViewFromImage(image)
-    finite = np.isfinite(values)
-    if finite.all():
-        return image, []
-    nan = int(np.isnan(values).sum())
-    notes = judge_nonfinite(source, nan, int(values.size - finite.sum()) - nan, values.size)
-    cleaned = sitk.GetImageFromArray(np.where(finite, values, np.float32(0)))
-    cleaned.CopyInformation(image)
-    return cleaned, list(notes)
-
-
-def _check_content(image: sitk.Image, source: str) -> None:
-    values = sitk.GetArrayViewFromImage(image)
-    low, high = float(values.min()), float(values.max())
-    if low == high:
-        raise InputError(f"{source} is constant, every voxel is {low:g}: export the scan again.")
-    if _looks_like_labels(values):
-        raise InputError(f"{source} looks like a label map, not a scan: give the image that it was drawn on.")
-
-
-def _looks_like_labels(values: NDArray[np.float32]) -> bool:
-    """Few distinct values, or whole numbers that hardly ever change between neighbours (a scan has noise)."""
-    few, some = 8, 256
-    if np.unique(values.ravel()[:: max(values.size // 100_000, 1)]).size > some:
-        return False
-    distinct = np.unique(values)
-    if distinct.size <= few:
-        return True
-    if distinct.size > some or np.any(distinct != np.round(distinct)):
-        return False
-    foreground = values[..., :-1] != distinct[np.argmax(np.bincount(np.searchsorted(distinct, values.ravel())))]
-    same = values[..., :-1] == values[..., 1:]
-    return bool(foreground.any() and same[foreground].mean() > 0.7)
-
-
-def _times(values: Sequence[float] | NDArray[np.float64]) -> str:
-    return " x ".join(f"{float(v):.4g}" for v in values)
 
 
 # --- Names and modality ----------------------------------------------------------------------------------------------

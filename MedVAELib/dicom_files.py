@@ -1,0 +1,223 @@
+"""DICOM files one by one: which files below a folder are DICOM, and the slices that each holds, with geometry and tags.
+
+Tags that identify the patient are never kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import InputError
+from .file_damage import text_name
+
+SUFFIXES = (".dcm", ".ima")
+# Storage classes of CT, MR (also enhanced), nuclear, secondary-capture and PET images, as the file's head states them.
+_IMAGE_CLASS = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(2|4|7|20|128)(\.[1-4])?[^.0-9]")
+_KEPT_TAGS = {
+    "modality": "0008|0060", "series_description": "0008|103e", "protocol": "0018|1030", "sequence": "0018|0024",
+    "image_type": "0008|0008", "manufacturer": "0008|0070", "model": "0008|1090",
+}
+_KEPT_NUMBERS = {
+    "repetition_time_ms": "0018|0080", "echo_time_ms": "0018|0081", "inversion_time_ms": "0018|0082",
+    "field_strength_t": "0018|0087", "pixel_bandwidth_hz": "0018|0095",
+}
+_B_VALUE_TAGS = ("0018|9087", "0019|100c", "0043|1039")  # standard, Siemens, GE
+_SPLIT_TAGS = {
+    "b-value": "", "gradient": "0018|9089", "echo time": "0018|0081", "image type": "0008|0008",
+    "time point": "0020|0100", "acquisition": "0020|0012",
+}
+_SLICE_DISTANCE_TAGS = ("0018|0088", "0018|0050")  # between slices, and else their thickness
+# Of enhanced DICOM: the sequence and the element in it, per frame or shared by all.
+_FRAME_NUMBERS = {
+    "repetition_time_ms": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
+    "echo_time_ms": ("MREchoSequence", "EffectiveEchoTime"), "b_value": ("MRDiffusionSequence", "DiffusionBValue"),
+}  # fmt: skip
+_FRAME_SPLIT = {
+    "b-value": ("MRDiffusionSequence", "DiffusionBValue"), "echo time": ("MREchoSequence", "EffectiveEchoTime"),
+    "gradient": ("MRDiffusionSequence", "DiffusionDirectionality"),  # where it has no direction: none, or their mean
+    "image type": ("MRImageFrameTypeSequence", "FrameType"),
+    "time point": ("FrameContentSequence", "TemporalPositionIndex"),
+    "acquisition": ("FrameContentSequence", "FrameAcquisitionNumber"),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice: a file, or a frame of one with several; a whole volume if these do not say where they lie.
+
+    Geometry in LPS mm. sized, oriented: whether the file states the size of a voxel and how the patient lies; instance:
+    its SOP instance; frame: which of the file's, None for all; scaled_alike: whether the file's frames have one rescale
+    slope and intercept.
+    """
+
+    file: str
+    size: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    origin_mm: np.ndarray
+    direction: np.ndarray  # 3x3
+    tags: dict[str, str | float]
+    split: dict[str, str]
+    uid: str
+    components: int
+    sized: bool
+    oriented: bool
+    instance: str
+    frame: int | None = None
+    scaled_alike: bool = True
+
+
+def dicom_files(path: Path) -> Iterator[str]:
+    """DICOM files below a folder, in a stable order: known by their preamble or suffix. Raises InputError for one that
+    cannot be opened or is cut off at its very start: without it the scan would have a gap."""
+    if path.is_file():
+        yield text_name(path)
+        return
+    for folder, folders, names in os.walk(path):
+        folders.sort()
+        for name in sorted(names):
+            file = text_name(os.path.join(folder, name))
+            suffix = Path(name).suffix.lower()
+            try:
+                with open(file, "rb") as opened:
+                    start = opened.read(132)
+            except OSError as error:
+                if suffix in ("", *SUFFIXES):
+                    raise InputError(f"{file} cannot be read ({error.strerror or 'input/output error'}): ask for "
+                                     "permission to read it, or take it out of the folder.") from None  # fmt: skip
+                continue
+            if suffix in SUFFIXES and len(start) < 132:
+                raise _damaged(file)
+            if name.upper() != "DICOMDIR" and (start[128:] == b"DICM" or suffix in SUFFIXES):
+                yield file
+
+
+def _damaged(file: str) -> InputError:
+    return InputError(f"{file} is damaged or truncated: copy it again, or take it out of the folder.")
+
+
+def _is_image(file: str) -> bool:
+    """Whether the file says that it holds an image of a scanner: then one that cannot be read is damaged."""
+    with open(file, "rb") as opened:
+        return _IMAGE_CLASS.search(opened.read(1024)) is not None
+
+
+def read_slices(file: str) -> list[Slice]:
+    """Geometry and tags of one file, or of its frames; none for what holds no image (reports, structure sets)."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.LoadPrivateTagsOn()  # b-values of older scanners
+    reader.SetFileName(file)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        if _is_image(file):
+            raise _damaged(file) from None
+        return []
+    size = reader.GetSize()
+    if len(size) != 3 or min(size) < 1 or not reader.HasMetaDataKey("0028|0010"):
+        return []
+
+    def text(tag: str) -> str:
+        # odd bytes in one tag must not lose the slice
+        try:
+            return " ".join(reader.GetMetaData(tag).split("\x00")[0].split()) if reader.HasMetaDataKey(tag) else ""
+        except UnicodeDecodeError:
+            return ""
+
+    tags: dict[str, str | float] = {name: text(tag) for name, tag in _KEPT_TAGS.items() if text(tag)}
+    tags |= {name: number for name, tag in _KEPT_NUMBERS.items() if (number := _number(text(tag))) is not None}
+    b_value = next((b for tag in _B_VALUE_TAGS if (b := _number(text(tag))) is not None), None)
+    if b_value is not None:
+        tags["b_value"] = b_value % 1e9  # GE adds 10^9 as a mark
+    split = {name: text(tag) for name, tag in _SPLIT_TAGS.items() if tag}
+    split["b-value"] = f"{tags['b_value']:g}" if "b_value" in tags else ""
+    sized = _states_size(reader, text)
+    # In nuclear medicine the axes are elsewhere, where GDCM finds them.
+    oriented = bool(text("0020|0037")) or not np.allclose(reader.GetDirection(), np.eye(3).ravel())
+    found = Slice(file, size, reader.GetSpacing(), np.array(reader.GetOrigin()),
+                   np.array(reader.GetDirection()).reshape(3, 3), tags, split, text("0020|000e"),
+                   reader.GetNumberOfComponents(), sized, oriented, text("0008|0018"))  # fmt: skip
+    if size[2] == 1 and sized:
+        return [found]
+    try:
+        return _frames(found) or [found]
+    except Exception:  # pydicom raises whatever it trips over: sequences that are damaged tell nothing
+        return [found]
+
+
+def _states_size(reader: sitk.ImageFileReader, text: Callable[[str], str]) -> bool:
+    """Whether the spacing that GDCM reports is the file's own: where it finds none, or in some kinds of files does not
+    look, it silently says 1 mm."""
+    if reader.GetSize()[2] == 1:
+        return bool(text("0028|0030"))
+    in_plane = [_number(part) for part in text("0028|0030").split("\\")][::-1]
+    between = next((number for tag in _SLICE_DISTANCE_TAGS if (number := _number(text(tag))) is not None), None)
+    stated = [*in_plane, between]
+    return len(stated) == 3 and None not in stated and np.allclose(stated, reader.GetSpacing(), rtol=1e-3)
+
+
+def _frames(whole: Slice) -> list[Slice]:
+    """The frames of an enhanced DICOM file; none where it does not say of each where it lies.
+
+    SimpleITK gives no access to the sequences that say so; it takes frames for equally spaced in the order in which
+    they are stored, which they need not be.
+    """
+    import pydicom
+
+    header = pydicom.dcmread(whole.file, stop_before_pixels=True, force=True)
+    frames = header.get("PerFrameFunctionalGroupsSequence") or []
+    shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
+    if len(frames) != whole.size[2]:
+        return []
+
+    def stated(frame: pydicom.Dataset, sequence: str, element: str) -> object:
+        items = [item for group in (frame, shared) for item in group.get(sequence) or []]
+        return next((item.get(element) for item in items if item.get(element) not in (None, "")), None)
+
+    scales = {(stated(frame, "PixelValueTransformationSequence", "RescaleSlope"),
+               stated(frame, "PixelValueTransformationSequence", "RescaleIntercept")) for frame in frames}  # fmt: skip
+    found = []
+    for index, frame in enumerate(frames):
+        position = stated(frame, "PlanePositionSequence", "ImagePositionPatient")
+        axes = stated(frame, "PlaneOrientationSequence", "ImageOrientationPatient")
+        if position is None or len(position) != 3 or axes is None or len(axes) != 6:
+            return []
+        rows, columns = np.reshape(np.array(axes, float), (2, 3))
+        spacing = stated(frame, "PixelMeasuresSequence", "PixelSpacing") or (1.0, 1.0)
+        numbers = {name: float(value) for name, place in _FRAME_NUMBERS.items()
+                   if (value := stated(frame, *place)) is not None}  # fmt: skip
+        split = {name: text for name, place in _FRAME_SPLIT.items() if (text := _in_words(stated(frame, *place)))}
+        directions = stated(frame, "MRDiffusionSequence", "DiffusionGradientDirectionSequence")
+        if directions:
+            split["gradient"] = _in_words(directions[0].get("DiffusionGradientOrientation"))
+        found.append(replace(
+            whole, size=(*whole.size[:2], 1), spacing_mm=(float(spacing[1]), float(spacing[0]), 1.0),
+            origin_mm=np.array(position, float), direction=np.column_stack([rows, columns, np.cross(rows, columns)]),
+            tags=whole.tags | numbers, split=whole.split | split, frame=index,
+            sized=stated(frame, "PixelMeasuresSequence", "PixelSpacing") is not None, oriented=True,
+            scaled_alike=len(scales) == 1,
+        ))  # fmt: skip
+    return found
+
+
+def _in_words(value: object) -> str:
+    """A tag's value, several of them with a backslash between, as DICOM has them."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    several = value if isinstance(value, Sequence) else [value]
+    return "\\".join(f"{part:g}" if isinstance(part, float) else str(part) for part in several)
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text.split("\\")[0])
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
