@@ -56,7 +56,8 @@ def plane_rows(scores: Sequence[PlaneScore]) -> list[dict[str, object]]:
 
 def summary(scores: Sequence[PlaneScore]) -> dict[str, object]:
     """By method: mean absolute error in mm and in percent, mean error (each with its interval), standard deviation
-    and median of the error; Dice of the outlines; shares within the 3D prediction's intervals."""
+    and median of the error; Dice of the outlines; shares within the 3D prediction's intervals, of all planes and of
+    those that came without a warning."""
     table: dict[str, object] = {"planes": len(scores), "failed": sum(bool(s.failure) for s in scores)}
     for method in methods(scores):
         error, relative = _errors(scores, method)
@@ -65,18 +66,27 @@ def summary(scores: Sequence[PlaneScore]) -> dict[str, object]:
             "mae_percent": list(mean_with_interval(100 * np.abs(relative))),
             "mean_error_mm": list(mean_with_interval(error)), "sd_mm": float(error.std(ddof=1)) if len(error) > 1 else
             float("nan"), "median_mm": float(np.median(np.abs(error))) if len(error) else float("nan")}  # fmt: skip
-    chosen = [s for s in scores if math.isfinite(s.std_mm)]
-    first = methods(scores)[0]
-    within = share_within(np.array([s.error_mm(first) for s in chosen]), np.array([s.std_mm for s in chosen]))
     table["outline_dice"] = list(mean_with_interval(np.array([s.outline_dice for s in scores])))
-    table["within"] = {f"{level:.0%}": share for level, share in zip(LEVELS, within, strict=True)}
+    table["within"] = _within(scores)
+    sure = [s for s in scores if not s.doubts and not s.failure]
+    error, _ = _errors(sure, methods(scores)[0])
+    table["without_warning"] = {"planes": len(sure), "mae_mm": list(mean_with_interval(np.abs(error))),
+                                "within": _within(sure)}  # fmt: skip
     return table
+
+
+def _within(scores: Sequence[PlaneScore]) -> dict[str, float]:
+    """Shares of planes whose circumference lies within the 3D prediction's central intervals, by level."""
+    chosen = [s for s in scores if math.isfinite(s.std_mm)]
+    first = methods(scores)[0] if scores else ""
+    shares = share_within(np.array([s.error_mm(first) for s in chosen]), np.array([s.std_mm for s in chosen]))
+    return {f"{level:.0%}": share for level, share in zip(LEVELS, shares, strict=True)}
 
 
 def hc18_markdown(scores: Sequence[PlaneScore], notes: Sequence[str], listed: int = 12) -> str:
     """The whole result as Markdown."""
     table = summary(scores)
-    rows = []
+    sure, rows = table["without_warning"], []
     for method in methods(scores):
         line = table[method]
         rows.append([method, str(line["planes"]), estimated(line["mae_mm"], 2), estimated(line["mae_percent"], 2),
@@ -86,13 +96,19 @@ def hc18_markdown(scores: Sequence[PlaneScore], notes: Sequence[str], listed: in
              markdown_table(["method", "planes", "mean abs. error mm", "of the circumference, %", "mean error mm",
                              "SD of the error", "median abs. error"], rows),
              f"Dice of the found outline: {estimated(table['outline_dice'], 4)}. Within the 3D prediction's "
-             + ", ".join(f"{level} interval: {percent(share)}" for level, share in table["within"].items()) + ".\n",
+             f"intervals: {_listed(table['within'])}.\n",
+             f"Of the planes, {sure['planes']} came without a warning: mean absolute error of the 3D prediction "
+             f"{estimated(sure['mae_mm'], 2)} mm; within its intervals: {_listed(sure['within'])}.\n",
              "Published for 2D methods, on other test images: " + "; ".join(PUBLISHED) + ".\n",
              "## Worst first\n", _worst_table(scores, listed)]
     failed = [s for s in scores if s.failure]
     if failed:
         parts += ["## Failed\n", *(f"- {s.name}: {s.failure}" for s in failed), ""]
     return "\n".join([*parts, "## Definitions\n", *(f"- {line}" for line in DEFINITIONS), ""])
+
+
+def _listed(within: dict[str, float]) -> str:
+    return ", ".join(f"{level} {percent(share)}" for level, share in within.items())
 
 
 def worst_first(scores: Sequence[PlaneScore]) -> list[PlaneScore]:
@@ -104,10 +120,10 @@ def worst_first(scores: Sequence[PlaneScore]) -> list[PlaneScore]:
 def _worst_table(scores: Sequence[PlaneScore], listed: int) -> str:
     names = methods(scores)
     rows = [[s.name, f"{s.circumference_mm:.1f}", *(number(s.error_mm(method), 1, signed=True) for method in names),
-             number(s.std_mm, 1), number(s.outline_dice, 3), number(s.confidence, 2)]
+             number(s.std_mm, 1), number(s.outline_dice, 3), number(s.confidence, 2), "yes" if s.doubts else "no"]
             for s in worst_first(scores)[:listed]]
     return markdown_table(["plane", "drawn mm", *(f"error of {method}, mm" for method in names), "std mm",
-                           "outline Dice", "confidence"], rows)  # fmt: skip
+                           "outline Dice", "confidence", "warned"], rows)  # fmt: skip
 
 
 def _errors(scores: Sequence[PlaneScore], method: str) -> tuple[np.ndarray, np.ndarray]:

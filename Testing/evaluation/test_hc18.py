@@ -11,7 +11,7 @@ import pytest
 
 from MedVAELib.errors import Cancelled, InputError
 from MedVAELib.evaluation.bright_extent import bright_axes_mm
-from MedVAELib.evaluation.hc18 import BRIGHT, MEAN_HEAD, OUTLINE, DrawnPlane, evaluate_planes
+from MedVAELib.evaluation.hc18 import BRIGHT, MEAN_HEAD, OUTLINE, DrawnPlane, PlaneScore, evaluate_planes
 from MedVAELib.evaluation.hc18_tables import hc18_markdown, methods, plane_rows, summary
 from MedVAELib.evaluation.mean_head import MeanHead
 from MedVAELib.evaluation.tables import to_csv, to_json
@@ -108,3 +108,16 @@ def test_tables_worst_first(mean_head):
     assert "| hcvae | 3 | 3.00 [" in text and "## Failed" in text and "nan" not in text
     assert "nan" not in to_csv(plane_rows(scores)) and json.loads(to_json(table))["failed"] == 1
     assert math.isfinite(table[BRIGHT]["sd_mm"])
+
+
+def test_planes_with_a_warning_are_counted_apart():
+    def score(name: str, error_mm: float, *doubts: str) -> PlaneScore:
+        return PlaneScore(name, 200.0, {OURS: 200.0 + error_mm}, 1.0, doubts=doubts)
+
+    scores = [score("000_HC", 0.5), score("005_HC", -1.5), score("010_HC", 9.0, "Check the pixel size.")]
+    table = summary(scores)
+    assert table["within"]["95%"] == pytest.approx(2 / 3) and table["without_warning"]["planes"] == 2
+    assert table["without_warning"]["within"]["95%"] == 1 and table["without_warning"]["mae_mm"][0] == 1
+    text = hc18_markdown(scores, [])
+    assert "2 came without a warning" in text and "| 010_HC | 200.0 | +9.0 |" in text and "| yes |" in text
+    assert summary(scores[2:])["without_warning"]["planes"] == 0
