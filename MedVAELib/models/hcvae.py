@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..networks.across_processes import mean_over_processes
 from ..networks.skull import PLANE_COUNT, CorrelatedHead, GaussianHead, VolumeEncoder
 from .gaussians import draw_gaussian
 from .planes_to_skull import (
@@ -83,7 +84,7 @@ class HierarchicalCVAE(PlanesToSkull):
         for level in range(PLANE_COUNT):
             prior = self._prior(level, code.detach(), relevant)
             posterior = self.posterior[level](torch.cat([seen, code], 1))
-            divergences.append(torch.stack(balanced_divergence(posterior, prior)).mean(1))
+            divergences.append(mean_over_processes(torch.stack(balanced_divergence(posterior, prior)).mean(1)))
             code = torch.cat([code, draw_gaussian(posterior, generator)], 1)
         terms = reconstruction_terms(self.decode(code, condition), sdf)
         of_posterior, of_prior = torch.stack(divergences, 1)

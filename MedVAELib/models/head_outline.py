@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..networks.across_processes import mean_over_processes, process_count
 from ..networks.head_outline import HeadOutlineNet
 from .registry import register
 
@@ -47,7 +48,8 @@ class HeadOutline(HeadOutlineNet):
         pixels = F.binary_cross_entropy_with_logits(logits.outline, outline)
         probability, axes = logits.outline.sigmoid(), (1, 2, 3)
         dice = (2 * (probability * outline).sum(axes) + 1) / (probability + outline).sum(axes).add(1)
-        overlap = ((1 - dice) * head).sum() / head.sum().clamp(min=1)
+        heads = mean_over_processes(head.sum()).clamp(min=1 / process_count())
+        overlap = mean_over_processes(((1 - dice) * head).sum()) / heads
         sure = F.binary_cross_entropy_with_logits(logits.head, head)
         loss = pixels + self.config.overlap * overlap + self.config.head * sure
         return {"loss": loss, "pixels": pixels, "overlap": overlap, "head": sure}

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..networks.across_processes import mean_over_processes
 from ..networks.healthy_anatomy import HealthyAnatomyNet
 from .gaussians import standard_normal
 from .registry import register
@@ -52,6 +53,7 @@ class HealthyAnatomyVAE(HealthyAnatomyNet):
         logits = self.decode(z.to(image.dtype), posterior.skips).float()
         weight = torch.tensor(self.CLASS_WEIGHTS[: self.config.classes], device=image.device).view(1, -1, 1, 1, 1)
         weighted = target * weight
-        cross_entropy = -(weighted * F.log_softmax(logits, 1)).sum() / weighted.sum().clamp(min=1.0)
+        nats = -mean_over_processes((weighted * F.log_softmax(logits, 1)).sum())
+        cross_entropy = nats / mean_over_processes(weighted.sum()).clamp(min=1.0)
         kl = 0.5 * (posterior.mean.square() + posterior.logvar.exp() - posterior.logvar - 1).mean()
         return {"loss": cross_entropy + self.config.beta * kl, "cross_entropy": cross_entropy, "kl": kl}

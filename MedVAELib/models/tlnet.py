@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..networks.across_processes import mean_over_processes
 from ..networks.skull import PLANE_COUNT, PlaneSetEncoder, ShapeDecoder, VolumeEncoder
 from .planes_to_skull import reconstruction_terms
 from .registry import register
@@ -61,7 +62,7 @@ class TLNet(nn.Module):
         embedding = self.from_volume(self.volume(sdf)).float()
         guess = self.from_planes(self.encode_planes(planes, present).flatten(1)).float()
         terms = reconstruction_terms(self.decoder(embedding), sdf)
-        distance = (guess - embedding.detach()).square().mean()
+        distance = mean_over_processes((guess - embedding.detach()).square().mean())
         agreement = 0.5 * (distance + 1e-6).log()
         loss = terms["nll"] + self.config.overlap * terms["overlap"] + self.config.agreement * agreement
         return {"loss": loss, **terms, "distance": distance}

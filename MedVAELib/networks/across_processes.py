@@ -86,13 +86,16 @@ class SyncedBatchNorm(_BatchNorm):
             return super().forward(input)
         axes, shape = (0, *range(2, input.dim())), (1, -1, *[1] * (input.dim() - 2))
         values = input.float()
+        rows = values.new_full((input.shape[1],), input.numel() // input.shape[1], dtype=torch.float64)
         # One exchange instead of two; in double precision, in which the difference of the two means is exact enough.
-        moments = torch.stack([values.mean(axes, dtype=torch.float64), values.double().square().mean(axes)])
-        mean, square = mean_over_processes(moments).unbind(0)
+        # Sums, not means: the parts may differ in size, and one of them be empty.
+        sums = torch.stack([values.sum(axes, dtype=torch.float64), values.double().square().sum(axes), rows])
+        total, squares, share = mean_over_processes(sums).unbind(0)
+        mean, square = (part / share.clamp(min=1 / process_count()) for part in (total, squares))
         variance = (square - mean.square()).clamp(min=0).float()
         mean = mean.float()
         if self.running_mean is not None:
-            self._remember(mean, variance, input.numel() // input.shape[1] * process_count())
+            self._remember(mean, variance, share[0] * process_count())
         scale = (variance + self.eps).rsqrt()
         if self.affine:
             scale = scale * self.weight
@@ -100,11 +103,13 @@ class SyncedBatchNorm(_BatchNorm):
         return (result + self.bias.view(shape) if self.affine else result).to(input.dtype)
 
     @torch.no_grad()
-    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
-        self.num_batches_tracked += 1
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance * count / (count - 1), share)
+    def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        """count: values per channel in the whole batch; of none, nothing is learned."""
+        there = (count > 0).to(mean.dtype)
+        self.num_batches_tracked += there.to(self.num_batches_tracked.dtype)
+        share = 1 / float(self.num_batches_tracked.clamp(min=1)) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, share * there)
+        self.running_var.lerp_(variance * (count / (count - 1).clamp(min=1)).to(mean.dtype), share * there)
 
 
 def with_synced_norms(module: nn.Module) -> nn.Module:

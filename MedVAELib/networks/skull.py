@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .across_processes import process_count
 from .healthy_anatomy import UpsampleConv, conv_block, fold, unfold
 
 PLANE_COUNT = 3
@@ -44,7 +45,12 @@ class PlaneEncoder(nn.Module):
         self.project = nn.Linear(2 * width * 36, features)
 
     def forward(self, plane: Tensor) -> Tensor:
-        return self.project(self.convolutions(2 * plane - 1).flatten(1))
+        unshuffle, *convolutions = self.convolutions
+        # Torch hands on empty batches as they are, with their own shape.
+        features = unshuffle(2 * plane - 1) if len(plane) else plane.new_zeros((0, 16, 24, 24))
+        for convolution in convolutions:
+            features = convolution(features)
+        return self.project(features.flatten(1))
 
 
 def _conv_2d(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
@@ -60,12 +66,14 @@ class PlaneSetEncoder(nn.Module):
         self.absent = nn.Parameter(0.1 * torch.randn(PLANE_COUNT, features))
 
     def forward(self, planes: Tensor, present: Tensor) -> Tensor:
-        """planes (B, 3, 96, 96), present (B, 3) bool → (B, 3, F). Absent planes do not even enter the batch norm."""
+        """planes (B, 3, 96, 96), present (B, 3) bool → (B, 3, F). Absent planes do not even enter the batch norm.
+
+        An encoder without rows is left out, unless other processes have some for theirs and wait in its batch norm."""
         columns = []
         for index, encoder in enumerate(self.encoders):
             there = present[:, index].nonzero()[:, 0]
             column = self.absent[index].float().expand(len(planes), -1)
-            if len(there):
+            if len(there) or process_count() > 1:
                 column = column.index_copy(0, there, encoder(planes[there, index : index + 1]).float())
             columns.append(column)
         return torch.stack(columns, 1)
