@@ -49,3 +49,9 @@ class Cancelled(MedVAEError):
 
     def __init__(self, message: str = "Cancelled."):
         super().__init__(message)
+
+
+def check_seed(seed: int) -> None:
+    """Raises UsageError for a number that random generators refuse."""
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed must lie between 0 and {2**32 - 1}, not {seed}.")

@@ -74,7 +74,8 @@ def biometry_record(result: SkullPrediction) -> dict[str, object]:
         "measures": measures, "ga_weeks": result.ga_weeks, "planes_used": result.planes_used,
         "planes_missing": result.planes_missing, "samples": result.samples,
         "conventions": "outer to outer, in the axial plane through the head's centre; HC of the outline's ellipse; "
-                       "percentiles by INTERGROWTH-21st",
+                       "percentiles by INTERGROWTH-21st; diameters and circumference lie "
+                       f"{result.provenance['drawn_outside_mm']:g} mm outside of the surface, where sonographers draw",
         "warnings": list(result.warnings),
     }  # fmt: skip
 

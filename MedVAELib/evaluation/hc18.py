@@ -6,6 +6,7 @@ head scaled to that outline, and the mean head scaled to the image's bright exte
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -109,7 +110,8 @@ def evaluate_plane(plane: DrawnPlane, method: str, predict: Predict, mean_head: 
         look(plane, found)
     major, minor = found.semi_axes_mm
     predicted[method] = circumference.value
-    predicted[OUTLINE] = float(ellipse_circumference(torch.tensor(major), torch.tensor(minor)))
+    outside_mm = prediction.provenance["drawn_outside_mm"]  # calibrated alike, so that the 3D model alone differs
+    predicted[OUTLINE] = float(ellipse_circumference(torch.tensor(major), torch.tensor(minor))) + math.tau * outside_mm
     predicted[MEAN_HEAD] = _circumference_on_outline(mean_head, found)
     overlap = NAN if plane.drawn is None else dice(found.outline_yx > 0.5, plane.drawn)
     return PlaneScore(plane.name, plane.circumference_mm, predicted, circumference.std, overlap, found.confidence,

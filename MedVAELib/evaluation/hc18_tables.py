@@ -27,9 +27,10 @@ DEFINITIONS = (
     f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap over planes, {RESAMPLES} resamples. Planes are of different "
     "patients as far as the numbers in the files' names tell.",
     f"{OUTLINE}: circumference of the ellipse with the found outline's second moments, as 2D methods measure; what the "
-    "3D prediction differs by is the 3D model's doing.",
-    f"{MEAN_HEAD}: the mean training head scaled to that outline. {BRIGHT}: the same without any network, scaled to "
-    "the brightest tenth of the image taken for a ring (see MedVAELib/evaluation/bright_extent.py).",
+    "3D prediction differs by is the 3D model's doing. Both lie as far outside of the outline as sonographers draw on "
+    "planes of the parts train and validation (in the outline network's card).",
+    f"{MEAN_HEAD}: the mean training head scaled to that outline as it is. {BRIGHT}: the same without any network, "
+    "scaled to the brightest tenth of the image taken for a ring (see MedVAELib/evaluation/bright_extent.py).",
     "Dice: the found outline against the drawn one, both filled, on the image's pixels.",
 )
 

@@ -105,6 +105,11 @@ def _ordinal(percentile: float) -> str:
     return f"{number}{ending}"
 
 
+def _where_drawn(outside_mm: float) -> str:
+    return (f", {outside_mm:.2g} mm outside of the surface shown: there sonographers draw on real planes (HC18)"
+            if outside_mm else "")  # fmt: skip
+
+
 def _reading(result: SkullPrediction) -> list[str]:
     paragraphs = [
         "The model has learned what fetal heads look like from simulated heads and draws many that fit the outlines "
@@ -115,7 +120,8 @@ def _reading(result: SkullPrediction) -> list[str]:
         "right, y to the front, z to the top of the head, in mm about its centre. Left and right cannot be told from "
         "the planes, so an asymmetry may be mirrored.",
         "BPD and OFD are outer to outer and HC is the circumference of the outline's ellipse, in the axial plane "
-        "through the centre, as in the INTERGROWTH-21st charts. The interval is mean ± 1.96 standard deviations.",
+        "through the centre, as in the INTERGROWTH-21st charts"
+        f"{_where_drawn(result.provenance['drawn_outside_mm'])}. The interval is mean ± 1.96 standard deviations.",
     ]
     if result.ga_weeks is not None:
         paragraphs.append("The percentile says how many of a hundred healthy fetuses of the given age measure less "

@@ -1,7 +1,8 @@
 """Fetal head biometry from signed distances: diameters, circumference and volume, each with its spread.
 
 Conventions are those of the INTERGROWTH-21st charts (Papageorghiou et al. 2014): in the axial plane through the
-head's centre, from outer to outer table; the circumference is that of the ellipse of the outline.
+head's centre, from outer to outer table; the circumference is that of the ellipse of the outline. Where the outlines
+were found on images, the measures lie as far outside of the surface as sonographers draw (`drawn_outside`).
 """
 
 from __future__ import annotations
@@ -39,6 +40,14 @@ def measure_heads(sdf: Tensor, voxel_mm: float) -> dict[str, Tensor]:
         "BPD": bpd, "OFD": ofd, "HC": ellipse_circumference(a, b),
         "cephalic index": 100 * bpd / ofd.clamp(min=1e-6), "volume": voxels * voxel_mm**3 / 1000,
     }  # fmt: skip
+
+
+def drawn_outside(values: dict[str, Tensor], outside_mm: float) -> dict[str, Tensor]:
+    """Measures (B,) as callipers give them that are placed `outside_mm` outside of the heads' outlines; the volume
+    stays that of the heads."""
+    bpd, ofd = (values[name] + 2 * outside_mm for name in ("BPD", "OFD"))
+    return values | {"BPD": bpd, "OFD": ofd, "HC": values["HC"] + 2 * math.pi * outside_mm,
+                     "cephalic index": 100 * bpd / ofd.clamp(min=1e-6)}  # fmt: skip
 
 
 def summarise(values: dict[str, Tensor], ga_weeks: float | None = None) -> list[Measure]:

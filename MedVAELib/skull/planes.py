@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..bundle import MIN_SKULL_SAMPLES
-from ..errors import InputError, UsageError
+from ..errors import InputError, UsageError, check_seed
 from ..file_damage import MAX_NONFINITE_FRACTION
 from ..growth_charts import FIRST_WEEK, LAST_WEEK
 from ..scan import IMAGE_SUFFIX, safe_name
@@ -196,7 +196,7 @@ def parse_spacings(text: str, given: Collection[str] = PLANES) -> dict[str, floa
     return sizes
 
 
-def check_arguments(planes: Mapping[str, object], samples: int, ga_weeks: float | None) -> None:
+def check_arguments(planes: Mapping[str, object], samples: int, ga_weeks: float | None, seed: int = 0) -> None:
     """Raises UsageError for a value out of range; `predict_skull` does it first."""
     if not planes:
         raise UsageError("Give one plane at least: axial, sagittal or coronal.")
@@ -205,6 +205,7 @@ def check_arguments(planes: Mapping[str, object], samples: int, ga_weeks: float 
         raise UsageError(f"There is no plane '{unknown[0]}': use {', '.join(PLANES)}.")
     if not MIN_SKULL_SAMPLES <= samples <= MAX_SAMPLES:
         raise UsageError(f"samples must lie between {MIN_SKULL_SAMPLES} and {MAX_SAMPLES}, not {samples}.")
+    check_seed(seed)
     if ga_weeks is not None and not FIRST_WEEK <= ga_weeks <= LAST_WEEK:
         raise UsageError(f"The gestational age must lie between {FIRST_WEEK:g} and {LAST_WEEK:g} weeks, which the "
                          f"growth charts cover, not {ga_weeks:g}.")  # fmt: skip

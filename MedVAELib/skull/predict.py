@@ -19,13 +19,13 @@ from ..progress import CancelToken, Progress, no_progress, scaled
 from ..standard_planes import PLANES
 from ..timing import Timer
 from .agreement import OutlineMap, agreement_warnings
-from .biometry import summarise
+from .biometry import drawn_outside, summarise
 from .engine import SampledHeads
 from .outline import Outline, find_outlines, image_position, unletterbox
 from .placement import place_plane, section_fit
 from .planes import PlaneImage, check_arguments
 from .predictor import SkullPredictor
-from .result import FoundPlane, SkullPrediction
+from .result import FoundPlane, Measure, SkullPrediction
 from .surface import head_surface
 
 __all__ = ["OutlineMap", "SkullPredictor", "predict_from_outlines", "predict_skull"]
@@ -48,7 +48,7 @@ def predict_skull(
     age for percentiles. Raises UsageError for an argument out of range or no plane at all, InputError for a plane
     without anything like a head on it, BundleError, DeviceMemoryError, Cancelled.
     """
-    check_arguments(planes, samples, ga_weeks)
+    check_arguments(planes, samples, ga_weeks, seed)
     refuse_repeats(planes)
     cancel, timer = cancel or CancelToken(), timer or Timer()
     ordered = [(name, planes[name]) for name in PLANES if name in planes]
@@ -63,7 +63,8 @@ def predict_skull(
     cancel.check()
     maps = {name: (found.map, found.pixel_mm) for (name, _), found in zip(ordered, outlines, strict=True)}
     result = predict_from_outlines(maps, predictor, samples=samples, seed=seed, ga_weeks=ga_weeks,
-                                   progress=scaled(progress, 0.15, 1.0), cancel=cancel, timer=timer)  # fmt: skip
+                                   progress=scaled(progress, 0.15, 1.0), cancel=cancel, timer=timer,
+                                   outside_mm=predictor.drawn_outside_mm)  # fmt: skip
     result.planes = [_found_plane(name, image, outline, result)
                      for (name, image), outline in zip(ordered, outlines, strict=True)]  # fmt: skip
     result.warnings[:0] = [
@@ -76,10 +77,11 @@ def predict_skull(
 def predict_from_outlines(
     outlines: Mapping[str, OutlineMap], predictor: SkullPredictor, *, samples: int = SKULL_SAMPLES, seed: int = 0,
     ga_weeks: float | None = None, progress: Progress = no_progress, cancel: CancelToken | None = None,
-    timer: Timer | None = None,
+    timer: Timer | None = None, outside_mm: float = 0.0,
 ) -> SkullPrediction:  # fmt: skip
-    """As `predict_skull`, from outlines that are already known; the result's `planes` stay empty."""
-    check_arguments(outlines, samples, ga_weeks)
+    """As `predict_skull`, from outlines that are already known; the result's `planes` stay empty. outside_mm: how far
+    outside of these outlines sonographers would draw, for diameters and circumference."""
+    check_arguments(outlines, samples, ga_weeks, seed)
     cancel, timer = cancel or CancelToken(), timer or Timer()
     maps, present, spacing_mm = network_input(outlines)
     temperature = predictor.temperature(outlines)
@@ -91,9 +93,11 @@ def predict_from_outlines(
     provenance = {
         **_versions(), **predictor.describe(), "samples": samples, "seed": seed, "temperature": temperature,
         "planes": [name for name in PLANES if name in outlines], "spacing_mm": spacing_mm,
+        "drawn_outside_mm": outside_mm,
         "frame": "head frame, RAS mm, origin in the head's centre; not registered to the planes or the scanner",
     }  # fmt: skip
-    result = _result(heads, spacing_mm, samples, ga_weeks, provenance, timer)
+    measures = summarise(drawn_outside(heads.measures, outside_mm), ga_weeks)
+    result = _result(heads, measures, spacing_mm, samples, ga_weeks, provenance, timer)
     misfits = _misfits(outlines, maps, result.distance_mm, spacing_mm)
     provenance["section_misfit"] = {name: round(share, 4) for name, share in misfits.items()}
 
@@ -135,8 +139,8 @@ def refuse_repeats(planes: Mapping[str, PlaneImage]) -> None:
 
 
 def _result(
-    heads: SampledHeads, spacing_mm: float, samples: int, ga_weeks: float | None, provenance: dict[str, object],
-    timer: Timer,
+    heads: SampledHeads, measures: list[Measure], spacing_mm: float, samples: int, ga_weeks: float | None,
+    provenance: dict[str, object], timer: Timer,
 ) -> SkullPrediction:  # fmt: skip
     with timer.stage("volumes"):
         probability, std = (volume.cpu().numpy() for volume in heads.moments.probability())
@@ -150,7 +154,7 @@ def _result(
     return SkullPrediction(
         probability=head_frame(sitk.GetImageFromArray(probability), spacing_mm), mask=head_frame(mask, spacing_mm),
         std=head_frame(sitk.GetImageFromArray(std), spacing_mm), distance_mm=distance, distance_std_mm=distance_std,
-        surface=surface, measures=summarise(heads.measures, ga_weeks), planes=[], spacing_mm=spacing_mm,
+        surface=surface, measures=measures, planes=[], spacing_mm=spacing_mm,
         samples=samples, ga_weeks=ga_weeks, provenance=provenance,
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from .engine import OutlineEngine, ShapeEngine
 
 SHAPE_MODELS = ("hcvae", "cvae", "tlnet", "cgan")
 OUTLINE_MODEL = "head_outline"
+_MOST_OUTSIDE_MM = 5.0
 
 
 @dataclass
@@ -61,6 +63,11 @@ class SkullPredictor:
         return self._outline
 
     @property
+    def drawn_outside_mm(self) -> float:
+        """How far outside of the outlines that are found sonographers draw on real planes. Raises BundleError."""
+        return drawn_outside_mm(self.outline_bundle) if self.outline else 0.0
+
+    @property
     def steps(self) -> list[str]:
         """The steps down the memory ladder of both models so far."""
         return [*self.shape.steps, *(f"outlines: {step}" for step in (self._outline.steps if self._outline else ()))]
@@ -77,7 +84,19 @@ def load_outline_engine(bundle: Bundle, device: str) -> OutlineEngine:
     """Raises BundleError for a bundle made for another task."""
     if bundle.model != OUTLINE_MODEL:
         raise BundleError(f"Bundle '{bundle.name}' does not find heads on images: use '{OUTLINE_BUNDLE}'.")
+    drawn_outside_mm(bundle)
     return OutlineEngine(device).load(_model(bundle))
+
+
+def drawn_outside_mm(bundle: Bundle) -> float:
+    """What an outline network's bundle says of the outlines that sonographers draw; 0 where it says nothing."""
+    try:
+        outside = float(bundle.calibration.get("drawn_outside_mm", 0.0))
+    except (TypeError, ValueError):
+        outside = math.nan
+    if not abs(outside) < _MOST_OUTSIDE_MM:
+        raise BundleError(f"Bundle '{bundle.name}' has an impossible calibration: get it again.")
+    return outside
 
 
 def _model(bundle: Bundle):

@@ -39,7 +39,7 @@ def mean_head():
     return MeanHead.of([egg(78, 100, 80)])
 
 
-def predictor(error_mm=3.0, std=2.0, scale=1.0):
+def predictor(error_mm=3.0, std=2.0, scale=1.0, outside_mm=0.0):
     """Finds an ellipse `scale` times too large and says a circumference wrong by error_mm."""
 
     def predict(image):
@@ -47,7 +47,8 @@ def predictor(error_mm=3.0, std=2.0, scale=1.0):
         found = FoundPlane("axial", image, outline, (149.5, 149.5), (scale * 50.0, scale * 40.0), 90.0, 0.9, 0.01)
         value = CIRCUMFERENCE_MM + error_mm
         measure = Measure("HC", value, std, (value - 2 * std, value + 2 * std), "mm")
-        return SimpleNamespace(planes=[found], measure=lambda name: {"HC": measure}[name])
+        return SimpleNamespace(planes=[found], measure=lambda name: {"HC": measure}[name],
+                               provenance={"drawn_outside_mm": outside_mm})  # fmt: skip
 
     return predict
 
@@ -69,6 +70,11 @@ def test_every_method_is_compared_with_the_drawn_circumference(mean_head):
     assert score.error_mm(MEAN_HEAD) == pytest.approx(0.1 * CIRCUMFERENCE_MM, abs=3)
     assert abs(score.error_mm(BRIGHT)) < 0.08 * CIRCUMFERENCE_MM
     assert score.outline_dice == pytest.approx(2 / (1 + 1.1**2), abs=0.01) and score.std_mm == 2.0
+
+
+def test_the_ellipse_is_calibrated_as_the_prediction_is(mean_head):
+    score = evaluate_planes([ring_plane], OURS, predictor(outside_mm=0.5), mean_head)[0]
+    assert score.error_mm(OUTLINE) == pytest.approx(np.pi, abs=0.1) and score.error_mm(OURS) == pytest.approx(3.0)
 
 
 def test_a_plane_without_a_head_fails_for_all_but_the_naive_method(mean_head):

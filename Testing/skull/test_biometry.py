@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from MedVAELib.growth_charts import BPD
-from MedVAELib.skull.biometry import UNITS, ellipse_circumference, measure_heads, summarise
+from MedVAELib.skull.biometry import UNITS, drawn_outside, ellipse_circumference, measure_heads, summarise
 
 from .heads import ellipsoid_sdf
 
@@ -51,3 +51,13 @@ def test_spread_and_percentile():
 def test_an_empty_field_measures_nothing():
     found = measure_heads(torch.full((1, 8, 8, 8), -1.0), 1.0)
     assert all(float(value) == 0 for value in found.values())
+
+
+def test_callipers_are_placed_outside_of_the_outline():
+    inner, outer = (measure_heads(ellipsoid_sdf(axes, 48, 2.0)[None] / 2, 2.0)
+                    for axes in ((28.0, 36.0, 29.0), (28.0, 37.0, 30.0)))  # fmt: skip
+    drawn = drawn_outside(inner, 1.0)
+    for name in ("BPD", "OFD", "HC", "cephalic index"):
+        assert float(drawn[name]) == pytest.approx(float(outer[name]), rel=0.005), name
+    assert torch.equal(drawn["volume"], inner["volume"])
+    assert all(torch.equal(value, inner[name]) for name, value in drawn_outside(inner, 0.0).items())
