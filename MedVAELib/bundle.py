@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from .bundle_weights import FLOAT16, packed, unpacked
 from .errors import BundleError
 from .resources import resource_dir
-from .whole_files import new_folder
+from .whole_files import new_folder, put_in_place
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -127,10 +127,9 @@ class Bundle:
 
         data = self._checked_weights()
         try:
-            stored = load(data)
+            state = unpacked(load(data))
         except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise BundleError(_unreadable(self.weights_path, data)) from error
-        state = unpacked(stored)
         for name, tensor in state.items():
             if not bool(torch.isfinite(tensor).all()):
                 raise BundleError(f"{self.weights_path} holds values that are not numbers (in {name}): "
@@ -338,8 +337,8 @@ def save_bundle(
 def replace_bundle_folder(path: Path, fill: Callable[[Path], None]) -> None:
     """Calls fill(folder) on a temporary folder beside `path`, then puts it in the place of `path`.
 
-    On failure what was at `path` is there as before. Raises BundleError when `path` is taken by something that is
-    not a bundle, or the disk refuses.
+    On failure what was at `path` is there as before, or lies beside it where the error says. Raises BundleError when
+    `path` is taken by something that is not a bundle, or the disk refuses.
     """
     if path.exists() and not (path / METADATA_FILE).is_file() and (path.is_file() or any(path.iterdir())):
         raise BundleError(f"{path} exists and is not a bundle: choose another place.")
@@ -348,21 +347,25 @@ def replace_bundle_folder(path: Path, fill: Callable[[Path], None]) -> None:
         temporary = new_folder(path.parent, f".{path.name}-")
     except OSError as error:
         raise BundleError(f"The bundle {path} cannot be written ({error.strerror}): choose another place.") from error
+    new, old = temporary / "new", temporary / "old"
     try:
-        (temporary / "new").mkdir()
-        fill(temporary / "new")
-        if path.exists():
-            os.replace(path, temporary / "old")
+        new.mkdir()
+        fill(new)
         try:
-            os.replace(temporary / "new", path)
-        except OSError:
-            if (temporary / "old").exists():
-                os.replace(temporary / "old", path)
+            if path.exists():
+                put_in_place(path, old)
+            put_in_place(new, path)
+        except BaseException:  # Ctrl-C among them
+            if old.exists() and not path.exists():
+                put_in_place(old, path)
             raise
     except OSError as error:
-        raise BundleError(f"The bundle {path} cannot be written ({error.strerror}): choose another place.") from error
+        kept = f" Its earlier version lies in {old}." if old.exists() and not path.exists() else ""
+        raise BundleError(f"The bundle {path} cannot be written ({error.strerror}): choose another place.{kept}") \
+            from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if path.exists() or not old.exists():  # never the only copy
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _package_versions() -> dict[str, Any]:

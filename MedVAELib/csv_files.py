@@ -21,6 +21,7 @@ from .whole_files import replaced
 
 _LOCK_ABANDONED_AFTER_S, _LOOK_S = 20.0, 0.02
 _STATED_SEPARATOR = re.compile(r'"?sep=([^"\w\r\n])"?\s*$', re.I)  # Excel's own first line
+_NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 _LEADING_ZERO = re.compile(r"[+-]?0[0-9]")
 _MISSING = {"", "n/a", "na", "nan", "none", "null", "-", "."}
 
@@ -75,9 +76,16 @@ def as_numbers(texts: Sequence[str]) -> list[float] | None:
     if any(map(_LEADING_ZERO.match, texts)) or (after_comma and set(after_comma) == {3}):
         return None
     try:
-        return [math.nan if text.lower() in _MISSING else float(text.replace(",", ".")) for text in texts]
+        return [math.nan if text.lower() in _MISSING else _number(text) for text in texts]
     except ValueError:
         return None
+
+
+def _number(text: str) -> float:
+    """Raises ValueError for what Python alone takes for a number: "1_2", "infinity"."""
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(text)
+    return float(text.replace(",", "."))
 
 
 def _text_lines(table: Path, required: Sequence[str]) -> list[str]:

@@ -44,17 +44,23 @@ class DicomVolume:
         return f"{self.description}, {self.detail}" if self.detail else self.description
 
     @property
+    def key(self) -> str:
+        """What names this volume alone: the series' UID and, where several volumes share it, what tells them apart."""
+        return f"{self.uid} {self.detail}" if self.detail else self.uid
+
+    @property
     def tags(self) -> dict[str, str | float]:
         """Tags worth keeping, none of which identifies the patient."""
         return dict(self.slices[0].tags)
 
 
-def find_volumes(path: Path) -> list[DicomVolume]:
-    """All volumes in a folder and its sub-folders, in the order of their descriptions; or those of one file."""
+def find_volumes(path: Path, below: bool = True) -> list[DicomVolume]:
+    """All volumes in a folder and, unless not `below`, in its sub-folders, in the order of their descriptions; or those
+    of one file."""
     series: dict[str, list[Slice]] = defaultdict(list)
     copies: Counter[str] = Counter()
     seen = set()
-    for found in (found for file in dicom_files(path) for found in read_slices(file)):
+    for found in (found for file in dicom_files(path, below) for found in read_slices(file)):
         # Not by the instance alone: some programs give all files of a patient the same one.
         key = (found.instance, found.uid, found.frame, *found.split.values(), *np.round(found.origin_mm, 2))
         if found.instance and key in seen:
@@ -69,7 +75,7 @@ def find_volumes(path: Path) -> list[DicomVolume]:
 
 def choose_volume(path: Path, volumes: Sequence[DicomVolume],
                   series: str | int | None) -> tuple[DicomVolume, list[str]]:
-    """The volume that `series` names: a series UID, a number in the list or a part of its description.
+    """The volume that `series` names: a key or series UID, a number in the list or a part of its description.
 
     Without `series` the only volume of at least MIN_SLICES slices is taken. Returns it with warnings about what was
     passed over and what its header leaves open. Raises UsageError, with the list, where the choice is not unique.
@@ -95,7 +101,7 @@ def _chosen(path: Path, volumes: Sequence[DicomVolume], series: str | int | None
     wanted = str(series).strip()
     if wanted.isdecimal() and 1 <= int(wanted) <= len(offered):
         return offered[int(wanted) - 1], []
-    matches = ([v for v in volumes if v.uid == wanted]
+    matches = ([v for v in volumes if wanted in (v.key, v.uid)]
                or [v for v in volumes if wanted.lower() in (v.label.lower(), v.description.lower())]
                or [v for v in volumes if wanted and wanted.lower() in v.label.lower()])
     if len(matches) > 1:

@@ -73,14 +73,15 @@ class Slice:
     scaled_alike: bool = True
 
 
-def dicom_files(path: Path) -> Iterator[str]:
-    """DICOM files below a folder, in a stable order: known by their preamble or suffix. Raises InputError for one that
-    cannot be opened or is cut off at its very start: without it the scan would have a gap."""
+def dicom_files(path: Path, below: bool = True) -> Iterator[str]:
+    """DICOM files in a folder and, unless not `below`, in its sub-folders, in a stable order: known by their preamble
+    or suffix. Raises InputError for one that cannot be opened or is cut off at its very start: without it the scan
+    would have a gap."""
     if path.is_file():
         yield text_name(path)
         return
     for folder, folders, names in os.walk(path):
-        folders.sort()
+        folders[:] = sorted(folders) if below else []
         for name in sorted(names):
             file = text_name(os.path.join(folder, name))
             suffix = Path(name).suffix.lower()

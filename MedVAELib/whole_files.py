@@ -21,14 +21,14 @@ def replaced(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        _put_in_place(temporary, path)
+        put_in_place(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _put_in_place(file: Path, path: Path) -> None:
-    """On Windows nothing can be replaced while a virus scanner or the user's spreadsheet looks at it: often that is
-    over in a moment."""
+def put_in_place(file: Path, path: Path) -> None:
+    """`os.replace` with patience: on Windows nothing can be replaced while a virus scanner or the user's spreadsheet
+    looks at it; often that is over in a moment. Raises OSError."""
     end = time.monotonic() + (_WAIT_S if os.name == "nt" else 0.0)
     while True:
         try:

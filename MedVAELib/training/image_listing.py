@@ -4,8 +4,9 @@
   one image; sub-folders that are all named train, validation (val, valid) or test, in any case, are the split, and the
   labels lie below them.
 - Table (CSV): columns `file` (relative to the table) and `patient`, optional `case`, `label`, `split`, `scan` (what the
-  image was made from), and where a file holds several images `dicom_series` (UID) or `idx_index` (row); every further
-  column is a tag, a number where all its values are. Blanks around names and values do not count.
+  image was made from), and where a file holds several images `dicom_series` (UID, or the key that `DicomVolume` has) or
+  `idx_index` (row); every further column is a tag, a number where all its values are. Blanks around names and values do
+  not count.
 - Glob: the files it matches, labelled as in the folder before its first wildcard.
 - idx file (MNIST): one record per picture, labels from the file beside it.
 """
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from .. import dicom
 from ..csv_files import as_numbers, read_csv
+from ..dicom_files import SUFFIXES
 from ..errors import InputError
 from ..itk_files import quiet
 from ..scan import IMAGE_SUFFIX, is_dicom_file
@@ -40,7 +42,7 @@ Tag = float | str
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image. file: where it is, for a DICOM volume the folder; series: of a DICOM volume, its UID; index: of an idx
+    """One image. file: where it is, for a DICOM volume the folder; series: of a DICOM volume, its key; index: of an idx
     file, its row; split: one of PARTS or empty; scan: path of the whole scan it was made from, empty if unknown."""
 
     file: Path
@@ -104,7 +106,7 @@ def _refuse_repeated(records: Iterable[ImageRecord], source: Path) -> None:
     seen: dict[tuple[Path, str, int], ImageRecord] = {}
     for record in records:
         if record.series and not _is_table(source):
-            continue  # a folder's own volumes; several may share a series
+            continue  # a folder's own volumes
         if record.file not in places:
             places[record.file] = record.file.resolve()
         key = (places[record.file], record.series, record.index)
@@ -141,7 +143,7 @@ def _in_folder(folder: Path, pattern: str) -> list[Path]:
 
 def _is_dicom(path: Path) -> bool:
     known = IMAGE_SUFFIX.search(path.name)
-    return path.suffix.lower() in dicom.SUFFIXES or (not known and is_dicom_file(path))
+    return path.suffix.lower() in SUFFIXES or (not known and is_dicom_file(path))
 
 
 def _of_files(files: Iterable[Path], base: Path, dimensions: int | None) -> list[ImageRecord]:
@@ -163,8 +165,8 @@ def _of_files(files: Iterable[Path], base: Path, dimensions: int | None) -> list
 def _of_series(folder: Path, members: list[Path]) -> list[ImageRecord]:
     """A record per DICOM volume of a folder, or per file where a series has one slice."""
     with quiet():
-        volumes = dicom.find_volumes(folder)
-    found = [ImageRecord(folder, "", "", tags=dict(volume.tags), series=volume.uid)
+        volumes = dicom.find_volumes(folder, below=False)  # sub-folders are listed by themselves
+    found = [ImageRecord(folder, "", "", tags=dict(volume.tags), series=volume.key)
              for volume in volumes if volume.count > 1]  # fmt: skip
     single = [ImageRecord(Path(volume.slices[0].file), "", "", tags=dict(volume.tags))
               for volume in volumes if volume.count == 1]  # fmt: skip
@@ -189,16 +191,16 @@ def _below(record: ImageRecord, base: Path) -> tuple[str, ...]:
 
 
 def _named(records: Sequence[ImageRecord], base: Path) -> list[ImageRecord]:
-    """Cases by the file's name or, where that is not enough, by its path below the source; every case a patient."""
+    """Cases by the file's name or, where that is not enough, by its path below the source; each a patient, but that the
+    series of one DICOM folder are one patient's."""
     stems = [IMAGE_SUFFIX.sub("", record.file.name) for record in records]
     if len(set(stems)) < len(stems):
         stems = ["-".join((*_below(record, base)[:-1], stem)) for record, stem in zip(records, stems, strict=True)]
-    again, seen = Counter(stems), Counter()
-    for i, stem in enumerate(stems):
-        if again[stem] > 1:  # several series of one DICOM folder
-            seen[stem] += 1
-            stems[i] = f"{stem}-{seen[stem]}"
-    return [replace(record, case=stem, patient=stem) for record, stem in zip(records, stems, strict=True)]
+    again, seen, named = Counter(stems), Counter(), []
+    for record, stem in zip(records, stems, strict=True):
+        seen[stem] += 1
+        named.append(replace(record, case=f"{stem}-{seen[stem]}" if again[stem] > 1 else stem, patient=stem))
+    return named
 
 
 def _patient(record: ImageRecord, pattern: str, base: Path) -> str:

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -138,13 +139,20 @@ def load_images(
     )  # fmt: skip
 
 
-def read_image(record: ImageRecord) -> sitk.Image:
-    """One image as it is stored, one grey value per voxel, all finite, 2 or 3 axes. Raises InputError."""
+def read_image(record: ImageRecord, listed: dict[Path, list[dicom.DicomVolume]] | None = None) -> sitk.Image:
+    """One image as it is stored, one grey value per voxel, all finite, 2 or 3 axes. Raises InputError.
+
+    listed: keeps what the last DICOM folder holds, for the next of its series.
+    """
+    listed = {} if listed is None else listed
     if record.index >= 0:
         return sitk.GetImageFromArray(read_idx(record.file)[record.index])
     if record.series or record.file.is_dir():
         with quiet():
-            volumes = dicom.find_volumes(record.file)
+            if record.file not in listed:
+                listed.clear()
+                listed[record.file] = dicom.find_volumes(record.file)
+            volumes = listed[record.file]
             if not volumes:
                 raise InputError(f"{record.file} is a folder without DICOM images: give one image.")
             volume, _ = dicom.choose_volume(record.file, volumes, record.series or None)
@@ -211,10 +219,10 @@ def _fill(
     cancel: CancelToken | None,
 ) -> tuple[str, tuple[float, ...] | None]:  # fmt: skip
     """Reads every record into its row; returns the scaling and the spacing that all have in common."""
-    cancel, ranges, spacings, all_bytes, negative = cancel or CancelToken(), [], [], True, False
+    cancel, ranges, spacings, all_bytes, negative, listed = cancel or CancelToken(), [], [], True, False, {}
     for i, record in enumerate(records):
         cancel.check()
-        image = read_image(record)
+        image = read_image(record, listed)
         all_bytes &= image.GetPixelID() == sitk.sitkUInt8
         images[i, 0] = form.fitted(image, record.name)
         ranges.append((float(images[i].min()), float(images[i].max())))
@@ -234,7 +242,7 @@ def _stored(
 ) -> tuple[NDArray[np.float32], str, tuple[float, ...] | None]:
     """The store's array, made first unless it holds these very images."""
     notes, key = store.with_name(store.name + ".json"), _fingerprint(records, form)
-    known = json.loads(notes.read_text(encoding="utf-8")) if notes.exists() and store.exists() else {}
+    known = _known(notes) if store.exists() else {}
     if known.get("images") != key:
         if store.exists() and not notes.exists():
             raise InputError(f"{store} exists and holds something else: name another store.")
@@ -245,11 +253,25 @@ def _stored(
             scaling, spacing = _fill(images, records, form, progress, cancel)
             images.flush()
             del images
-            notes.unlink(missing_ok=True)
+            _note(notes, {})  # killed between here and below, the next run fills it anew
         known = {"images": key, "scaling": scaling, "spacing_mm": spacing}
-        notes.write_text(json.dumps(known), encoding="utf-8")
+        _note(notes, known)
     spacing = known["spacing_mm"]
     return np.load(store, mmap_mode="r"), known["scaling"], None if spacing is None else tuple(spacing)
+
+
+def _known(notes: Path) -> dict[str, Any]:
+    """What is noted of a store; nothing where that cannot be read."""
+    try:
+        known = json.loads(notes.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _note(notes: Path, known: dict[str, object]) -> None:
+    with replaced(notes) as partial:
+        partial.write_text(json.dumps(known), encoding="utf-8")
 
 
 def _check_room(folder: Path, size: int, store: Path) -> None:
@@ -262,12 +284,14 @@ def _check_room(folder: Path, size: int, store: Path) -> None:
 
 def _fingerprint(records: Iterable[ImageRecord], form: ImageForm) -> str:
     """Changes with any file, their order, or how they are brought to one form."""
-    digest = hashlib.sha256(json.dumps(asdict(form)).encode())
+    digest, seen = hashlib.sha256(json.dumps(asdict(form)).encode()), {}
     if form.scaling in ("auto", "percentile"):
         digest.update(b"values below 0 are kept or refused")  # older stores may have lost them
     for record in records:
-        status = record.file.stat() if record.file.exists() else None
-        digest.update(f"{record.name}|{record.series}|{status and (status.st_size, status.st_mtime_ns)}\n".encode())
+        if record.file not in seen:
+            files = sorted(record.file.rglob("*")) if record.file.is_dir() else [record.file]
+            seen[record.file] = [(s.st_size, s.st_mtime_ns) for file in files if file.exists() and (s := file.stat())]
+        digest.update(f"{record.name}|{record.series}|{seen[record.file]}\n".encode())
     return digest.hexdigest()
 
 

@@ -48,7 +48,8 @@ class CaseStore:
         folder.mkdir(parents=True, exist_ok=True)
         stated, text = folder / "settings.json", json.dumps(settings, sort_keys=True)
         if not stated.exists():
-            stated.write_text(text, encoding="utf-8")
+            with replaced(stated) as partial:  # processes that share a run start at once
+                partial.write_text(text, encoding="utf-8")
         elif stated.read_text(encoding="utf-8") != text:
             raise InputError(f"{folder} holds cases made with other settings: delete it or name another store.")
         self._last: tuple[int, dict[str, Tensor]] | None = None

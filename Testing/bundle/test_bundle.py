@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -282,3 +284,34 @@ def test_weights_that_do_not_fit_the_config(bundle, network, part):
     with pytest.raises(BundleError) as failure:
         bundle.require_fit({"a": torch.zeros(2)}, network)
     one_sentence(failure, part)
+
+
+def test_the_only_copy_is_never_deleted(bundle, monkeypatch):
+    """The new one cannot be put in place, and the old one not be put back: it lies where the error says."""
+    replace, before = os.replace, bundle.weights_path.read_bytes()
+
+    def refuse(source, target):
+        if Path(target) == bundle.path:
+            raise PermissionError(13, "Permission denied")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(BundleError, match="earlier version lies in") as error:
+        save_bundle(bundle.path, metadata(), weights(), "card")
+    kept = Path(str(error.value).rpartition(" lies in ")[2].rstrip("."))
+    assert (kept / "model.safetensors").read_bytes() == before
+
+
+def test_ctrl_c_between_two_moves_puts_the_old_one_back(bundle, monkeypatch):
+    replace, before = os.replace, bundle.weights_path.read_bytes()
+
+    def interrupted(source, target):
+        if Path(source).name == "new":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_bundle(bundle.path, metadata() | {"version": "9"}, weights(), "card")
+    assert bundle.weights_path.read_bytes() == before
+    assert [path.name for path in bundle.path.parent.iterdir()] == ["good"]

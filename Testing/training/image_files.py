@@ -60,8 +60,8 @@ def write_idx(folder: Path, labels: Sequence[int], shape: Sequence[int] = (28, 2
     return pictures
 
 
-def write_dicom_series(folder: Path, seed: int = 0) -> sitk.Image:
-    """A series of one file per slice; returns the volume."""
+def write_dicom_series(folder: Path, seed: int = 0, uid: str = "1.2.3.4", prefix: str = "", **more: str) -> sitk.Image:
+    """A series of one file per slice, their names beginning with `prefix`, with `more` tags; returns the volume."""
     folder.mkdir(parents=True, exist_ok=True)
     volume = sitk.Cast(volume_image(seed), sitk.sitkInt16)
     volume.SetDirection((1, 0, 0, 0, 1, 0, 0, 0, 1))
@@ -71,13 +71,13 @@ def write_dicom_series(folder: Path, seed: int = 0) -> sitk.Image:
         part = volume[:, :, k]
         place = volume.TransformIndexToPhysicalPoint((0, 0, k))
         tags = {
-            "0008|0016": "1.2.840.10008.5.1.4.1.1.4", "0008|0018": f"1.2.3.4.{k + 1}", "0020|000e": "1.2.3.4",
+            "0008|0016": "1.2.840.10008.5.1.4.1.1.4", "0008|0018": f"{uid}.{seed}.{k + 1}", "0020|000e": uid,
             "0020|000d": "1.2.3", "0008|0060": "MR", "0020|0013": str(k), "0018|0080": "9000",
             "0020|0037": "1\\0\\0\\0\\1\\0", "0020|0032": "\\".join(f"{value:g}" for value in place),
-            "0018|0050": "5", "0028|0030": "3\\2",
+            "0018|0050": "5", "0028|0030": "3\\2", **more,
         }  # fmt: skip
         for tag, value in tags.items():
             part.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{k:03d}.dcm"))
+        writer.SetFileName(str(folder / f"{prefix}{k:03d}.dcm"))
         writer.Execute(part)
     return volume

@@ -127,3 +127,8 @@ def test_grey_pictures_with_alpha(tmp_path, kind, scaling):
     (tmp_path / "grey.png").write_bytes((tmp_path / "grey.png").read_bytes()[:-30])
     with pytest.raises(InputError, match="grey.png is no image that can be read"):
         read_images(tmp_path)
+
+
+@pytest.mark.parametrize("texts", [["1_2", "3_4"], ["infinity", "1"], ["0x10"], ["1e"], ["1,2,3"]])
+def test_what_only_python_takes_for_numbers_is_text(texts):
+    assert as_numbers(texts) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import struct
 from pathlib import Path
 
@@ -10,10 +11,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from MedVAELib import dicom
 from MedVAELib.errors import Cancelled, InputError
 from MedVAELib.preprocessing.image_form import ImageForm
 from MedVAELib.progress import CancelToken
-from MedVAELib.training.image_sets import read_images
+from MedVAELib.training.image_listing import find_images
+from MedVAELib.training.image_sets import load_images, read_images
 
 from .image_files import write_dicom_series, write_idx, write_pictures, write_volumes
 
@@ -190,3 +193,37 @@ def test_refusals_are_one_sentence_that_names_the_file(tmp_path, prepare, source
     with pytest.raises(InputError, match=words) as error:
         read_images(tmp_path / source)
     assert "\n" not in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_series_of_one_folder_are_one_patient_and_sub_folders_are_listed_once(tmp_path):
+    for patient in ("p01", "p02"):
+        write_dicom_series(tmp_path / patient, seed=0, uid="1.2.1")
+        write_dicom_series(tmp_path / patient, seed=1, uid="1.2.2", prefix="b")
+        write_dicom_series(tmp_path / patient / "later", seed=2, uid=f"1.2.3{patient[-1]}")
+    records = find_images(tmp_path, dimensions=3)
+    assert len(records) == 6 and len({(record.file, record.series) for record in records}) == 6
+    first = [record for record in records if record.file.name == "p01"]
+    assert len(first) == 2 and len({record.patient for record in first}) == 1 and len({r.case for r in first}) == 2
+
+
+def test_volumes_that_share_a_series_are_read_one_by_one(tmp_path, monkeypatch):
+    volumes = [write_dicom_series(tmp_path / "dwi", seed=number, prefix=b_value, **{"0018|9087": b_value})
+               for number, b_value in enumerate(("0", "1000"))]  # fmt: skip
+    records = find_images(tmp_path, dimensions=3)
+    assert [record.tags["b_value"] for record in records] == [0.0, 1000.0]
+    headers, read = [], dicom.find_volumes
+    monkeypatch.setattr(dicom, "find_volumes", lambda *given: headers.append(given) or read(*given))
+    form = ImageForm((8, 10, 12), scaling="percentile")
+    images = load_images(records, form)
+    assert len(headers) == 1, "the folder's headers are read once"
+    for image, volume in zip(images.images[:, 0], volumes, strict=True):
+        assert np.allclose(image, form.apply(volume, "volume"), atol=0.02)
+
+
+def test_a_store_with_broken_notes_is_filled_anew(tmp_path):
+    write_volumes(tmp_path / "scans", 2)
+    store = tmp_path / "store.npy"
+    before = read_images(tmp_path / "scans", store=store).images.copy()
+    (tmp_path / "store.npy.json").write_text('{"images": "12')
+    assert np.array_equal(read_images(tmp_path / "scans", store=store).images, before)
+    assert json.loads((tmp_path / "store.npy.json").read_text())["images"]
