@@ -93,10 +93,9 @@ def test_waiting_for_another_run_can_be_cancelled(tmp_path):
     lock, cancel = tmp_path / ".summary.csv.lock", CancelToken()
     lock.write_text("another")
     threading.Timer(0.2, cancel.cancel).start()
-    started = time.monotonic()
     with pytest.raises(Cancelled):
         write_summary([row("a")], tmp_path, cancel)
-    assert time.monotonic() - started < 2 and [path.name for path in tmp_path.iterdir()] == [lock.name]
+    assert [path.name for path in tmp_path.iterdir()] == [lock.name]
 
 
 def test_the_lock_of_another_run_is_left_alone(tmp_path):

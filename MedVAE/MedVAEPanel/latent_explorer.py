@@ -201,7 +201,7 @@ class LatentExplorer:
         write_array(latents, folder / "latents.npy")
         target = {"scan": encoding.given, "key": encoding.key} if encoding is not None else {}
         return {**self._model(), **target, "latents": str(folder / "latents.npy"),
-                "output": str(folder / f"decoded-{self.live.sent}")}  # fmt: skip
+                "output": str(folder / "decoded")}  # one for all: what a dropped request leaves is written over
 
     def _model(self) -> dict[str, str]:
         """Bundle and device for a request: the encoded scan stays on those that it was encoded with."""

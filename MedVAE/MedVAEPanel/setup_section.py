@@ -115,11 +115,11 @@ class SetupSection:
             return self.say(_("A detection is running: wait for it or cancel it, then install."), bad=True)
         if not self._confirmed(plan):
             return self.say(_("Nothing was installed."))
-        self.panel.worker.shutdown()  # it may hold files of what is replaced
         self.installing = True
         self._update_buttons()
         try:
-            with slicer.util.WaitCursor():
+            # The worker may hold files of what is replaced.
+            with self.panel.worker.closed(), slicer.util.WaitCursor():
                 installer.install(plan, self.say)
         except installer.InstallError as error:
             self.say(str(error), bad=True)

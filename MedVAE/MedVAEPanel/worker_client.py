@@ -14,7 +14,7 @@ import signal
 import tempfile
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class WorkerClient:
         self._buffer, self._errors = b"", b""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._folder: Path | None = None
+        self._closed = False
 
     # --- For the panel -----------------------------------------------------------------------------------------------
 
@@ -97,7 +98,10 @@ class WorkerClient:
         line = json.dumps({"id": self._last_id, "task": task, **fields}).encode("ascii") + b"\n"
         job = Job(self._last_id, task, on_result, on_error, on_progress, line)
         self._jobs[job.id] = job
-        if self._process is None:
+        if self._closed:
+            job.cancelled = True
+            qt.QTimer.singleShot(0, lambda: self._drop(job))
+        elif self._process is None:
             self._start()
         elif self._ready:
             self._send(line)
@@ -120,12 +124,24 @@ class WorkerClient:
 
     def shutdown(self) -> None:
         """Ends the worker now and removes the temporary folder. Open requests end as cancelled."""
-        for job in self._jobs.values():
-            job.cancelled = True
-        self._kill("MedVAE was closed.")
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        with self.closed():
+            pass
+
+    @contextlib.contextmanager
+    def closed(self) -> Iterator[None]:
+        """`shutdown`, and within no worker starts: requests end as cancelled at once, also those that are made when
+        others end."""
+        self._closed = True
+        try:
+            for job in self._jobs.values():
+                job.cancelled = True
+            self._kill("MedVAE was closed.")
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder = None
+            yield
+        finally:
+            self._closed = False
 
     # --- The process -------------------------------------------------------------------------------------------------
 
@@ -262,7 +278,7 @@ class WorkerClient:
                    "log": list(self._tail)}  # fmt: skip
         for job in jobs:
             self._tell(job.on_error, _CANCELLED if job.cancelled else message)
-        if self._jobs and self._process is None:
+        if self._jobs and self._process is None and not self._closed:
             self._start()
             self._tell_state()
 

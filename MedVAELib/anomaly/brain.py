@@ -38,7 +38,12 @@ def shipped_brain(
     scan: Scan, device: str = "auto", progress: Progress = no_progress, cancel: CancelToken | None = None
 ) -> Brain:
     """`detector_brain` by the detector that comes with MedVAE, kept warm, and what kind of scan it was found in."""
-    return _brain(_shipped(device), scan, progress, cancel)
+    detector = _shipped(device)
+    try:
+        return _brain(detector, scan, progress, cancel)
+    finally:
+        if detector.engine.steps:  # what one scan took the memory for must not slow down the next
+            _shipped.cache_clear()
 
 
 def _brain(detector: Detector, scan: Scan, progress: Progress, cancel: CancelToken | None) -> Brain:

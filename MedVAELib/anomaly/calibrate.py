@@ -32,7 +32,8 @@ _VOXELS_PER_SCAN = 200_000
 class CalibrationData:
     """label_maps: folder, names: those to use (None: all); lesion_masks: folder of real masks per modality; scans:
     synthetic scans per modality with lesions, and as many without, of voxel size `spacing_mm`; healthy_scans: real
-    FLAIR scans to pool with the healthy synthetic ones, each with a mask of voxels to leave out (lesions) or None."""
+    FLAIR scans to pool with the healthy synthetic ones, each with a mask on its grid of voxels to leave out (lesions)
+    or None."""
 
     label_maps: Path
     names: list[str] | None
@@ -108,7 +109,7 @@ def tissue_weights(z: NDArray, probability: NDArray, lesion: NDArray) -> list[fl
 
 
 def _regression_rows(detector: Detector, case: SyntheticCase) -> tuple[NDArray, NDArray, NDArray]:
-    """Unweighted z, tissue probabilities and truth of all lesion voxels and as many of the others as are cheap."""
+    """Unweighted z, tissue probabilities and truth of some of the brain's voxels, drawn at random."""
     maps = score_inputs(detector, case.scan)
     inputs = replace(maps.inputs("reconstruction_probability", "flair"), weight=np.ones_like(maps.expected))
     z, lesion = zscore(inputs), maps.boxed(case.lesions) > 0

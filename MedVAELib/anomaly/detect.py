@@ -45,7 +45,7 @@ def detect_anomalies(
     range, InputError for a scan without a brain, BundleError, DeviceMemoryError, Cancelled; ValueError if `prepared`
     is another scan.
     """
-    check_arguments(samples, fpr, score)
+    check_arguments(samples, fpr, score, seed)
     if prepared is not None and not prepared.is_of(scan):
         raise ValueError(f"the prepared scan {prepared.scan.name} is not the scan {scan.name}")
     cancel = cancel or CancelToken()

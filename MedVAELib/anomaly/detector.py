@@ -10,6 +10,7 @@ from ..errors import BundleError
 from ..inference import Engine
 from ..models import build_model
 from ..tissues import TISSUES
+from .calibration import ScoreCalibration
 from .scores import Emphasis
 
 
@@ -34,8 +35,11 @@ class Detector:
             usable = usable and len(settings["tissue_weight"]) == len(TISSUES) and isinstance(settings["score"], dict)
             for modality in ("flair", "dwi"):
                 Emphasis(**settings["emphasis"][modality])
+            for table in (side for score in settings["score"].values() for sides in score.values()
+                          for side in sides.values()):  # fmt: skip
+                ScoreCalibration.from_json(table)
             usable = usable and settings["fine_sigma_mm"] >= 0 and settings["coarse_sigma_mm"] >= 0
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             usable = False
         if not usable:
             raise BundleError(f"Bundle '{bundle.name}' is no anomaly detector: its grid or calibration is incomplete.")

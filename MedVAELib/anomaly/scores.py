@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.special import log_ndtr, logsumexp
 
-from ..errors import UsageError
+from ..errors import UsageError, check_seed
 from ..preprocessing.intensity import NETWORK_MEDIAN
 
 Volume = NDArray[np.float32]
@@ -131,11 +131,12 @@ SCORES: dict[str, Callable[[ScoreInputs, int], Volume]] = {
 }
 
 
-def check_arguments(samples: int, fpr: float, score: str) -> None:
+def check_arguments(samples: int, fpr: float, score: str, seed: int = 0) -> None:
     """Raises UsageError for a value out of range; `detect_anomalies` does it first."""
     if samples < 1 or samples > 10_000:
         raise UsageError(f"samples must lie between 1 and 10000, not {samples}.")
     if not 1e-5 <= fpr <= 0.5:
         raise UsageError(f"fpr must lie between 0.00001 and 0.5, not {fpr}.")
+    check_seed(seed)
     if score not in SCORES:
         raise UsageError(f"Unknown score '{score}': choose one of {', '.join(SCORES)}.")

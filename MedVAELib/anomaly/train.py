@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import SimpleITK as sitk
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from ..bundle import Bundle, save_bundle
 from ..errors import InputError
 from ..inference import select_device
 from ..models import build_model
+from ..preprocessing.mask_files import read_mask
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import Scan
 from ..tissues import TISSUES
@@ -99,16 +101,14 @@ def _check_calibration_data(config: HealthyAnatomyRun) -> None:
 
 
 def _real_scans(config: HealthyAnatomyRun) -> list[tuple[Scan, sitk.Image | None]]:
-    """The config's real scans, each with the mask of what to leave out."""
+    """The config's real scans, each with the mask, on its grid, of what to leave out."""
     scans = []
     for entry in config.data.calibration_scans:
         scan, mask = Scan.read(data_path(entry["scan"]), "flair"), None
         if entry.get("without"):
-            try:
-                mask = sitk.ReadImage(str(data_path(entry["without"])))
-            except RuntimeError as error:
-                raise InputError(f"{data_path(entry['without'])}: this mask of a calibration scan cannot be read; give "
-                                 "a NIfTI file.") from error  # fmt: skip
+            inside = read_mask(data_path(entry["without"]), scan.image)
+            mask = sitk.GetImageFromArray(inside.astype(np.uint8))
+            mask.CopyInformation(scan.image)
         scans.append((scan, mask))
     return scans
 

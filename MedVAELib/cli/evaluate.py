@@ -155,7 +155,7 @@ def make_cases(
     names: Annotated[list[str] | None, typer.Option("--name", metavar="LABEL_MAP", show_default=False,
                                                     help="A label map to use; repeatable, by default all.")] = None,
     scans: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
-    seed: Annotated[int, typer.Option(help="Number of the first scan; the same number makes the same scan.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Number of the first scan; the same number, the same scan.")] = 0,
     progress: ProgressOption = ProgressKind.bar,
     debug: DebugOption = False,
 ) -> None:

@@ -42,7 +42,7 @@ class Split(str, Enum):
 OutlineBundleOption = Annotated[str | None, typer.Option(
     metavar="NAME|DIR", show_default=False, help="Network that finds the outlines; by default the one shipped.")]
 SamplesOption = Annotated[int, typer.Option(min=MIN_SKULL_SAMPLES, help="Samples per prediction.")]
-SeedOption = Annotated[int, typer.Option(help="The same number gives the same heads, planes and samples.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="The same number gives the same heads, planes and samples.")]
 
 
 def skull(

@@ -29,7 +29,7 @@ from ..preprocessing.slices import LESION_FRACTION, PatchSettings, SliceSettings
 from ..progress import CancelToken, Progress, scaled
 from ..scan import Scan
 from .cases import refuse_double_names
-from .run import fingerprint
+from .run import fingerprint, released
 from .summary import DONE, FAILED, NOT_RUN
 from .table import Line, read_table
 
@@ -133,8 +133,9 @@ class PrepareSettings:
     def request(self, case: PrepareCase, bundle: Bundle) -> dict[str, Any]:
         own = {"slices": asdict(self.slices), "patches": asdict(self.patches)}.get(self.preparation, {})
         masks = {name: fingerprint(getattr(case, name)) for name in ("lesion", "brain") if getattr(case, name)}
+        brain = released("brain", bundle) if self.brain == "detector" else {"brain": self.brain}
         return {"medvae_version": __version__, "preparation": self.preparation, **own, "masks": masks,
-                "label": case.label, "brain": self.brain if self.brain != "detector" else bundle.sha256,
+                "label": case.label, **brain,
                 "series": case.series or self.series, "scan": fingerprint(case.scan)}  # fmt: skip
 
     def load(self, bundle: Bundle) -> FindBrain:

@@ -90,11 +90,11 @@ class Settings:
     def check(self, cases: Sequence[Case]) -> None:
         from ..anomaly.scores import check_arguments
 
-        check_arguments(self.samples, self.fpr, self.score)
+        check_arguments(self.samples, self.fpr, self.score, self.seed)
 
     def request(self, case: Case, bundle: Bundle) -> dict[str, Any]:
         return {
-            "medvae_version": __version__, "bundle_sha256": bundle.sha256, **self.arguments(),
+            "medvae_version": __version__, **released("bundle", bundle), **self.arguments(),
             "modality": case.modality or self.modality, "series": case.series or self.series,
             "scan": fingerprint(case.scan),
         }  # fmt: skip
@@ -221,10 +221,17 @@ def earlier_row(case: NamedCase, folder: Path, settings: Task, bundle: Bundle) -
         return None
 
 
-def fingerprint(scan: Path) -> list[int] | None:
-    """Files, bytes and last change of a scan: different when it was exchanged. None when it is not there."""
+def released(name: str, bundle: Bundle) -> dict[str, str]:
+    """For a request: which release of a bundle; a new one may differ in its calibration alone."""
+    return {f"{name}_sha256": bundle.sha256, f"{name}_version": bundle.version}
+
+
+def fingerprint(scan: Path) -> list[int | str] | None:
+    """Files, bytes, last change and name of a scan: different when it was exchanged, the same in a folder that was
+    moved as a whole. None when it is not there."""
     try:
         stats = [file.stat() for file in files_of(scan)]
     except OSError:
         return None
-    return [len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0)]
+    return [len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0),
+            "/".join(scan.resolve().parts[-2:])]  # fmt: skip

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..bundle import DEFAULT_SKULL_BUNDLE, SKULL_SAMPLES, Bundle
+from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, SKULL_SAMPLES, Bundle, load_bundle
 from ..failures import Failure
 from ..outputs import plain
 from ..progress import CancelToken, Progress, scaled
@@ -20,7 +20,7 @@ from ..skull.planes import PlaneImage, check_arguments, parse_spacings
 from ..skull_outputs import BIOMETRY_FILE, biometry_record, check_skull_writable, write_skull
 from ..standard_planes import PLANES
 from .cases import refuse_double_names
-from .run import fingerprint
+from .run import fingerprint, released
 from .summary import DONE, FAILED, NOT_RUN
 from .table import Line, read_table
 
@@ -143,12 +143,14 @@ class SkullSettings:
     row = SkullRow
 
     def check(self, cases: Sequence[SkullCase]) -> None:
-        check_arguments({"axial": None}, self.samples, self.ga_weeks)
+        check_arguments({"axial": None}, self.samples, self.ga_weeks, self.seed)
         parse_spacings(self.spacing, {plane for case in cases for plane, _ in case.planes})
 
     def request(self, case: SkullCase, bundle: Bundle) -> dict[str, Any]:
         return {
-            "medvae_version": __version__, "bundle_sha256": bundle.sha256, "samples": self.samples, "seed": self.seed,
+            "medvae_version": __version__, **released("bundle", bundle),
+            **released("outline_bundle", load_bundle(self.outline_bundle or OUTLINE_BUNDLE)),
+            "samples": self.samples, "seed": self.seed,
             "spacing": case.spacing or self.spacing, "ga_weeks": self._age(case),
             "planes": {plane: [text.rpartition("@")[2] if parse_cut(text)[1] else "", fingerprint(parse_cut(text)[0])]
                        for plane, text in case.planes},

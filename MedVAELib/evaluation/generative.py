@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -51,6 +51,7 @@ class Reference:
 
     floor: of training images from held-back ones, both real. blurred: of the held-back images blurred by BLUR_VOXELS.
     reach: how far PLAUSIBLE of the training images lie from the nearest held-back image, at most (root mean square).
+    patients: of the held-back images, where known: intervals then resample patients.
     """
 
     train: NDArray[np.float32]
@@ -59,6 +60,7 @@ class Reference:
     floor: float
     blurred: float
     reach: float
+    patients: Sequence[str] | None = None
 
     @property
     def chance(self) -> float:
@@ -102,7 +104,10 @@ class Made:
     samples: NDArray[np.float32]
 
 
-def reference(train: NDArray, held_back: NDArray, seed: int = 0, cancel: CancelToken | None = None) -> Reference:
+def reference(
+    train: NDArray, held_back: NDArray, seed: int = 0, cancel: CancelToken | None = None,
+    patients: Sequence[str] | None = None,
+) -> Reference:  # fmt: skip
     """Raises InputError for fewer than LEAST images of either kind, whose distances would be noise."""
     if min(len(train), len(held_back)) < LEAST:
         raise InputError(f"{len(train)} training and {len(held_back)} held-back images are too few to measure samples "
@@ -112,7 +117,7 @@ def reference(train: NDArray, held_back: NDArray, seed: int = 0, cancel: CancelT
     floor = frechet_distance(features(as_many), features(held_back))
     blurred = frechet_distance(features(blur(held_back, BLUR_VOXELS)), features(held_back))
     reach = float(np.quantile(_nearest(as_many, held_back, cancel), PLAUSIBLE))
-    return Reference(train, held_back, features, floor, blurred, reach)
+    return Reference(train, held_back, features, floor, blurred, reach, patients)
 
 
 def evaluate_model(
@@ -131,9 +136,10 @@ def evaluate_model(
     divergence = model.kl_per_latent(real)
     means = model.encode(real)[0].reshape(len(real), -1)
     to_train, to_held_back, usual = nearest_neighbours(made.samples, against.train, real, cancel)
+    square_error = ((made.reconstructions - real) ** 2).reshape(len(real), -1).mean(1)
     scores = GenerativeScores(
-        name, mean_with_interval(((made.reconstructions - real) ** 2).reshape(len(real), -1).mean(1)),
-        mean_with_interval(ms_ssim(made.reconstructions, real, cancel)),
+        name, mean_with_interval(square_error, groups=against.patients),
+        mean_with_interval(ms_ssim(made.reconstructions, real, cancel), groups=against.patients),
         frechet_distance(against.features(made.reconstructions), against.features(real)),
         frechet_distance(against.features(made.samples), against.features(real)),
         sharpness(made.reconstructions) / sharpness(real), sharpness(made.samples) / sharpness(real),

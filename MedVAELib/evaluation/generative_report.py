@@ -78,7 +78,8 @@ def compare_models(
         images = images if set(images.splits) - {""} else images_with_split(images, TEST_SHARE, seed)
         train, held_back = parts(images)
         if found is None:
-            found, real = Comparison(reference(train.images, held_back.images, seed, cancel)), held_back.images
+            real = held_back.images
+            found = Comparison(reference(train.images, real, seed, cancel, held_back.patients))
         scores, made = evaluate_model(name, model, found.against, samples, seed, scaled(told, 0.2, 0.8), cancel)
         found.scores.append(scores)
         shown[name] = Made(made.reconstructions[:_SHOWN], made.samples[:_SHOWN])

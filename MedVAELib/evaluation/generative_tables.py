@@ -18,7 +18,7 @@ def definitions(against: Reference) -> list[str]:
     """How the figures are defined, for the foot of a table."""
     scales, kernel = against.scales
     return [
-        f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap over held-back images.",
+        f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap over held-back patients, of samples over these.",
         f"MS-SSIM: {scales} scale{'s' * (scales > 1)}, Gaussian kernel of {kernel} voxels, range 1.",
         f"FID: Fréchet distance from the {len(against.held_back)} held-back images in features of {NAME}, standardised "
         "by those images; nothing is downloaded. It compares within this table, not with distances in Inception "

@@ -6,6 +6,7 @@ is NaN, never 0 by convention.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -153,14 +154,21 @@ def interval(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mean_with_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over cases and its interval from resampling the cases; undefined values are left out.
+def mean_with_interval(
+    values: np.ndarray, seed: int = 0, groups: Sequence[str] | None = None
+) -> tuple[float, float, float]:
+    """Mean over cases and its interval from resampling the cases, or with `groups`, one for each case, whole groups
+    (several images of a patient are far from independent); undefined values are left out.
 
-    With fewer than two cases the interval is NaN: one case says nothing about the next.
+    With fewer than two to resample the interval is NaN: one case says nothing about the next.
     """
     values = np.asarray(values, np.float64)
-    values = values[np.isfinite(values)]
-    if values.size < 2:
-        return (float(values[0]) if values.size else float("nan"), float("nan"), float("nan"))
-    drawn = np.random.default_rng(seed).integers(values.size, size=(RESAMPLES, values.size))
-    return float(values.mean()), *interval(values[drawn].mean(1))
+    known = np.isfinite(values)
+    group = np.arange(values.size) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sums, sizes = (np.bincount(group[known], weight) for weight in (values[known], None))
+    sums, sizes = sums[sizes > 0], sizes[sizes > 0]
+    mean = float(values[known].mean()) if known.any() else float("nan")
+    if sizes.size < 2:
+        return mean, float("nan"), float("nan")
+    drawn = np.random.default_rng(seed).integers(sizes.size, size=(RESAMPLES, sizes.size))
+    return mean, *interval(sums[drawn].sum(1) / sizes[drawn].sum(1))

@@ -41,7 +41,7 @@ def skull(job: Job) -> Mapping[str, Any]:
     report("read", 0.0, "Reading the planes")
     from ..skull.planes import check_arguments
 
-    check_arguments(given, settings["samples"], ga_weeks)
+    check_arguments(given, settings["samples"], ga_weeks, settings["seed"])
     with timer.stage("read"):
         planes = {name: given_plane(plane) for name, plane in given.items()}
     job.cancel.check()

@@ -42,7 +42,7 @@ def detect(job: Job) -> Mapping[str, Any]:
     report("read", 0.0, "Reading the scan")
     from ..anomaly.scores import check_arguments
 
-    check_arguments(settings["samples"], settings["fpr"], settings["score"])
+    check_arguments(settings["samples"], settings["fpr"], settings["score"], settings["seed"])
     with timer.stage("read"):
         scan = given_scan(field(request, "scan", dict), modality)
     job.cancel.check()

@@ -35,7 +35,8 @@ _STEPS, _EXTENT, _SHOWN, _DPI = 7, 2.5, 10, 60
 def main(work: Path) -> None:
     images = images_of(CONFIGS["VAE-50"])
     train, test = images.part(TRAIN), images.part(TEST)
-    against, scores, probes, axes, samples = reference(train.images, test.images), [], [], [], {}
+    against = reference(train.images, test.images, patients=test.patients)
+    scores, probes, axes, samples = [], [], [], {}
     probes.append(probe_row(NO_MODEL, pixels(images)))
     for name, config in CONFIGS.items():
         model = load_latent_model(trained(f"knee-{name}", config, work))

@@ -116,3 +116,13 @@ def test_mean_over_cases():
     alone = metrics.mean_with_interval(np.array([0.3]))
     assert alone[0] == 0.3 and np.isnan(alone[1:]).all()
     assert np.isnan(metrics.mean_with_interval(np.array([np.nan]))).all()
+
+
+def test_images_of_one_patient_are_drawn_together():
+    values, patients = np.repeat([0.0, 1.0, 2.0, 3.0], 50), np.repeat(list("abcd"), 50)
+    alone, together = metrics.mean_with_interval(values), metrics.mean_with_interval(values, groups=patients.tolist())
+    of_patients = metrics.mean_with_interval(np.array([0.0, 1.0, 2.0, 3.0]))
+    assert together == pytest.approx(of_patients) and alone[0] == together[0]
+    assert together[2] - together[1] > 3 * (alone[2] - alone[1])
+    unequal = metrics.mean_with_interval(np.array([1.0, 1.0, 4.0, np.nan]), groups=["a", "a", "b", "c"])
+    assert unequal[0] == 2.0 and unequal[1:] == (1.0, 4.0)

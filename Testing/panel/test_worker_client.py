@@ -323,3 +323,22 @@ def test_the_real_worker_answers_and_imports_nothing_heavy_for_it(make_client):
     pid = client.pid
     client.shutdown()
     assert pump(lambda: not alive(pid), 5)
+
+
+def test_a_request_that_is_made_when_others_are_ended_starts_no_worker(make_client):
+    """As dragging a slider makes them: the next one is sent as soon as there is an answer."""
+    client = make_client("hear(); time.sleep(600)")
+    errors, later = [], []
+
+    def again(error):
+        errors.append(error)
+        later.append(Answer(client))
+
+    client.request("work", {}, lambda result: None, again)
+    assert pump(lambda: client.pid is not None)
+    with client.closed():
+        assert [error["kind"] for error in errors] == ["Cancelled"] and client.state == "stopped"
+        assert pump(lambda: later[0].done) and client.state == "stopped"
+    assert later[0].errors[0]["kind"] == "Cancelled"
+    Answer(client)
+    assert pump(lambda: client.pid is not None), "it cannot be used again"
