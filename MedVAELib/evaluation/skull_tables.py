@@ -45,6 +45,8 @@ DEFINITIONS = (
     f"over heads. Near: within {NEAR_MM:g} mm of where a plane seen truly lay; far: beyond {FAR_MM:g} mm of all. "
     "Within 50/80/95 %: share of the surface (or of the heads, for measures) whose error is inside the central "
     "interval of a normal distribution of that standard deviation.",
+    "Measures: on the surfaces themselves; from images, `medvae skull` gives diameters and circumference further out, "
+    "where sonographers draw.",
 )
 
 
