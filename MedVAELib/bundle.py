@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_ANOMALY_BUNDLE = "healthy-anatomy"
 DEFAULT_SKULL_BUNDLE = "fetal-skull"
 OUTLINE_BUNDLE = "head-outline"
+SKULL_MODELS = ("hcvae", "cvae", "tlnet", "cgan")
+"""Models from planes to a skull."""
 SKULL_SAMPLES, MIN_SKULL_SAMPLES = 64, 2
 """By default, and at least: one sample would have no standard deviation, which must not be taken for certainty."""
 """Heads drawn by default: they come in mirrored pairs, so 32 independent ones tell the standard deviation."""
@@ -200,11 +202,6 @@ def bundle_paths() -> dict[str, Path]:
                 if (folder / METADATA_FILE).is_file() and not folder.name.startswith("."):
                     found.setdefault(folder.name, folder)
     return found
-
-
-def list_bundles() -> list[Bundle]:
-    """The bundles that can be loaded by name. Raises BundleError for the first one whose metadata is damaged."""
-    return [read_bundle(path) for path in bundle_paths().values()]
 
 
 def load_bundle(name_or_path: Bundle | str | Path = DEFAULT_ANOMALY_BUNDLE) -> Bundle:

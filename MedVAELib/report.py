@@ -19,8 +19,9 @@ from .reporting import words
 from .reporting.colours import DIVERGING, ScoreScale, jpeg_uri, map_legend, score_legend
 from .reporting.display import AXIAL, CORONAL, OBLIQUE_FROM_DEG, Display
 from .reporting.histogram import histogram_uri
-from .reporting.page import NOTICE, render, run_date, timings, write_in_one_step
+from .reporting.page import NOTICE, render, run_date, timings
 from .reporting.pictures import Painter, Spot, captioned, grid, montage, three_planes
+from .whole_files import replaced
 
 PICTURED_FINDINGS = 6
 SHEET_WIDTH_PX = 1380
@@ -59,8 +60,10 @@ def write_report(result: Detection, directory: Path) -> dict[str, Path]:
     directory = Path(directory)
     paths = {"report": directory / "report.html", "overlay": directory / "overlay.png"}
     directory.mkdir(parents=True, exist_ok=True)
-    write_in_one_step(paths["overlay"], lambda path: overlay.save(path, "png", compress_level=4))
-    write_in_one_step(paths["report"], lambda path: path.write_text(page, encoding="utf-8"))
+    with replaced(paths["overlay"]) as partial:
+        overlay.save(partial, "png", compress_level=4)
+    with replaced(paths["report"]) as partial:
+        partial.write_text(page, encoding="utf-8")
     return paths
 
 

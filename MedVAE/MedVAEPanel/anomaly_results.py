@@ -85,13 +85,8 @@ def _add(scan, reply, arrays, ijk_to_ras, settings, run: str) -> None:
     add_findings_table(table, reply["findings"], ijk_to_ras)
     for node in made:
         if node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode"):
-            runs.put_beneath(_item_of(scan), node)
+            runs.put_beneath(runs.item_of(scan), node)
         runs.mark_hanging(node, run)
-
-
-def _item_of(scan) -> int:
-    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-    return hierarchy.GetItemByDataNode(scan) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), scan)
 
 
 def _fill(volume, array_zyx: np.ndarray, scan) -> None:

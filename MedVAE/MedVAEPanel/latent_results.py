@@ -48,7 +48,7 @@ def add_decoded(scan, name: str, reply: Mapping[str, Any], settings: Mapping[str
         show_grey(volume, *_WINDOW)
         runs.mark_hanging(volume, result.run)
         if scan is not None:
-            runs.put_beneath(_item_of(scan), volume)
+            runs.put_beneath(runs.item_of(scan), volume)
     except Exception:
         remove(result)
         raise
@@ -112,8 +112,3 @@ def _place(volume, array: np.ndarray, scan, reply: Mapping[str, Any]) -> None:
         volume.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
     else:
         volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.array(reply["ijk_to_ras"])))
-
-
-def _item_of(scan) -> int:
-    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-    return hierarchy.GetItemByDataNode(scan) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), scan)

@@ -118,6 +118,12 @@ def _remove_folder(run: str) -> None:
             hierarchy.RemoveItem(item, True, False)
 
 
+def item_of(node) -> int:
+    """A node's item in the subject hierarchy, which is made if there is none."""
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    return hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+
 def put_beneath(parent_item: int, node) -> None:
     """In the subject hierarchy; Slicer usually made the node's item already."""
     hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()

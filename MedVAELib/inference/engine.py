@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..failures import is_out_of_memory
+from ..models.gaussians import kl_to_standard_normal
 from ..networks.healthy_anatomy import HealthyAnatomyNet
 from ..progress import CancelToken, Progress, no_progress
 from .graphs import GraphedDecoder, Tree, shape_key
@@ -63,7 +64,7 @@ class Encoded:
     @property
     def kl(self) -> float:
         """KL divergence to the standard normal prior, in nats, summed over the latents."""
-        return float(0.5 * (self.mean**2 + self.logvar.exp() - self.logvar - 1).sum())
+        return float(kl_to_standard_normal((self.mean, self.logvar)).sum())
 
 
 class Engine(PlacedModel):
@@ -123,7 +124,7 @@ class Engine(PlacedModel):
                 batch = self._on_device(_as_batch(x)).clone().requires_grad_(True)
                 posterior = self._model.encode(batch)
                 mean, logvar = posterior.mean.float(), posterior.logvar.float()
-                kl = 0.5 * (mean**2 + logvar.exp() - logvar - 1).sum()
+                kl = kl_to_standard_normal((mean, logvar)).sum()
                 (gradient,) = torch.autograd.grad(kl, batch)
             return gradient[0, 0].float().cpu().numpy()
 

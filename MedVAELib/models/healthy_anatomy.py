@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..networks.across_processes import mean_over_processes
 from ..networks.healthy_anatomy import HealthyAnatomyNet
-from .gaussians import standard_normal
+from .gaussians import kl_to_standard_normal, standard_normal
 from .registry import register
 
 
@@ -55,5 +55,5 @@ class HealthyAnatomyVAE(HealthyAnatomyNet):
         weighted = target * weight
         nats = -mean_over_processes((weighted * F.log_softmax(logits, 1)).sum())
         cross_entropy = nats / mean_over_processes(weighted.sum()).clamp(min=1.0)
-        kl = 0.5 * (posterior.mean.square() + posterior.logvar.exp() - posterior.logvar - 1).mean()
+        kl = kl_to_standard_normal((posterior.mean, posterior.logvar)).mean()
         return {"loss": cross_entropy + self.config.beta * kl, "cross_entropy": cross_entropy, "kl": kl}

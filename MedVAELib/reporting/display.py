@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from ..anomaly.result import Detection
 from ..preprocessing.morphology import bounding_box
+from ..preprocessing.turning import Turn
 
 CROP_MARGIN_MM = 12.0
 OBLIQUE_FROM_DEG = 2.0
@@ -59,16 +60,9 @@ class DisplayAxes:
     @classmethod
     def of(cls, image: sitk.Image) -> DisplayAxes:
         """The display axes of a 3D image, read from its direction alone."""
-        stencil = sitk.Image([1, 1, 1], sitk.sitkUInt8)
-        stencil.SetDirection(image.GetDirection())
-        orient = sitk.DICOMOrientImageFilter()
-        orient.SetDesiredCoordinateOrientation("LPS")
-        shown = np.array(orient.Execute(stencil).GetDirection()).reshape(3, 3)
-        order = tuple(int(axis) for axis in orient.GetPermuteOrder())
-        flip = tuple(bool(flipped) for flipped in orient.GetFlipAxes())
-        spacing = image.GetSpacing()
-        cosine = min(max((np.trace(shown) - 1.0) / 2.0, -1.0), 1.0)
-        return cls(image, order, flip, tuple(float(spacing[order[axis]]) for axis in (2, 1, 0)),
+        turn, spacing = Turn.to_patient(image), image.GetSpacing()
+        cosine = min(max((np.trace(turn.axes(image)) - 1.0) / 2.0, -1.0), 1.0)
+        return cls(image, turn.order, turn.flipped, tuple(float(spacing[turn.order[axis]]) for axis in (2, 1, 0)),
                    math.degrees(math.acos(cosine)))
 
     def array(self, image: sitk.Image) -> np.ndarray:

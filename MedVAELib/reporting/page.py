@@ -1,14 +1,13 @@
-"""What every report page shares: its templates, date and running times, and being written in one step."""
+"""What every report page shares: its templates, date and running times."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..whole_files import replaced
 from .words import is_timing
 
 NOTICE = "For research use only. Not for diagnosis; not a medical device."
@@ -19,12 +18,6 @@ def render(template: str, **variables: object) -> str:
     environment = Environment(loader=FileSystemLoader(Path(__file__).parents[1] / "templates"), autoescape=True,
                               undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
     return environment.get_template(template).render(notice=NOTICE, **variables)
-
-
-def write_in_one_step(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes to a temporary name beside `path` and renames, so that nothing half-written stays."""
-    with replaced(path) as temporary:
-        write(temporary)
 
 
 def run_date(provenance: Mapping[str, object]) -> str:

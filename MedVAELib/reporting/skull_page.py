@@ -11,9 +11,10 @@ from ..growth_charts import FIRST_WEEK, LAST_WEEK
 from ..skull.biometry import TITLES
 from ..skull.result import Measure, SkullPrediction
 from ..standard_planes import PLANES
+from ..whole_files import replaced
 from . import words
 from .colours import jpeg_uri
-from .page import render, run_date, timings, write_in_one_step
+from .page import render, run_date, timings
 from .skull_pictures import PROBABILITY, STD, plane_picture, section_legend, sections, views
 
 _HIGHEST_STD = 0.5  # of a probability
@@ -53,7 +54,8 @@ def write_skull_report(result: SkullPrediction, directory: Path) -> Path:
         timings=timings(result.provenance),
     )  # fmt: skip
     path = Path(directory) / "report.html"
-    write_in_one_step(path, lambda file: file.write_text(page, encoding="utf-8"))
+    with replaced(path) as partial:
+        partial.write_text(page, encoding="utf-8")
     return path
 
 

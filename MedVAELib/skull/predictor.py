@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, Bundle, load_bundle
+from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, SKULL_MODELS, Bundle, load_bundle
 from ..errors import BundleError
 from ..models import build_model
 from ..preprocessing.outlines import MARGIN, SIZE
 from ..standard_planes import SUBSETS, named
 from .engine import OutlineEngine, ShapeEngine
 
-SHAPE_MODELS = ("hcvae", "cvae", "tlnet", "cgan")
 OUTLINE_MODEL = "head_outline"
 _MOST_OUTSIDE_MM = 5.0
 
@@ -41,7 +40,7 @@ class SkullPredictor:
         try:
             temperatures = {named(seen): float(bundle.calibration["temperatures"][named(seen)]) for seen in SUBSETS}
             grid = bundle.metadata["medvae"]["grid"]
-            usable = bundle.model in SHAPE_MODELS and all(0 <= each < 100 for each in temperatures.values())
+            usable = bundle.model in SKULL_MODELS and all(0 <= each < 100 for each in temperatures.values())
             usable = usable and list(grid["shape_zyx"]) == [SIZE] * 3 and float(grid["edge_over_ofd"]) == MARGIN
         except (KeyError, TypeError, ValueError):
             usable = False

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..bundle import SKULL_MODELS
 from ..errors import BundleError, InputError
 from .volumes import given_scan
 
@@ -20,14 +21,13 @@ _PACKAGES = {"torch": "torch", "monai": "monai", "SimpleITK": "SimpleITK", "nump
              "scipy": "scipy", "vtk": "vtk", "safetensors": "safetensors"}  # fmt: skip
 """What predicting needs: the module's name and the package's."""
 _LARGEST_BRAIN_ML = 2200.0
-_SKULL_MODELS = ("hcvae", "cvae", "tlnet", "cgan")
 
 
 def expected_time(bundle: Bundle) -> str:
     """What a click with this model takes, in words."""
     if _latents(bundle):
         return "the preparation of the scan, once; then less than a second an image"
-    if bundle.model in _SKULL_MODELS:
+    if bundle.model in SKULL_MODELS:
         return "about a second on a GPU, a few seconds on a CPU"
     return "a few seconds on a GPU, 5 to 30 seconds on a CPU; less for the same scan again"
 
