@@ -18,8 +18,10 @@ import pytest
 import SimpleITK as sitk
 
 from MedVAELib.anomaly.detect import detect_anomalies
+from MedVAELib.bundle import DEFAULT_ANOMALY_BUNDLE, DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, load_bundle
 from MedVAELib.cohort import Case, Settings, cases_of_paths, read_cases, run_cohort
 from MedVAELib.cohort.cases import scans_in
+from MedVAELib.cohort.skull import SkullCase, SkullSettings
 from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
 from MedVAELib.outputs import DETECTION_FILES
 from MedVAELib.preprocessing.geometry import ras_grid, to_grid
@@ -204,6 +206,19 @@ def test_resume_does_again_what_was_made_in_another_way(small, bookkeeping, tmp_
     shutil.copy(small / "two.nii.gz", tmp_path / "scan.nii.gz")  # another scan of the same name
     os.utime(tmp_path / "scan.nii.gz", ns=(1, 1))
     assert computed() and not computed()
+    shutil.copy2(tmp_path / "scan.nii.gz", tmp_path / "other.nii.gz")  # as large and as old as that one
+    assert computed(listed=[Case("one", tmp_path / "other.nii.gz")])
+
+
+def test_a_new_release_of_a_bundle_makes_results_anew():
+    """Its calibration may be another, with the weights as they were."""
+    head = SkullCase("a", (("axial", "a.png"),))
+    settings, case = SkullSettings(spacing="0.3"), Case("a", Path("scan.nii.gz"))
+    for name, task, what in ((DEFAULT_ANOMALY_BUNDLE, Settings(), case), (DEFAULT_SKULL_BUNDLE, settings, head)):
+        bundle = load_bundle(name)
+        newer = replace(bundle, metadata={**bundle.metadata, "version": "9.0.0"})
+        assert task.request(what, bundle) == task.request(what, bundle) != task.request(what, newer)
+    assert settings.request(head, bundle)["outline_bundle_sha256"] == load_bundle(OUTLINE_BUNDLE).sha256
 
 
 def test_without_resume_everything_is_done_again(small, bookkeeping, tmp_path):

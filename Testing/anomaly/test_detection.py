@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -11,7 +14,8 @@ from sklearn.metrics import average_precision_score
 
 from MedVAELib.anomaly.detect import Detector, detect_anomalies
 from MedVAELib.anomaly.scores import SCORES
-from MedVAELib.errors import Cancelled, InputError, UsageError
+from MedVAELib.bundle import load_bundle
+from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
 from MedVAELib.preprocessing.geometry import from_grid, ras_grid, to_grid
 from MedVAELib.progress import CancelToken
 from MedVAELib.resources import resource_dir
@@ -154,3 +158,16 @@ def test_real_ms_scans_are_well_above_plain_intensity(detector, medvae_data, cas
     ours = average_precision_score(lesion[region], sitk.GetArrayFromImage(found.anomaly)[region])
     plain = average_precision_score(lesion[region], found.scan.array_zyx()[region])
     assert ours > least and ours > plain
+
+
+@pytest.mark.parametrize("damage", [
+    lambda calibration: calibration["score"]["zscore"]["dwi"]["bright"]["raw"].reverse(),
+    lambda calibration: calibration["score"]["zscore"]["flair"]["bright"].pop("share"),
+    lambda calibration: calibration.update(score={"zscore": "none"}),
+])  # fmt: skip
+def test_a_damaged_calibration_is_noticed_when_the_bundle_is_loaded(damage):
+    shipped = load_bundle()
+    bundle = replace(shipped, metadata=deepcopy(shipped.metadata))
+    damage(bundle.calibration)
+    with pytest.raises(BundleError, match="calibration is incomplete"):
+        Detector.load(bundle, "cpu")
