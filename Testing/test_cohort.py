@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -320,6 +321,13 @@ def test_a_cluster_gives_the_same_results(small, tmp_path):
         rows = run_on_cluster(listed, tmp_path / "cluster", FAST, cluster.scheduler_address)
         told = Told()
         run_on_cluster(listed, tmp_path / "cluster", FAST, cluster.scheduler_address, resume=True, told=told)
+        cancel = CancelToken()
+        threading.Timer(2, cancel.cancel).start()
+        with pytest.raises(Cancelled):
+            run_on_cluster(listed[:1], tmp_path / "long", replace(FAST, samples=10_000), cluster.scheduler_address,
+                           cancel=cancel)  # fmt: skip
+        run_on_cluster(listed[:1], tmp_path / "next", FAST, cluster.scheduler_address)  # only once the worker is free
+    assert [path.name for path in (tmp_path / "long").iterdir()] == ["summary.csv"]
     assert [(r.case, r.status, r.findings, r.peak) for r in rows] == [
         (r.case, r.status, r.findings, r.peak) for r in alone]  # fmt: skip
     assert sorted(told) == [("broken", "failed", False), ("one", "done", False), ("two", "done", False)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import uuid
 from asyncio import TimeoutError as WaitedLongEnough  # before Python 3.11 not the one that is built in
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import replace
 from functools import lru_cache
@@ -33,7 +35,7 @@ def run_on_cluster(
     there is no such scheduler or the package `distributed` is missing, else as `run_cohort`.
     """
     try:
-        from distributed import Client, wait
+        from distributed import Client, Event, wait
     except ImportError:
         words = "--scheduler needs the package distributed: in MedVAE's folder run  pip install '.[cluster]'."
         raise UsageError(words) from None
@@ -49,7 +51,9 @@ def run_on_cluster(
             from None
     with client, client.as_current():  # wait() takes the current client
         rows, waiting = start(cases, output, settings, bundle, resume, told, cancel)
-        futures = {client.submit(_case_on_worker, cases[i], output, settings, pure=False): i for i in waiting}
+        stop = Event(f"medvae-{uuid.uuid4().hex}", client)
+        futures = {client.submit(_case_on_worker, cases[i], output, settings, stop.name, pure=False): i
+                   for i in waiting}  # fmt: skip
         pending = set(futures)
         try:
             with Summary(rows, output, cancel) as summary:
@@ -72,6 +76,9 @@ def run_on_cluster(
             raise UsageError(f"The connection to the Dask scheduler at {scheduler} was lost: start it again, and this "
                              "command with --resume.") from error  # fmt: skip
         finally:
+            if pending:
+                with contextlib.suppress(Exception):  # the scheduler may be gone
+                    stop.set()  # a task that runs does not hear of the next line
             client.cancel(list(pending), force=True)
     return rows
 
@@ -82,14 +89,33 @@ def _row(case: Any, settings: Task, future: Any) -> Any:
     return settings.row.of_failure(case, Failure.of(error), 0.0) if error is not None else future.result()
 
 
-def _case_on_worker(case: Any, output: Path, settings: Task) -> Any:
-    with _ONE_AT_A_TIME:
+def _case_on_worker(case: Any, output: Path, settings: Task, stop: str) -> Any:
+    with _ONE_AT_A_TIME, _stopped_by(stop) as cancel:
         bundle = load_bundle(settings.bundle)
         model = _model(settings, bundle.sha256)
-        row, _ = run_case(case, output, settings, bundle, model, no_progress, CancelToken())
+        row, _ = run_case(case, output, settings, bundle, model, no_progress, cancel)
         if settings.degraded(model):
             _model.cache_clear()
         return row
+
+
+@contextlib.contextmanager
+def _stopped_by(name: str) -> Iterator[CancelToken]:
+    """A token that is cancelled as soon as the event of this name is set, wherever that happens."""
+    from distributed import Event, get_client
+
+    event, cancel, over = Event(name, get_client()), CancelToken(), threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            if event.wait(timeout=_LOOK_S):
+                return cancel.cancel()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield cancel
+    finally:
+        over.set()
 
 
 @lru_cache(maxsize=1)
