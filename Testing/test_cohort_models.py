@@ -14,6 +14,7 @@ import pytest
 from MedVAELib.cohort import Case, CaseRow, Settings, cluster, run_cohort
 from MedVAELib.cohort.prepare import PrepareSettings
 from MedVAELib.cohort.skull import SkullSettings
+from MedVAELib.progress import CancelToken
 
 loaded: list[SimpleNamespace] = []
 
@@ -68,7 +69,7 @@ def test_one_large_scan_does_not_move_the_others_to_the_cpu(tmp_path):
 
 def test_nor_on_a_cluster(tmp_path):
     for case in cases("a", "b", "large", "c", "d"):
-        assert cluster._case_on_worker(case, tmp_path, Something()).status == "done"
+        assert cluster._in_turn(case, tmp_path, Something(), CancelToken()).status == "done"
     assert len(loaded) == 2
 
 
@@ -76,7 +77,7 @@ def test_threads_of_a_worker_take_turns(tmp_path):
     rows = []
 
     def work(case: Case) -> None:
-        rows.append(cluster._case_on_worker(case, tmp_path, Something()))
+        rows.append(cluster._in_turn(case, tmp_path, Something(), CancelToken()))
 
     threads = [threading.Thread(target=work, args=(case,)) for case in cases(*"abcdef")]
     for thread in threads:

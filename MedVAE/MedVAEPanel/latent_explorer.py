@@ -54,7 +54,7 @@ class LatentExplorer:
         self._folder: Path | None = None
         self.sliders = LatentSliders(ui.slidersBox, self._on_slider)
         request = tab.panel.worker.request
-        self.live = Live(request, "latent_decode", self._request, self._on_decoded, self._on_error)
+        self.live = Live(request, "latent_decode", self._request, self._on_decoded, self._on_error, _remove_decoded)
         self.drawing = Live(request, "latent_draw", lambda asked: {**self._model(), **asked}, self._on_drawn,
                             self._on_error)  # fmt: skip
         ui.resetButton.connect("clicked(bool)", lambda *a: self.reset())
@@ -201,7 +201,7 @@ class LatentExplorer:
         write_array(latents, folder / "latents.npy")
         target = {"scan": encoding.given, "key": encoding.key} if encoding is not None else {}
         return {**self._model(), **target, "latents": str(folder / "latents.npy"),
-                "output": str(folder / "decoded")}  # one for all: what a dropped request leaves is written over
+                "output": str(folder / f"decoded-{self.live.sent}")}  # fmt: skip
 
     def _model(self) -> dict[str, str]:
         """Bundle and device for a request: the encoded scan stays on those that it was encoded with."""
@@ -215,7 +215,7 @@ class LatentExplorer:
         except (ValueError, OSError) as error:
             self.say(str(error), bad=True)
         finally:
-            shutil.rmtree(Path(reply["arrays"]["decoded"]).parent, ignore_errors=True)
+            _remove_decoded(reply)
 
     def _put(self, latents: np.ndarray, reply: Mapping[str, Any]) -> None:
         if self.volume is not None:
@@ -257,3 +257,7 @@ def show_alone(volume) -> None:
     bounds = np.zeros(6)
     volume.GetRASBounds(bounds)
     slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *bounds.reshape(3, 2).mean(1))
+
+
+def _remove_decoded(reply: Mapping[str, Any]) -> None:
+    shutil.rmtree(Path(reply["arrays"]["decoded"]).parent, ignore_errors=True)

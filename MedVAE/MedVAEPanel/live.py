@@ -9,15 +9,16 @@ from typing import Any
 class Live:
     """`request(task, fields, on_result, on_error)` is the worker's.
 
-    on_result(what was asked, reply) and on_error(error) are told of the request that was sent last; `send(what)` makes
-    the request's fields of what is asked for only when its turn comes.
+    on_result(what was asked, reply) and on_error(error) are told of the request that was sent last, on_dropped(reply)
+    of the result of one that was dropped; `send(what)` makes the request's fields of what is asked for only when its
+    turn comes.
     """
 
     def __init__(self, request: Callable, task: str, send: Callable[[Any], Mapping[str, Any]],
                  on_result: Callable[[Any, Mapping[str, Any]], None], on_error: Callable[[Mapping[str, Any]], None],
-                 ):  # fmt: skip
+                 on_dropped: Callable[[Mapping[str, Any]], None] = lambda reply: None):  # fmt: skip
         self._request, self._task, self._send = request, task, send
-        self._on_result, self._on_error = on_result, on_error
+        self._on_result, self._on_error, self._on_dropped = on_result, on_error, on_dropped
         self._waiting: Any = None
         self._under_way: object | None = None
         self.sent = 0
@@ -49,13 +50,14 @@ class Live:
         ticket = self._under_way = object()
         self.sent += 1
 
-        def ended(tell: Callable[[], None]) -> None:
+        def ended(tell: Callable[[], None], drop: Callable[[], None] = lambda: None) -> None:
             if ticket is not self._under_way:
-                return
+                return drop()
             self._under_way = None
             tell()
             if not self.busy:
                 self._next()
 
-        self._request(self._task, fields, lambda reply: ended(lambda: self._on_result(what, reply)),
+        self._request(self._task, fields,
+                      lambda reply: ended(lambda: self._on_result(what, reply), lambda: self._on_dropped(reply)),
                       lambda error: ended(lambda: self._on_error(error)))  # fmt: skip

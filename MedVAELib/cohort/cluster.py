@@ -90,7 +90,12 @@ def _row(case: Any, settings: Task, future: Any) -> Any:
 
 
 def _case_on_worker(case: Any, output: Path, settings: Task, stop: str) -> Any:
-    with _ONE_AT_A_TIME, _stopped_by(stop) as cancel:
+    with _stopped_by(stop) as cancel:
+        return _in_turn(case, output, settings, cancel)
+
+
+def _in_turn(case: Any, output: Path, settings: Task, cancel: CancelToken) -> Any:
+    with _ONE_AT_A_TIME:
         bundle = load_bundle(settings.bundle)
         model = _model(settings, bundle.sha256)
         row, _ = run_case(case, output, settings, bundle, model, no_progress, cancel)

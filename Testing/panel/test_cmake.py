@@ -134,11 +134,11 @@ import json, sys
 from MedVAEPanel import library, dependencies
 library.ensure_library_on_path()
 import MedVAELib
-from MedVAELib.bundle import list_bundles
+from MedVAELib.bundle import bundle_paths, load_bundle
 from MedVAELib.resources import resource_dir
-for bundle in list_bundles():
+for bundle in map(load_bundle, bundle_paths()):
     bundle.check_sum()
-print(json.dumps([MedVAELib.__file__, str(resource_dir()), [bundle.name for bundle in list_bundles()],
+print(json.dumps([MedVAELib.__file__, str(resource_dir()), list(bundle_paths()),
                   str(library.resource("sample/flair.nii.gz")), sorted(dependencies.requirements())]))
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MEDVAE_")}

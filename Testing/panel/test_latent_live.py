@@ -19,9 +19,10 @@ class Worker:
 def live(panel):
     from MedVAEPanel.live import Live
 
-    worker, seen, failed = Worker(), [], []
+    worker, seen, failed, dropped = Worker(), [], [], []
     made = Live(worker.request, "decode", lambda what: {"what": what}, lambda what, reply: seen.append((what, reply)),
-                failed.append)  # fmt: skip
+                failed.append, dropped.append)  # fmt: skip
+    made.dropped = dropped
     return made, worker, seen, failed
 
 
@@ -46,7 +47,7 @@ def test_what_was_dropped_is_not_heard_of_any_more(live):
     (_, old, _), (fields, new, _) = worker.open
     new("c")
     old("a")
-    assert seen == [(3, "c")] and fields == {"what": 3} and live.sent == 2
+    assert seen == [(3, "c")] and fields == {"what": 3} and live.sent == 2 and live.dropped == ["a"]
 
 
 def test_an_error_does_not_stop_what_waits(live):
