@@ -162,6 +162,7 @@ def test_bad_cases_do_not_stop_the_rest_and_resume_does_what_is_missing(small, r
     assert [table[name]["exit_code"] for name in table] == ["0", "3", "3", "3", "0"]
     assert "absent.nii.gz" in table["absent"]["message"] and "constant" in table["flat"]["message"]
     assert int(table["one"]["findings"]) == rows[0].findings > 0
+    assert all(Path(row["scan"]).is_absolute() for row in table.values()), "the table may be read from anywhere"
 
     expected = real_result
     written = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out/one/anomaly.nii.gz")))
@@ -398,3 +399,16 @@ def test_results_never_lie_among_the_slices_of_a_scan(tmp_path, monkeypatch, out
 def test_an_unknown_users_home_is_a_path_that_is_not_there(tmp_path):
     (case,) = read_cases(table(tmp_path, "case,scan\np1,~no_such_user/a.nii.gz\n"))
     assert case.scan == tmp_path / "~no_such_user/a.nii.gz"
+
+
+def test_reports_of_a_cohort_have_the_cases_names(small, tmp_path):
+    """Files of several patients are often called alike."""
+    for patient in ("Pat-007", "Pat-008"):
+        (tmp_path / patient).mkdir()
+        shutil.copy(small / "one.nii.gz", tmp_path / patient / "flair.nii.gz")
+    listed = [Case(name, tmp_path / name / "flair.nii.gz") for name in ("Pat-007", "Pat-008")]
+    run_cohort(listed, tmp_path / "out", FAST)
+    for case in listed:
+        record = json.loads((tmp_path / "out" / case.name / "provenance.json").read_text())
+        assert record["input"]["name"] == case.name
+        assert f"<h1>{case.name}</h1>" in (tmp_path / "out" / case.name / "report.html").read_text()

@@ -17,7 +17,6 @@ from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   context_settings={"help_option_names": ["-h", "--help"]})
 TABLE_FILE = "images.csv"
-COLUMNS = ("file", "case", "patient", "label", "split", "generated_by")
 
 
 @app.command("generate")
@@ -47,6 +46,7 @@ def generate(
         from ..latent.model import load_latent_model
         from ..reporting.latent_pictures import write_strips
         from ..scan import safe_name
+        from ..training.image_listing import GENERATED_BY
 
         model = load_latent_model(bundle, device)
         kinds: list[str | None] = list(dict.fromkeys(label)) if label else [None]
@@ -72,7 +72,7 @@ def generate(
                     number += 1
         with (partial / TABLE_FILE).open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
-            table.writerows([COLUMNS, *rows])
+            table.writerows([("file", "case", "patient", "label", "split", GENERATED_BY), *rows])
         write_strips(shown, partial / "overview.png")
         write_provenance(partial, {
             "bundle": model.bundle.name, "sha256": model.bundle.sha256, "count": count, "seed": seed,

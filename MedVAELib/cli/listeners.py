@@ -43,3 +43,16 @@ def _bar() -> Iterator[Progress]:
             bar.update(task, completed=fraction, description=(message or stage).replace("[", r"\["))
 
         yield listener
+
+
+def spoken(progress: Progress) -> Progress:
+    """What is to stay on the screen, also where no progress is shown, is printed besides."""
+
+    def told(stage: str, fraction: float, message: str = "") -> None:
+        progress(stage, fraction, message)
+        if stage == "parts":
+            print(message, flush=True)
+        elif stage == "warning":
+            print(f"medvae: warning: {message}", file=sys.stderr, flush=True)
+
+    return told

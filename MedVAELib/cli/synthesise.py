@@ -11,7 +11,7 @@ import typer
 
 from ..errors import UsageError
 from ..listening import cancelled_by_signals
-from .listeners import progress_listener
+from .listeners import progress_listener, spoken
 from .options import DebugOption, ProgressKind, ProgressOption
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -75,7 +75,8 @@ def cohort(
 
         request = CohortRequest(kind.value, count, seed, spacing, confounded)
         table = write_cohort(request, label_maps or _below_data("label_maps", "--label-maps"),
-                             lesion_masks or _below_data("lesion_masks", "--lesion-masks"), output, listener, cancel)
+                             lesion_masks or _below_data("lesion_masks", "--lesion-masks"), output,
+                             spoken(listener), cancel)  # fmt: skip
     if progress is not ProgressKind.json:
         print(f"Table of {count} images: {table}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +13,7 @@ import typer
 from ..errors import Cancelled, InputError, UsageError
 from ..listening import cancelled_by_signals
 from ..progress import CancelToken, Progress, no_progress
-from .listeners import progress_listener
+from .listeners import progress_listener, spoken
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 TASKS = {
@@ -78,19 +77,6 @@ def _ended_within(seconds: float, cancel: CancelToken) -> bool:
     return cancel.cancelled
 
 
-def _spoken(progress: Progress) -> Progress:
-    """What is to stay on the screen, also where no progress is shown, is printed besides."""
-
-    def told(stage: str, fraction: float, message: str = "") -> None:
-        progress(stage, fraction, message)
-        if stage == "images":
-            print(message, flush=True)
-        elif stage == "warning":
-            print(f"medvae: warning: {message}", file=sys.stderr, flush=True)
-
-    return told
-
-
 def _train(
     config: Path, resume: bool, output: Path, device: str, progress: Progress, cancel: CancelToken
 ) -> tuple[Path, bool]:
@@ -105,7 +91,7 @@ def _train(
     try:
         with joined(device) as (own_device, first):
             bundle = train_from_config(config, output=output, resume=resume, device=own_device,
-                                       progress=_spoken(progress) if first else no_progress, cancel=cancel)  # fmt: skip
+                                       progress=spoken(progress) if first else no_progress, cancel=cancel)  # fmt: skip
     except ModelConfigError as error:
         raise InputError(f"{config}: section 'model': {error}") from error
     return bundle, first

@@ -103,6 +103,11 @@ def refuse_results_among_slices(sources: Iterable[Path], directories: Iterable[P
                              "give another --output.")  # fmt: skip
 
 
+def listed(scan: Path) -> str:
+    """A scan's path as tables have it: whole, as they may be read from anywhere."""
+    return str(scan.absolute())
+
+
 def stem(scan: Path) -> str:
     """The scan's name without its suffix."""
     name = scan.name if scan.name not in ("", "..") else scan.resolve().name

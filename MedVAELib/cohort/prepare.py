@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle
 from ..csv_files import refuse_foreign_table, write_csv
-from ..errors import UsageError
+from ..errors import InputError, UsageError
 from ..failures import Failure
 from ..nifti_files import write_nifti_gz
 from ..outputs import PROVENANCE_FILE, atomic_output, check_writable, plain
@@ -28,7 +28,7 @@ from ..preprocessing.published import prepare_published
 from ..preprocessing.slices import LESION_FRACTION, PatchSettings, SliceSettings, patches_of, slices_of
 from ..progress import CancelToken, Progress, scaled
 from ..scan import Scan
-from .cases import refuse_double_names
+from .cases import listed, refuse_double_names
 from .run import fingerprint, released
 from .summary import DONE, FAILED, NOT_RUN
 from .table import Line, read_table
@@ -91,15 +91,16 @@ class PrepareRow:
 
     @classmethod
     def not_run(cls, case: PrepareCase) -> PrepareRow:
-        return cls(case.name, str(case.scan))
+        return cls(case.name, listed(case.scan))
 
     @classmethod
     def of_result(cls, case: PrepareCase, result: PreparedImages, seconds: float) -> PrepareRow:
-        return cls(case.name, str(case.scan), DONE, len(result.images), round(seconds, 2), 0, " ".join(result.warnings))
+        return cls(case.name, listed(case.scan), DONE, len(result.images), round(seconds, 2), 0,
+                   " ".join(result.warnings))  # fmt: skip
 
     @classmethod
     def of_failure(cls, case: PrepareCase, failure: Failure, seconds: float) -> PrepareRow:
-        return cls(case.name, str(case.scan), FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
+        return cls(case.name, listed(case.scan), FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
                    message=failure.message)  # fmt: skip
 
     @classmethod
@@ -166,7 +167,7 @@ class PrepareSettings:
             images = self._write(case, scan, brain, folder, scaled(progress, 0.6, 0.95), cancel)
             files = [*(str(image["file"]) for image in images), PROVENANCE_FILE]
             record = {"task": _TASK, "request": {**request, "seconds": round(time.perf_counter() - started, 2)},
-                      "images": images, "warnings": list(scan.warnings), "files": files}  # fmt: skip
+                      "images": images, "tags": scan.tags, "warnings": list(scan.warnings), "files": files}  # fmt: skip
             (folder / PROVENANCE_FILE).write_text(json.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
         progress("done", 1.0, f"{len(images)} images")
         return PreparedImages(images, scan.warnings)
@@ -232,7 +233,18 @@ def read_prepare_cases(table: Path, lesions: Path | None = None) -> list[Prepare
              for line in read_table(lesions, ("case", "file"), (), "lesion")} if lesions else {}  # fmt: skip
     cases = [_case(line, masks) for line in read_table(table, ("case",), _NAMED, "scan")]
     refuse_double_names(cases, table)
+    _refuse_shared_scans(cases, table)
     return cases
+
+
+def _refuse_shared_scans(cases: Sequence[PrepareCase], table: Path) -> None:
+    """Raises InputError for a scan that is two patients': its images could lie in two parts of a split at once."""
+    seen: dict[tuple[Path, str | None], PrepareCase] = {}
+    for case in cases:
+        first = seen.setdefault((case.scan.resolve(), case.series), case)
+        if first.patient != case.patient:
+            raise InputError(f"{table} has {case.scan} for the patients {first.patient} and {case.patient}, as cases "
+                             f"{first.name} and {case.name}: keep one of them, or name one patient.")  # fmt: skip
 
 
 def _case(line: Line, masks: Mapping[str, Path]) -> PrepareCase:
@@ -254,17 +266,18 @@ def check_images_table(output: Path, table: Path | None) -> None:
 
 
 def write_images_table(cases: Sequence[PrepareCase], rows: Sequence[PrepareRow], output: Path) -> Path:
-    """`images.csv` of all that was prepared: file, case, patient, label, split, its scan, then the tags
-    of scans and images."""
+    """`images.csv` of all that was prepared: file, case, patient, label, split, its scan, then tags: the scan's own, of
+    which the table of cases may say otherwise, and the images'."""
     records = []
     for case, row in zip(cases, rows, strict=True):
         if row.status != DONE:
             continue
-        made = json.loads((output / case.name / PROVENANCE_FILE).read_text(encoding="utf-8"))["images"]
-        for image in made:
+        record = json.loads((output / case.name / PROVENANCE_FILE).read_text(encoding="utf-8"))
+        tags = {**record["tags"], **case.tags}
+        for image in record["images"]:
             own = {key: value for key, value in image.items() if key not in ("file", "case", "label")}
             records.append({"file": f"{case.name}/{image['file']}", "case": image["case"], "patient": case.patient,
-                            "label": image["label"], "split": case.split, "scan": str(case.scan.absolute()),
-                            **case.tags, **own})  # fmt: skip
+                            "label": image["label"], "split": case.split, "scan": listed(case.scan),
+                            **tags, **own})  # fmt: skip
     columns = list(dict.fromkeys(key for record in records for key in record)) or list(_IMAGE_COLUMNS)
     return write_csv(output / IMAGES_FILE, records, columns)

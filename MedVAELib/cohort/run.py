@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -109,7 +109,7 @@ class Settings:
 
     def run(self, case: Case, directory: Path, bundle: Bundle, model: Detector | None, progress: Progress,
             cancel: CancelToken) -> Detection:  # fmt: skip
-        return detect_case(case, directory, self, bundle, model, progress, cancel)
+        return detect_case(case, directory, self, bundle, model, progress, cancel, titled=True)
 
 
 def run_cohort(
@@ -185,9 +185,10 @@ def run_case(
 
 def detect_case(
     case: Case, directory: Path, settings: Settings, bundle: Bundle, detector: Detector | None = None,
-    progress: Progress = no_progress, cancel: CancelToken | None = None,
+    progress: Progress = no_progress, cancel: CancelToken | None = None, titled: bool = False,
 ) -> Detection:  # fmt: skip
-    """Reads the scan, detects and writes every file of the contract into `directory`; raises what these raise."""
+    """Reads the scan, detects and writes every file of the contract into `directory`; raises what these raise. titled:
+    the result has the case's name, not its file's, which may be the same in all cases."""
     started, cancel = time.perf_counter(), cancel or CancelToken()
     refuse_results_among_slices(case.sources, [directory])
     check_writable(directory)
@@ -197,6 +198,7 @@ def detect_case(
     cancel.check()
     modality, series = case.modality or settings.modality, case.series or settings.series
     scan = Scan.read(case.scan, modality=modality, series=series)
+    scan = replace(scan, name=case.name) if titled else scan
     request = settings.request(case, bundle)
     cancel.check()
     from ..anomaly.detect import detect_anomalies  # torch takes seconds to load: an unusable scan is named before

@@ -68,7 +68,7 @@ def _case(line: Line) -> SkullCase:
     if not planes:
         raise line.error(f"no plane is given; fill in one of the columns {', '.join(PLANES)}.")
     try:
-        age = float(line.value("ga")) if line.value("ga") else None
+        age = float(line.value("ga").replace(",", ".")) if line.value("ga") else None
     except ValueError:
         age = math.nan
     if age is not None and not math.isfinite(age):
@@ -179,6 +179,7 @@ class SkullSettings:
             planes, predictor=model or self.load(bundle), samples=self.samples, seed=self.seed,
             ga_weeks=self._age(case), progress=scaled(progress, 0.0, share), cancel=cancel,
         )  # fmt: skip
+        result.provenance["case"] = case.name
         result.provenance["request"] = {**request, "seconds": round(time.perf_counter() - started, 2)}
         write_skull(result, directory, scaled(progress, share, 1.0), cancel)
         return result

@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..failures import Failure
 from ..outputs import PROVENANCE_FILE, UNFINISHED
 from ..progress import CancelToken
-from .cases import Case
+from .cases import Case, listed
 
 if TYPE_CHECKING:
     from ..anomaly.result import Detection
@@ -48,7 +48,7 @@ class CaseRow:
 
     @classmethod
     def not_run(cls, case: Case) -> CaseRow:
-        return cls(case.name, str(case.scan))
+        return cls(case.name, listed(case.scan))
 
     @classmethod
     def of_result(cls, case: Case, result: Detection, seconds: float) -> CaseRow:
@@ -57,7 +57,7 @@ class CaseRow:
 
     @classmethod
     def of_failure(cls, case: Case, failure: Failure, seconds: float) -> CaseRow:
-        return cls(case.name, str(case.scan), FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
+        return cls(case.name, listed(case.scan), FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
                    message=failure.message)  # fmt: skip
 
     @classmethod
@@ -76,7 +76,8 @@ class CaseRow:
               warnings: Iterable[str]) -> CaseRow:  # fmt: skip
         volumes = [round(volume, 4) for volume, _ in findings]  # as in findings.csv, so that a resumed row is the same
         return cls(
-            case.name, str(case.scan), DONE, modality, len(findings), round(sum(volumes), 4), max(volumes, default=0.0),
+            case.name, listed(case.scan), DONE, modality, len(findings), round(sum(volumes), 4),
+            max(volumes, default=0.0),
             round(max((peak for _, peak in findings), default=0.0), 4), round(seconds, 2), 0, " ".join(warnings),
         )  # fmt: skip
 

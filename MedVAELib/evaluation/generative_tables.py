@@ -26,7 +26,8 @@ def definitions(against: Reference) -> list[str]:
         f"held-back images blurred by {BLUR_VOXELS:g} voxel {against.blurred:.2f}. Random convolutions see brightness "
         "and texture and know no anatomy: rubble as sharp as the images may be nearer than blurred images are.",
         "Plausible: share of samples no farther from the nearest held-back image, by root mean square difference, than "
-        f"{PLAUSIBLE:.0%} of as many training images are: low where samples are no such images at all, however sharp.",
+        f"{PLAUSIBLE:.0%} of as many training images are: low where samples are no such images at all, however sharp; "
+        "an even grey is near to all, so look at the active latents, too.",
         "Mean training image, principal components: what any model has to beat; components of the training images, as "
         "many as a model has latents, samples from a Gaussian with their variances.",
         "Sharpness: mean absolute difference of neighbouring voxels over that of the held-back images; 1 is as sharp.",

@@ -139,12 +139,15 @@ class LatentModel(PlacedModel):
 
     def draw(self, count: int, seed: int, label: str) -> NDArray[np.float32]:
         """Latents (count, *latent_shape) from the Gaussian of a label: its images' mean and deviations, correlated as
-        in all training images if the model knows how. Raises UsageError for an unknown label."""
+        in all training images if the model knows how. Raises UsageError for an unknown label or one of one image."""
         self._check_count(count)
         if label not in self.statistics.labels:
             known = ", ".join(self.statistics.labels) or "none"
             raise UsageError(f"The bundle {self.bundle.name} knows no label '{label}' (it has {known}).")
         moments = self.statistics.labels[label]
+        if moments.count < 2:
+            raise UsageError(f"The bundle {self.bundle.name} learned '{label}' from one image and does not know how "
+                             "such images differ: choose another label, or leave it out.")  # fmt: skip
         noise = np.array([np.random.default_rng((seed, i)).standard_normal(len(moments.mean)) for i in range(count)])
         factor = getattr(self.model, "drawn_factor", None)
         if factor is not None and factor.dim() == 2:
@@ -192,7 +195,8 @@ class LatentModel(PlacedModel):
         try:
             yield
         except FormError as error:
-            how = "give images like those it was trained on"
+            how = ("give images like those it was trained on, or train it with data.preparation, so that it prepares "
+                   "scans itself")  # fmt: skip
             if self.preparation != PLAIN:
                 how = f"make them with 'medvae prepare --preparation {self.preparation}'"
             raise InputError(f"{error.found} by the model {self.bundle.name}: {how}.") from error

@@ -151,9 +151,9 @@ def by_patient(make: Callable[[int], object], features: NDArray, labels: Sequenc
         for fit, held in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, patients):
             if not 1 < len(set(labels[fit])) < len(fit):
                 raise InputError("Too few images of each label to predict it in patients left out: add patients.")
-            model = make(len(fit)).fit(features[fit], labels[fit])
-            columns = [classes.index(name) for name in model.classes_]
-            probability[np.ix_(held, columns)] = model.predict_proba(features[held])
+            # By number, as scikit-learn makes numbers of names that are digits, and then misses the names.
+            model = make(len(fit)).fit(features[fit], np.array([classes.index(name) for name in labels[fit]]))
+            probability[np.ix_(held, model.classes_)] = model.predict_proba(features[held])
     return Probe(classes, labels, probability, patients, folds)
 
 

@@ -48,7 +48,7 @@ def train_from_config(
     Besides: checkpoint.pt (resumable to the step), log.jsonl, split.csv (which image is in which part), curves.png,
     reconstructions.png, samples.png and TensorBoard events. Raises InputError for a bad config, images that cannot be
     used, or a run that diverges or collapses, Cancelled (the checkpoint stays). What the images are, and doubts about
-    them, is told as progress of the stages "images" and "warning".
+    them, is told as progress of the stages "parts" and "warning".
     """
     config = read_config(path, ImagesRun)
     cancel, output = cancel or CancelToken(), Path(output)
@@ -59,7 +59,7 @@ def train_from_config(
     if trainer.processes.first:
         _keep_split(images, output / SPLIT_FILE, resume)
         parts = count_in_words(images.patients, images.labels, images.splits)
-        progress("images", 0.05, f"Images: {parts}; scaling {images.scaling}")
+        progress("parts", 0.05, f"Images: {parts}; scaling {images.scaling}")
         if warning := _doubt_of_patients(config, images):
             progress("warning", 0.05, warning)
     model = build_model(config.model_name, config.model_settings).to(target)

@@ -60,6 +60,9 @@ def write_skull_report(result: SkullPrediction, directory: Path) -> Path:
 
 
 def _heading(result: SkullPrediction) -> str:
+    """The case's name, as files of several cases may be called alike, else the files'."""
+    if "case" in result.provenance:
+        return str(result.provenance["case"])
     names = [name for name in dict.fromkeys(found.image.name for found in result.planes) if name not in PLANES]
     return ", ".join(names) or "Fetal skull"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ MAX_EDGE_PX = 1200
 MAX_SAMPLES = 10_000
 _BRIGHTEST_PERCENT = 99.9
 _GIVEN = "given"
+_DECIMAL_COMMA = re.compile(r"(?<![.\d])(\d+),(\d+)(?![.\d])")
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,12 +175,14 @@ def _square_pixels(grey: NDArray[np.float32], spacing_yx_mm: tuple[float, float]
 
 
 def parse_spacings(text: str, given: Collection[str] = PLANES) -> dict[str, float]:
-    """Pixel sizes in mm by plane from "0.25" (all planes) or "axial=0.25,coronal=0.3"; {} from an empty text.
+    """Pixel sizes in mm by plane from "0.25" (all planes) or "axial=0.25,coronal=0.3"; {} from an empty text. Decimal
+    commas are understood.
 
     given: the planes that there are. Raises UsageError, also for the size of another plane.
     """
     sizes: dict[str, float] = {}
-    for part in filter(None, (part.strip() for part in text.replace(";", ",").split(","))):
+    plain = _DECIMAL_COMMA.sub(r"\1.\2", text).replace(";", ",")
+    for part in filter(None, (part.strip() for part in plain.split(","))):
         plane, equals, number = part.rpartition("=")
         names = [plane.strip().lower()] if equals else list(PLANES)
         try:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from .. import dicom
 from ..csv_files import as_numbers, read_csv
-from ..dicom_files import SUFFIXES
+from ..dicom_files import SUFFIXES, read_slices
 from ..errors import InputError
 from ..itk_files import quiet
 from ..scan import IMAGE_SUFFIX, is_dicom_file
@@ -36,6 +36,8 @@ SERIES, INDEX = "dicom_series", "idx_index"
 """Columns of a table that say which image of a file is meant, where it holds several."""
 SCAN = "scan"
 """Column of a table that names the whole scan that an image was made from."""
+GENERATED_BY = "generated_by"
+"""Tag that names the model which made an image up: such images train at most."""
 _COLUMNS = {"file", "case", "patient", "label", "split", SCAN, SERIES, INDEX}
 Tag = float | str
 
@@ -101,7 +103,14 @@ def _is_table(source: Path) -> bool:
 
 
 def _refuse_repeated(records: Iterable[ImageRecord], source: Path) -> None:
-    """Raises InputError for an image that is there twice: it could lie in two parts at once."""
+    """Raises InputError for an image that is there twice, or a scan whose images are two patients': it could lie in two
+    parts at once."""
+    of_scan: dict[str, ImageRecord] = {}
+    for record in records:
+        first = of_scan.setdefault(record.scan, record) if record.scan else record
+        if first.patient != record.patient:
+            raise InputError(f"{source} has images of one scan, {record.scan}, for the patients {first.patient} and "
+                             f"{record.patient}: keep those of one.")  # fmt: skip
     places: dict[Path, Path] = {}
     seen: dict[tuple[Path, str, int], ImageRecord] = {}
     for record in records:
@@ -152,7 +161,7 @@ def _of_files(files: Iterable[Path], base: Path, dimensions: int | None) -> list
         if _is_dicom(path) and dimensions != 2:
             folders.setdefault(path.parent, []).append(path)
         elif path.suffix.lower() != ".img":  # its header is listed already
-            pictures.append(ImageRecord(path, "", ""))
+            pictures.append(ImageRecord(path, "", "", tags=_tags_of_picture(path) if _is_dicom(path) else {}))
     for folder, members in folders.items():
         pictures += _of_series(folder, members)
     split_below = _split_folders(base, pictures)
@@ -160,6 +169,12 @@ def _of_files(files: Iterable[Path], base: Path, dimensions: int | None) -> list
     if max(Counter((record.split, record.label) for record in placed).values(), default=0) == 1:
         placed = [replace(record, label="") for record in placed]  # a folder per case
     return _named(placed, base)
+
+
+def _tags_of_picture(path: Path) -> dict[str, Tag]:
+    with quiet():
+        slices = read_slices(str(path))
+    return dict(slices[0].tags) if slices else {}
 
 
 def _of_series(folder: Path, members: list[Path]) -> list[ImageRecord]:

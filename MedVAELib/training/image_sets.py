@@ -29,7 +29,7 @@ from ..progress import CancelToken, Progress, no_progress
 from ..scan import is_dicom_file
 from ..whole_files import replaced
 from .idx_files import read_idx
-from .image_listing import PARTS, ImageRecord, Tag, find_images
+from .image_listing import GENERATED_BY, PARTS, ImageRecord, Tag, find_images
 from .image_split import assign_parts
 
 _SCREEN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
@@ -81,7 +81,9 @@ class ImageSet:
 
     def split(self, validation: float = 0.1, test: float = 0.0, seed: int = 0) -> dict[str, ImageSet]:
         """train, validation and test by patient, as `image_split.assign_parts` says. Raises InputError."""
-        parts = assign_parts(self.patients, self.labels, self.splits, validation, test, seed)
+        made = self.tags.get(GENERATED_BY, [""] * len(self))
+        parts = assign_parts(self.patients, self.labels, self.splits, validation, test, seed,
+                             {patient for patient, by in zip(self.patients, made, strict=True) if _is_said(by)})
         told = replace(self, splits=parts)
         return {name: told.part(name) for name in PARTS}
 
@@ -115,9 +117,15 @@ def read_images(
 def with_parts(records: Sequence[ImageRecord], validation: float, test: float, seed: int) -> list[ImageRecord]:
     """The records with a part for each, sorted by it."""
     parts = assign_parts([r.patient for r in records], [r.label for r in records], [r.split for r in records],
-                         validation, test, seed)  # fmt: skip
+                         validation, test, seed,
+                         {r.patient for r in records if _is_said(r.tags.get(GENERATED_BY, ""))})  # fmt: skip
     told = [replace(record, split=part) for record, part in zip(records, parts, strict=True)]
     return sorted(told, key=lambda record: PARTS.index(record.split))
+
+
+def _is_said(tag: Tag) -> bool:
+    """Whether a tag has a value; one that is missing is no text, or not a number."""
+    return tag not in ("", None) and tag == tag
 
 
 def load_images(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ..errors import InputError
@@ -14,26 +14,32 @@ _MOST_LABELS = 12  # in words
 
 
 def assign_parts(
-    patients: Sequence[str], labels: Sequence[str], given: Sequence[str], validation: float, test: float, seed: int
+    patients: Sequence[str], labels: Sequence[str], given: Sequence[str], validation: float, test: float, seed: int,
+    only_train: Collection[str] = (),
 ) -> list[str]:
     """train, validation or test for every image, from its patient, label ("" for none) and the split given for it ("").
 
     Patients without a given split are drawn, with shares alike in every label. If none validates then, as where only
     train and test are given, the share is drawn from those that train. The draw depends on the seed and the patients'
-    names alone. Raises InputError for a patient given two parts, or where nobody would be left to train or validate.
+    names alone. only_train: patients that train or are left out, such as those that a model made up. Raises InputError
+    for a patient given two parts, or where nobody would be left to train or validate.
     """
     part = _given_parts(patients, given)
     label = _usual_label(patients, labels)
+    part.update({patient: "train" for patient in only_train if not part.get(patient)})
     free = [patient for patient in label if not part.get(patient)]
     for name, share in (("validation", validation), ("test", test)):
         for patient in _drawn([p for p in free if not part.get(p)], label, share, len(free), f"{seed}/{name}"):
             part[patient] = name
     part.update({patient: "train" for patient in free if not part.get(patient)})
     if "validation" not in part.values() and validation > 0:
-        train = [patient for patient in label if part[patient] == "train"]
+        train = [patient for patient in label if part[patient] == "train" and patient not in only_train]
         for patient in _drawn(train, label, validation, len(train), f"{seed}/validation"):
             part[patient] = "validation"
     there = Counter(part.values())
+    if not there["train"] and not free:
+        raise InputError(f"None of the {len(label)} patients is there to train: their split gives all of them to "
+                         f"{' and '.join(sorted(there))}.")  # fmt: skip
     if not there["train"] or (validation > 0 and not there["validation"]):
         raise InputError(f"{len(label)} patients are too few to split into training and validation: add images, "
                          "or change the shares or the given split.")  # fmt: skip

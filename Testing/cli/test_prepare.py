@@ -163,3 +163,22 @@ def test_the_table_of_scans_and_foreign_tables_are_never_overwritten(cohort, cap
     (cohort / "out").mkdir()
     (cohort / "out" / "images.csv").write_text("name,age\n")
     assert prepare(cohort) == 2 and (cohort / "out" / "images.csv").read_text() == "name,age\n"
+
+
+def test_acquisition_tags_of_a_scan_go_with_its_images(tmp_path):
+    image, mask = volume()
+    dicom_series(tmp_path / "patient", sitk.Cast(image, sitk.sitkInt16), "1.2.1", "flair", _0018_0081="82")
+    sitk.WriteImage(mask, str(tmp_path / "mask.nii.gz"))
+    sitk.WriteImage(image, str(tmp_path / "b.nii.gz"))
+    (tmp_path / "b.json").write_text('{"EchoTime": 0.11, "Manufacturer": "A"}')
+    (tmp_path / "scans.csv").write_text("case,scan,brain,manufacturer\none,patient,mask.nii.gz,\n"
+                                        "two,b.nii.gz,mask.nii.gz,B\n")  # fmt: skip
+    assert prepare(tmp_path, "--preparation", "slices", "--every", "20") == 0
+    found = {row["case"][:3]: (float(row["echo_time_ms"]), row["manufacturer"]) for row in rows_of(tmp_path)}
+    assert found == {"one": (82.0, ""), "two": (110.0, "B")}, "what the table says of a tag counts"
+
+
+def test_one_scan_for_two_patients_is_refused(cohort, capsys):
+    (cohort / "scans.csv").write_text("case,scan,patient\na,a.nii.gz,p\nb,a.nii.gz,q\n")
+    assert prepare(cohort, "--preparation", "slices") == 3 and "patients p and q" in capsys.readouterr().err
+    assert not (cohort / "out").exists()

@@ -215,6 +215,7 @@ def test_a_cohort(planes, tmp_path, capsys):
         rows = {row["case"]: row for row in csv.DictReader(file)}
     assert [rows[name]["status"] for name in ("both", "side", "bad")] == ["done", "done", "failed"]
     assert rows["both"]["planes"] == "axial sagittal" and rows["both"]["hc_percentile"]
+    assert "<h1>both</h1>" in (out / "both" / "report.html").read_text(), "files of several heads may be called alike"
     assert rows["bad"]["exit_code"] == "3"
     kept = (out / "both" / "report.html").stat().st_mtime_ns
     assert skull("--cohort", table, "--output", out, "--resume", *FAST) == 5

@@ -190,3 +190,9 @@ def test_the_confound_check_can_be_cancelled():
     cancel.cancel()
     with pytest.raises(Cancelled):
         confound_check(cohort(), cancel=cancel)
+
+
+def test_labels_of_digits_are_names():
+    digits = [str(CLASSES.index(label)) for label in cohort().labels]
+    check = confound_check(replace(cohort(confounded=True), labels=digits))
+    assert check.verdict == "alarm" and classify(replace(cohort(), labels=digits)).classes == ("0", "1", "2")

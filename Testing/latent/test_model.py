@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_samples_depend_on_the_seed_alone(latents):
     assert not np.array_equal(ten, latents.sample(10, seed=4))
 
 
-def test_a_label_draws_around_its_mean(latents):
+def test_a_label_draws_around_its_mean(latents, monkeypatch):
     drawn = latents.draw(4000, 0, "b")
     moments = latents.statistics.labels["b"]
     assert np.allclose(drawn.mean(0), moments.mean, atol=4 * moments.std.max() / 4000**0.5)
@@ -64,6 +65,9 @@ def test_a_label_draws_around_its_mean(latents):
         latents.sample(2, 0, "c")
     with pytest.raises(UsageError, match="at least 1"):
         latents.sample(0)
+    monkeypatch.setitem(latents.statistics.labels, "b", replace(moments, count=1))
+    with pytest.raises(UsageError, match="'b' from one image"):
+        latents.draw(3, 0, "b")
 
 
 def test_a_bundle_from_before_samples_were_fitted_still_works(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from MedVAELib.errors import InputError, UsageError
 from MedVAELib.skull.plane_files import Cut, parse_cut, plane_of_image, ultrasound_region_spacings
-from MedVAELib.skull.planes import MAX_EDGE_PX, PlaneImage
+from MedVAELib.skull.planes import MAX_EDGE_PX, PlaneImage, parse_spacings
 
 from .ultrasound_dicom import region, write_ultrasound
 
@@ -282,3 +282,13 @@ def test_a_picture_that_ends_early_is_refused(tmp_path, suffix):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(InputError, match="truncated"):
         PlaneImage.read(path, 0.5)
+
+
+@pytest.mark.parametrize(("text", "sizes"), [
+    ("0,25", {"axial": 0.25, "sagittal": 0.25, "coronal": 0.25}),
+    ("axial=0,25;coronal=0,3", {"axial": 0.25, "coronal": 0.3}),
+    ("axial=0,25,coronal=1", {"axial": 0.25, "coronal": 1.0}),
+    ("axial=0.25,coronal=0.3", {"axial": 0.25, "coronal": 0.3}),
+])
+def test_decimal_commas_of_pixel_sizes(text, sizes):
+    assert parse_spacings(text) == sizes

@@ -99,7 +99,7 @@ def test_dicom_files_are_pictures_or_slices(tmp_path):
     """What a file is follows from the shape that is asked for."""
     volume = write_dicom_series(tmp_path / "series")
     pictures = read_images(tmp_path, shape=(10, 12), scaling="percentile")
-    assert len(pictures) == 8
+    assert len(pictures) == 8 and pictures.tags["repetition_time_ms"] == [9000.0] * 8
     whole = read_images(tmp_path, shape=(8, 10, 12), scaling="percentile")
     assert len(whole) == 1 and whole.spacing_mm == (5.0, 3.0, 2.0)
     expected = ImageForm((8, 10, 12), scaling="percentile").apply(volume, "volume")
@@ -227,3 +227,23 @@ def test_a_store_with_broken_notes_is_filled_anew(tmp_path):
     (tmp_path / "store.npy.json").write_text('{"images": "12')
     assert np.array_equal(read_images(tmp_path / "scans", store=store).images, before)
     assert json.loads((tmp_path / "store.npy.json").read_text())["images"]
+
+
+def test_generated_images_are_never_held_back(tmp_path):
+    write_pictures(tmp_path, {"": 12})
+    lines = [f"{i}.png,p{i},train,{'a-model' if i > 4 else ''}" for i in range(12)]
+    table = tmp_path / "images.csv"
+    table.write_text("file,patient,split,generated_by\n" + "\n".join(lines) + "\n")
+    images = read_images(table, validation=0.3)
+    for held_back in (images.part("validation"), read_images(table).split(0.3)["validation"]):
+        assert len(held_back) and {Path(file).name for file in held_back.files} <= {f"{i}.png" for i in range(5)}
+
+
+def test_a_scan_is_one_patients(tmp_path):
+    write_pictures(tmp_path, {"": 2})
+    table = tmp_path / "images.csv"
+    table.write_text("file,patient,scan\n0.png,p,s.nii.gz\n1.png,p,s.nii.gz\n")
+    assert len(read_images(table)) == 2
+    table.write_text("file,patient,scan\n0.png,p,s.nii.gz\n1.png,q,s.nii.gz\n")
+    with pytest.raises(InputError, match="s.nii.gz, for the patients p and q"):
+        read_images(table)

@@ -63,7 +63,7 @@ def test_validation_is_taken_from_those_that_train_where_only_test_is_given():
 @pytest.mark.parametrize(("patients", "given_parts", "words"), [
     (["p", "p"], ["train", "test"], "patient p is given to both"),
     (["p", "p"], ["", ""], "too few"),
-    (["p", "q"], ["test", "test"], "too few"),
+    (["p", "q"], ["test", "validation"], "gives all of them to test and validation"),
 ])
 def test_refusals_are_one_sentence(patients, given_parts, words):
     with pytest.raises(InputError, match=words) as error:
@@ -87,3 +87,13 @@ def test_what_there_is_of_each_part_in_words():
 ])  # fmt: skip
 def test_files_that_look_like_one_patients(files, found):
     assert Path(likely_patient(files)).name == found
+
+
+@pytest.mark.parametrize("given_parts", ["", "train"])
+def test_what_a_model_made_up_trains_alone(given_parts):
+    patients = [f"p{i}" for i in range(10)] + [f"generated_{i}" for i in range(40)]
+    parts = assign_parts(patients, [""] * 50, ["train" if given_parts else ""] * 10 + [given_parts] * 40, 0.3, 0.0, 0,
+                         set(patients[10:]))  # fmt: skip
+    assert set(parts[10:]) == {"train"} and Counter(parts[:10]) == {"train": 7, "validation": 3}
+    with pytest.raises(InputError, match="too few"):
+        assign_parts(patients[10:], [""] * 40, [""] * 40, 0.3, 0.0, 0, set(patients))

@@ -69,6 +69,10 @@ def write_cohort(
         cases = plan(request.kind, request.count, request.seed, len(heads), len(masks), request.confounded)
     except ValueError as error:
         raise UsageError(f"This cohort cannot be made: {error}.") from None
+    missing = sorted({"train", "validation", "test"} - {case.split for case in cases})
+    if missing:
+        progress("warning", _SHARE_OF_HEADS, f"{request.count} scans show too few heads for every part of the split: "
+                 f"there is none for {' and '.join(missing)}. Make more (--count).")  # fmt: skip
     synthesise = CohortSynthesiser(request.kind, heads, masks)
     rows = []
     with writing_to(output):
