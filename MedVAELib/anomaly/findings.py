@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from ..preprocessing.geometry import ijk_to_ras_mm, ras_mm_to_ijk
 from ..tissues import BACKGROUND, EXTRACEREBRAL, TISSUES
+from .mirror import Mirror
 from .result import Finding
 
 MIN_VOLUME_ML = 0.03
@@ -17,12 +18,14 @@ PEAK_STRICTNESS = 3.0
 passes it is healthy. The mask shows every bright voxel above the threshold, of dark ones those reported."""
 DARK_STRICTNESS = 10.0
 """Dark findings on FLAIR need a score that is this many times rarer than the false-positive rate asked for."""
-_MIDLINE_MM = 4.0
+_MIDLINE_MM = 4.0  # from the midplane, on average: nearer, a finding has no side
+_BOTH_SIDES = 0.2  # of a finding on the other side: then it lies on both
+_VOXELS_LOOKED_AT = 2000
 
 
 def rank_findings(
     bright: NDArray[np.float32], dark: NDArray[np.float32] | None, limit: float, image: sitk.Image,
-    probability: NDArray[np.float32], grid: sitk.Image,
+    probability: NDArray[np.float32], grid: sitk.Image, mirror: Mirror | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], list[Finding]]:  # fmt: skip
     """Mask (1 bright, 2 dark), component labels and findings, worst first; labels are ranks.
 
@@ -33,12 +36,12 @@ def rank_findings(
     mask = (bright > limit).astype(np.uint8)
     components = find_components(bright, limit, voxel_ml)
     ranked = [(b, f, components, f.label) for b, f in
-              describe(components, bright, image, "bright", probability, grid)]  # fmt: skip
+              describe(components, bright, image, "bright", probability, grid, mirror)]  # fmt: skip
     if dark is not None:
         hypo = find_components(np.where(mask > 0, 0, dark), limit + np.log10(DARK_STRICTNESS), voxel_ml)
         mask[hypo > 0] = 2
         ranked += [(b, f, hypo, f.label) for b, f in
-                   describe(hypo, dark, image, "dark", probability, grid)]  # fmt: skip
+                   describe(hypo, dark, image, "dark", probability, grid, mirror)]  # fmt: skip
     ranked.sort(key=lambda row: -row[0])
     tables = {id(components): np.zeros(int(components.max()) + 1, np.uint16)}
     if dark is not None:
@@ -69,12 +72,12 @@ def find_components(score: NDArray[np.float32], limit: float, voxel_ml: float) -
 
 def describe(
     labels: NDArray[np.uint16], score: NDArray[np.float32], image: sitk.Image, polarity: str,
-    probability: NDArray[np.float32], grid: sitk.Image,
+    probability: NDArray[np.float32], grid: sitk.Image, mirror: Mirror | None = None,
 ) -> list[tuple[float, Finding]]:  # fmt: skip
     """One finding per label with its burden (mean score × ml), by which findings are ranked.
 
     labels, score: zyx on the grid of `image`, whose voxels the bounding boxes count; probability: (K, D, H, W) on the
-    model's grid, for the location.
+    model's grid, and mirror, for the location; without a mirror no side is named.
     """
     voxel_ml = float(np.prod(image.GetSpacing())) / 1000
     order = np.argsort(labels, axis=None, kind="stable")
@@ -88,7 +91,7 @@ def describe(
         low, high = zyx.min(0), zyx.max(0)
         centroid = ijk_to_ras_mm(image, zyx.mean(0)[::-1])
         finding = Finding(
-            label=label, polarity=polarity, location=_location(zyx, centroid, image, probability, grid),
+            label=label, polarity=polarity, location=_location(zyx, image, probability, grid, mirror),
             volume_ml=len(flat) * voxel_ml, peak=float(values.max()), mean=float(values.mean()),
             centroid_ras_mm=tuple(float(v) for v in centroid),
             peak_ras_mm=tuple(float(v) for v in ijk_to_ras_mm(image, zyx[values.argmax()][::-1])),
@@ -100,20 +103,22 @@ def describe(
 
 
 def _location(
-    zyx: NDArray[np.int64], centroid_ras: NDArray[np.float64], image: sitk.Image, probability: NDArray[np.float32],
-    grid: sitk.Image,
+    zyx: NDArray[np.int64], image: sitk.Image, probability: NDArray[np.float32], grid: sitk.Image,
+    mirror: Mirror | None,
 ) -> str:  # fmt: skip
-    """Side and healthy tissue under most of the component, e.g. "left white matter"."""
-    some = zyx[:: max(1, len(zyx) // 500), ::-1]
-    index = np.round(ras_mm_to_ijk(grid, ijk_to_ras_mm(image, some))).astype(int)[:, ::-1]
+    """Side and healthy tissue under most of the component, e.g. "left white matter", "white matter on both sides"."""
+    places = ijk_to_ras_mm(image, zyx[:: max(1, len(zyx) // _VOXELS_LOOKED_AT), ::-1])
+    index = np.round(ras_mm_to_ijk(grid, places)).astype(int)[:, ::-1]
     index = np.clip(index, 0, np.array(probability.shape[1:]) - 1)
     share = probability[:, index[:, 0], index[:, 1], index[:, 2]].mean(1)
     share[[BACKGROUND, EXTRACEREBRAL]] = 0
     tissue = TISSUES[int(share.argmax())]
-    columns = np.arange(probability.shape[3])
-    brain = 1 - probability[BACKGROUND] - probability[EXTRACEREBRAL]
-    row = np.clip(np.round(ras_mm_to_ijk(grid, centroid_ras)).astype(int)[::-1], 0, np.array(brain.shape) - 1)
-    line = brain[max(0, row[0] - 3) : row[0] + 4].sum((0, 1))  # the brain at this level: its middle is the midline
-    middle = float((line * columns).sum() / max(line.sum(), 1e-6))
-    offset = (ras_mm_to_ijk(grid, centroid_ras)[0] - middle) * grid.GetSpacing()[0]
-    return tissue if abs(offset) < _MIDLINE_MM else f"{'right' if offset > 0 else 'left'} {tissue}"
+    if mirror is None or not mirror.whole:  # with one side alone in view, nothing tells which it is
+        return tissue
+    off_midplane_mm = mirror.side_mm(places)
+    if np.abs(off_midplane_mm).mean() < _MIDLINE_MM:
+        return tissue
+    right = float((off_midplane_mm > 0).mean())
+    if min(right, 1 - right) > _BOTH_SIDES:
+        return f"{tissue} on both sides"
+    return f"{'right' if right > 0.5 else 'left'} {tissue}"

@@ -19,7 +19,7 @@ from ..timing import Timer
 from ..tissues import WHITE
 from .anatomy import Anatomy, brain_mask
 from .calibration import ScoreCalibration
-from .mirror import mirrored_share
+from .mirror import Mirror
 from .prepare import PreparedScan
 from .result import Finding
 from .scores import SCORES, Emphasis, ScoreInputs
@@ -107,6 +107,21 @@ class ScoreMaps:
         return True, ndimage.binary_fill_holes(shown) & dilated(predicted, 2)
 
     @cached_property
+    def mirror(self) -> Mirror:
+        return Mirror.of(self.anatomy)
+
+    def cut_cm2(self) -> dict[str, float]:
+        """Area of brain in the outermost voxels of the scan, by face: how much of it is cut off there."""
+        whole = np.zeros(sitk.GetArrayViewFromImage(self.space).shape, bool)
+        whole[self.box] = self.brain_box
+        spacing_mm, areas = self.space.GetSpacing()[::-1], {}
+        for axis, names in enumerate((("below", "above"), ("in front", "behind"), ("on the right", "on the left"))):
+            pixel_cm2 = np.prod(spacing_mm) / spacing_mm[axis] / 100
+            areas |= {name: float(np.take(whole, end, axis).sum() * pixel_cm2)
+                      for name, end in zip(names, (0, -1), strict=True)}  # fmt: skip
+        return areas
+
+    @cached_property
     def _probability(self) -> NDArray[np.float32]:
         outside = [1] + [0] * (len(self.anatomy.probability) - 1)
         return channels_from_grid(self.anatomy.probability, self.anatomy.grid, self.crop, outside)
@@ -135,7 +150,7 @@ class ScoreMaps:
         raw = SCORES[score](inputs, sign) * self.brain_box
         if score == "zscore" and sign > 0 and inputs.emphasis.symmetry:
             if modality not in self._mirrored:
-                self._mirrored[modality] = mirrored_share(raw, self.anatomy, self._grid_brain, self.crop) ** 2
+                self._mirrored[modality] = self.mirror.share(raw, self._grid_brain, self.crop) ** 2
             raw = raw * (1 - inputs.emphasis.symmetry * self._mirrored[modality])
         return raw
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
 from MedVAELib.anomaly.anatomy import Anatomy
-from MedVAELib.anomaly.mirror import mirrored_share
+from MedVAELib.anomaly.mirror import Mirror
 from MedVAELib.inference import Encoded
-from MedVAELib.preprocessing.geometry import ras_grid
+from MedVAELib.preprocessing.geometry import physical_points, ras_grid
 from MedVAELib.tissues import TISSUES, WHITE
 
 SHAPE, SPACING_MM = (48, 64, 48), 4.0
@@ -49,7 +51,7 @@ def share(head, *spots) -> list[float]:
     score = np.full(SHAPE, 0.1, np.float32)
     for where, brightness in spots:
         score[where] = brightness
-    found = mirrored_share(score, anatomy, brain, anatomy.grid)
+    found = Mirror.of(anatomy).share(score, brain, anatomy.grid)
     return [float(found[where].mean()) for where, _ in spots]
 
 
@@ -65,3 +67,21 @@ def test_what_lies_on_one_side_deep_or_in_the_middle_does_not(head):
     assert share(head, (spot(LATERAL, 1), 5.0))[0] < 0.1
     assert max(share(head, (spot(DEEP, 1), 5.0), (spot(DEEP, -1), 5.0))) < 0.05
     assert share(head, (spot(MIDDLE, 1), 5.0))[0] < 0.05
+
+
+def test_sides_are_told_from_the_turned_midplane(head):
+    anatomy, _, spot = head
+    mirror, places = Mirror.of(anatomy), physical_points(anatomy.grid)
+    assert mirror.whole
+    for side in (1, -1):
+        assert mirror.side_mm(places[spot(LATERAL, side)]).mean() == pytest.approx(side * 52, abs=2)
+    assert abs(mirror.side_mm(places[spot(MIDDLE, 1)]).mean()) < 2, "23 voxels in front of the middle"
+
+
+def test_one_side_alone_is_no_mirror_image_of_itself(head):
+    anatomy, brain, spot = head
+    there = np.where(Mirror.of(anatomy).side_mm(physical_points(anatomy.grid)) > 0, 1.0, 0.0).astype(np.float32)
+    half = replace(anatomy, probability=anatomy.probability * there)
+    mirror = Mirror.of(half)
+    assert not mirror.whole and mirror.alike < 0.8
+    assert not mirror.share(np.where(spot(LATERAL, 1), 5.0, 0).astype(np.float32), brain, anatomy.grid).any()

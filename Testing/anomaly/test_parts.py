@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -182,12 +183,30 @@ def test_findings_have_true_volume_place_and_box(ball):
     score[2, 2, 2] = 3.0
     score[14, 10:16, 8:12] = 2.4  # large, but nowhere three times rarer than the threshold
     labels = find_components(score, 2.0, 0.036)
-    (_, first), *rest = describe(labels, score, image, "bright", probability, grid)
+    mirror = SimpleNamespace(whole=True, side_mm=lambda places: places[..., 0] + 2)
+    (_, first), *rest = describe(labels, score, image, "bright", probability, grid, mirror)
     assert first.volume_ml == pytest.approx(18 * 0.036) and first.peak == 5.0
     assert first.bbox_ijk == (3, 10, 8) and first.bbox_size_ijk == (3, 3, 2)
     assert first.peak_ras_mm == pytest.approx(tuple(ijk_to_ras_mm(image, (4, 11, 9))))
     assert first.location.startswith("right") and first.centroid_ras_mm[0] > 5
     assert len(rest) == 1  # 0.036 ml is just large enough
+    for shift_mm, whole, wanted in ((-40, True, "left "), (-18, True, ""), (-9, True, "right "), (2, False, "")):
+        mirror = SimpleNamespace(whole=whole, side_mm=lambda places, by=shift_mm: places[..., 0] + by)
+        (_, first), *_ = describe(labels, score, image, "bright", probability, grid, mirror)
+        assert first.location == f"{wanted}{first.location.rpartition('t ')[2]}", shift_mm
+
+
+def test_a_finding_on_both_sides_says_so(ball):
+    probability, _ = ball
+    grid = ras_grid((0, 0, 0), SHAPE, 2.0)
+    score = np.zeros(SHAPE, np.float32)
+    score[16, 20, 8:24] = 5.0
+    labels, mirror = find_components(score, 2.0, 0.008), SimpleNamespace(whole=True, side_mm=lambda ras: ras[..., 0])
+    (_, found), = describe(labels, score, grid, "bright", probability, grid, mirror)
+    assert found.location.endswith(" on both sides")
+    mirror.side_mm = lambda ras: ras[..., 0] + 10
+    (_, found), = describe(labels, score, grid, "bright", probability, grid, mirror)
+    assert found.location.startswith("right ")
 
 
 def test_foreground_of_stripped_zscored_and_plain_scans():
