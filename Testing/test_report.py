@@ -353,6 +353,7 @@ def finding(volume_ml: float, polarity: str = "bright", location: str = "left wh
 
 def test_the_summary_says_it_plainly():
     assert summary([]).startswith("Nothing above threshold")
+    assert summary([], 0.126).startswith("No finding: 0.13 ml are above the threshold")
     assert summary([finding(3.21)]) == "One bright finding of 3.21 ml in the left white matter."
     assert summary([finding(5.0), finding(1.5, location="")]) == (
         "2 bright findings, 6.50 ml in all; the largest, 5.00 ml, lies in the left white matter and is ranked first.")

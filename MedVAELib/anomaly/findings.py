@@ -18,6 +18,8 @@ PEAK_STRICTNESS = 3.0
 passes it is healthy. The mask shows every bright voxel above the threshold, of dark ones those reported."""
 DARK_STRICTNESS = 10.0
 """Dark findings on FLAIR need a score that is this many times rarer than the false-positive rate asked for."""
+DARK_MARGIN = float(np.log10(DARK_STRICTNESS))
+"""How far above the threshold their score therefore lies."""
 _MIDLINE_MM = 4.0  # from the midplane, on average: nearer, a finding has no side
 _BOTH_SIDES = 0.2  # of a finding on the other side: then it lies on both
 _VOXELS_LOOKED_AT = 2000
@@ -38,7 +40,7 @@ def rank_findings(
     ranked = [(b, f, components, f.label) for b, f in
               describe(components, bright, image, "bright", probability, grid, mirror)]  # fmt: skip
     if dark is not None:
-        hypo = find_components(np.where(mask > 0, 0, dark), limit + np.log10(DARK_STRICTNESS), voxel_ml)
+        hypo = find_components(np.where(mask > 0, 0, dark), limit + DARK_MARGIN, voxel_ml)
         mask[hypo > 0] = 2
         ranked += [(b, f, hypo, f.label) for b, f in
                    describe(hypo, dark, image, "dark", probability, grid, mirror)]  # fmt: skip

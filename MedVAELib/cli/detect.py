@@ -146,10 +146,11 @@ def _say(result: Detection, directory: Path, quiet: bool, outcome: Outcome | Non
     from rich.console import Console
 
     from ..outputs import report_line
+    from ..reporting import words
 
     console = Console()
     console.print(_findings_table(result) if result.findings else
-                  f"No anomaly at a false-positive rate of {result.fpr:g}.")
+                  words.summary([], words.flagged_ml(result)))  # fmt: skip
     if len(result.findings) > _ROWS_SHOWN:
         print(f"... and {len(result.findings) - _ROWS_SHOWN} more in {directory / 'findings.csv'}")
     if outcome is not None:

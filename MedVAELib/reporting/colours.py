@@ -16,6 +16,8 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
+from ..anomaly.findings import DARK_MARGIN
+
 MAX_OPACITY = 0.62
 RAMP = 0.25  # share of the range above the threshold over which the overlay becomes opaque
 BEHIND = (112, 116, 122)  # grey shown behind transparent parts of a legend
@@ -89,10 +91,11 @@ def score_legend(scale: ScoreScale, polarity: str) -> Legend:
     # The bar shows the colour as it appears on the scan, only less pale: twice the opacity, never more than all.
     opacity = np.clip(opacity / MAX_OPACITY, 0.0, 1.0)
     strip = (1 - opacity) * np.array(BEHIND) + opacity * scale.colour(score, polarity)
-    mark_at = 100 * (scale.threshold - start) / (scale.top - start)
+    threshold = scale.threshold + (DARK_MARGIN if polarity == "dark" else 0)
+    mark_at = 100 * min((threshold - start) / (scale.top - start), 1)
     ticks = [(at, label) for at, label in _ticks(start, scale.top) if at < 88] + [(100.0, f"≥ {number(scale.top)}")]
-    return Legend(f"{polarity}: anomaly score ({scale.unit})", strip.astype(np.uint8)[None], ticks,
-                  (mark_at, f"threshold {number(scale.threshold)}"))
+    return Legend(f"{polarity}: {scale.unit}", strip.astype(np.uint8)[None], ticks,
+                  (mark_at, f"threshold {number(threshold)}"))
 
 
 def map_legend(title: str, colormap: Colormap, low: float, high: float) -> Legend:

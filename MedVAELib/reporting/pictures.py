@@ -250,7 +250,8 @@ def captioned(picture: Image.Image, title: str, note: str, legends: list[Legend]
     width = min(620, (room - 60 * (len(legends) - 1)) // max(1, len(legends)))
     for place, legend in enumerate(legends):
         left = margin + place * (width + 60)
-        draw.text((left, top - 26), legend.title, MUTED, font(17))
+        beside = draw.textlength(legend.mark[1], font(17)) + 16 if legend.mark else 0
+        draw.text((left, top - 24), _fitted(draw, legend.title, 14, width - beside), MUTED, font(14))
         sheet.paste(Image.fromarray(legend.strip).resize((width, 16)), (left, top))
         for percent, label in legend.ticks:
             x = left + percent / 100 * width

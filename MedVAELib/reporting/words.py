@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
 
+import numpy as np
+import SimpleITK as sitk
+
+from ..anomaly.findings import DARK_MARGIN
 from ..anomaly.result import Detection, Finding
 from .display import DisplayAxes
 
@@ -53,8 +57,11 @@ def position(ras_mm: tuple[float, float, float]) -> str:
     return ", ".join(f"{axis} {at:.0f}" for axis, at in zip("RAS", ras_mm, strict=True)) + " mm"
 
 
-def summary(findings: list[Finding]) -> str:
-    """What was found, in one or two plain sentences."""
+def summary(findings: list[Finding], flagged_ml: float = 0.0) -> str:
+    """What was found, in one or two plain sentences. flagged_ml: all that is above the threshold."""
+    if not findings and flagged_ml > 0:
+        return (f"No finding: {millilitres(flagged_ml)} ml are above the threshold, in pieces too small or too faint "
+                "to be one.")  # fmt: skip
     if not findings:
         return "Nothing above threshold: no finding in this scan."
     largest = max(findings, key=lambda finding: finding.volume_ml)
@@ -70,6 +77,12 @@ def summary(findings: list[Finding]) -> str:
         return f"{text} and is ranked first."
     return (f"{text} (no. {findings.index(largest) + 1}); ranked first is one of {millilitres(worst.volume_ml)} ml"
             f"{_where(worst)}.")
+
+
+def flagged_ml(result: Detection) -> float:
+    """All that is above the threshold."""
+    voxels = int(np.count_nonzero(sitk.GetArrayViewFromImage(result.mask)))
+    return voxels * float(np.prod(result.mask.GetSpacing())) / 1000
 
 
 def _where(finding: Finding) -> str:
@@ -93,19 +106,30 @@ def table(findings: list[Finding], axes: DisplayAxes, pictured: int) -> list[Row
 
 def reading(result: Detection) -> list[str]:
     """How to read the score, one paragraph each."""
-    reference = percent(result.fpr)
-    return [
+    reference, dark = percent(result.fpr), any(finding.polarity == "dark" for finding in result.findings)
+    paragraphs = [
         f"The anomaly score ({result.unit}) says for each voxel how far the scan lies from what a healthy brain of the "
         "same anatomy would look like in this very scan, measured against the spread expected there. It is 0 outside "
-        "the brain; higher is more anomalous. It is no probability of disease.",
+        "the brain; higher is more anomalous. It is no probability of disease. Scores above 5, one voxel in 100,000, "
+        "are extrapolated: they rank, but so few healthy voxels were never counted.",
         f"The threshold, {result.threshold:.3g}, is the score that {reference} of the voxels of healthy brains exceed. "
         f"So about {reference} of a healthy brain is expected in colour; much more than that is worth a look.",
         "Bright findings are brighter than the healthy reconstruction, dark ones darker. Colour shows every voxel "
-        "above the threshold; an outline shows what was kept as a finding and appears in the table.",
+        "above the threshold; an outline shows what was kept as a finding and appears in the table."
+        + (f" Dark findings need a score of {result.threshold + DARK_MARGIN:.3g}, and less than half of white matter's "
+           "brightness." if dark else ""),
         "Peak and mean are scores inside the finding; positions are millimetres towards the patient's right, anterior "
         "and superior (RAS) in the scanner's coordinates; extent is right–left × anterior–posterior × "
         "superior–inferior.",
     ]
+    if result.modality == "dwi":
+        paragraphs.append("Bright on a diffusion scan is not yet restricted diffusion: T2 shine-through is bright, "
+                          "too, so look at the ADC map. Bands over the petrous bones and the sinuses, from the field "
+                          "there, often rank among the first.")  # fmt: skip
+    else:
+        paragraphs.append("What affects much of a tissue, such as confluent disease of the white matter on both sides, "
+                          "can pass for the scan's own brightness: then little is flagged, and volumes are too small.")
+    return paragraphs
 
 
 def flatten(record: Mapping[str, object]) -> list[tuple[str, str]]:

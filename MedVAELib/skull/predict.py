@@ -34,6 +34,7 @@ LEARNED_WEEKS = (20.0, 36.0)
 LEARNED_MM = (52.0, 130.0)
 """Occipitofrontal diameter of the heads that the shape model has learned, of these ages with their spread."""
 _SAMPLES_TO_COMPARE = 4
+_OFF_THE_CHART = 0.1  # percent of healthy fetuses
 
 
 def predict_skull(
@@ -108,6 +109,7 @@ def predict_from_outlines(
         return _misfits(reading, maps, heads.moments.distance()[0].cpu().numpy() * spacing_mm, spacing_mm)
 
     with timer.stage("agreement"):
+        result.warnings += _chart_warnings(result.measure("HC"), ga_weeks)
         result.warnings += _size_warnings(next(iter(misfits)), spacing_mm, ga_weeks)
         result.warnings += agreement_warnings(outlines, misfits, misfits_of)
     provenance["timings_s"] = {name: round(seconds, 3) for name, seconds in timer.seconds.items()}
@@ -198,6 +200,16 @@ def _size_warnings(first: str, spacing_mm: float, ga_weeks: float | None) -> lis
                         f"{LEARNED_MM[0]:g} to {LEARNED_MM[1]:g} mm ({LEARNED_WEEKS[0]:g} to {LEARNED_WEEKS[1]:g} "
                         "weeks), so shape and standard deviation may be off.")  # fmt: skip
     return warnings
+
+
+def _chart_warnings(circumference: Measure, ga_weeks: float | None) -> list[str]:
+    """A head that no healthy fetus of that age has: more often the pixels or the age are wrong."""
+    share = circumference.percentile
+    if share is None or _OFF_THE_CHART <= share <= 100 - _OFF_THE_CHART:
+        return []
+    side = f"below the {_OFF_THE_CHART:g}" if share < 50 else f"above the {100 - _OFF_THE_CHART:g}"
+    return [f"A head circumference of {circumference.value:.0f} mm lies {side}th percentile of {ga_weeks:g} weeks: "
+            "check the pixel size and the gestational age."]  # fmt: skip
 
 
 def _stated(found: FoundPlane) -> dict[str, object]:

@@ -117,7 +117,7 @@ def test_no_findings_are_said_so(detector, scan, monkeypatch, capsys):
 
     monkeypatch.setattr(detector, "detect_anomalies", without)
     assert run(["detect", str(scan), "-o", "out"]) == 0
-    assert "No anomaly at a false-positive rate of 0.01" in capsys.readouterr().out
+    assert "No finding: 2.38 ml are above the threshold" in capsys.readouterr().out
 
 
 def test_json_progress_is_alone_on_standard_output(detector, scan, capsys):

@@ -110,7 +110,8 @@ def test_measures_and_planes_are_stated(result):
     assert result.planes_used == ["axial", "sagittal", "coronal"] and result.planes_missing == []
     assert result.provenance["bundle"] == "shape" and result.provenance["outline_bundle"] == "outline"
     assert result.provenance["input"]["axial"]["pixel_mm"] == 0.4
-    assert ["depart from the predicted head" in warning for warning in result.warnings] == [True]  # it is untrained
+    about = ["percentile", "depart from the predicted head"]  # it is untrained
+    assert [text in warning for text, warning in zip(about, result.warnings, strict=True)] == [True, True]
 
 
 def test_planes_lie_through_the_centre_and_match_the_head(result):
@@ -304,3 +305,10 @@ def test_gpu_agrees_with_cpu(bundles):
         found.append(predict_skull(images(), predictor=predictor, samples=6))
     assert found[0].distance_mm == pytest.approx(found[1].distance_mm, abs=0.2)
     assert found[0].measure("HC").value == pytest.approx(found[1].measure("HC").value, rel=2e-3)
+
+
+@pytest.mark.parametrize(("weeks", "side"), [(20.0, "above the 99.9th percentile of 20 weeks"), (36.0, ""), (None, "")])
+def test_a_head_off_the_chart_is_told(predictor, weeks, side):
+    found = predict_skull(images(), predictor=predictor, samples=2, ga_weeks=weeks)
+    told = [warning for warning in found.warnings if "percentile" in warning]
+    assert bool(told) == bool(side) and all(side in warning and "pixel size" in warning for warning in told)
