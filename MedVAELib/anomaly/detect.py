@@ -133,8 +133,8 @@ def _anatomy_warnings(maps: ScoreMaps) -> list[str]:
     if cut:
         warnings.append(f"The brain is cut off {' and '.join(cut)}: what lies beyond was not examined.")
     if not maps.mirror.whole:
-        warnings.append("One side of the brain seems to be missing: findings have no side, and what both sides show "
-                        "alike is not taken into account.")  # fmt: skip
+        warnings.append("The brain's sides are not alike, as where one is out of view: no finding is given a side, and "
+                        "what both show alike is not taken into account.")  # fmt: skip
     if volume < 750:
         warnings.append(f"Only {volume:.0f} ml of brain are in view: the field of view is cut, the head is small, or "
                         "the voxel size in the header is wrong, and with it every volume.")  # fmt: skip
