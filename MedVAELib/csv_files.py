@@ -23,7 +23,7 @@ _LOCK_ABANDONED_AFTER_S, _LOOK_S = 20.0, 0.02
 _STATED_SEPARATOR = re.compile(r'"?sep=([^"\w\r\n])"?\s*$', re.I)  # Excel's own first line
 _NUMBER = re.compile(r"[+-]?(\d+([.,]\d*)?|[.,]\d+)([eE][+-]?\d+)?")
 _LEADING_ZERO = re.compile(r"[+-]?0[0-9]")
-_MISSING = {"", "n/a", "na", "nan", "none", "null", "-", "."}
+MISSING = {"", "n/a", "na", "nan", "none", "null", "-", "."}
 
 
 def read_csv(
@@ -76,7 +76,7 @@ def as_numbers(texts: Sequence[str]) -> list[float] | None:
     if any(map(_LEADING_ZERO.match, texts)) or (after_comma and set(after_comma) == {3}):
         return None
     try:
-        return [math.nan if text.lower() in _MISSING else _number(text) for text in texts]
+        return [math.nan if text.lower() in MISSING else _number(text) for text in texts]
     except ValueError:
         return None
 

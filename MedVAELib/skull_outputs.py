@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from .nifti_files import write_nifti_gz
 from .outputs import PROVENANCE_FILE, atomic_output, check_writable, plain, report_problem
 from .progress import CancelToken, Progress, no_progress
+from .skull.result import where_drawn
 
 if TYPE_CHECKING:
     from .skull.result import SkullPrediction
@@ -74,8 +75,7 @@ def biometry_record(result: SkullPrediction) -> dict[str, object]:
         "measures": measures, "ga_weeks": result.ga_weeks, "planes_used": result.planes_used,
         "planes_missing": result.planes_missing, "samples": result.samples,
         "conventions": "outer to outer, in the axial plane through the head's centre; HC of the outline's ellipse; "
-                       "percentiles by INTERGROWTH-21st; diameters and circumference lie "
-                       f"{result.provenance['drawn_outside_mm']:g} mm outside of the surface, where sonographers draw",
+                       "percentiles by INTERGROWTH-21st" + where_drawn(result.provenance["drawn_outside_mm"]),
         "warnings": list(result.warnings),
     }  # fmt: skip
 

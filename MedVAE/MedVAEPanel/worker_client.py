@@ -131,7 +131,7 @@ class WorkerClient:
     def closed(self) -> Iterator[None]:
         """`shutdown`, and within no worker starts: requests end as cancelled at once, also those that are made when
         others end."""
-        self._closed = True
+        before, self._closed = self._closed, True
         try:
             for job in self._jobs.values():
                 job.cancelled = True
@@ -141,7 +141,7 @@ class WorkerClient:
                 self._folder = None
             yield
         finally:
-            self._closed = False
+            self._closed = before
 
     # --- The process -------------------------------------------------------------------------------------------------
 

@@ -134,7 +134,7 @@ def _anatomy_warnings(maps: ScoreMaps) -> list[str]:
         warnings.append(f"The brain is cut off {' and '.join(cut)}: what lies beyond was not examined.")
     if not maps.mirror.whole:
         warnings.append("The brain's sides are not alike, as where one is out of view: no finding is given a side, and "
-                        "what both show alike is not taken into account.")  # fmt: skip
+                        "on DWI, what both show alike is not taken for an artefact.")  # fmt: skip
     if volume < 750:
         warnings.append(f"Only {volume:.0f} ml of brain are in view: the field of view is cut, the head is small, or "
                         "the voxel size in the header is wrong, and with it every volume.")  # fmt: skip

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..preprocessing.geometry import ijk_to_ras_mm, ras_mm_to_ijk
 from ..tissues import BACKGROUND, EXTRACEREBRAL, TISSUES
-from .mirror import Mirror
 from .result import Finding
+
+if TYPE_CHECKING:
+    from .mirror import Mirror
 
 MIN_VOLUME_ML = 0.03
 """Smaller components are not reported: about three voxels of a 2 mm scan, thirty of a 1 mm scan."""

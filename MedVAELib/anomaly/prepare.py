@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from ..timing import Timer
 from .anatomy import Anatomy, brain_mask, read_anatomy
 from .detector import Detector
 from .lowest_slices import dim_lowest_slices
+from .mirror import Mirror
 from .tissue_fit import TissueFit, fit_tissues
 
 MIN_TISSUE_CONTRAST = 1.0
 MIN_CONFIDENCE = 0.5
-"""A network asked for a brain sees one in anything. Real scans measured 0.65–0.70 mean tissue probability and a
-contrast of 2.5 spreads or more, noise 0.39 and 0.9–1.8."""
+"""A network asked for a brain sees one in anything. An earlier network measured 0.65–0.70 mean tissue probability on
+real scans, this one 0.72–0.82, with a contrast of 2.5 spreads or more; noise 0.39 and 0.9–1.8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +53,11 @@ class PreparedScan:
         anatomy = self.anatomy
         for array in (self.values, anatomy.image, anatomy.support, anatomy.probability, self.fit.bias):
             array.flags.writeable = False
+
+    @cached_property
+    def mirror(self) -> Mirror:
+        """The brain's midplane."""
+        return Mirror.of(self.anatomy)
 
     def is_of(self, scan: Scan) -> bool:
         """Whether `scan` has the same voxels in the same place; its name and the modality asked for may differ."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cached_property
 
@@ -19,7 +20,6 @@ from ..timing import Timer
 from ..tissues import WHITE
 from .anatomy import Anatomy, brain_mask
 from .calibration import ScoreCalibration
-from .mirror import Mirror
 from .prepare import PreparedScan
 from .result import Finding
 from .scores import SCORES, Emphasis, ScoreInputs
@@ -65,7 +65,7 @@ class ScoreMaps:
         """anatomy: the prepared scan's own, or with the mean probability over posterior samples; recon_std: standard
         deviation over them, (D, H, W)."""
         self.scan, self.turn, self.space = prepared.scan, prepared.turn, prepared.space
-        self.fit, self.detector = prepared.fit, prepared.detector
+        self.fit, self.detector, self.mirror = prepared.fit, prepared.detector, prepared.mirror
         self.anatomy, fit, detector = anatomy, prepared.fit, prepared.detector
         expected, variance = fit.expected(anatomy.probability)
         variance = variance + recon_std**2
@@ -106,19 +106,18 @@ class ScoreMaps:
             return False, predicted & shown
         return True, ndimage.binary_fill_holes(shown) & dilated(predicted, 2)
 
-    @cached_property
-    def mirror(self) -> Mirror:
-        return Mirror.of(self.anatomy)
-
     def cut_cm2(self) -> dict[str, float]:
-        """Area of brain in the outermost voxels of the scan, by face: how much of it is cut off there."""
+        """Area of brain at the scan's faces, by face: how much of it is cut off there. The brain, found on the model's
+        grid, may end a voxel of that short of the face."""
         whole = np.zeros(sitk.GetArrayViewFromImage(self.space).shape, bool)
         whole[self.box] = self.brain_box
         spacing_mm, areas = self.space.GetSpacing()[::-1], {}
         for axis, names in enumerate((("below", "above"), ("in front", "behind"), ("on the right", "on the left"))):
+            layers = np.moveaxis(whole, axis, 0)
+            near = 1 + math.ceil(self.detector.spacing_mm / spacing_mm[axis])
             pixel_cm2 = np.prod(spacing_mm) / spacing_mm[axis] / 100
-            areas |= {name: float(np.take(whole, end, axis).sum() * pixel_cm2)
-                      for name, end in zip(names, (0, -1), strict=True)}  # fmt: skip
+            areas |= {name: float(part.sum((1, 2)).max() * pixel_cm2)
+                      for name, part in zip(names, (layers[:near], layers[-near:]), strict=True)}  # fmt: skip
         return areas
 
     @cached_property

@@ -273,7 +273,7 @@ def write_images_table(cases: Sequence[PrepareCase], rows: Sequence[PrepareRow],
         if row.status != DONE:
             continue
         record = json.loads((output / case.name / PROVENANCE_FILE).read_text(encoding="utf-8"))
-        tags = {**record["tags"], **case.tags}
+        tags = record["tags"] | {name: value or record["tags"].get(name, "") for name, value in case.tags.items()}
         for image in record["images"]:
             own = {key: value for key, value in image.items() if key not in ("file", "case", "label")}
             records.append({"file": f"{case.name}/{image['file']}", "case": image["case"], "patient": case.patient,

@@ -164,6 +164,12 @@ def _read(config: ImagesRun, shape: tuple[int, ...], progress: Progress, cancel:
     return images
 
 
+def _without_tags(table: str) -> list[dict[str, str]]:
+    """Which image is in which part; what is known of the images besides may grow from version to version."""
+    named = ("file", "case", "patient", "label", "split", SCAN, SERIES, INDEX)
+    return [{name: row[name] for name in named if row.get(name)} for row in csv.DictReader(io.StringIO(table))]
+
+
 def _doubt_of_patients(config: ImagesRun, images: ImageSet) -> str:
     """A warning where every file counts as a patient of its own but looks as if it did not; "" else. Tables and idx
     files say what they hold."""
@@ -184,7 +190,7 @@ def _keep_split(images: ImageSet, path: Path, resume: bool) -> None:
     table.writerows(zip((str(Path(file).absolute()) for file in images.files), images.cases, images.patients,
                         images.labels, images.splits, *places.values(), *images.tags.values(),
                         strict=True))  # fmt: skip
-    if resume and path.exists() and path.read_text(encoding="utf-8") != text.getvalue():
+    if resume and path.exists() and _without_tags(path.read_text(encoding="utf-8")) != _without_tags(text.getvalue()):
         raise InputError(f"{path} lists other images or parts than the config gives now: a run resumes with the images "
                          "it started with; start anew without --resume.")  # fmt: skip
     with replaced(path) as partial:

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from ..growth_charts import FIRST_WEEK, LAST_WEEK
 from ..skull.biometry import TITLES
-from ..skull.result import Measure, SkullPrediction
+from ..skull.result import Measure, SkullPrediction, where_drawn
 from ..standard_planes import PLANES
 from ..whole_files import replaced
 from . import words
@@ -110,11 +110,6 @@ def _ordinal(percentile: float) -> str:
     return f"{number}{ending}"
 
 
-def _where_drawn(outside_mm: float) -> str:
-    return (f", {outside_mm:.2g} mm outside of the surface shown: there sonographers draw on real planes (HC18)"
-            if outside_mm else "")  # fmt: skip
-
-
 def _reading(result: SkullPrediction) -> list[str]:
     paragraphs = [
         "The model has learned what fetal heads look like from simulated heads and draws many that fit the outlines "
@@ -126,7 +121,7 @@ def _reading(result: SkullPrediction) -> list[str]:
         "the planes, so an asymmetry may be mirrored.",
         "BPD and OFD are outer to outer and HC is the circumference of the outline's ellipse, in the axial plane "
         "through the centre, as in the INTERGROWTH-21st charts"
-        f"{_where_drawn(result.provenance['drawn_outside_mm'])}. The interval is mean ± 1.96 standard deviations.",
+        f"{where_drawn(result.provenance['drawn_outside_mm'])}. The interval is mean ± 1.96 standard deviations.",
     ]
     if result.ga_weeks is not None:
         paragraphs.append("The percentile says how many of a hundred healthy fetuses of the given age measure less "

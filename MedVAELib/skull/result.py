@@ -93,3 +93,12 @@ class SkullPrediction:
             if measure.name == name:
                 return measure
         raise KeyError(name)
+
+
+def where_drawn(outside_mm: float) -> str:
+    """The end of a sentence on conventions: where diameters and circumference lie."""
+    if not outside_mm:
+        return ""
+    side = "outside" if outside_mm > 0 else "inside"
+    return (f"; diameters and circumference lie {abs(outside_mm):.2g} mm {side} of the surface, where sonographers "
+            "draw on real planes")  # fmt: skip

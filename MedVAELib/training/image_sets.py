@@ -21,6 +21,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from .. import dicom
+from ..csv_files import MISSING
 from ..errors import InputError, UsageError
 from ..image_files import check_file
 from ..itk_files import accept_rounded_axes, itk_name, placed, quiet
@@ -124,8 +125,8 @@ def with_parts(records: Sequence[ImageRecord], validation: float, test: float, s
 
 
 def _is_said(tag: Tag) -> bool:
-    """Whether a tag has a value; one that is missing is no text, or not a number."""
-    return tag not in ("", None) and tag == tag
+    """Whether a tag has a value: text that says something, or a number."""
+    return tag == tag and str(tag).strip().lower() not in MISSING
 
 
 def load_images(
@@ -159,8 +160,10 @@ def read_image(record: ImageRecord, listed: dict[Path, list[dicom.DicomVolume]] 
         with quiet():
             if record.file not in listed:
                 listed.clear()
-                listed[record.file] = dicom.find_volumes(record.file)
+                listed[record.file] = dicom.find_volumes(record.file, below=False)
             volumes = listed[record.file]
+            if not any(record.series in ("", volume.key, volume.uid) for volume in volumes):  # a table's parent folder
+                volumes = dicom.find_volumes(record.file)
             if not volumes:
                 raise InputError(f"{record.file} is a folder without DICOM images: give one image.")
             volume, _ = dicom.choose_volume(record.file, volumes, record.series or None)

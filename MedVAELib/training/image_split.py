@@ -37,6 +37,8 @@ def assign_parts(
         for patient in _drawn(train, label, validation, len(train), f"{seed}/validation"):
             part[patient] = "validation"
     there = Counter(part.values())
+    if validation > 0 and set(label) <= set(only_train):
+        raise InputError("A model made all of these images: add real ones, by which the training can be judged.")
     if not there["train"] and not free:
         raise InputError(f"None of the {len(label)} patients is there to train: their split gives all of them to "
                          f"{' and '.join(sorted(there))}.")  # fmt: skip

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from MedVAELib.anomaly.detect import Detector, detect_anomalies
+from MedVAELib.anomaly.detect import CUT_CM2, Detector, detect_anomalies, score_inputs
 from MedVAELib.anomaly.scores import SCORES
 from MedVAELib.bundle import load_bundle
 from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
@@ -171,3 +171,17 @@ def test_a_damaged_calibration_is_noticed_when_the_bundle_is_loaded(damage):
     damage(bundle.calibration)
     with pytest.raises(BundleError, match="calibration is incomplete"):
         Detector.load(bundle, "cpu")
+
+
+def test_brain_that_is_cut_off_is_told_wherever_the_slices_lie(detector, sample):
+    whole = score_inputs(detector, Scan.from_image(sample))
+    assert max(whole.cut_cm2().values()) == 0
+    brain = sitk.GetArrayFromImage(whole.image(whole.brain_box.astype(np.uint8)))
+    top = int(np.nonzero(brain.any((1, 2)))[0].max())
+    for z in range(top - 12, top - 8):
+        cut = score_inputs(detector, Scan.from_image(sample[:, :, : z + 1])).cut_cm2()
+        assert cut["above"] > CUT_CM2 and max(area for face, area in cut.items() if face != "above") == 0, z
+    half = detect_anomalies(Scan.from_image(sample[sample.GetSize()[0] // 2 :]), detector=detector, samples=1)
+    assert any("cut off on the " in warning for warning in half.warnings)
+    assert any("sides are not alike" in warning for warning in half.warnings)
+    assert not any("left" in finding.location or "right" in finding.location for finding in half.findings)

@@ -199,11 +199,14 @@ def test_series_of_one_folder_are_one_patient_and_sub_folders_are_listed_once(tm
     for patient in ("p01", "p02"):
         write_dicom_series(tmp_path / patient, seed=0, uid="1.2.1")
         write_dicom_series(tmp_path / patient, seed=1, uid="1.2.2", prefix="b")
-        write_dicom_series(tmp_path / patient / "later", seed=2, uid=f"1.2.3{patient[-1]}")
+        write_dicom_series(tmp_path / patient / "later", seed=2, uid="1.2.1")  # under one UID by mistake
     records = find_images(tmp_path, dimensions=3)
     assert len(records) == 6 and len({(record.file, record.series) for record in records}) == 6
     first = [record for record in records if record.file.name == "p01"]
     assert len(first) == 2 and len({record.patient for record in first}) == 1 and len({r.case for r in first}) == 2
+    images = load_images(records, ImageForm((8, 10, 12), scaling="percentile"))
+    by_folder = dict(zip((Path(file).name for file in images.files), images.images, strict=True))
+    assert not np.allclose(by_folder["p01"], by_folder["later"]), "each from its own folder"
 
 
 def test_volumes_that_share_a_series_are_read_one_by_one(tmp_path, monkeypatch):
@@ -212,7 +215,7 @@ def test_volumes_that_share_a_series_are_read_one_by_one(tmp_path, monkeypatch):
     records = find_images(tmp_path, dimensions=3)
     assert [record.tags["b_value"] for record in records] == [0.0, 1000.0]
     headers, read = [], dicom.find_volumes
-    monkeypatch.setattr(dicom, "find_volumes", lambda *given: headers.append(given) or read(*given))
+    monkeypatch.setattr(dicom, "find_volumes", lambda *given, **how: headers.append(given) or read(*given, **how))
     form = ImageForm((8, 10, 12), scaling="percentile")
     images = load_images(records, form)
     assert len(headers) == 1, "the folder's headers are read once"
@@ -231,7 +234,7 @@ def test_a_store_with_broken_notes_is_filled_anew(tmp_path):
 
 def test_generated_images_are_never_held_back(tmp_path):
     write_pictures(tmp_path, {"": 12})
-    lines = [f"{i}.png,p{i},train,{'a-model' if i > 4 else ''}" for i in range(12)]
+    lines = [f"{i}.png,p{i},train,{'a-model' if i > 4 else ('n/a', '')[i % 2]}" for i in range(12)]
     table = tmp_path / "images.csv"
     table.write_text("file,patient,split,generated_by\n" + "\n".join(lines) + "\n")
     images = read_images(table, validation=0.3)

@@ -95,5 +95,5 @@ def test_what_a_model_made_up_trains_alone(given_parts):
     parts = assign_parts(patients, [""] * 50, ["train" if given_parts else ""] * 10 + [given_parts] * 40, 0.3, 0.0, 0,
                          set(patients[10:]))  # fmt: skip
     assert set(parts[10:]) == {"train"} and Counter(parts[:10]) == {"train": 7, "validation": 3}
-    with pytest.raises(InputError, match="too few"):
+    with pytest.raises(InputError, match="made all of these images"):
         assign_parts(patients[10:], [""] * 40, [""] * 40, 0.3, 0.0, 0, set(patients))
