@@ -28,7 +28,7 @@ DOUBTFUL_CONFIDENCE = 0.68
 """Below this mean tissue probability the map comes with a warning: 13 real scans measure .72 to .82, resampled, noisy
 and cropped ones from .68 on, scans whose header has them upside down or back to front .61 to .68."""
 CUT_CM2 = 45.0
-"""Brain at a face of the scan from which on it counts as cut off: 13 real scans have up to 36, below, and cropped ones 57
+"""Brain at a face of the scan from which on it counts as cut off: 13 real scans have up to 36, below, cropped ones 57
 to 157."""
 
 
