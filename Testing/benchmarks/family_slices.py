@@ -44,7 +44,8 @@ def main(work: Path) -> None:
     shape = (SIDE, SIDE)
     seen, unseen = read_images(table, shape=shape), read_images(table.with_name(f"{UNSEEN}.csv"), shape=shape)
     train = seen.part("train").images
-    against, heads = reference(train, unseen.images), reference(train, seen.part("test").images)
+    against, heads = (reference(train, held_back.images, patients=held_back.patients)
+                      for held_back in (unseen, seen.part("test")))  # fmt: skip
     scores, others = [], []
     strips = {"slices of\nthe data": unseen.images[:: max(1, len(unseen) // _SHOWN)][:_SHOWN]}
     for name in MODELS:
