@@ -50,13 +50,16 @@ class Mirror:
         method.SetShrinkFactorsPerLevel([4])  # of a 2 mm grid: within .2 mm of what twice as fine a one finds
         method.SetSmoothingSigmasPerLevel([3.0])
         method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
-        method.SetInitialTransform(
-            sitk.CenteredTransformInitializer(
-                fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
-            ),
-            inPlace=False,
-        )
-        found = method.Execute(fixed, moving)
+        try:
+            method.SetInitialTransform(
+                sitk.CenteredTransformInitializer(
+                    fixed, moving, sitk.Euler3DTransform(), sitk.CenteredTransformInitializerFilter.MOMENTS
+                ),
+                inPlace=False,
+            )
+            found = method.Execute(fixed, moving)
+        except RuntimeError:  # no tissue, or the two nowhere overlap
+            return cls(anatomy, sitk.Euler3DTransform(), 0.0)
         other = sitk.GetArrayFromImage(sitk.Resample(moving, anatomy.grid, found, sitk.sitkLinear, 0.0))
         return cls(anatomy, found, float(np.corrcoef(tissue.ravel(), other.ravel())[0, 1]))
 

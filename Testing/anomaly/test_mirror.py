@@ -85,3 +85,9 @@ def test_one_side_alone_is_no_mirror_image_of_itself(head):
     mirror = Mirror.of(half)
     assert not mirror.whole and mirror.alike < 0.8
     assert not mirror.share(np.where(spot(LATERAL, 1), 5.0, 0).astype(np.float32), brain, anatomy.grid).any()
+
+
+def test_without_tissue_there_is_no_other_side(head):
+    anatomy, brain, _ = head
+    empty = Mirror.of(replace(anatomy, probability=np.zeros_like(anatomy.probability)))
+    assert not empty.whole and not empty.share(np.ones(SHAPE, np.float32), brain, anatomy.grid).any()
