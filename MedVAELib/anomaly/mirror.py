@@ -8,6 +8,7 @@ outshine small infarcts, and that the eye tells from them by their symmetry.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import SimpleITK as sitk
@@ -28,19 +29,15 @@ _DEPTH_MM = (15.0, 20.0)  # below the brain's surface: up to where symmetry coun
 
 @dataclass(frozen=True, eq=False)
 class Mirror:
-    """The other side of a brain. to_other_side: where the grid's mirror image shows the other side of a place; alike:
-    how far the tissue and its mirror image correlate."""
+    """The other side of a brain, looked for when it is first asked about."""
 
     anatomy: Anatomy
-    to_other_side: sitk.Transform
-    alike: float
 
-    @classmethod
-    def of(cls, anatomy: Anatomy) -> Mirror:
-        """By rigid registration of the tissue to its own mirror image, in one thread, as sums in several are not
-        repeatable."""
-        tissue = parenchyma(anatomy) * anatomy.support
-        fixed, moving = _image(tissue, anatomy.grid), _image(tissue[:, :, ::-1], anatomy.grid)
+    @cached_property
+    def to_other_side(self) -> sitk.Transform | None:
+        """Where the grid's mirror image shows the other side of a place, by rigid registration of the tissue to its own
+        mirror image, in one thread, as sums in several are not repeatable; None without tissue to register."""
+        fixed, moving = self._tissue_and_mirrored
         method = sitk.ImageRegistrationMethod()
         method.SetNumberOfThreads(1)
         method.SetMetricAsCorrelation()
@@ -57,11 +54,19 @@ class Mirror:
                 ),
                 inPlace=False,
             )
-            found = method.Execute(fixed, moving)
-        except RuntimeError:  # no tissue, or the two nowhere overlap
-            return cls(anatomy, sitk.Euler3DTransform(), 0.0)
-        other = sitk.GetArrayFromImage(sitk.Resample(moving, anatomy.grid, found, sitk.sitkLinear, 0.0))
-        return cls(anatomy, found, float(np.corrcoef(tissue.ravel(), other.ravel())[0, 1]))
+            return method.Execute(fixed, moving)
+        except RuntimeError:
+            return None
+
+    @cached_property
+    def alike(self) -> float:
+        """How far the tissue and its mirror image correlate."""
+        if self.to_other_side is None:
+            return 0.0
+        tissue, mirrored = self._tissue_and_mirrored
+        other = sitk.Resample(mirrored, tissue, self.to_other_side, sitk.sitkLinear, 0.0)
+        pair = (sitk.GetArrayFromImage(image).ravel() for image in (tissue, other))
+        return float(np.corrcoef(*pair)[0, 1])
 
     @property
     def whole(self) -> bool:
@@ -69,7 +74,7 @@ class Mirror:
         return self.alike > _LEAST_ALIKE
 
     def side_mm(self, ras_mm: NDArray) -> NDArray[np.float64]:
-        """Distance of places (…, 3) from the midplane, positive on the right."""
+        """Distance of places (…, 3) from the midplane, positive on the right; for a brain that is `whole`."""
         # Half of the way to the other side along x, which rises linearly; its slope is that of the plane's normal.
         corners = np.vstack([np.zeros(3), np.eye(3)])
         offset, *slope = (self._across_mm(corner) / 2 for corner in corners)
@@ -95,6 +100,11 @@ class Mirror:
         channels = np.stack([sitk.GetArrayFromImage(flipped), counts]).astype(np.float32)
         other, counts = channels_from_grid(channels, grid, space, [0, 0])
         return counts * np.minimum(other / np.maximum(score, 1e-6), 1)
+
+    @property
+    def _tissue_and_mirrored(self) -> tuple[sitk.Image, sitk.Image]:
+        tissue = parenchyma(self.anatomy) * self.anatomy.support
+        return _image(tissue, self.anatomy.grid), _image(tissue[:, :, ::-1], self.anatomy.grid)
 
     def _across_mm(self, ras_mm: NDArray) -> float:
         """How far along x a place lies from its mirror image."""

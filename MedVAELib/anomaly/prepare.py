@@ -56,8 +56,8 @@ class PreparedScan:
 
     @cached_property
     def mirror(self) -> Mirror:
-        """The brain's midplane."""
-        return Mirror.of(self.anatomy)
+        """One for all detections on the scan."""
+        return Mirror(self.anatomy)
 
     def is_of(self, scan: Scan) -> bool:
         """Whether `scan` has the same voxels in the same place; its name and the modality asked for may differ."""

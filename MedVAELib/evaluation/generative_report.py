@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from ..latent.table import TEST, TRAIN, VALIDATION
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..reporting.latent_pictures import write_strips
 from ..training.image_sets import ImageSet
-from ..training.image_split import assign_parts
 from .generative import GenerativeScores, Made, Reference, evaluate_model, nearest_images, reference
 from .generative_baselines import baseline_scores
 from .generative_tables import definitions, generative_table
@@ -51,12 +50,6 @@ def parts(images: ImageSet) -> tuple[ImageSet, ImageSet]:
     return train, held_back
 
 
-def images_with_split(images: ImageSet, test_share: float, seed: int) -> ImageSet:
-    """The same with a training and a test part, by patient."""
-    splits = assign_parts(images.patients, images.labels, images.splits, 0.0, test_share, seed)
-    return replace(images, splits=splits)
-
-
 def compare_models(
     models: Mapping[str, Callable[[], LatentModel]], source: str, folder: Path, latents: bool,
     samples: int | None = None, seed: int = 0, pattern: str = "", patient: str = "",
@@ -75,7 +68,7 @@ def compare_models(
         told = scaled(progress, 0.8 * done / len(models), 0.8 * (done + 1) / len(models))
         model = load()
         images = images_for(model, source, pattern, patient, scaled(told, 0.0, 0.2), cancel)
-        images = images if set(images.splits) - {""} else images_with_split(images, TEST_SHARE, seed)
+        images = images if set(images.splits) - {""} else images.with_split(0.0, TEST_SHARE, seed)
         train, held_back = parts(images)
         if found is None:
             real = held_back.images

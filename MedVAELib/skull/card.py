@@ -100,10 +100,11 @@ def outline_metadata(config: OutlineRun, steps: int, seconds: float) -> dict[str
 
 def outline_card(metadata: dict[str, object]) -> str:
     """The README.md of an outline network's bundle, in Markdown."""
-    outside_mm = metadata["medvae"]["calibration"].get("drawn_outside_mm")
-    measured = [] if outside_mm is None else [
+    calibration = metadata["medvae"]["calibration"]
+    measured = [] if not calibration else [
         "## Calibration", "",
-        f"On real planes of HC18 (training and validation: 202) sonographers draw {outside_mm:g} mm outside of the "
-        "outlines that are found, in the median; diameters and circumferences are given there.",
+        f"On {calibration['planes']} real planes of HC18 (training and validation) sonographers draw "
+        f"{calibration['drawn_outside_mm']:g} mm outside of the outlines that are found, in the median; diameters and "
+        "circumferences are given there.",
     ]  # fmt: skip
     return card(metadata, OUTLINE_LIMITS, measured)

@@ -166,7 +166,7 @@ def calibration(engine: OutlineEngine, hc18: Path, cancel: CancelToken) -> dict[
             continue
         found_mm = float(ellipse_circumference(*map(torch.tensor, axes_mm)))
         outside.append((plane.circumference_mm - found_mm) / (2 * math.pi))
-    return {"drawn_outside_mm": round(median(outside), 2)} if outside else {}
+    return {"drawn_outside_mm": round(median(outside), 2), "planes": len(outside)} if outside else {}
 
 
 def _find(model: torch.nn.Module, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

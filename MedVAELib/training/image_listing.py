@@ -110,7 +110,7 @@ def _refuse_repeated(records: Iterable[ImageRecord], source: Path) -> None:
         first = of_scan.setdefault(record.scan, record) if record.scan else record
         if first.patient != record.patient:
             raise InputError(f"{source} has images of one scan, {record.scan}, for the patients {first.patient} and "
-                             f"{record.patient}: keep those of one.")  # fmt: skip
+                             f"{record.patient}: keep those of one, or name one patient.")  # fmt: skip
     places: dict[Path, Path] = {}
     seen: dict[tuple[Path, str, int], ImageRecord] = {}
     for record in records:

@@ -82,11 +82,15 @@ class ImageSet:
 
     def split(self, validation: float = 0.1, test: float = 0.0, seed: int = 0) -> dict[str, ImageSet]:
         """train, validation and test by patient, as `image_split.assign_parts` says. Raises InputError."""
+        told = self.with_split(validation, test, seed)
+        return {name: told.part(name) for name in PARTS}
+
+    def with_split(self, validation: float, test: float, seed: int) -> ImageSet:
+        """The same with a part for every image. Raises InputError."""
         made = self.tags.get(GENERATED_BY, [""] * len(self))
         parts = assign_parts(self.patients, self.labels, self.splits, validation, test, seed,
-                             {patient for patient, by in zip(self.patients, made, strict=True) if _is_said(by)})
-        told = replace(self, splits=parts)
-        return {name: told.part(name) for name in PARTS}
+                             _made_up(self.patients, made))  # fmt: skip
+        return replace(self, splits=parts)
 
 
 def read_images(
@@ -119,14 +123,15 @@ def with_parts(records: Sequence[ImageRecord], validation: float, test: float, s
     """The records with a part for each, sorted by it."""
     parts = assign_parts([r.patient for r in records], [r.label for r in records], [r.split for r in records],
                          validation, test, seed,
-                         {r.patient for r in records if _is_said(r.tags.get(GENERATED_BY, ""))})  # fmt: skip
+                         _made_up([r.patient for r in records], [r.tags.get(GENERATED_BY, "") for r in records]))
     told = [replace(record, split=part) for record, part in zip(records, parts, strict=True)]
     return sorted(told, key=lambda record: PARTS.index(record.split))
 
 
-def _is_said(tag: Tag) -> bool:
-    """Whether a tag has a value: text that says something, or a number."""
-    return tag == tag and str(tag).strip().lower() not in MISSING
+def _made_up(patients: Sequence[str], made_by: Sequence[Tag]) -> set[str]:
+    """The patients that a model made up."""
+    return {patient for patient, by in zip(patients, made_by, strict=True)
+            if by == by and str(by).strip().lower() not in MISSING}  # fmt: skip
 
 
 def load_images(

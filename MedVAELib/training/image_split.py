@@ -21,8 +21,8 @@ def assign_parts(
 
     Patients without a given split are drawn, with shares alike in every label. If none validates then, as where only
     train and test are given, the share is drawn from those that train. The draw depends on the seed and the patients'
-    names alone. only_train: patients that train or are left out, such as those that a model made up. Raises InputError
-    for a patient given two parts, or where nobody would be left to train or validate.
+    names alone. only_train: patients that train unless their split says otherwise, as those that a model made up.
+    Raises InputError for a patient given two parts, or where nobody would be left to train or validate.
     """
     part = _given_parts(patients, given)
     label = _usual_label(patients, labels)

@@ -51,7 +51,7 @@ def share(head, *spots) -> list[float]:
     score = np.full(SHAPE, 0.1, np.float32)
     for where, brightness in spots:
         score[where] = brightness
-    found = Mirror.of(anatomy).share(score, brain, anatomy.grid)
+    found = Mirror(anatomy).share(score, brain, anatomy.grid)
     return [float(found[where].mean()) for where, _ in spots]
 
 
@@ -71,7 +71,7 @@ def test_what_lies_on_one_side_deep_or_in_the_middle_does_not(head):
 
 def test_sides_are_told_from_the_turned_midplane(head):
     anatomy, _, spot = head
-    mirror, places = Mirror.of(anatomy), physical_points(anatomy.grid)
+    mirror, places = Mirror(anatomy), physical_points(anatomy.grid)
     assert mirror.whole
     for side in (1, -1):
         assert mirror.side_mm(places[spot(LATERAL, side)]).mean() == pytest.approx(side * 52, abs=2)
@@ -80,14 +80,14 @@ def test_sides_are_told_from_the_turned_midplane(head):
 
 def test_one_side_alone_is_no_mirror_image_of_itself(head):
     anatomy, brain, spot = head
-    there = np.where(Mirror.of(anatomy).side_mm(physical_points(anatomy.grid)) > 0, 1.0, 0.0).astype(np.float32)
+    there = np.where(Mirror(anatomy).side_mm(physical_points(anatomy.grid)) > 0, 1.0, 0.0).astype(np.float32)
     half = replace(anatomy, probability=anatomy.probability * there)
-    mirror = Mirror.of(half)
+    mirror = Mirror(half)
     assert not mirror.whole and mirror.alike < 0.8
     assert not mirror.share(np.where(spot(LATERAL, 1), 5.0, 0).astype(np.float32), brain, anatomy.grid).any()
 
 
 def test_without_tissue_there_is_no_other_side(head):
     anatomy, brain, _ = head
-    empty = Mirror.of(replace(anatomy, probability=np.zeros_like(anatomy.probability)))
+    empty = Mirror(replace(anatomy, probability=np.zeros_like(anatomy.probability)))
     assert not empty.whole and not empty.share(np.ones(SHAPE, np.float32), brain, anatomy.grid).any()

@@ -20,7 +20,7 @@ from ...preprocessing.model_image import block_means, model_image
 from ...progress import CancelToken, Progress, no_progress, scaled
 from ...whole_files import replaced, writing_to
 from .anatomy import read_lesion_masks
-from .cohort import HEALTHY, KINDS, SPACING_MM, CohortCase, CohortSynthesiser, plan
+from .cohort import HEALTHY, KINDS, SPACING_MM, SPLITS, CohortCase, CohortSynthesiser, plan
 from .mni_heads import MniHead, read_heads
 
 IMAGES_FILE, LESIONS_FILE, REQUEST_FILE = "images.csv", "lesions.csv", "cohort.json"
@@ -69,7 +69,7 @@ def write_cohort(
         cases = plan(request.kind, request.count, request.seed, len(heads), len(masks), request.confounded)
     except ValueError as error:
         raise UsageError(f"This cohort cannot be made: {error}.") from None
-    missing = sorted({"train", "validation", "test"} - {case.split for case in cases})
+    missing = sorted(SPLITS.keys() - {case.split for case in cases})
     if missing:
         progress("warning", _SHARE_OF_HEADS, f"{request.count} scans show too few heads for every part of the split: "
                  f"there is none for {' and '.join(missing)}. Make more (--count).")  # fmt: skip
