@@ -157,8 +157,14 @@ def _stand_in(server: str, arguments: Sequence[str]) -> None:
     connection, pid = _start(server, arguments, os.environ, os.getcwd(), (0, 1, 2))
     for descriptor in (0, 1, 2):
         os.close(descriptor)
+    # A signal that comes just before the wait would be noticed after it only, if nothing were there to be read.
+    woken, waker = os.pipe()
+    os.set_blocking(waker, False)
+    signal.set_wakeup_fd(waker)
     for number in _PASSED_ON:
         signal.signal(number, lambda number, frame: _kill(pid, number))
+    while connection not in select.select([connection, woken], [], [])[0]:
+        os.read(woken, 64)  # its handler has passed the signal on
     code = _number(connection)
     if code < 0:
         if -code != signal.SIGKILL:
