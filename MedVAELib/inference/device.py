@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as functional
 
 from ..errors import UsageError
+from ..failures import is_out_of_memory
 
 PRECISIONS: dict[str, torch.dtype] = {
     "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16,
@@ -44,7 +45,7 @@ class DeviceChoice:
 def select_device(name: str = "auto", precision: str = "auto") -> DeviceChoice:
     """Choose for `name` in auto, cpu, cuda, cuda:<index>, mps, and `precision` in auto, float32, bfloat16, float16.
 
-    "auto" takes CUDA, then an Apple GPU that really runs 3D convolutions, then the CPU, and says why.
+    "auto" takes the first CUDA GPU that runs 3D convolutions, then an Apple GPU that really runs 3D convolutions, then the CPU, and says why.
     Raises UsageError when a device or a precision that was asked for by name is not there.
     """
     if precision != "auto" and precision not in PRECISIONS:
@@ -68,14 +69,20 @@ def select_device(name: str = "auto", precision: str = "auto") -> DeviceChoice:
     index, count = int(match[1] or 0), torch.cuda.device_count()
     if index >= count:
         raise UsageError(f"Device '{name}' does not exist: this machine has {count} CUDA device(s), counted from 0.")
+    problem = cuda_device_problem(index)
+    if problem:
+        raise UsageError(f"Device '{name}' cannot be used: {problem}; use --device auto or cpu.")
     return _cuda_choice(index, precision, [f"CUDA device {index} was asked for."])
 
 
 def _select_auto(precision: str) -> DeviceChoice:
     problem = cuda_problem()
-    if not problem:
-        return _cuda_choice(0, precision, ["A CUDA GPU is present."])
-    reasons = [f"No CUDA: {problem}."]
+    reasons = [f"No CUDA: {problem}."] if problem else []
+    for index in range(0 if problem else torch.cuda.device_count()):
+        problem = cuda_device_problem(index)
+        if not problem:
+            return _cuda_choice(index, precision, [*reasons, "A CUDA GPU is present."])
+        reasons.append(f"No CUDA device {index}: {problem}.")
     if platform.system() == "Darwin":
         problem = mps_problem()
         if not problem:
@@ -93,6 +100,19 @@ def cuda_problem() -> str:
         return "this build of PyTorch is for the CPU only"
     if not torch.cuda.is_available():
         return "PyTorch finds no usable GPU or driver"
+    return ""
+
+
+@functools.cache
+def cuda_device_problem(index: int) -> str:
+    """Why this CUDA device cannot be used, or an empty string. PyTorch also counts those that it holds no code for, as
+    they are too old, and those that another process keeps to itself: a tiny 3D convolution tells."""
+    try:
+        ones = torch.ones(1, 1, 3, 3, 3, device=torch.device("cuda", index))
+        functional.conv3d(ones, ones).cpu()
+    except RuntimeError as error:
+        # Full is not unusable: that is for the memory ladder.
+        return "" if is_out_of_memory(error) else f"it does not run 3D convolutions ({_first_line(error)})"
     return ""
 
 
@@ -124,8 +144,12 @@ def mps_problem() -> str:
     try:
         found = probe("mps")
     except (RuntimeError, NotImplementedError, TypeError) as error:
-        return f"it does not run 3D convolutions ({str(error).splitlines()[0][:120]})"
+        return f"it does not run 3D convolutions ({_first_line(error)})"
     return "" if torch.allclose(found, probe("cpu"), atol=1e-3, rtol=1e-3) else "its 3D convolutions give wrong numbers"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]
 
 
 def _mps_choice(precision: str, reasons: list[str]) -> DeviceChoice:

@@ -61,7 +61,7 @@ def _version(module: str, package: str) -> str:
 def _devices() -> Mapping[str, Any]:
     import torch
 
-    from ..inference.device import cpu_threads, cuda_problem, mps_problem, select_device
+    from ..inference.device import cpu_threads, cuda_device_problem, cuda_problem, mps_problem, select_device
 
     devices: list[dict[str, Any]] = []
     if not cuda_problem():
@@ -70,6 +70,8 @@ def _devices() -> Mapping[str, Any]:
             try:
                 free, total = torch.cuda.mem_get_info(index)
                 entry |= {"free_gib": round(free / 2**30, 1), "total_gib": round(total / 2**30, 1)}
+                if problem := cuda_device_problem(index):
+                    entry["problem"] = problem
             except RuntimeError as error:  # a GPU whose memory is taken to the last byte
                 entry["problem"] = str(error).splitlines()[0][:160]
             devices.append(entry)

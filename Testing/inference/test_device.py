@@ -12,6 +12,8 @@ from MedVAELib.inference import device as device_module
 from MedVAELib.inference import select_device
 from MedVAELib.inference.device import cgroup_cpus, cpu_bfloat16_problem, cpu_threads, has_bfloat16_instructions
 
+from ..fake_cuda import pretended
+
 needs_no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA GPU is present")
 
 
@@ -28,6 +30,39 @@ def test_asking_for_an_absent_gpu_is_wrong_usage_in_one_sentence(name):
     with pytest.raises(UsageError, match=name) as error:
         select_device(name)
     assert error.value.exit_code == 2 and "\n" not in str(error.value)
+
+
+NO_CODE = "CUDA error: no kernel image is available for execution on the device\nCompile with TORCH_USE_CUDA_DSA"
+
+
+def test_a_gpu_that_torch_sees_but_cannot_use_is_passed_over(monkeypatch):
+    with pretended("cuda"):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(device_module, "cuda_device_problem", {0: "it is too old", 1: ""}.get)
+        choice = select_device("auto")
+        assert choice.device == torch.device("cuda", 1) and choice.reasons[0] == "No CUDA device 0: it is too old."
+        monkeypatch.setattr(device_module, "cuda_device_problem", lambda index: f"{index} is too old")
+        choice = select_device("auto")
+        assert choice.device.type == "cpu" and "No CUDA device 1: 1 is too old." in choice.reasons
+        with pytest.raises(UsageError, match="'cuda:1' cannot be used: 1 is too old; use --device auto or cpu"):
+            select_device("cuda:1")
+
+
+@pytest.mark.parametrize(("raised", "problem"), [
+    (RuntimeError(NO_CODE), "it does not run 3D convolutions (CUDA error: no kernel image is available for execution "
+                            "on the device)"),
+    (RuntimeError("CUDA error: out of memory"), ""), (torch.OutOfMemoryError("full"), ""), (None, ""),
+])  # fmt: skip
+def test_a_cuda_device_is_tried(monkeypatch, raised, problem):
+    def conv3d(values: torch.Tensor, kernel: torch.Tensor, real=torch.nn.functional.conv3d) -> torch.Tensor:
+        assert str(values.device) == "cuda:0"
+        if raised is not None:
+            raise raised
+        return real(values, kernel)
+
+    monkeypatch.setattr(device_module.functional, "conv3d", conv3d)
+    with pretended("cuda"):
+        assert device_module.cuda_device_problem.__wrapped__(0) == problem
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "", "cuda:-1", "tpu"])
