@@ -8,7 +8,7 @@ from .errors import DeviceMemoryError, MedVAEError
 
 _OUT_OF_MEMORY = (
     "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
-    "std::bad_alloc", "status_alloc_failed", "failed to allocate",
+    "std::bad_alloc", "status_alloc_failed", "failed to allocate", "invalid buffer size",
 )  # fmt: skip
 _REASON_CHARACTERS = 200
 

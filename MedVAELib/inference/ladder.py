@@ -109,16 +109,21 @@ class PlacedModel:
                     if self._model is None:
                         self._place_model()
                     return work()
-            except (RuntimeError, MemoryError) as error:
-                if isinstance(error, NotImplementedError) and self.device.type != "cpu":
+            except (RuntimeError, TypeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    if not self._lacks_what_raised(error):
+                        raise
                     missing = str(error).splitlines()[0][:160] if str(error) else "an operation"
-                elif not is_out_of_memory(error):
-                    raise
             # Outside the handler: the exception's traceback holds the tensors of the failed attempt.
             if missing:
                 self._leave_device(missing)
             else:
                 self._step_down(batched)
+
+    def _lacks_what_raised(self, error: Exception) -> bool:
+        """Whether the device, not the work, may be at fault. Metal has errors of every kind for what it lacks; what is
+        the work's own is raised on the CPU again."""
+        return self.device.type == "mps" or (self.device.type != "cpu" and isinstance(error, NotImplementedError))
 
     def _leave_device(self, missing: str) -> None:
         """On to the CPU for good. A reason and no step: the device would lack the operation again next time."""

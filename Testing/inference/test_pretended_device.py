@@ -95,6 +95,26 @@ def test_down_the_ladder_to_the_cpu(kind):
     np.testing.assert_allclose(found.std, wanted.std, atol=5e-3)  # the skips passed through bfloat16
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, TypeError])
+def test_metal_may_refuse_in_errors_of_any_kind(kind):
+    class Refused(HealthyAnatomyNet):
+        places = ("mps",)
+
+        def encode(self, x: Tensor):
+            if x.device.type in self.places:
+                raise kind("MPSNDArray cannot do this")
+            return super().encode(x)
+
+    scan = np.zeros((32, 32, 32), np.float32)
+    with pretended("mps"):
+        engine = Engine("mps", "float32").load(randomise(Refused(width=4, latent=4)))
+        engine.encode(scan)
+        assert engine.device == CPU and not engine.steps and "cannot do this" in engine.describe()["reasons"][-1]
+        Refused.places = ("mps", "cpu")  # a mistake of ours
+        with pytest.raises(kind, match="cannot do this"):
+            Engine("mps", "float32").load(randomise(Refused(width=4, latent=4))).encode(scan)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_float32_keeps_all_its_bits_and_the_callers_setting_comes_back(precision):
     if not hasattr(torch.backends.cudnn, "conv"):
