@@ -45,7 +45,8 @@ class DeviceChoice:
 def select_device(name: str = "auto", precision: str = "auto") -> DeviceChoice:
     """Choose for `name` in auto, cpu, cuda, cuda:<index>, mps, and `precision` in auto, float32, bfloat16, float16.
 
-    "auto" takes the first CUDA GPU that runs 3D convolutions, then an Apple GPU that really runs 3D convolutions, then the CPU, and says why.
+    "auto" takes the first CUDA GPU that really runs 3D convolutions, else such an Apple GPU, else the CPU, and says
+    why.
     Raises UsageError when a device or a precision that was asked for by name is not there.
     """
     if precision != "auto" and precision not in PRECISIONS:

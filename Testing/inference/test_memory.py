@@ -77,6 +77,7 @@ def test_end_of_the_ladder_is_one_sentence_with_exit_code_6(scan):
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
         (RuntimeError("MPS backend out of memory (MPS allocated: 5 GB)"), True),
         (RuntimeError("Failed to allocate memory for image."), True),
+        (RuntimeError("Invalid buffer size: 24.00 GiB"), True),
         (RuntimeError("shape '[3]' is invalid for input of size 4"), False),
         (ValueError("out of memory"), False),
     ],
