@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from .gzip_blocks import LEVEL, gzip_file
 from .itk_files import itk_name
 from .progress import CancelToken
-from .whole_files import replaced
+from .whole_files import remove_temporary, replaced, temporary_name
 
 _DESCRIPTION_BYTES = 79
 _HEADER_BYTES = 352
@@ -32,13 +32,13 @@ def write_nifti_gz(
         image.EraseMetaData(key)  # a scan's own tags (patient, rescale slope) do not describe this volume
     text = description.encode("ascii", "replace")[:_DESCRIPTION_BYTES].decode("ascii")
     image.SetMetaData("ITK_FileNotes", text)  # ITK's name for the NIfTI field `descrip`
-    plain = path.with_name(f".{path.name.removesuffix('.gz').removesuffix('.nii')}.{os.getpid()}.nii")
+    plain = temporary_name(path, ".nii")
     try:
         _write_plain(image, plain)
         with replaced(path) as packed:
             gzip_file(plain, packed, cancel, level)
     finally:
-        plain.unlink(missing_ok=True)
+        remove_temporary(plain)
 
 
 def _write_plain(image: sitk.Image, path: Path) -> None:

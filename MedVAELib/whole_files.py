@@ -2,34 +2,47 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import UsageError
 
-_WAIT_S = 2.0
+_WAIT_S = 2.0 if os.name == "nt" else 0.0
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to; what lies there takes the file's place when the block ends without an
     exception, so that an interrupted run leaves the old file or the new one, never half of it. Raises OSError."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path, ".tmp")
     try:
         yield temporary
         put_in_place(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_temporary(temporary)
+
+
+def temporary_name(path: Path, suffix: str) -> Path:
+    """A hidden name beside `path` that no other process takes, in whatever container or on whatever host it runs."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}{suffix}")
+
+
+def remove_temporary(path: Path) -> None:
+    """For a `finally`: what Windows does not let go at once stays, and hides no error that is on its way."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def put_in_place(file: Path, path: Path) -> None:
     """`os.replace` with patience: on Windows nothing can be replaced while a virus scanner or the user's spreadsheet
     looks at it; often that is over in a moment. Raises OSError."""
-    end = time.monotonic() + (_WAIT_S if os.name == "nt" else 0.0)
+    end = time.monotonic() + _WAIT_S
     while True:
         try:
             return os.replace(file, path)
@@ -62,8 +75,9 @@ def writing_to(directory: Path) -> Iterator[None]:
 
 
 def _concerns(error: OSError, directory: Path) -> bool:
-    """Whether the failure is about the output: its path is there, or it has none (a write on an open file)."""
+    """Whether the failure is about the output: its path is there, or it has none (a write on an open file) and is one
+    that disks have."""
     if error.filename is None:
-        return True
+        return error.errno in _OF_A_DISK
     place, directory = Path(os.path.abspath(str(error.filename))), Path(os.path.abspath(directory))
     return place.is_relative_to(directory) or directory.is_relative_to(place)

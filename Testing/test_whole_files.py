@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from MedVAELib.cohort.prepare import PrepareCase, PrepareSettings
-from MedVAELib.errors import UsageError
+from MedVAELib.errors import Cancelled, UsageError
 from MedVAELib.nifti_files import write_nifti_gz
 from MedVAELib.preprocessing import atlas
 from MedVAELib.progress import CancelToken
@@ -145,3 +147,33 @@ def test_an_error_about_another_file_is_not_blamed_on_the_output(tmp_path):
     (tmp_path / "out2").mkdir()
     with pytest.raises(FileNotFoundError), writing_to(tmp_path / "out"):
         (tmp_path / "out2" / "missing").read_text()
+
+
+@pytest.mark.parametrize(("number", "kind"), [
+    (errno.ENOSPC, UsageError), (errno.EFBIG, UsageError), (errno.ECONNRESET, ConnectionResetError),
+    (errno.EPIPE, BrokenPipeError), (None, OSError),
+])  # fmt: skip
+def test_only_what_disks_say_is_blamed_on_the_output_where_no_file_is_named(tmp_path, number, kind):
+    with pytest.raises((OSError, UsageError)) as raised, writing_to(tmp_path):
+        raise OSError(number, "words") if number else OSError("words")
+    assert type(raised.value) is kind
+
+
+def test_a_temporary_file_that_windows_holds_hides_no_error(tmp_path, monkeypatch):
+    def held(path, missing_ok=False):
+        raise PermissionError(errno.EACCES, "in use", str(path))
+
+    cancel = CancelToken()
+    cancel.cancel()
+    monkeypatch.setattr(Path, "unlink", held)
+    with pytest.raises(Cancelled):
+        write_nifti_gz(noise(), tmp_path / "a.nii.gz", sitk.sitkFloat32, "some", cancel)
+    assert all(path.name.startswith(".") for path in tmp_path.iterdir())
+
+
+def test_two_containers_whose_processes_have_one_number_do_not_write_over_one_another(tmp_path):
+    with replaced(tmp_path / "a") as first, replaced(tmp_path / "a") as second:
+        assert first != second
+        first.write_text("one")
+        second.write_text("other")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
