@@ -122,6 +122,7 @@ def _provenance(maps: ScoreMaps) -> dict[str, object]:
             "skull_stripped": maps.stripped,
             "tissue_means": [round(float(v), 4) for v in fit.mean],
             "tissue_spreads": [round(float(v), 4) for v in fit.spread],
+            "periventricular_brightness": round(fit.periventricular, 3),
         },
     }  # fmt: skip
 
@@ -142,6 +143,11 @@ def _anatomy_warnings(maps: ScoreMaps) -> list[str]:
     if volume > 2200:
         warnings.append(f"The brain mask measures {volume:.0f} ml, more than a brain does: check it, and the voxel "
                         "size in the header.")  # fmt: skip
+    if maps.fit.periventricular > 1:
+        excess = f"{maps.fit.periventricular - 1:.0%}"
+        warnings.append(f"Around the ventricles, white matter is {excess} brighter than under the cortex, more than "
+                        "shading explains: it was not taken for healthy, as in diffuse disease, whose volume is found "
+                        "roughly only.")  # fmt: skip
     confidence = maps.anatomy.confidence
     if confidence < DOUBTFUL_CONFIDENCE:
         warnings.append(f"The network is unsure of the anatomy (mean tissue probability {confidence:.2f}): the scan is "

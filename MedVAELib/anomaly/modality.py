@@ -30,7 +30,7 @@ def decide_modality(scan: Scan, mean: NDArray[np.float64]) -> tuple[str, str, li
         warnings = []
         if not plausible:
             warnings.append(f"The scan was called {scan.modality.upper()} but its contrast ({contrast}) is that of "
-                            "another sequence: the anomaly map may be meaningless.")  # fmt: skip
+                            f"another sequence{_or_bright_white(cortex, csf)}: the anomaly map may be meaningless.")
         return scan.modality, "as requested", warnings
     if scan.modality_hint in ("flair", "dwi") and plausible:
         return scan.modality_hint, scan.modality_reason or "from its tags", []
@@ -38,8 +38,8 @@ def decide_modality(scan: Scan, mean: NDArray[np.float64]) -> tuple[str, str, li
         kind = "T1-weighted" if cortex < _LEAST_CORTEX and csf < _MOST_CSF else "T2-weighted" if csf > 1 else "unknown"
         reason = scan.modality_reason if plausible else f"contrast: {contrast}"
         warning = (
-            f"This looks like neither FLAIR nor DWI but {kind} ({reason}): the detector was not made for it, and its "
-            "map may be meaningless; use --modality to override."
+            f"This looks like neither FLAIR nor DWI but {kind} ({reason}){_or_bright_white(cortex, csf)}: the detector "
+            "was not made for it, and its map may be meaningless; use --modality to override."
         )
         return "other", reason, [warning]
     spacing = np.sort(np.array(scan.image.GetSpacing()))
@@ -49,3 +49,10 @@ def decide_modality(scan: Scan, mean: NDArray[np.float64]) -> tuple[str, str, li
         warnings.append(f"Neither tags nor name say whether this is FLAIR or DWI, and its contrast ({contrast}) could "
                         f"be either's: it is taken for {modality.upper()}; if that is wrong, use --modality.")
     return modality, f"contrast: {contrast}", warnings
+
+
+def _or_bright_white(cortex: float, csf: float) -> str:
+    """What else the contrast of a T1-weighted scan can be."""
+    if cortex >= _LEAST_CORTEX or csf >= _MOST_CSF:
+        return ""
+    return ", or all of its white matter is too bright, as in diffuse disease or before it is myelinated"

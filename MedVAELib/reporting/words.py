@@ -127,8 +127,8 @@ def reading(result: Detection) -> list[str]:
                           "too, so look at the ADC map. Bands over the petrous bones and the sinuses, from the field "
                           "there, often rank among the first.")  # fmt: skip
     else:
-        paragraphs.append("What affects much of a tissue, such as confluent disease of the white matter on both sides, "
-                          "can pass for the scan's own brightness: then little is flagged, and volumes are too small.")
+        paragraphs.append("What affects most of a tissue, such as disease of all white matter, can pass for the scan's "
+                          "own brightness: then little is flagged, and volumes are too small.")  # fmt: skip
     return paragraphs
 
 

@@ -10,9 +10,10 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from scipy.ndimage import distance_transform_edt
 from sklearn.metrics import average_precision_score
 
-from MedVAELib.anomaly.detect import CUT_CM2, Detector, detect_anomalies, score_inputs
+from MedVAELib.anomaly.detect import CUT_CM2, Detector, detect_anomalies, prepare_scan, score_inputs
 from MedVAELib.anomaly.scores import SCORES
 from MedVAELib.bundle import load_bundle
 from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
@@ -20,6 +21,7 @@ from MedVAELib.preprocessing.geometry import from_grid, ras_grid, to_grid
 from MedVAELib.progress import CancelToken
 from MedVAELib.resources import resource_dir
 from MedVAELib.scan import Scan
+from MedVAELib.tissues import VENTRICLES, WHITE
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +160,23 @@ def test_real_ms_scans_are_well_above_plain_intensity(detector, medvae_data, cas
     ours = average_precision_score(lesion[region], sitk.GetArrayFromImage(found.anomaly)[region])
     plain = average_precision_score(lesion[region], found.scan.array_zyx()[region])
     assert ours > least and ours > plain
+
+
+def test_diffuse_disease_of_white_matter_is_found_and_told(detector, medvae_data):
+    scan = Scan.read(medvae_data / "brain" / "flair" / "ms_raw_patient04_study1" / "flair.nii.gz")
+    healthy = prepare_scan(detector, scan)
+    anatomy = healthy.anatomy
+    away_mm = distance_transform_edt(anatomy.probability[VENTRICLES] <= 0.5) * detector.spacing_mm
+    disease = sitk.GetImageFromArray((anatomy.probability[WHITE] * (away_mm < 16)).astype(np.float32))
+    disease.CopyInformation(anatomy.grid)
+    share = sitk.GetArrayFromImage(from_grid(disease, scan.image))
+    brighter = sitk.GetImageFromArray((scan.array_zyx() - anatomy.offset) * (1 + 0.4 * share) + anatomy.offset)
+    brighter.CopyInformation(scan.image)
+    found = detect_anomalies(replace(scan, image=brighter), detector=detector, samples=1)
+    flagged = sitk.GetArrayFromImage(found.mask) == 1
+    assert flagged[share > 0.5].mean() > 0.7  # .2 with all white matter taken for healthy
+    assert any("Around the ventricles" in warning for warning in found.warnings)
+    assert healthy.fit.periventricular == 1
 
 
 @pytest.mark.parametrize("damage", [

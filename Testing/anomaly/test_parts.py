@@ -77,6 +77,21 @@ def test_large_lesion_does_not_shape_the_bias_field(ball):
     assert (image / fit.bias - fit.expected(probability)[0])[lesion & inside].min() > 0.3
 
 
+@pytest.mark.parametrize("shaded", [0.0, 0.3])
+def test_white_matter_that_is_bright_around_the_ventricles_is_not_taken_for_healthy(ball, shaded):
+    probability, inside = ball
+    z, y, x = np.ogrid[:32, :40, :32]
+    radius = np.sqrt((z - 15.5) ** 2 + (y - 19.5) ** 2 + (x - 15.5) ** 2)
+    shading = np.exp(shaded * (z - 15.5) / 16 - shaded * (radius / 14) ** 2).astype(np.float32)
+    healthy = (0.1 * probability[VENTRICLES] + 0.5 * probability[WHITE] + 0.62 * probability[CORTEX]) * shading
+    assert fit_tissues(healthy, probability, inside, spacing_mm=6.0).periventricular == 1
+    diseased = inside & (radius < 7) & (probability[WHITE] > 0.5)
+    fit = fit_tissues(np.where(diseased, 1.4 * healthy, healthy), probability, inside, spacing_mm=6.0)
+    assert fit.periventricular == pytest.approx(1.4, abs=0.08)
+    expected = fit.expected(probability)[0] * fit.bias
+    assert np.median(1.4 * healthy[diseased] / expected[diseased]) == pytest.approx(1.4, abs=0.08)
+
+
 def test_bias_field_is_flat_where_there_is_too_little_tissue(ball):
     probability, inside = ball
     thin = inside & (np.abs(np.arange(32) - 15.5) < 1)[:, None, None]
