@@ -9,11 +9,10 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,10 +20,11 @@ import numpy as np
 import SimpleITK as sitk
 
 from .anomaly.result import FINDING_COLUMNS, Detection
+from .csv_files import only_writer
 from .errors import UsageError
 from .nifti_files import write_nifti_gz
 from .progress import CancelToken, Progress, no_progress
-from .whole_files import new_folder, writing_to
+from .whole_files import new_folder, put_in_place, writing_to
 
 PARTIAL_PREFIX = ".medvae-partial-"
 PROVENANCE_FILE = "provenance.json"
@@ -34,6 +34,7 @@ DETECTION_TASK = "detection"
 DETECTION_FILES = ("anomaly.nii.gz", "brain.nii.gz", "findings.csv", "mask.nii.gz", "overlay.png", PROVENANCE_FILE,
                    "reconstruction.nii.gz", "report.html", "residual.nii.gz", "std.nii.gz")
 _REPORT_PACKAGES = ("jinja2", "matplotlib")
+_EARLIER = "earlier"  # in a partial folder: the files of an earlier result while those of the new one are moved
 _ABANDONED_AFTER_S = 24 * 3600  # a partial folder that old belongs to a run that was killed
 
 
@@ -65,7 +66,7 @@ def write_detection(
             _write_report(result, partial, progress)
         cancel.check()
 
-        names = sorted(file.name for file in partial.iterdir()) + [PROVENANCE_FILE]
+        names = [*names_in(partial), PROVENANCE_FILE]
         (partial / PROVENANCE_FILE).write_text(provenance_json(result, names), encoding="utf-8")
         cancel.check()
     progress("write", 1.0, f"Results are in {directory}")
@@ -116,9 +117,9 @@ def atomic_output(directory: str | Path) -> Iterator[Path]:
     """A private folder whose files are moved into `directory` when the block ends without an exception.
 
     An earlier result of the same task goes, with those of its files that the new one lacks. On an exception, or when
-    moving fails, `directory` is as it was before (absent, if it was absent). An OSError (no permission, disk full, a
-    file where the folder should be) becomes a UsageError of one sentence, also when it is about a file being written
-    inside the block.
+    moving fails, `directory` is as it was before (absent, if it was absent); the error says where files of the earlier
+    result lie that cannot be put back. An OSError (no permission, disk full, a file where the folder should be) becomes
+    a UsageError of one sentence, also when it is about a file being written inside the block.
     """
     directory = Path(directory).absolute()  # whatever becomes of the working directory meanwhile
     made: list[Path] = []
@@ -129,9 +130,14 @@ def atomic_output(directory: str | Path) -> Iterator[Path]:
             _remove_abandoned(directory)
             partial = new_folder(directory, PARTIAL_PREFIX)
             yield partial
-            _move_into_place(partial, directory)
+            with only_writer(directory / PROVENANCE_FILE):  # else two runs could leave files of both
+                _move_into_place(partial, directory)
+    except UsageError as error:
+        if partial is not None and _holds_earlier(partial):
+            raise UsageError(f"{error} Files of the earlier result lie in {partial / _EARLIER}.") from error
+        raise
     finally:
-        if partial is not None:
+        if partial is not None and not _holds_earlier(partial):
             shutil.rmtree(partial, ignore_errors=True)
         for folder in reversed(made):
             try:
@@ -149,37 +155,57 @@ def _make_folders(directory: Path) -> list[Path]:
 
 def _remove_abandoned(directory: Path) -> None:
     for folder in directory.glob(f"{PARTIAL_PREFIX}*"):
-        if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER_S:
-            shutil.rmtree(folder, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another run has ended meanwhile
+            if time.time() - folder.stat().st_mtime > _ABANDONED_AFTER_S and not _holds_earlier(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _holds_earlier(partial: Path) -> bool:
+    """Whether a partial folder has the only copy of something."""
+    earlier = partial / _EARLIER
+    return earlier.is_dir() and any(earlier.iterdir())
+
+
+def names_in(partial: Path) -> list[str]:
+    """The files of a result, sorted. A temporary one that Windows did not let go is none of them."""
+    return sorted(entry.name for entry in partial.iterdir() if not entry.name.startswith("."))
 
 
 def _move_into_place(partial: Path, directory: Path) -> None:
     """Moves the files of `partial` into `directory` and the other files of an earlier result away; puts the earlier
     ones back if one of the moves fails. Until the last has moved, the provenance calls the result unfinished: should
     the process be killed in between, files of two results are not taken for one."""
-    names = sorted((entry.name for entry in partial.iterdir()), key=lambda name: (name == PROVENANCE_FILE, name))
+    names = sorted(names_in(partial), key=lambda name: name == PROVENANCE_FILE)
     task, _ = _earlier_result(partial)
     _refuse_foreign_files(directory, names, task)
     superseded = _superseded_files(directory, task) - set(names)
-    earlier, first = partial / "earlier", not (directory / PROVENANCE_FILE).exists()
+    earlier, first = partial / _EARLIER, not (directory / PROVENANCE_FILE).exists()
     earlier.mkdir()
     try:
         if PROVENANCE_FILE in names:
             _announce(partial, directory, earlier)
         for name in names:
             if (directory / name).exists() and name != PROVENANCE_FILE:
-                os.replace(directory / name, earlier / name)
-            os.replace(partial / name, directory / name)
+                put_in_place(directory / name, earlier / name)
+            put_in_place(partial / name, directory / name)
         for name in superseded:
-            os.replace(directory / name, earlier / name)
-    except BaseException:  # a second Ctrl-C among them: what was moved away would go with `partial`
-        for name in names:
-            # An earlier provenance is either still there or put back below.
-            if first if name == PROVENANCE_FILE else not (partial / name).exists():
-                (directory / name).unlink(missing_ok=True)
-        for entry in earlier.iterdir():
-            os.replace(entry, directory / entry.name)
+            put_in_place(directory / name, earlier / name)
+    except BaseException:  # a second Ctrl-C among them
+        # An earlier provenance is either still there or put back.
+        moved = [name for name in names if (first if name == PROVENANCE_FILE else not (partial / name).exists())]
+        _put_back(moved, directory, earlier)
         raise
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _put_back(moved: Iterable[str], directory: Path, earlier: Path) -> None:
+    """Takes the new files away again and brings back the earlier ones, as many as the disk lets."""
+    for name in moved:
+        with suppress(OSError):
+            (directory / name).unlink(missing_ok=True)
+    for entry in list(earlier.iterdir()):
+        with suppress(OSError):
+            put_in_place(entry, directory / entry.name)
 
 
 def _announce(partial: Path, directory: Path, earlier: Path) -> None:
@@ -190,8 +216,8 @@ def _announce(partial: Path, directory: Path, earlier: Path) -> None:
     announced = partial / "announced.json"
     announced.write_text(json.dumps(coming), encoding="utf-8")
     if (directory / PROVENANCE_FILE).exists():
-        os.replace(directory / PROVENANCE_FILE, earlier / PROVENANCE_FILE)
-    os.replace(announced, directory / PROVENANCE_FILE)
+        put_in_place(directory / PROVENANCE_FILE, earlier / PROVENANCE_FILE)
+    put_in_place(announced, directory / PROVENANCE_FILE)
 
 
 def _superseded_files(directory: Path, task: str) -> set[str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import SimpleITK as sitk
 
 from .nifti_files import write_nifti_gz
-from .outputs import PROVENANCE_FILE, atomic_output, check_writable, plain, report_problem
+from .outputs import PROVENANCE_FILE, atomic_output, check_writable, names_in, plain, report_problem
 from .progress import CancelToken, Progress, no_progress
 from .skull.result import where_drawn
 
@@ -55,7 +55,7 @@ def write_skull(
         else:
             _write_report(result, partial, progress)
         cancel.check()
-        names = sorted([*(file.name for file in partial.iterdir()), PROVENANCE_FILE])
+        names = sorted([*names_in(partial), PROVENANCE_FILE])
         record = {**result.provenance, "task": SKULL_TASK, "warnings": list(result.warnings), "files": names}
         (partial / PROVENANCE_FILE).write_text(_json(record), encoding="utf-8")
         cancel.check()

@@ -5,15 +5,17 @@ import errno
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from MedVAELib import gzip_blocks, outputs
+from MedVAELib import csv_files, gzip_blocks, outputs, whole_files
 from MedVAELib.anomaly.result import FINDING_COLUMNS
 from MedVAELib.cohort.summary import read_provenance
 from MedVAELib.errors import Cancelled, UsageError
@@ -186,7 +188,7 @@ def failing_at(move, tmp_path, monkeypatch):
             raise OSError(errno.EIO, "Input/output error", str(target))
         replace(source, target)
 
-    monkeypatch.setattr(outputs.os, "replace", failing)
+    monkeypatch.setattr(os, "replace", failing)
 
 
 @pytest.mark.parametrize("move", [1, 2, 9])
@@ -240,13 +242,89 @@ def test_an_interrupt_between_two_moves_loses_nothing(tmp_path, monkeypatch):
 
     def interrupted(source, target):
         replace(source, target)
-        monkeypatch.setattr(outputs.os, "replace", replace)
+        monkeypatch.setattr(os, "replace", replace)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outputs.os, "replace", interrupted)
+    monkeypatch.setattr(os, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_some(tmp_path, "slices", "b")
     assert contents(tmp_path) == before
+
+
+def held(file, times, monkeypatch):
+    """As on Windows while a program looks at the file: so many times it cannot be replaced."""
+    replace, refused = os.replace, []
+
+    def refusing(source, target):
+        if str(target) == str(file) and len(refused) < times:
+            refused.append(target)
+            raise PermissionError(errno.EACCES, "in use", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", refusing)
+
+
+def test_a_file_that_is_in_use_for_a_moment_stops_no_result(tmp_path, monkeypatch):
+    write_some(tmp_path, "slices", "a", "b")
+    before = contents(tmp_path)
+    monkeypatch.setattr(whole_files, "_WAIT_S", 20.0)
+    held(tmp_path / "b", 4, monkeypatch)
+    write_some(tmp_path, "slices", "a", "b", "c")
+    assert set(contents(tmp_path)) == {*before, "c"}
+
+
+def test_the_only_copy_of_an_earlier_file_is_never_removed(tmp_path, monkeypatch):
+    """Neither the new file can be moved there nor the earlier one back; all others come back."""
+    write_some(tmp_path, "slices", "a", "b", "c")
+    before = contents(tmp_path)
+    held(tmp_path / "b", 9, monkeypatch)
+    with pytest.raises(UsageError, match="in use") as failure:
+        write_some(tmp_path, "slices", "a", "b", "c")
+    (partial,) = tmp_path.glob(f"{outputs.PARTIAL_PREFIX}*")
+    assert str(failure.value).endswith(f"Files of the earlier result lie in {partial / 'earlier'}.")
+    os.utime(partial, (time.time() - 2 * 86400,) * 2)
+    outputs._remove_abandoned(tmp_path)
+    assert contents(partial / "earlier") == {"b": before.pop("b")}
+    shutil.move(partial, tmp_path.parent / "partial")
+    assert contents(tmp_path) == before
+
+
+def test_a_temporary_file_that_could_not_be_removed_is_no_part_of_the_result(tmp_path):
+    with atomic_output(tmp_path / "out") as partial:
+        for name in (".a.nii.gz.1234.nii", "a.nii.gz"):
+            (partial / name).write_text("a")
+        assert outputs.names_in(partial) == ["a.nii.gz"]
+    assert set(contents(tmp_path / "out")) == {"a.nii.gz"}
+
+
+def test_of_two_runs_into_one_folder_the_files_of_one_are_there(tmp_path, monkeypatch):
+    """The second one comes between two moves of the first."""
+    write_some(tmp_path, "slices", "a", "b")
+    replace, others = os.replace, []
+
+    def run(what):
+        with atomic_output(tmp_path) as partial:
+            for name in ("a", "b"):
+                (partial / name).write_text(what)
+            said = {"task": "slices", "files": ["a", "b", "provenance.json"]}
+            (partial / "provenance.json").write_text(json.dumps(said))
+
+    def watched(source, target):
+        replace(source, target)
+        if os.path.basename(target) == "a" and not others:
+            others.append(threading.Thread(target=run, args=("second",)))
+            others[0].start()
+            others[0].join(0.3)  # it would be done by then
+
+    monkeypatch.setattr(os, "replace", watched)
+    run("first")
+    others[0].join(20)
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text() == "second"
+
+
+def test_a_partial_folder_of_another_run_may_go_meanwhile(tmp_path, monkeypatch):
+    (tmp_path / f"{outputs.PARTIAL_PREFIX}1").symlink_to(tmp_path / "gone")  # is listed, and not there
+    check_writable(tmp_path)
 
 
 def test_nothing_outside_the_folder_goes(tmp_path):
@@ -358,8 +436,9 @@ def test_what_is_said_of_a_report_that_was_not_written(detection, quick_report, 
         "The report was not written: the Python packages jinja2 are not installed.")  # fmt: skip
 
 
-def test_killed_between_two_moves_it_is_no_result_and_can_be_written_again(tmp_path):
+def test_killed_between_two_moves_it_is_no_result_and_can_be_written_again(tmp_path, monkeypatch):
     """Else files of two results would be taken for one."""
+    monkeypatch.setattr(csv_files, "_LOCK_ABANDONED_AFTER_S", 0.3)
     write_some(tmp_path / "out", "t", "a", "b")
     script = (
         "import json, os, sys; from pathlib import Path; from MedVAELib import outputs\n"

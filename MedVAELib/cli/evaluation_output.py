@@ -13,7 +13,7 @@ import typer
 
 from ..errors import CohortError
 from ..listening import cancelled_by_signals
-from ..outputs import PROVENANCE_FILE, check_writable
+from ..outputs import PROVENANCE_FILE, check_writable, names_in
 from ..progress import CancelToken, Progress
 from .listeners import progress_listener
 from .options import ProgressKind
@@ -44,7 +44,7 @@ def write_provenance(folder: Path, settings: Mapping[str, object], task: str) ->
     in `evaluation_task`."""
     from .. import __version__
 
-    files = sorted([*(entry.name for entry in folder.iterdir()), PROVENANCE_FILE])
+    files = sorted([*names_in(folder), PROVENANCE_FILE])
     record = {"task": task, "medvae": __version__, "settings": settings, "files": files}
     (folder / PROVENANCE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
