@@ -41,7 +41,7 @@ def import_bundle(source: str | Path, name: str | None = None) -> Bundle:
         raise BundleError(f"{source} does not exist: give a bundle's folder or zip archive.")
     if source.suffix.lower() in PICKLE_SUFFIXES:
         raise BundleError(pickle_refusal(source))
-    with tempfile.TemporaryDirectory(prefix="medvae-import-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="medvae-import-", ignore_cleanup_errors=True) as temporary:
         try:
             unpacked = source if source.is_dir() else _unpack(source, Path(temporary))
             folder = _bundle_folder(unpacked, source)

@@ -171,7 +171,7 @@ def _without_pixel_spacing(path: Path) -> sitk.Image:
     so a copy that states none is read. Raises RuntimeError."""
     import pydicom
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         copy = os.path.join(folder, "frame.dcm")
         try:
             frame = pydicom.dcmread(path, force=True)

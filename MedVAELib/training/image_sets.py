@@ -11,6 +11,7 @@ import json
 import math
 import os
 import shutil
+import traceback
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -266,9 +267,14 @@ def _stored(
         with replaced(store) as partial:
             _check_room(partial.parent, len(records) * math.prod(form.shape) * 4, store)
             images = np.lib.format.open_memmap(partial, "w+", np.float32, (len(records), 1, *form.shape))
-            scaling, spacing = _fill(images, records, form, progress, cancel)
-            images.flush()
-            del images
+            try:
+                scaling, spacing = _fill(images, records, form, progress, cancel)
+                images.flush()
+            except BaseException as error:
+                traceback.clear_frames(error.__traceback__)  # they hold it open: Windows would not let it be removed
+                raise
+            finally:
+                del images
             _note(notes, {})  # killed between here and below, the next run fills it anew
         known = {"images": key, "scaling": scaling, "spacing_mm": spacing}
         _note(notes, known)

@@ -1,7 +1,10 @@
 """Bundles from elsewhere: nothing in them runs, overwrites or fills the disk."""
 
+import errno
+import os
 import pickle
 import stat
+import tempfile
 import zipfile
 
 import pytest
@@ -28,6 +31,16 @@ def test_import(foreign, tmp_path, form):
     assert imported.path == tmp_path / "user" / "theirs"
     load_bundle("theirs").verify()
     assert import_bundle(source, name="again").name == "again"
+
+
+def test_an_import_is_done_although_a_virus_scanner_holds_what_was_unpacked(foreign, tmp_path, monkeypatch):
+    def held(path, **options):
+        raise PermissionError(errno.EACCES, "in use", path)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    source = zipped(foreign.path, tmp_path / "theirs.zip", "")
+    monkeypatch.setattr(os, "unlink", held)
+    assert import_bundle(source).name == "theirs"
 
 
 def test_import_never_overwrites(foreign, bundle, tmp_path):

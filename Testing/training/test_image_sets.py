@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 import json
 import struct
+import weakref
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from MedVAELib import dicom
+from MedVAELib import dicom, whole_files
 from MedVAELib.errors import Cancelled, InputError
 from MedVAELib.preprocessing.image_form import ImageForm
 from MedVAELib.progress import CancelToken
@@ -221,6 +222,28 @@ def test_volumes_that_share_a_series_are_read_one_by_one(tmp_path, monkeypatch):
     assert len(headers) == 1, "the folder's headers are read once"
     for image, volume in zip(images.images[:, 0], volumes, strict=True):
         assert np.allclose(image, form.apply(volume, "volume"), atol=0.02)
+
+
+def test_a_store_that_is_not_filled_is_closed_before_it_is_removed(tmp_path, monkeypatch):
+    """Windows removes no file that is open."""
+    opened, still_open = [], []
+
+    def open_memmap(*arguments, real=np.lib.format.open_memmap):
+        made = real(*arguments)
+        opened.append(weakref.ref(made))
+        return made
+
+    def remove(path, real=whole_files.remove_temporary):
+        still_open.extend(each for each in opened if each() is not None)
+        real(path)
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", open_memmap)
+    monkeypatch.setattr(whole_files, "remove_temporary", remove)
+    write_pictures(tmp_path / "in", {"": 3})
+    (tmp_path / "in" / "2.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="2.png"):
+        read_images(tmp_path / "in", store=tmp_path / "images.npy")
+    assert opened and not still_open and not (tmp_path / "images.npy").exists()
 
 
 def test_a_store_with_broken_notes_is_filled_anew(tmp_path):
