@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from .dicom_files import Slice, dicom_files, read_slices
 from .errors import InputError, UsageError
 from .file_damage import MAX_SHEAR, unsaid_orientation
+from .itk_files import itk_name
 
 MIN_SLICES = 8
 """Series with fewer slices (localisers, screenshots) are never chosen on their own."""
@@ -139,13 +140,13 @@ def read_volume(path: Path, volume: DicomVolume) -> sitk.Image:
 
 
 def _read_file(file: str) -> sitk.Image:
-    return sitk.ReadImage(file, sitk.sitkFloat32, imageIO="GDCMImageIO")
+    return sitk.ReadImage(itk_name(file), sitk.sitkFloat32, imageIO="GDCMImageIO")
 
 
 def _read_series(ordered: Sequence[Slice]) -> sitk.Image:
     reader = sitk.ImageSeriesReader()
     reader.SetImageIO("GDCMImageIO")
-    reader.SetFileNames([s.file for s in ordered])
+    reader.SetFileNames([itk_name(s.file) for s in ordered])
     reader.SetOutputPixelType(sitk.sitkFloat32)
     return reader.Execute()
 

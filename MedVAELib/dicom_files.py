@@ -16,6 +16,7 @@ import SimpleITK as sitk
 
 from .errors import InputError
 from .file_damage import text_name
+from .itk_files import itk_name
 
 SUFFIXES = (".dcm", ".ima")
 # Storage classes of CT, MR (also enhanced), nuclear, secondary-capture and PET images, as the file's head states them.
@@ -114,7 +115,7 @@ def read_slices(file: str) -> list[Slice]:
     reader = sitk.ImageFileReader()
     reader.SetImageIO("GDCMImageIO")
     reader.LoadPrivateTagsOn()  # b-values of older scanners
-    reader.SetFileName(file)
+    reader.SetFileName(itk_name(file))
     try:
         reader.ReadImageInformation()
     except RuntimeError:

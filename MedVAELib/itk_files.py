@@ -14,7 +14,17 @@ import SimpleITK as sitk
 from .errors import InputError
 from .file_damage import FileNotes, text_name
 
-_PLAIN_LETTERS_ALONE = os.name == "nt"
+
+def _plain_letters_alone() -> bool:
+    """Whether ITK cannot open every name: Windows gives it those of the code page, unless that is set to UTF-8."""
+    if os.name != "nt":
+        return False
+    import ctypes
+
+    return ctypes.windll.kernel32.GetACP() != 65001
+
+
+_PLAIN_LETTERS_ALONE = _plain_letters_alone()
 
 
 def itk_name(path: str | Path) -> str:

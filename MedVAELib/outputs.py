@@ -22,6 +22,7 @@ import SimpleITK as sitk
 from .anomaly.result import FINDING_COLUMNS, Detection
 from .csv_files import only_writer
 from .errors import UsageError
+from .itk_files import itk_name
 from .nifti_files import write_nifti_gz
 from .progress import CancelToken, Progress, no_progress
 from .whole_files import new_folder, put_in_place, writing_to
@@ -106,10 +107,14 @@ def provenance_json(result: Detection, files: list[str]) -> str:
 def check_writable(
     directory: str | Path, names: Iterable[str] = DETECTION_FILES, task: str = DETECTION_TASK
 ) -> None:
-    """Raises UsageError unless files of these names, results of this task, could be written to `directory` now; leaves
-    nothing behind."""
-    with atomic_output(directory):
+    """Raises UsageError unless files of these names, results of this task, could be written to `directory` now, and
+    InputError where ITK cannot open a name there; leaves nothing behind."""
+    names = list(names)
+    with atomic_output(directory) as partial:
         _refuse_foreign_files(Path(directory), names, task)
+        for name in names:
+            if name.endswith(".nii.gz"):
+                itk_name(partial / name)
 
 
 @contextmanager

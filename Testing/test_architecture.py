@@ -157,3 +157,13 @@ def test_importing_the_package_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_every_name_that_simpleitk_is_given_is_one_that_it_can_open():
+    """`itk_name` is easily forgotten, and missed on Windows alone."""
+    given = [(file.relative_to(PACKAGE).as_posix(), node) for file in FILES for node in ast.walk(tree(file))
+             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+             and node.func.attr in ("ReadImage", "WriteImage", "SetFileName", "SetFileNames")]  # fmt: skip
+    bare = [f"{name}:{node.lineno}" for name, node in given
+            if name != "skull/surface.py" and "itk_name(" not in ast.unparse(node)]  # VTK knows all letters
+    assert len(given) > 10 and not bare

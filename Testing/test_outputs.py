@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from MedVAELib import csv_files, gzip_blocks, outputs, whole_files
+from MedVAELib import csv_files, gzip_blocks, itk_files, outputs, whole_files
 from MedVAELib.anomaly.result import FINDING_COLUMNS
 from MedVAELib.cohort.summary import read_provenance
-from MedVAELib.errors import Cancelled, UsageError
+from MedVAELib.errors import Cancelled, InputError, UsageError
 from MedVAELib.outputs import DETECTION_FILES, atomic_output, check_writable, report_line, write_detection
 from MedVAELib.progress import CancelToken
 from Testing.detection_standin import standin_detection
@@ -420,6 +420,15 @@ def test_a_result_of_another_task_is_never_overwritten(detection, quick_report, 
         (partial / "std.nii.gz").write_bytes(b"of a skull")
         (partial / "provenance.json").write_text('{"task": "skull", "files": ["std.nii.gz", "provenance.json"]}')
     assert contents(tmp_path) == before
+
+
+def test_a_folder_that_itk_cannot_write_to_is_named_before_anything_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(itk_files, "_PLAIN_LETTERS_ALONE", True)
+    monkeypatch.setattr(itk_files, "_short_name", lambda folder: folder)
+    with pytest.raises(InputError, match="plain letters"):
+        check_writable(tmp_path / "Łukasz")
+    check_writable(tmp_path / "Łukasz", ("table.csv",))  # is no image
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_name_that_no_disk_takes_is_one_sentence(tmp_path):

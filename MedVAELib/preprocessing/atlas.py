@@ -127,7 +127,7 @@ def build_atlas(label_maps_dir: Path, output: Path) -> Atlas:
     paths = sorted(p for p in Path(label_maps_dir).iterdir() if p.name.endswith((".nii", ".nii.gz")))
     if not paths:
         raise InputError(f"{label_maps_dir} holds no label maps (*.nii.gz).")
-    heads = [head_of_labels(sitk.ReadImage(str(p), sitk.sitkInt16)) for p in paths]
+    heads = [head_of_labels(sitk.ReadImage(itk_name(p), sitk.sitkInt16)) for p in paths]
     transforms = [sitk.AffineTransform(3) for _ in heads]
     for round_number in range(ROUNDS):
         average = _symmetric_mean([head for head, _ in heads], transforms)

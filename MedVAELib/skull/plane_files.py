@@ -180,7 +180,7 @@ def _without_pixel_spacing(path: Path) -> sitk.Image:
             frame.save_as(copy)
         except Exception as error:  # pydicom raises whatever it trips over
             raise RuntimeError(str(error)) from error
-        return sitk.ReadImage(copy, imageIO="GDCMImageIO")
+        return sitk.ReadImage(itk_name(copy), imageIO="GDCMImageIO")
 
 
 def _dicom_spacing(

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from ..itk_files import itk_name
 from ..standard_planes import PLANES
 from ..training.synthesis.heads import HeadPopulation, read_head_shapes
 from ..training.synthesis.planes import draw_pose
@@ -36,7 +37,7 @@ def write_skull_sample(atlases: Path, output: Path, seed: int = 4) -> dict[str, 
         pose = replace(draw_pose(draw, plane, head, _MISPLACEMENT), turn_deg=_TURN_DEG[plane])
         picture, _ = simulate_bmode(draw, head, pose, _SIZE_PX, _PIXEL_MM)
         grey = (picture.numpy() * 255).round().astype(np.uint8)
-        sitk.WriteImage(sitk.GetImageFromArray(grey), str(output / f"{plane}.png"))
+        sitk.WriteImage(sitk.GetImageFromArray(grey), itk_name(output / f"{plane}.png"))
     measures = measure_heads(head.sdf[None] / head.spacing_mm, head.spacing_mm)
     truth = {
         "spacing_mm": _PIXEL_MM, "ga_weeks": round(head.ga_weeks, 1), "kind": head.kind,

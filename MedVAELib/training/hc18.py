@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..itk_files import itk_name
 from ..preprocessing.outlines import MomentEllipse, ellipse_map
 
 TABLE = "pixel_size_and_HC.csv"
@@ -127,7 +128,7 @@ def _table(folder: Path) -> dict[str, tuple[float, float]]:
 
 def _grey(path: Path) -> NDArray[np.float32]:
     try:
-        values = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).astype(np.float32)
+        values = sitk.GetArrayFromImage(sitk.ReadImage(itk_name(path))).astype(np.float32)
     except RuntimeError as error:
         raise InputError(f"{path}: not a readable image.") from error
     if values.ndim == 3:

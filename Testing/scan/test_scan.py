@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import struct
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -260,6 +262,17 @@ def test_a_name_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller.nii.gz"))
     with pytest.raises(InputError, match="no UTF-8: rename it"):
         Scan.read(path)
+
+
+@pytest.mark.parametrize(("system", "code_page", "alone"), [("posix", 0, False), ("nt", 1252, True),
+                                                             ("nt", 65001, False)])  # fmt: skip
+def test_where_itk_knows_all_letters(monkeypatch, system, code_page, alone) -> None:
+    windows = SimpleNamespace(kernel32=SimpleNamespace(GetACP=lambda: code_page))
+    with monkeypatch.context() as patched:
+        patched.setattr(ctypes, "windll", windows, raising=False)
+        patched.setattr(os, "name", system)
+        found = itk_files._plain_letters_alone()
+    assert found is alone
 
 
 def test_names_that_itk_cannot_open_on_windows(tmp_path: Path, monkeypatch) -> None:

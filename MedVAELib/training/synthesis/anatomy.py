@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from ...itk_files import itk_name
 from ...tissues import (
     BACKGROUND,
     BRAINSTEM,
@@ -62,7 +63,7 @@ class Anatomy:
 
 def read_anatomy(path: Path) -> Anatomy:
     """Reads a FreeSurfer-numbered label map (1 mm); unknown labels become background."""
-    image = sitk.DICOMOrient(sitk.ReadImage(str(path), sitk.sitkInt16), "RAS")
+    image = sitk.DICOMOrient(sitk.ReadImage(itk_name(path), sitk.sitkInt16), "RAS")
     labels = sitk.GetArrayFromImage(image)  # SimpleITK 'RAS' counts towards R, A, S: x left→right, y post→ant
     table = np.zeros(max(int(labels.max()), 530) + 1, np.uint8)
     for index, (_, numbers, _) in enumerate(GROUPS):
@@ -96,7 +97,7 @@ def read_lesion_masks(folder: Path) -> list[LesionMask]:
     """All lesion masks (1 mm, MNI space) below a folder, averaged to 2 mm."""
     masks = []
     for path in sorted(folder.rglob("*.nii.gz")):
-        image = sitk.DICOMOrient(sitk.ReadImage(str(path), sitk.sitkFloat32), "RAS")
+        image = sitk.DICOMOrient(sitk.ReadImage(itk_name(path), sitk.sitkFloat32), "RAS")
         mask = torch.from_numpy((sitk.GetArrayFromImage(image) > 0).astype(np.float32))[None, None]
         step = round(LESION_SPACING_MM / image.GetSpacing()[0])
         mask = torch.nn.functional.avg_pool3d(mask, step, ceil_mode=True)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ... import __version__
 from ...csv_files import write_csv
 from ...errors import InputError, UsageError
+from ...itk_files import itk_name
 from ...nifti_files import write_nifti_gz
 from ...preprocessing.mni import mni_grid
 from ...preprocessing.model_image import block_means, model_image
@@ -125,7 +126,7 @@ def _write_case(case: CohortCase, synthesise: CohortSynthesiser, spacing_mm: flo
         _write_volume(model_image(scan.values, scan.brain, factor), spacing_mm, image)  # last: it marks what is done
     if not sick:
         return {}
-    fraction = sitk.GetArrayFromImage(sitk.ReadImage(str(lesion)))
+    fraction = sitk.GetArrayFromImage(sitk.ReadImage(itk_name(lesion)))
     return {"case": case.name, "file": f"{lesion.parent.name}/{lesion.name}",
             "lesion_ml": round(float(fraction.sum()) * spacing_mm**3 / 1000, 3), "mask": case.mask}  # fmt: skip
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...growth_charts import HC
+from ...itk_files import itk_name
 from ...preprocessing.outlines import MARGIN, SIZE
 from . import star_shapes
 
@@ -92,7 +93,7 @@ def read_mask(name: str, path: Path, closing: float = CLOSING, opening: float = 
 def _isotropic(path: Path) -> sitk.Image:
     """The largest piece of a mask, holes filled, RAS, on GRID_MM with room around it."""
     try:
-        image = sitk.ReadImage(str(path))
+        image = sitk.ReadImage(itk_name(path))
     except RuntimeError as error:
         raise InputError(f"{path}: not a readable image.") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
