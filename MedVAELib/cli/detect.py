@@ -16,7 +16,7 @@ from ..listening import cancelled_by_signals
 from ..progress import CancelToken, Progress
 from .listeners import progress_listener
 from .many import run_many
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, expanded
 
 if TYPE_CHECKING:
     from ..anomaly.result import Detection
@@ -39,7 +39,7 @@ def detect(
         "--output", "-o", metavar="DIR", show_default=False,
         help="Folder for the results; with several scans, one folder in it per scan.")],
     scans: Annotated[list[Path] | None, typer.Argument(
-        metavar="SCAN", show_default=False,
+        metavar="SCAN", show_default=False, callback=expanded,
         help="FLAIR or DWI brain scans: files (NIfTI, NRRD, MetaImage, ...) or DICOM folders.")] = None,
     sample: Annotated[bool, typer.Option(
         "--sample", help="Use the sample scan that comes with MedVAE, and compare with what was put into it.")] = False,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import glob
+import os
 import re
 from enum import Enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+_SHELL_EXPANDS = os.name != "nt"
 
 
 class ProgressKind(str, Enum):
@@ -21,6 +26,14 @@ def _checked_device(value: str) -> str:
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", value):
         raise typer.BadParameter(f"{value!r} is not a device: use auto, cpu, cuda, cuda:1 or mps.")
     return value
+
+
+def expanded(files: list[Path] | None) -> list[Path] | None:
+    """Callback of arguments that are files: what other shells do with wildcards and those of Windows do not."""
+    if _SHELL_EXPANDS or not files:
+        return files
+    return [Path(name) for file in files
+            for name in (not os.path.exists(file) and sorted(glob.glob(str(file)))) or [str(file)]]
 
 
 DeviceOption = Annotated[str, typer.Option(

@@ -14,7 +14,7 @@ from ..listening import cancelled_by_signals
 from ..whole_files import writing_to
 from .listeners import progress_listener
 from .many import run_many
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, expanded
 
 if TYPE_CHECKING:
     from ..cohort.prepare import PreparedImages, PrepareRow
@@ -45,7 +45,7 @@ class BrainChoice(str, Enum):
 
 def prepare(
     scans: Annotated[list[Path], typer.Argument(
-        metavar="SCAN...|TABLE.csv", show_default=False,
+        metavar="SCAN...|TABLE.csv", show_default=False, callback=expanded,
         help="Scans, or one CSV table with the columns case and scan, and if wanted series, patient, label, split, "
              "lesion and brain (masks); its other columns, modality too, go with the images and change nothing.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", show_default=False,

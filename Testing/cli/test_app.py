@@ -10,7 +10,9 @@ import pytest
 import typer
 
 from MedVAELib import __version__
+from MedVAELib.cli import options
 from MedVAELib.cli.app import explain, run
+from MedVAELib.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -68,7 +70,7 @@ def test_no_arguments_show_the_help_and_count_as_wrong_usage(capsys):
 def test_without_the_extra_packages_the_command_says_what_to_install():
     done = medvae("--help", code="import sys; sys.modules['typer'] = None")
     assert done.returncode == 1 and done.stdout == ""
-    assert "pip install '.[cli]'" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert "pip install \".[cli]\"" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("arguments, seen", [
@@ -106,6 +108,24 @@ def test_wrong_usage_inside_evaluate_is_one_sentence_too(monkeypatch, capsys):
 def test_a_failure_without_words_still_makes_a_sentence():
     code, sentence = explain(KeyError())
     assert code == 1 and "KeyError" in sentence and sentence.endswith(".")
+
+
+@pytest.mark.parametrize("command", ["detect", "prepare"])
+@pytest.mark.parametrize("shell_expands", [True, False])
+def test_wildcards_that_a_shell_of_windows_leaves(tmp_path, monkeypatch, command, shell_expands):
+    asked = []
+
+    def cases_of_paths(paths):
+        asked.extend(path.name for path in paths)
+        raise UsageError("enough")
+
+    for name in ("b.nii", "a.nii", "[c].nii"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr("MedVAELib.cohort.cases_of_paths", cases_of_paths)
+    monkeypatch.setattr(options, "_SHELL_EXPANDS", shell_expands)
+    given = [str(tmp_path / name) for name in ("?.nii", "[c].nii", "none*.nii")]
+    assert run([command, *given, "--output", str(tmp_path / "out")]) == 2
+    assert asked == (["?.nii"] if shell_expands else ["a.nii", "b.nii"]) + ["[c].nii", "none*.nii"]
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps"])
