@@ -11,7 +11,7 @@ def main() -> None:
         import rich  # noqa: F401
         import typer  # noqa: F401
     except ImportError as error:
-        sys.exit(f"medvae: The command line needs the package {error.name}: run  pip install '.[cli]'  in its folder.")
+        sys.exit(f'medvae: The command line needs the package {error.name}: run  pip install ".[cli]"  in its folder.')
     from .cli.app import run
 
     sys.exit(run(sys.argv[1:]))

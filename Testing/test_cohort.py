@@ -343,7 +343,7 @@ def test_without_dask_the_command_says_what_to_install(small, tmp_path):
             f"sys.exit(run(['detect', '{small}/one.nii.gz', '{small}/two.nii.gz', '-o', '{tmp_path}/out',"
             " '--scheduler', 'localhost:1']))")  # fmt: skip
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=240)
-    assert done.returncode == 2 and "'.[cluster]'" in done.stderr and not (tmp_path / "out").exists()
+    assert done.returncode == 2 and '".[cluster]"' in done.stderr and not (tmp_path / "out").exists()
 
 
 def test_someones_own_summary_is_never_overwritten(small, tmp_path):

@@ -37,7 +37,7 @@ def run_on_cluster(
     try:
         from distributed import Client, Event, wait
     except ImportError:
-        words = "--scheduler needs the package distributed: in MedVAE's folder run  pip install '.[cluster]'."
+        words = "--scheduler needs the package distributed: in MedVAE's folder run  pip install \".[cluster]\"."
         raise UsageError(words) from None
     settings.check(cases)
     cancel = cancel or CancelToken()
