@@ -174,10 +174,11 @@ def _doubt_of_patients(config: ImagesRun, images: ImageSet) -> str:
     """A warning where every file counts as a patient of its own but looks as if it did not; "" else. Tables and idx
     files say what they hold."""
     stated = config.data.patient or config.data.source.lower().endswith(".csv") or max(images.indices) >= 0
-    if stated or len(set(images.patients)) < len(images) or not (name := likely_patient(images.files)):
+    if stated or len(set(images.patients)) < len(images) or not (name := likely_patient(images.files, images.labels)):
         return ""
     return (f"Every image counts as a patient of its own, but {name} looks like one patient with several images, which "
-            "may now lie both in the training and in the validation: set data.patient.")  # fmt: skip
+            "may now lie both in the training and in the validation: set data.patient, for a folder per "
+            "patient to '^([^/]+)/'.")  # fmt: skip
 
 
 def _keep_split(images: ImageSet, path: Path, resume: bool) -> None:

@@ -89,6 +89,8 @@ def find_images(
         records = _of_files([source], base, dimensions)
     if patient:
         records = [replace(record, patient=_patient(record, patient, base)) for record in records]
+        if all(record.label == record.patient for record in records):
+            records = [replace(record, label="") for record in records]  # a folder per patient
     labels = [labels] if isinstance(labels, str) else labels
     if labels:
         records = [record for record in records if record.label in set(labels)]

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..errors import InputError
 
 _MOST_LABELS = 12  # in words
+_MANY = 4  # groups of images, from which on they may be patients
 
 
 def assign_parts(
@@ -65,10 +66,21 @@ def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
-def likely_patient(files: Sequence[str]) -> str:
-    """What several files, but not all, have in common as the images of one patient do: a folder numbered with two
-    digits or more, or in one folder the start of their names up to the first number ("p01" of p01_t1); else ""."""
+def likely_patient(files: Sequence[str], labels: Sequence[str]) -> str:
+    """What several files, but not all, have in common as the images of one patient do; else "".
+
+    A folder numbered with two digits or more; in one folder the start of their names up to the first number ("p01" of
+    p01_t1) or, where there are many of few images each, up to the first separator ("anna" of anna_pre); a label, which
+    is the name of a folder, where there are many of few images each or their images have the same names (visit1).
+    """
     paths = [Path(file) for file in files]
+    by_label = Counter(label for label in labels if label)
+    if _many_of_few(by_label) or _same_names(paths, labels):
+        return by_label.most_common(1)[0][0]
+    words = [(path.parent, re.match(r"[^\W_]+(?=[-_. ].*\.)", path.name)) for path in paths]
+    by_word = Counter(folder / word[0] for folder, word in words if word)
+    if _many_of_few(by_word) and sum(count for count in by_word.values() if count > 1) >= len(paths) / 2:
+        return str(by_word.most_common(1)[0][0])
     by_folder = Counter(path.parent for path in paths)
     by_name = Counter(path.parent / start[0] for path in paths if (start := re.match(r"\D*\d+", path.name)))
     for groups in (Counter({path: n for path, n in by_folder.items() if re.search(r"\d\d", path.name)}), by_name):
@@ -76,6 +88,19 @@ def likely_patient(files: Sequence[str]) -> str:
         if len({path.name for path in groups}) > 1 and count > 1:
             return str(name)
     return ""
+
+
+def _many_of_few(groups: Counter) -> bool:
+    """Whether there are more groups than a group has images, as of patients rather than of labels."""
+    return len(groups) >= _MANY and groups.total() / len(groups) < len(groups) and max(groups.values()) > 1
+
+
+def _same_names(paths: Sequence[Path], labels: Sequence[str]) -> bool:
+    """Whether a name that is more than a number is found in most of many folders."""
+    pairs = {(label, path.name) for label, path in zip(labels, paths, strict=True)
+             if label and re.search(r"[^\W\d_]", path.name.split(".")[0])}  # fmt: skip
+    folders = len(set(labels) - {""})
+    return folders >= _MANY and max(Counter(name for _, name in pairs).values(), default=0) > folders / 2
 
 
 def _given_parts(patients: Sequence[str], given: Sequence[str]) -> dict[str, str]:

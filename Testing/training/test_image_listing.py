@@ -110,6 +110,12 @@ def test_the_patient_is_looked_for_below_the_source_of_every_kind(tmp_path):
         assert [record.patient for record in find_images(source, patient=r"(p\d+)")] == ["p00", "p01"], source
 
 
+def test_a_folder_that_is_the_patient_is_no_label(tmp_path):
+    write_pictures(tmp_path, {"anna": 2, "bert": 2})
+    records = find_images(tmp_path, patient=r"^([^/]+)/")
+    assert {(record.patient, record.label) for record in records} == {("anna", ""), ("bert", "")}
+
+
 def test_one_label_may_stand_alone(tmp_path):
     write_pictures(tmp_path, {"ill": 2, "l": 1})
     assert {record.label for record in find_images(tmp_path, labels="ill")} == {"ill"}

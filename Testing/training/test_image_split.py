@@ -84,9 +84,17 @@ def test_what_there_is_of_each_part_in_words():
     (["in/ill/scan_2023_1.png", "in/ill/scan_2023_2.png", "in/well/scan_2023_1.png"], ""),
     (["in/0/1.png", "in/0/2.png", "in/1/1.png"], ""),
     (["a.png", "b.png"], ""),
+    ([f"in/{name}/{visit}.png" for name in ("anna", "bert", "carl", "dora") for visit in ("early", "late")], "anna"),
+    ([f"in/{name}/{name}{n}.png" for name in ("anna", "bert", "carl", "dora") for n in range(3)], "anna"),
+    ([f"in/{name}/slice_{n}.png" for name in ("anna", "bert", "carl", "dora") for n in range(9)], "anna"),
+    ([f"in/{name}_{visit}.png" for name in ("anna", "bert", "carl", "dora") for visit in ("pre", "post")], "anna"),
+    ([f"in/{name}_{n}.png" for name in ("ill", "well") for n in range(9)], ""),
+    ([f"in/{name}/{n}.png" for name in ("mild", "severe", "well", "worst") for n in range(9)], ""),
+    ([f"in/{name:08x}-0.png" for name in range(9)], ""),
 ])  # fmt: skip
 def test_files_that_look_like_one_patients(files, found):
-    assert Path(likely_patient(files)).name == found
+    folders = [Path(file).parent.name for file in files]
+    assert Path(likely_patient(files, [name if name != "in" else "" for name in folders])).name == found
 
 
 @pytest.mark.parametrize("given_parts", ["", "train"])
