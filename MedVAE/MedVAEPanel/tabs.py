@@ -32,7 +32,8 @@ class Tab:
     def __init__(self, panel):
         self.panel = panel
         self.parameters = None
-        self._gui_tag = self._observer = None
+        self._gui_tag = None
+        self._observers_of_node: list[int] = []
 
     @property
     def running(self):
@@ -58,11 +59,21 @@ class Tab:
         told of every change."""
         if self.parameters is not None:
             self.parameters.disconnectGui(self._gui_tag)
-            self.parameters.RemoveObserver(self._observer)
-        self.parameters = parameters
+            for tag in self._observers_of_node:
+                self.parameters.RemoveObserver(tag)
+        self.parameters, self._observers_of_node = parameters, []
         if parameters is not None:
+            node = parameters.parameterNode
+
+            def observe(event, callback, *priority) -> int:
+                self._observers_of_node.append(node.AddObserver(event, callback, *priority))
+                return self._observers_of_node[-1]
+
+            # Slicer 5.10 leaves the observer of connectGui behind: Python frees it while the node still calls it.
+            parameters.AddObserver = observe
             self._gui_tag = parameters.connectGui(ui)
-            self._observer = parameters.AddObserver(vtk.vtkCommand.ModifiedEvent, on_change)
+            del parameters.AddObserver
+            observe(vtk.vtkCommand.ModifiedEvent, on_change)
 
     def let_go(self, node, *names: str) -> None:
         """Nothing is chosen any more where `node`, which is about to be removed, was: else its selector would choose

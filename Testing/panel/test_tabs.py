@@ -118,3 +118,40 @@ def test_a_file_that_holds_no_tab_is_named(copy):
     (copy / "MedVAEPanel" / "broken_tab.py").write_text("from .tabs import Tab\n")
     done = _open(copy)
     assert done.returncode != 0 and "broken_tab.py must hold one class derived from Tab" in done.stderr
+
+
+def test_no_observer_is_left_on_the_node_of_a_scene_that_closes(host):
+    """Slicer 5.10 does not remove the one that it adds itself, and crashes when Python has freed it."""
+    import slicer
+    import vtk
+
+    class Parameters:
+        """As far as a `@parameterNodeWrapper` class of Slicer 5.10 goes."""
+
+        def __init__(self, node):
+            self.parameterNode = node
+
+        def AddObserver(self, event, callback, priority=0.0):
+            return self.parameterNode.AddObserver(event, callback, priority)
+
+        def RemoveObserver(self, tag):
+            self.parameterNode.RemoveObserver(tag)
+
+        def connectGui(self, ui):
+            self.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: heard.append("Slicer"))
+            return 1
+
+        def disconnectGui(self, tag):
+            assert tag == 1
+
+    sys.path.insert(0, str(ROOT / "MedVAE"))
+    from MedVAEPanel.tabs import Tab
+
+    heard, node, tab = [], slicer.vtkMRMLScriptedModuleNode(), Tab(None)
+    tab.bind(Parameters(node), None, lambda *_: heard.append("tab"))
+    node.Modified()
+    tab.parameters.AddObserver(vtk.vtkCommand.DeleteEvent, lambda *_: None)
+    assert sorted(heard) == ["Slicer", "tab"]
+    tab.bind(None, None, None)
+    node.Modified()
+    assert len(heard) == 2 and not node.HasObserver(vtk.vtkCommand.ModifiedEvent)
