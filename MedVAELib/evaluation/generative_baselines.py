@@ -46,16 +46,16 @@ class PrincipalComponents:
         return (images.reshape(len(images), -1) - self.mean) @ self.axes.T, None
 
     def reconstruct(self, images: NDArray) -> NDArray[np.float32]:
-        return self._decode(self.encode(images)[0])
+        return self.decode(self.encode(images)[0])
 
     def kl_per_latent(self, images: NDArray) -> None:
         return None
 
     def sample(self, count: int, seed: int = 0) -> NDArray[np.float32]:
         noise = np.random.default_rng(seed).normal(size=(count, len(self.axes)))
-        return self._decode(noise * np.sqrt(self.variances))
+        return self.decode(noise * np.sqrt(self.variances))
 
-    def _decode(self, latents: NDArray) -> NDArray[np.float32]:
+    def decode(self, latents: NDArray) -> NDArray[np.float32]:
         rows = latents.astype(np.float32) @ self.axes + self.mean
         return rows.clip(0, 1).reshape(len(rows), *self.shape)
 

@@ -67,14 +67,18 @@ def pixels(images: ImageSet) -> LatentTable:
 
 
 def training_note(run: Path) -> str:
-    """Steps, time and the end of the validation curve of a training, in a sentence."""
+    """Steps, time and the end of the validation curve of a training, in a sentence; after an early stop, of what was
+    kept."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    last, curve = lines[-1], [line["validation"] for line in lines if "validation" in line]
-    watched = "mse" if "mse" in curve[-1] else "loss"
-    before = curve[max(0, len(curve) * 3 // 4 - 1)][watched]
-    moved = abs(curve[-1][watched] / before - 1)
-    return (f"{last['step']} steps in {last['seconds'] / 60:.0f} min; validation "
-            f"{watched} {curve[-1][watched]:.5f}, {moved:.1%} from what it was after three quarters of that.")
+    last, curve = lines[-1], {line["step"]: line["validation"] for line in lines if "validation" in line}
+    watched = "mse" if "mse" in list(curve.values())[-1] else "loss"
+    done = f"{last['step']} steps in {last['seconds'] / 60:.0f} min; "
+    if "stopped_early_weights_of" in last:
+        kept = last["stopped_early_weights_of"]
+        return f"{done}stopped early, weights of step {kept} with a validation {watched} of {curve[kept][watched]:.5f}."
+    values = [line[watched] for line in curve.values()]
+    moved = values[-1] / values[max(0, len(values) * 3 // 4 - 1)] - 1
+    return f"{done}validation {watched} {values[-1]:.5f}, {moved:+.1%} since three quarters of that.".replace("-", "−")
 
 
 def _tell(name: str):

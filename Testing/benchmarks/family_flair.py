@@ -38,7 +38,7 @@ SHIPPED = "vae-8"
 MODELS = (SHIPPED, "vae-512", "introvae-32", "introvae-256")
 REAL = ("ms_isbi_01", "ms_isbi_02", "ms_ljubljana_19", "ms_raw_patient01_study1", "ms_raw_patient03_study1",
         "ms_raw_patient04_study1", "ms_raw_patient12_study1", "healthy_kirby21_113")  # fmt: skip
-_SHOWN, _LATENTS, _STEPS, _EXTENT = 7, 3, 7, 2.5
+_SHOWN, _LATENTS, _STEPS, _EXTENT, _DPI = 7, 2, 7, 2.5, 90
 
 
 def main(work: Path) -> None:
@@ -110,16 +110,16 @@ def draw(test: ImageSet, made: dict[str, Made], models: dict[str, LatentModel], 
         rows[f"{name}\nreconstructed"] = made[name].reconstructions[chosen]
         rows[f"{name}\nsamples"] = made[name].samples[: len(chosen)]
     write_strips(rows, HERE / "family_flair.png", [test.labels[i] for i in chosen],
-                 "columns name the test images; samples have no label")  # fmt: skip
+                 "columns name the test images; samples have no label", dpi=_DPI)  # fmt: skip
     strips = {}
-    for name in ("vae-8", "introvae-256"):
+    for name in MODELS:
         statistics = models[name].statistics
         for index in order_of_latents(statistics, "separation")[:_LATENTS]:
             mean, std = float(statistics.all.mean[index]), float(statistics.all.std[index])
             strips[f"{name}\nlatent {index}"] = traverse(models[name], statistics.all.mean, int(index),
                                                          spread(mean, std, _STEPS, _EXTENT))  # fmt: skip
     titles = [f"{place:+.1f} SD" for place in spread(0.0, 1.0, _STEPS, _EXTENT)]
-    write_strips(strips, HERE / "family_flair_traversals.png", titles)
+    write_strips(strips, HERE / "family_flair_traversals.png", titles, dpi=_DPI)
     write_classification(found["introvae-256"], HERE / "family_flair_lda.png")
 
 

@@ -5,6 +5,7 @@ The radiographs are for evaluation only: neither weights nor pictures of them ar
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 
 from MedVAELib.evaluation.generative import GenerativeScores, Reference, evaluate_model, reference
-from MedVAELib.evaluation.generative_baselines import baseline_scores
+from MedVAELib.evaluation.generative_baselines import PrincipalComponents, baseline_scores
 from MedVAELib.evaluation.generative_tables import definitions, generative_table
 from MedVAELib.evaluation.tables import markdown_table
 from MedVAELib.latent.classify import classify
@@ -23,6 +24,7 @@ from MedVAELib.latent.probe import Estimate, Probe, fit_linear
 from MedVAELib.latent.table import TEST, TRAIN, LatentTable
 from MedVAELib.latent.traverse import spread, traverse
 from MedVAELib.reporting.latent_pictures import write_strips
+from MedVAELib.training.image_sets import ImageSet
 from Testing.benchmarks.family import HERE, NO_MODEL, images_of, pixels, preset, trained, training_note
 
 CONFIGS = {"VAE-50": preset("xray-vae-50"), "SVAE": preset("xray-svae"), "VQ-VAE": preset("xray-vqvae"),
@@ -47,24 +49,32 @@ def main(work: Path) -> None:
         probes.append(probe_row(name, table))
         if len(model.latent_shape) == 1:
             axes += joint_axes(name, model, table)
+    fifty = PrincipalComponents.of(train.images, scores[0].latents)
+    axes += component_axes(fifty, images)
     write_strips(samples, HERE / "knee_samples.png", dpi=_DPI)
     draw_axes(axes, HERE / "knee_axes.png")
-    valid = spearmanr([joint_gap_px(image[0]) for image in test.images], [GRADES.index(g) for g in test.labels])
-    (HERE / "knee.md").write_text(page(scores, against, probes, axes, valid, work), encoding="utf-8")
+    gaps = np.array([joint_gap_px(image[0]) for image in test.images])
+    seen = np.isfinite(gaps)
+    valid = spearmanr(gaps[seen], np.array([GRADES.index(grade) for grade in test.labels])[seen])
+    (HERE / "knee.md").write_text(page(scores, against, probes, axes, valid, seen, work), encoding="utf-8")
 
 
 # --- The joint space -------------------------------------------------------------------------------------------------
 
 
 def joint_gap_px(image_yx: NDArray) -> float:
-    """Height of the dark gap between femur and tibia in pixels: full width at half depth of the minimum between rows
-    .35 and .65 of the mean profile of each compartment, mean of the two; 0 where nothing darkens."""
+    """Height of the dark gap between femur and tibia in pixels: full width at half depth of the deepest local minimum
+    between rows .35 and .65 of the mean profile of each compartment, mean of the two; NaN where one has none."""
     height, width = image_yx.shape
     gaps = []
     for low, high in ((0.25, 0.42), (0.58, 0.75)):
         profile = ndimage.gaussian_filter1d(image_yx[:, int(low * width):int(high * width)].mean(1), 1.0)
         start, stop = int(0.35 * height), int(0.65 * height)
-        valley = start + int(profile[start:stop].argmin())
+        inside, before, after = (profile[start + step:stop + step] for step in (0, -1, 1))
+        minima = start + np.flatnonzero((inside <= before) & (inside < after))
+        if not len(minima):
+            return float("nan")
+        valley = int(minima[profile[minima].argmin()])
         above, below = profile[max(0, valley - 25):valley + 1].max(), profile[valley:valley + 26].max()
         level = (profile[valley] + min(above, below)) / 2
         top, bottom = valley, valley
@@ -77,19 +87,48 @@ def joint_gap_px(image_yx: NDArray) -> float:
 
 
 def joint_axes(name: str, model: LatentModel, table: LatentTable) -> list[dict]:
-    """The latents of a model that widen the joint space most between −2 and +2 standard deviations, first two."""
-    moments, found = model.statistics.all, []
-    grade = np.array([GRADES.index(label) for label in table.labels])
-    for index in np.flatnonzero(model.statistics.active):
+    """The two latents of a model that change the joint space most from −2.5 to +2.5 standard deviations, of those along
+    which it widens or narrows all the way."""
+    moments = model.statistics.all
+
+    def along(index: int) -> NDArray:
         values = spread(float(moments.mean[index]), float(moments.std[index]), _STEPS, _EXTENT)
-        images = traverse(model, moments.mean, int(index), values)
+        return traverse(model, moments.mean, index, values)
+
+    return _steadiest(name, along, table.mean[:, model.statistics.active], np.flatnonzero(model.statistics.active),
+                      table.labels)  # fmt: skip
+
+
+def component_axes(components: PrincipalComponents, images: ImageSet) -> list[dict]:
+    """The same of principal components, without a picture, which would be made of the radiographs."""
+    places = spread(0.0, 1.0, _STEPS, _EXTENT)
+
+    def along(index: int) -> NDArray:
+        latents = np.zeros((_STEPS, len(components.axes)))
+        latents[:, index] = places * np.sqrt(components.variances[index])
+        return components.decode(latents)
+
+    latents = components.encode(images.images)[0]
+    axes = _steadiest(components.name, along, latents, range(latents.shape[1]), images.labels)
+    return [axis | {"images": None} for axis in axes]
+
+
+def _steadiest(name: str, along: Callable[[int], NDArray], latents: NDArray, numbers: Sequence[int],
+               labels: Sequence[str]) -> list[dict]:  # fmt: skip
+    """latents: (N, M) of real images, numbers: (M,) of those latents; along gives the images of a traversal."""
+    grade, found = np.array([GRADES.index(label) for label in labels]), []
+    for column, index in enumerate(numbers):
+        images = along(int(index))
         gaps = np.array([joint_gap_px(image[0]) for image in images])
-        found.append({"model": name, "latent": int(index), "images": images, "gaps": gaps,
-                      "grade": float(spearmanr(table.mean[:, index], grade)[0])})  # fmt: skip
-    return sorted(found, key=lambda axis: -abs(axis["gaps"][-1] - axis["gaps"][0]))[:2]
+        if (np.diff(gaps) >= 0).all() or (np.diff(gaps) <= 0).all():  # neither where a gap is not a number
+            found.append({"model": name, "latent": int(index), "images": images, "gaps": gaps,
+                          "grade": float(spearmanr(latents[:, column], grade)[0])})  # fmt: skip
+    ranked = sorted(found, key=lambda axis: -abs(axis["gaps"][-1] - axis["gaps"][0]))
+    return [axis | {"steady": f"{len(found)} of {len(numbers)}"} for axis in ranked[:2]]
 
 
 def draw_axes(axes: list[dict], path: Path) -> None:
+    axes = [axis for axis in axes if axis["images"] is not None]
     titles = [f"{place:+.1f} SD" for place in spread(0.0, 1.0, _STEPS, _EXTENT)]
     write_strips({f"{a['model']}\nlatent {a['latent']}": a["images"] for a in axes}, path, titles, dpi=_DPI)
 
@@ -117,23 +156,28 @@ def osteoarthritis_auc(table: LatentTable) -> Estimate:
 
 
 def page(scores: list[GenerativeScores], against: Reference, probes: list[list[str]], axes: list[dict], valid,
-         work: Path) -> str:  # fmt: skip
+         seen: NDArray, work: Path) -> str:  # fmt: skip
     sharp = max(scores, key=lambda s: s.sharpness_reconstructions)
     close, best = max(scores, key=lambda s: s.ms_ssim[0]), min(scores, key=lambda s: s.fid_samples)
-    header = ["model", "latent", "gap at −2.5 SD, px", "gap at +2.5 SD, px", "rank correlation with grade"]
+    header = ["model", "latent", "gap at −2.5 SD, px", "gap at +2.5 SD, px", "rank correlation with grade",
+              "latents along which the gap changes steadily"]  # fmt: skip
     moves = markdown_table(header, [[a["model"], str(a["latent"]), f"{a['gaps'][0]:.1f}", f"{a['gaps'][-1]:.1f}",
-                                     f"{a['grade']:+.2f}"] for a in axes])  # fmt: skip
+                                     f"{a['grade']:+.2f}", a["steady"]] for a in axes])  # fmt: skip
+    everything = [*scores, *baseline_scores(against, scores)]
     return "\n".join([
         "# Knee radiographs: four models side by side\n",
         "`python -m Testing.benchmarks.family knee`. Radiographs of 224×224 pixels with Kellgren-Lawrence grades 0–4, "
         f"{len(against.train)} to train on, {len(against.held_back)} held back, of other patients. The presets xray-*. "
         "The radiographs are for evaluation only: neither the weights nor pictures "
         "of them are kept here; every picture below was generated.\n",
-        generative_table([*scores, *baseline_scores(against, scores)]),
-        "Published ordering: VQ-VAE reconstructs most sharply, IntroVAE has the best samples. Here: "
-        f"{_verdict('the sharpest reconstructions', sharp.name, 'VQ-VAE')}, "
+        generative_table(everything),
+        "Published ordering: VQ-VAE reconstructs most sharply, IntroVAE has the best samples. Here, of the four "
+        f"models: {_verdict('the sharpest reconstructions', sharp.name, 'VQ-VAE')}, "
         f"{_verdict('the reconstructions nearest by MS-SSIM', close.name, 'VQ-VAE')}, "
-        f"{_verdict('the best samples by FID', best.name, 'IntroVAE-50')}.\n",
+        f"{_verdict('the best samples by FID', best.name, 'IntroVAE-50')}. Of all rows, the reconstructions nearest by "
+        f"MSE are those of {min(everything, key=lambda s: s.mse[0]).name}, the sharpest those of "
+        f"{max(everything, key=lambda s: s.sharpness_reconstructions).name}, the best samples by FID those of "
+        f"{min(everything, key=lambda s: s.fid_samples).name}.\n",
         "![Samples of the four models](knee_samples.png)\n",
         "## Grade from the latents\n",
         markdown_table(["model", "balanced accuracy, 5 grades", "mean error in grades", "AUC, grade 2 or more"],
@@ -143,8 +187,9 @@ def page(scores: list[GenerativeScores], against: Reference, probes: list[list[s
         "bootstrap over patients.\n",
         "## Latents that move the joint space\n", moves,
         "The gap between femur and tibia is measured on the decoded images as the width at half depth of the dark "
-        f"band. On the real held-back knees its rank correlation with the grade is {valid[0]:+.2f} "
-        f"(p = {valid[1]:.1g}). All other latents stay at their mean.\n",
+        "band; of the latents along which it widens or narrows all the way, the two that change it most. In "
+        f"{seen.sum()} of the {len(seen)} real held-back knees there is such a band, and its rank correlation with the "
+        f"grade is {valid[0]:+.2f} (p = {valid[1]:.1g}). All other latents stay at their mean.\n",
         "![Latents that move the joint space](knee_axes.png)\n", "## Trainings\n",
         *(f"- {name}: {training_note(work / f'knee-{name}')}" for name in CONFIGS), "", "## Definitions\n",
         *(f"- {line}" for line in definitions(against)), "",

@@ -7,6 +7,7 @@ the training heads are left out of the training: against them it shows whether s
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ LEVELS = range(26, 58, 4)
 PRESET = "slices-introvae-64"
 MODELS = {"VAE-64": "vae", "IntroVAE-64": "introvae"}
 UNSEEN = "unseen"
-_SHOWN = 10
+_SHOWN, _DPI = 10, 60
 
 
 def main(work: Path) -> None:
@@ -44,6 +45,8 @@ def main(work: Path) -> None:
     shape = (SIDE, SIDE)
     seen, unseen = read_images(table, shape=shape), read_images(table.with_name(f"{UNSEEN}.csv"), shape=shape)
     train = seen.part("train").images
+    if set(unseen.patients) != set(seen.part("train").patients):
+        raise RuntimeError("the slices left out of the training are not of the heads that are in it")
     against, heads = (reference(train, held_back.images, patients=held_back.patients)
                       for held_back in (unseen, seen.part("test")))  # fmt: skip
     scores, others = [], []
@@ -55,7 +58,7 @@ def main(work: Path) -> None:
         others.append(evaluate_model(name, model, heads)[0])
         strips[f"samples of\n{name}"] = made.samples[:_SHOWN]
         strips[f"training slice\nnearest to {name}"] = nearest_images(made.samples[:_SHOWN], train)
-    write_strips(strips, HERE / "slices.png")
+    write_strips(strips, HERE / "slices.png", dpi=_DPI)
     copied = copies_of_a_copier(train, unseen.images)
     (HERE / "slices.md").write_text(page(scores, others, against, heads, copied, seen, work), encoding="utf-8")
 
@@ -78,8 +81,10 @@ def write_slices(cohort: Path, output: Path) -> Path:
                           source / "lesion_masks", cohort)  # fmt: skip
     volumes, rows = read_images(listed), {name: [] for name in tables}
     output.mkdir(parents=True, exist_ok=True)
+    scans_of: Counter[str] = Counter()
     for index, volume in enumerate(volumes.images):
-        kept = volumes.splits[index] != "train" or index % 2 == 0
+        scans_of[volumes.patients[index]] += 1
+        kept = volumes.splits[index] != "train" or scans_of[volumes.patients[index]] % 2 == 1
         for level in LEVELS:
             name = f"{volumes.cases[index]}_{level}.png"
             sitk.WriteImage(sitk.GetImageFromArray(_picture(volume[0, level])), str(output / name))
@@ -111,7 +116,8 @@ def page(scores: list[GenerativeScores], others: list[GenerativeScores], against
     return "\n".join([
         "# Generators of axial slices\n",
         "`python -m Testing.benchmarks.family slices`. VAE and Soft-IntroVAE with 64 latents on axial slices of 96×96 "
-        f"pixels of 2 mm: synthetic healthy FLAIR of MedVAE, made from label maps of {parts['train']} real heads; "
+        f"pixels of 2 mm, otherwise as the preset {PRESET}: synthetic healthy FLAIR of MedVAE, made from label maps of "
+        f"{parts['train']} real heads; "
         f"{len(against.train)} slices train. Held back: {len(against.held_back)} slices of other scans of these heads, "
         f"and {len(heads.held_back)} of {parts['test']} heads that no training saw.\n",
         "Against other scans of the training heads:\n",
