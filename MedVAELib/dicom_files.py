@@ -1,12 +1,14 @@
 """DICOM files one by one: which files below a folder are DICOM, and the slices that each holds, with geometry and tags.
 
-Tags that identify the patient are never kept.
+Tags that identify the patient are never kept: whose a file is stays in memory alone, as a salted hash.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +36,9 @@ _SPLIT_TAGS = {
     "b-value": "", "gradient": "0018|9089", "echo time": "0018|0081", "image type": "0008|0008",
     "time point": "0020|0100", "acquisition": "0020|0012",
 }
+_NOBODY = re.compile(r"[\W_0x]*|anon[a-z]*|unknown|none|n/?a|removed|de-?identified", re.IGNORECASE)
+"""PatientIDs that stand where one was taken out, the same for everybody."""
+_SALT = secrets.token_bytes(16)
 _SLICE_DISTANCE_TAGS = ("0018|0088", "0018|0050")  # between slices, and else their thickness
 # Of enhanced DICOM: the sequence and the element in it, per frame or shared by all.
 _FRAME_NUMBERS = {
@@ -55,7 +60,7 @@ class Slice:
 
     Geometry in LPS mm. sized, oriented: whether the file states the size of a voxel and how the patient lies; instance:
     its SOP instance; frame: which of the file's, None for all; scaled_alike: whether the file's frames have one rescale
-    slope and intercept.
+    slope and intercept; patient: the same for what has one PatientID, or without it one study, within this process.
     """
 
     file: str
@@ -72,6 +77,7 @@ class Slice:
     instance: str
     frame: int | None = None
     scaled_alike: bool = True
+    patient: str = ""
 
 
 def dicom_files(path: Path, below: bool = True) -> Iterator[str]:
@@ -145,13 +151,20 @@ def read_slices(file: str) -> list[Slice]:
     oriented = bool(text("0020|0037")) or not np.allclose(reader.GetDirection(), np.eye(3).ravel())
     found = Slice(file, size, reader.GetSpacing(), np.array(reader.GetOrigin()),
                    np.array(reader.GetDirection()).reshape(3, 3), tags, split, text("0020|000e"),
-                   reader.GetNumberOfComponents(), sized, oriented, text("0008|0018"))  # fmt: skip
+                   reader.GetNumberOfComponents(), sized, oriented, text("0008|0018"),
+                   patient=_hashed(text("0010|0020"), text("0020|000d")))  # fmt: skip
     if size[2] == 1 and sized:
         return [found]
     try:
         return _frames(found) or [found]
     except Exception:  # pydicom raises whatever it trips over: sequences that are damaged tell nothing
         return [found]
+
+
+def _hashed(patient_id: str, study: str) -> str:
+    """"" where neither is stated."""
+    owner = f"study {study}" * bool(study) if _NOBODY.fullmatch(patient_id) else f"patient {patient_id}"
+    return hashlib.blake2b(owner.encode(), key=_SALT, digest_size=16).hexdigest() if owner else ""
 
 
 def _states_size(reader: sitk.ImageFileReader, text: Callable[[str], str]) -> bool:

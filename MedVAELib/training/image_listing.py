@@ -9,6 +9,8 @@
   not count.
 - Glob: the files it matches, labelled as in the folder before its first wildcard.
 - idx file (MNIST): one record per picture, labels from the file beside it.
+
+DICOM files of one PatientID, or without it of one study, are one patient's, who is called by the first of them.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from ..csv_files import as_numbers, read_csv
 from ..dicom_files import SUFFIXES, read_slices
 from ..errors import InputError
 from ..itk_files import quiet
+from ..progress import Progress, no_progress
 from ..scan import IMAGE_SUFFIX, is_dicom_file
 from .idx_files import is_idx, read_idx, read_idx_labels
 
@@ -64,13 +67,15 @@ class ImageRecord:
 
 
 def find_images(
-    source: Path, pattern: str = "", labels: Sequence[str] = (), patient: str = "", dimensions: int | None = None
-) -> list[ImageRecord]:
+    source: Path, pattern: str = "", labels: Sequence[str] = (), patient: str = "", dimensions: int | None = None,
+    progress: Progress = no_progress,
+) -> list[ImageRecord]:  # fmt: skip
     """The records of a source in a stable order.
 
     pattern: glob within a folder. labels: keep these alone. patient: regular expression whose first group, found in the
     path below the source, is the patient. dimensions: 2 makes every DICOM file an image, 3 every series; None as many
-    slices as the series has. Raises InputError where there is nothing, or something that does not fit.
+    slices as the series has. progress: hears, as stage "warning", where `patient` sets apart what headers or a table
+    call one patient. Raises InputError where there is nothing, or something that does not fit.
     """
     base = source.parent
     if any(sign in str(source) for sign in "*?["):
@@ -88,7 +93,10 @@ def find_images(
     else:
         records = _of_files([source], base, dimensions)
     if patient:
-        records = [replace(record, patient=_patient(record, patient, base)) for record in records]
+        named = [replace(record, patient=_patient(record, patient, base)) for record in records]
+        if doubt := _set_apart(records, named):
+            progress("warning", 0.0, doubt)
+        records = named
         if all(record.label == record.patient for record in records):
             records = [replace(record, label="") for record in records]  # a folder per patient
     labels = [labels] if isinstance(labels, str) else labels
@@ -163,7 +171,7 @@ def _of_files(files: Iterable[Path], base: Path, dimensions: int | None) -> list
         if _is_dicom(path) and dimensions != 2:
             folders.setdefault(path.parent, []).append(path)
         elif path.suffix.lower() != ".img":  # its header is listed already
-            pictures.append(ImageRecord(path, "", "", tags=_tags_of_picture(path) if _is_dicom(path) else {}))
+            pictures.append(_of_dicom_file(path) if _is_dicom(path) else ImageRecord(path, "", ""))
     for folder, members in folders.items():
         pictures += _of_series(folder, members)
     split_below = _split_folders(base, pictures)
@@ -173,19 +181,19 @@ def _of_files(files: Iterable[Path], base: Path, dimensions: int | None) -> list
     return _named(placed, base)
 
 
-def _tags_of_picture(path: Path) -> dict[str, Tag]:
+def _of_dicom_file(path: Path) -> ImageRecord:
     with quiet():
         slices = read_slices(str(path))
-    return dict(slices[0].tags) if slices else {}
+    return ImageRecord(path, "", slices[0].patient, tags=dict(slices[0].tags)) if slices else ImageRecord(path, "", "")
 
 
 def _of_series(folder: Path, members: list[Path]) -> list[ImageRecord]:
     """A record per DICOM volume of a folder, or per file where a series has one slice."""
     with quiet():
         volumes = dicom.find_volumes(folder, below=False)  # sub-folders are listed by themselves
-    found = [ImageRecord(folder, "", "", tags=dict(volume.tags), series=volume.key)
+    found = [ImageRecord(folder, "", volume.slices[0].patient, tags=dict(volume.tags), series=volume.key)
              for volume in volumes if volume.count > 1]  # fmt: skip
-    single = [ImageRecord(Path(volume.slices[0].file), "", "", tags=dict(volume.tags))
+    single = [ImageRecord(Path(volume.slices[0].file), "", volume.slices[0].patient, tags=dict(volume.tags))
               for volume in volumes if volume.count == 1]  # fmt: skip
     return found + [record for record in single if record.file in set(members)]
 
@@ -208,15 +216,17 @@ def _below(record: ImageRecord, base: Path) -> tuple[str, ...]:
 
 
 def _named(records: Sequence[ImageRecord], base: Path) -> list[ImageRecord]:
-    """Cases by the file's name or, where that is not enough, by its path below the source; each a patient, but that the
-    series of one DICOM folder are one patient's."""
+    """Cases by the file's name or, where that is not enough, by its path below the source; each a patient, but that
+    DICOM headers say whose it is (in `patient` until here), or else the series of one folder are one patient's."""
     stems = [IMAGE_SUFFIX.sub("", record.file.name) for record in records]
     if len(set(stems)) < len(stems):
         stems = ["-".join((*_below(record, base)[:-1], stem)) for record, stem in zip(records, stems, strict=True)]
-    again, seen, named = Counter(stems), Counter(), []
+    again, seen, named, patients = Counter(stems), Counter(), [], {}
     for record, stem in zip(records, stems, strict=True):
         seen[stem] += 1
-        named.append(replace(record, case=f"{stem}-{seen[stem]}" if again[stem] > 1 else stem, patient=stem))
+        case = f"{stem}-{seen[stem]}" if again[stem] > 1 else stem
+        patient = patients.setdefault(record.patient or stem, stem if seen[stem] == 1 else case)
+        named.append(replace(record, case=case, patient=patient))
     return named
 
 
@@ -229,6 +239,18 @@ def _patient(record: ImageRecord, pattern: str, base: Path) -> str:
     if match is None or not match.groups() or not match[1]:
         raise InputError(f"{record.file}: data.patient ({pattern}) finds no patient in this name; it needs one group.")
     return match[1]
+
+
+def _set_apart(stated: Sequence[ImageRecord], named: Sequence[ImageRecord]) -> str:
+    """A warning where one patient of headers or table is several by data.patient; "" else."""
+    first: dict[str, ImageRecord] = {}
+    for before, after in zip(stated, named, strict=True):
+        other = first.setdefault(before.patient, after)
+        if other.patient != after.patient:
+            return (f"Headers or table have {other.name} and {after.name} for one patient, whom data.patient calls "
+                    f"{other.patient} and {after.patient} and who may now lie in several parts: change it, or leave it "
+                    "out.")  # fmt: skip
+    return ""
 
 
 def _wanted(pattern: str, labels: Sequence[str]) -> str:

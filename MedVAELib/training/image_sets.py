@@ -108,7 +108,7 @@ def read_images(
     the file, for whatever cannot be used, Cancelled.
     """
     source = Path(os.path.expanduser(source))
-    records = find_images(source, pattern, labels, patient, len(shape) if shape else None)
+    records = find_images(source, pattern, labels, patient, len(shape) if shape else None, progress)
     records = _limited(records, limit, seed)
     if validation is not None:
         records = with_parts(records, validation, test, seed)

@@ -108,6 +108,23 @@ def test_dicom_files_are_pictures_or_slices(tmp_path):
     assert whole.tags["repetition_time_ms"] == [9000.0]
 
 
+def test_dicom_files_of_one_patient_stay_together(tmp_path):
+    """By the header, wherever they lie and whatever they are called; one that says nothing counts by the study."""
+    for n, patient in enumerate(("4711", "4712", "4711", "ANONYMOUS")):
+        tags = {"0010|0020": patient, "0020|000d": f"1.9.{n}"}
+        write_dicom_series(tmp_path / f"scan{n}", n, f"1.2.{n}", **tags)
+    for dimensions in (2, 3):
+        records = find_images(tmp_path, dimensions=dimensions)
+        scans = [{record.patient for record in records if f"scan{n}" in record.name} for n in range(4)]
+        assert scans[0] == scans[2] and len(set.union(*scans)) == 3, dimensions
+        assert not any("4711" in str(vars(record)) for record in records)
+    said = []
+    for pattern, warnings in (r"(scan)\d", 0), (r"(scan\d)", 1):
+        find_images(tmp_path, patient=pattern, dimensions=3, progress=lambda *told: said.append(told))
+        assert [stage for stage, *_ in said] == ["warning"] * warnings
+    assert "scan0 and scan2" in said[0][2]
+
+
 def test_fit(tmp_path):
     write_pictures(tmp_path, {"": 1})
     with pytest.raises(InputError, match="12 × 16 voxels where 8 × 8 .*fit"):
