@@ -43,8 +43,8 @@ _PNG_END = b"IEND\xaeB`\x82"
 class ImageSet:
     """images: float32 (N, 1, *shape) in 0…1, an array or a read-only map of a file. cases, patients, labels ("" for
     none), splits (train, validation, test or ""): N each; tags: N values each by name, numbers or text. spacing_mm: of
-    the voxels in the order of shape, None where it is not stated or not common to all. scaling: how intensities
-    were brought to 0…1 (see `preprocessing.image_form`). files: where each came from; series, indices: which one of
+    the voxels in the order of shape, their median, None where one does not state it. scaling: how intensities were
+    brought to 0…1 (see `preprocessing.image_form`). files: where each came from; series, indices: which one of
     those in it, scans: what it was made from, as in `ImageRecord`."""
 
     images: NDArray[np.float32]
@@ -131,8 +131,11 @@ def with_parts(records: Sequence[ImageRecord], validation: float, test: float, s
 
 def _made_up(patients: Sequence[str], made_by: Sequence[Tag]) -> set[str]:
     """The patients that a model made up."""
-    return {patient for patient, by in zip(patients, made_by, strict=True)
-            if by == by and str(by).strip().lower() not in MISSING}  # fmt: skip
+    return {patient for patient, by in zip(patients, made_by, strict=True) if _is_made_up(by)}
+
+
+def _is_made_up(made_by: Tag) -> bool:
+    return made_by == made_by and str(made_by).strip().lower() not in MISSING
 
 
 def load_images(
@@ -235,23 +238,54 @@ def _fill(
     images: NDArray[np.float32], records: Sequence[ImageRecord], form: ImageForm, progress: Progress,
     cancel: CancelToken | None,
 ) -> tuple[str, tuple[float, ...] | None]:  # fmt: skip
-    """Reads every record into its row; returns the scaling and the spacing that all have in common."""
-    cancel, ranges, spacings, all_bytes, negative, listed = cancel or CancelToken(), [], [], True, False, {}
+    """Reads every record into its row; returns the scaling, which all have in common, and the usual spacing. That it is
+    not the spacing of all is told as progress of the stage "warning"."""
+    cancel, intensities, spacings, listed = cancel or CancelToken(), [], [], {}
     for i, record in enumerate(records):
         cancel.check()
         image = read_image(record, listed)
-        all_bytes &= image.GetPixelID() == sitk.sitkUInt8
         images[i, 0] = form.fitted(image, record.name)
-        ranges.append((float(images[i].min()), float(images[i].max())))
-        negative = negative or (form.scaling == "auto" and below_0(images[i]) > 0)
+        intensities.append(_Intensities(
+            (float(images[i].min()), float(images[i].max())), image.GetPixelID() == sitk.sitkUInt8,
+            form.scaling == "auto" and below_0(images[i]) > 0))  # fmt: skip
         spacings.append(_spacing(image, record, form))
         progress("images", (i + 1) / len(records), f"{i + 1} of {len(records)} images")
-    scaling = choose_scaling(ranges, all_bytes, negative) if form.scaling == "auto" else form.scaling
+    scaling = _common_scaling(records, intensities) if form.scaling == "auto" else form.scaling
     for i, record in enumerate(records):
         if form.scaling == "auto" and scaling == "byte":
             images[i] = images[i].clip(0, 255)  # smoothing goes a little beyond what bytes can hold
         images[i] = scaled(images[i], scaling, record.name)
-    return scaling, _common(spacings)
+    spacing, alike = _usual(spacings)
+    if not alike:
+        progress("warning", 1.0, f"The images' voxels differ in size: what the model generates gets their median, "
+                                 f"{' × '.join(f'{side:.3g}' for side in spacing or ())} mm.")  # fmt: skip
+    return scaling, spacing
+
+
+@dataclass(frozen=True)
+class _Intensities:
+    """Of an image as stored: minimum and maximum, whether in 8 bits, and whether it is `below_0`."""
+
+    range: tuple[float, float]
+    bytes: bool
+    negative: bool
+
+
+def _common_scaling(records: Sequence[ImageRecord], intensities: Sequence[_Intensities]) -> str:
+    """What "auto" means for all. Raises InputError where generated images alone would make it another."""
+
+    def chosen(some: Sequence[_Intensities]) -> str:
+        return choose_scaling([one.range for one in some], all(one.bytes for one in some),
+                              any(one.negative for one in some))  # fmt: skip
+
+    scaling = chosen(intensities)
+    generated = [_is_made_up(record.tags.get(GENERATED_BY, "")) for record in records]
+    real = [one for one, made in zip(intensities, generated, strict=True) if not made]
+    if real and chosen(real) != scaling:
+        raise InputError(f"{records[generated.index(True)].file}: generated images are stored on another scale than "
+                         f"the others, so that all would be scaled by {scaling} instead of {chosen(real)}: generate them "
+                         "anew, by 'medvae generate' with a model of such images, or leave them out.")  # fmt: skip
+    return scaling
 
 
 def _stored(
@@ -331,12 +365,13 @@ def _spacing(image: sitk.Image, record: ImageRecord, form: ImageForm) -> tuple[f
     return form.grid(form.placed(image, record.name)).GetSpacing()[::-1]
 
 
-def _common(spacings: Sequence[tuple[float, ...] | None]) -> tuple[float, ...] | None:
+def _usual(spacings: Sequence[tuple[float, ...] | None]) -> tuple[tuple[float, ...] | None, bool]:
+    """The median, None where one is not known, and whether all known ones are like it."""
     if None in spacings:
-        return None
+        return None, True
     array = np.array(spacings)
-    alike = np.all(np.abs(array / array[0] - 1) < _SAME_SPACING)
-    return tuple(round(float(value), 6) for value in np.median(array, 0)) if alike else None
+    median = np.median(array, 0)
+    return tuple(round(float(value), 6) for value in median), bool((np.abs(array / median - 1) < _SAME_SPACING).all())
 
 
 def _column(records: Sequence[ImageRecord], name: str) -> list[Tag]:

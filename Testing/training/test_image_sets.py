@@ -282,6 +282,29 @@ def test_generated_images_are_never_held_back(tmp_path):
         assert len(held_back) and {Path(file).name for file in held_back.files} <= {f"{i}.png" for i in range(5)}
 
 
+def test_generated_images_do_not_change_how_the_others_are_scaled(tmp_path):
+    write_volumes(tmp_path, 2, scale=1.0)
+    write_volumes(tmp_path / "bright", 1, scale=255.0)
+    rows = ["file,case,patient,generated_by", "0.nii.gz,a,p,", "1.nii.gz,b,q,", "bright/0.nii.gz,c,r,vae-8"]
+    (tmp_path / "images.csv").write_text("\n".join(rows))
+    with pytest.raises(InputError, match="bright.* another scale .* by percentile instead of unit"):
+        read_images(tmp_path / "images.csv")
+    (tmp_path / "images.csv").write_text("\n".join(rows).replace("vae-8", ""))
+    assert read_images(tmp_path / "images.csv").scaling == "percentile"
+
+
+def test_voxels_of_several_sizes_have_a_usual_one(tmp_path):
+    write_volumes(tmp_path, 3)
+    said = []
+    assert read_images(tmp_path, progress=lambda *told: said.append(told)).spacing_mm == (5.0, 3.0, 2.0)
+    assert "warning" not in {stage for stage, *_ in said}
+    wider = sitk.ReadImage(str(tmp_path / "2.nii.gz"))
+    wider.SetSpacing((2.0, 3.0, 7.0))
+    sitk.WriteImage(wider, str(tmp_path / "2.nii.gz"))
+    assert read_images(tmp_path, progress=lambda *told: said.append(told)).spacing_mm == (5.0, 3.0, 2.0)
+    assert [message for stage, _, message in said if stage == "warning"][0].endswith("5 × 3 × 2 mm.")
+
+
 def test_a_scan_is_one_patients(tmp_path):
     write_pictures(tmp_path, {"": 2})
     table = tmp_path / "images.csv"
