@@ -6,7 +6,6 @@ Tags that identify the patient are never kept: whose a file is stays in memory a
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ import SimpleITK as sitk
 
 from .errors import InputError
 from .file_damage import text_name
+from .folders import files_below, unreadable
 from .itk_files import itk_name
 
 SUFFIXES = (".dcm", ".ima")
@@ -82,28 +82,24 @@ class Slice:
 
 def dicom_files(path: Path, below: bool = True) -> Iterator[str]:
     """DICOM files in a folder and, unless not `below`, in its sub-folders, in a stable order: known by their preamble
-    or suffix. Raises InputError for one that cannot be opened or is cut off at its very start: without it the scan
-    would have a gap."""
+    or suffix. Raises InputError for one, or a folder, that cannot be opened, or one that is cut off at its very start:
+    without it the scan would have a gap."""
     if path.is_file():
         yield text_name(path)
         return
-    for folder, folders, names in os.walk(path):
-        folders[:] = sorted(folders) if below else []
-        for name in sorted(names):
-            file = text_name(os.path.join(folder, name))
-            suffix = Path(name).suffix.lower()
-            try:
-                with open(file, "rb") as opened:
-                    start = opened.read(132)
-            except OSError as error:
-                if suffix in ("", *SUFFIXES):
-                    raise InputError(f"{file} cannot be read ({error.strerror or 'input/output error'}): ask for "
-                                     "permission to read it, or take it out of the folder.") from None  # fmt: skip
-                continue
-            if suffix in SUFFIXES and len(start) < 132:
-                raise _damaged(file)
-            if name.upper() != "DICOMDIR" and (start[128:] == b"DICM" or suffix in SUFFIXES):
-                yield file
+    for found in files_below(path, below):
+        file, suffix = text_name(found), found.suffix.lower()
+        try:
+            with open(file, "rb") as opened:
+                start = opened.read(132)
+        except OSError as error:
+            if suffix in ("", *SUFFIXES):
+                raise unreadable(error) from None
+            continue
+        if suffix in SUFFIXES and len(start) < 132:
+            raise _damaged(file)
+        if found.name.upper() != "DICOMDIR" and (start[128:] == b"DICM" or suffix in SUFFIXES):
+            yield file
 
 
 def _damaged(file: str) -> InputError:

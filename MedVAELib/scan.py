@@ -16,6 +16,7 @@ import SimpleITK as sitk
 
 from . import dicom
 from .errors import InputError, UsageError
+from .folders import files_below
 from .image_files import check_file, data_files
 from .itk_files import accept_rounded_axes, itk_name, placed, quiet
 from .scan_checks import Header, check_content, check_header, check_size, made_finite
@@ -273,7 +274,7 @@ def files_of(path: Path) -> list[Path]:
     lie, and its side-car."""
     folder = dicom_folder(path)
     if folder is not None:
-        return [file for file in sorted(folder.rglob("*")) if file.is_file()]
+        return list(files_below(folder))
     beside = [_sidecar(path), _sidecar(path, ".bval")]
     return [*data_files(path), *(file for file in beside if os.path.exists(file))]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError, UsageError
+from ..folders import files_below
 from ..outputs import PROVENANCE_FILE
 from ..scan import MODALITIES, dicom_folder
 from .table import Line, read_table
@@ -70,11 +71,12 @@ def case_names(scans: Sequence[Path]) -> list[str]:
 def scans_in(folder: Path, pattern: str = "*") -> list[Path]:
     """The scan files in a folder and below, whose names match the pattern; MedVAE's own results are passed over.
 
-    A folder without any that holds files is one DICOM scan. Raises InputError for a folder without either.
+    A folder without any that holds files is one DICOM scan. Raises InputError for a folder without either, or
+    one that cannot be read.
     """
-    files = sorted(file for file in folder.rglob(pattern) if file.name.lower().endswith(_SUFFIXES[:-1]))
-    found = [file for file in files if file.is_file() and not file.name.startswith(".")
-             and not (file.parent / PROVENANCE_FILE).exists()]  # fmt: skip
+    files = sorted(file for file in files_below(folder)
+                   if file.match(pattern) and file.name.lower().endswith(_SUFFIXES[:-1]))  # fmt: skip
+    found = [file for file in files if file.is_file() and not (file.parent / PROVENANCE_FILE).exists()]
     if found:
         return found
     if files or pattern != "*" or not any(file.is_file() for file in folder.iterdir()):

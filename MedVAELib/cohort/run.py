@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import __version__
 from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle, load_bundle
-from ..errors import Cancelled
+from ..errors import Cancelled, InputError
 from ..failures import Failure
 from ..outputs import check_writable, write_detection
 from ..progress import CancelToken, Progress, no_progress, scaled
@@ -230,10 +230,10 @@ def released(name: str, bundle: Bundle) -> dict[str, str]:
 
 def fingerprint(scan: Path) -> list[int | str] | None:
     """Files, bytes, last change and name of a scan: different when it was exchanged, the same in a folder that was
-    moved as a whole. None when it is not there."""
+    moved as a whole. None when it is not there or cannot be read."""
     try:
         stats = [file.stat() for file in files_of(scan)]
-    except OSError:
+    except (OSError, InputError):
         return None
     return [len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0),
             "/".join(scan.resolve().parts[-2:])]  # fmt: skip

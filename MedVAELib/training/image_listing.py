@@ -26,6 +26,7 @@ from .. import dicom
 from ..csv_files import as_numbers, read_csv
 from ..dicom_files import SUFFIXES, read_slices
 from ..errors import InputError
+from ..folders import files_below
 from ..itk_files import quiet
 from ..progress import Progress, no_progress
 from ..scan import IMAGE_SUFFIX, is_dicom_file
@@ -41,6 +42,8 @@ SCAN = "scan"
 """Column of a table that names the whole scan that an image was made from."""
 GENERATED_BY = "generated_by"
 """Tag that names the model which made an image up: such images train at most."""
+OVERVIEW_FILE = "overview.png"
+"""What `medvae generate` draws of its images, beside their table: no image itself."""
 _COLUMNS = {"file", "case", "patient", "label", "split", SCAN, SERIES, INDEX}
 Tag = float | str
 
@@ -154,10 +157,11 @@ def _before_wildcards(source: Path) -> Path:
 
 
 def _in_folder(folder: Path, pattern: str) -> list[Path]:
-    found = folder.glob(pattern) if pattern else folder.rglob("*")
-    files = sorted(path for path in found if path.is_file())
-    files = [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-    return files if pattern else [path for path in files if IMAGE_SUFFIX.search(path.name) or _is_dicom(path)]
+    if not pattern:
+        return sorted(path for path in files_below(folder)
+                      if path.is_file() and (IMAGE_SUFFIX.search(path.name) or _is_dicom(path)))  # fmt: skip
+    files = sorted(path for path in folder.glob(pattern) if path.is_file())
+    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
 def _is_dicom(path: Path) -> bool:
@@ -168,6 +172,8 @@ def _is_dicom(path: Path) -> bool:
 def _of_files(files: Iterable[Path], base: Path, dimensions: int | None) -> list[ImageRecord]:
     pictures, folders = [], {}
     for path in files:
+        if path.name == OVERVIEW_FILE and path.with_name("images.csv").exists():
+            continue
         if _is_dicom(path) and dimensions != 2:
             folders.setdefault(path.parent, []).append(path)
         elif path.suffix.lower() != ".img":  # its header is listed already

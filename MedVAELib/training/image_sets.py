@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from .. import dicom
 from ..csv_files import MISSING
 from ..errors import InputError, UsageError
+from ..folders import files_below
 from ..image_files import check_file
 from ..itk_files import accept_rounded_axes, itk_name, placed, quiet
 from ..preprocessing.image_form import ImageForm, as_dimensions, below_0, choose_scaling, scaled, turned
@@ -283,8 +284,8 @@ def _common_scaling(records: Sequence[ImageRecord], intensities: Sequence[_Inten
     real = [one for one, made in zip(intensities, generated, strict=True) if not made]
     if real and chosen(real) != scaling:
         raise InputError(f"{records[generated.index(True)].file}: generated images are stored on another scale than "
-                         f"the others, so that all would be scaled by {scaling} instead of {chosen(real)}: generate them "
-                         "anew, by 'medvae generate' with a model of such images, or leave them out.")  # fmt: skip
+                         f"the others, so that all would be scaled by {scaling} instead of {chosen(real)}: generate "
+                         "them anew, by 'medvae generate' with a model of such images, or leave them out.")  # fmt: skip
     return scaling
 
 
@@ -345,7 +346,7 @@ def _fingerprint(records: Iterable[ImageRecord], form: ImageForm) -> str:
         digest.update(b"values below 0 are kept or refused")  # older stores may have lost them
     for record in records:
         if record.file not in seen:
-            files = sorted(record.file.rglob("*")) if record.file.is_dir() else [record.file]
+            files = list(files_below(record.file)) if record.file.is_dir() else [record.file]
             seen[record.file] = [(s.st_size, s.st_mtime_ns) for file in files if file.exists() and (s := file.stat())]
         digest.update(f"{record.name}|{record.series}|{seen[record.file]}\n".encode())
     return digest.hexdigest()
