@@ -60,6 +60,7 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.log = PanelLog()
         self.worker = None
         self.offers = None
+        self.entered = False
         self.tabs = []
         self.log_section = None
         self.setup_section = None
@@ -124,6 +125,7 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.worker.shutdown()
 
     def enter(self):
+        self.entered = True
         self.initializeParameterNode()
         for tab in self.tabs:
             tab.enter()
@@ -132,6 +134,7 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def exit(self):
         for tab in self.tabs:
             tab.exit()
+        self.entered = False
 
     def onReload(self):
         """Slicer reloads MedVAE.py alone; its parts have to be forgotten first."""

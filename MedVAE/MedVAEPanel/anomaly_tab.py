@@ -61,6 +61,7 @@ class AnomalyTab(TaskTab):
             self.results.update(None)
 
     def enter(self) -> None:
+        self.results.on_layout_changed()
         self._choose_a_scan()
         self.status.hurry()  # before the questions that make the worker load PyTorch
 

@@ -28,7 +28,7 @@ class CohortSection:
     def __init__(self, tab, ui):
         self.tab, self.ui = tab, ui
         self._planes: tuple[str, list[PlottedPlane]] = ("", [])
-        self._shown: tuple | None = None
+        self._shown: tuple | None | bool = False  # what the plot shows; False: not known, as when a scene comes or goes
         self._plane: PlottedPlane | None = None
         self._nothing = ""
         self._view: Any = None
@@ -41,8 +41,8 @@ class CohortSection:
             tab.panel, ui.plotButton, ui.cohortBar, ui.cohortLabel, _("Show cohort"),
             _("Plots the cohort's latents; scans are encoded first. You can keep working meanwhile."),
             self._missing, self.plot, tab.update_buttons)  # fmt: skip
-        self.plane = ComboChoice(ui.planeCombo, lambda name: tab.set_parameter("plane", name))
-        self.colour = ComboChoice(ui.colourCombo, lambda name: tab.set_parameter("colour", name))
+        self.plane = ComboChoice(ui.planeCombo, lambda name: self._pick("plane", name))
+        self.colour = ComboChoice(ui.colourCombo, lambda name: self._pick("colour", name))
         ui.tableButton.connect("clicked(bool)", lambda *a: self._choose(self._ask_table()))
         ui.cohortFolderButton.connect("clicked(bool)", lambda *a: self._choose(self._ask_folder()))
 
@@ -92,14 +92,14 @@ class CohortSection:
     # --- What it shows -----------------------------------------------------------------------------------------------
 
     def update(self, parameters) -> None:
-        """Called whenever the parameters or the model may have changed."""
+        """Called whenever the parameters or the model may have changed. A loaded plot stays as it was saved."""
         ui, cohort = self.ui, self.cohort
         source = parameters.cohort if parameters is not None else ""
         ui.sourceLabel.text, ui.sourceLabel.toolTip = Path(source).name or _("none"), source
         for widget in (ui.planeCombo, ui.colourCombo):
             widget.enabled = cohort is not None
         if cohort is None:
-            self._shown = self._plane = None
+            self._shown, self._plane = None if parameters is not None else False, None
             self._say_nothing("")
             return
         planes = {plane.name: plane for plane in self.planes(cohort)}
@@ -112,14 +112,20 @@ class CohortSection:
         self._say_nothing(self._why_nothing(cohort) if plane is None else "")
         wanted = (cohort.result.run, name, plane and plane.axes, colour)
         if wanted != self._shown:
-            if plane is None:
+            if self._shown is not False and plane is None:
                 latent_plot.clear(cohort)
-            else:
+            elif self._shown is not False:
                 latent_plot.show(cohort, plane, colour)
-            self._connect(cohort)
+            self.disconnect()
+            self.listen()
             self._shown = wanted
         self._plane = plane
         self.mark()
+
+    def _pick(self, name: str, value: str) -> None:
+        self.tab.set_parameter(name, value)
+        if self.cohort is not None:
+            self._connect(self.cohort)
 
     def _say_nothing(self, why: str) -> None:
         """Says why the plot is empty, and nothing any more when it is not; a run that ends says it itself."""

@@ -51,6 +51,7 @@ class LatentExplorer:
         self.encoding: Encoding | None = None
         self.latents: np.ndarray | None = None
         self.bundle = ""
+        self._opacity: float | None = None
         self._folder: Path | None = None
         self.sliders = LatentSliders(ui.slidersBox, self._on_slider)
         request = tab.panel.worker.request
@@ -107,11 +108,13 @@ class LatentExplorer:
     def update(self, parameters) -> None:
         """Called whenever parameters or model may have changed."""
         info, ui = self.tab.info, self.ui
+        before, self._opacity = self._opacity, parameters.opacity if parameters is not None else None
+        if before is not None and parameters is not None and parameters.opacity != before:
+            display.set_opacity(parameters.decoded, parameters.opacity)
         able = parameters is not None and info.ready
         if able:
             self.sliders.offer(info, parameters.order.value, parameters.sliders)
             self.sliders.show(self.current)
-            display.set_opacity(parameters.decoded, parameters.opacity)
         self.sliders.enable(able)
         for widget in (ui.sampleButton, ui.resetButton, ui.orderCombo, ui.slidersSpin):
             widget.enabled = able

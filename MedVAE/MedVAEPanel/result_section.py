@@ -18,7 +18,7 @@ class ResultSection:
     def __init__(self, tab, ui):
         self.tab, self.ui = tab, ui
         self.findings = FindingsTable(ui.findingsTable, ui.summaryLabel)
-        self._shown: tuple | None | bool = False  # nothing was ever shown
+        self._shown: tuple | None | bool = False  # what the views show; False: not known, as when a scene comes or goes
         self._opacity: float | None = None
         self._layout_before: int | None = None
         self._comparing: bool | None = None  # what the views are arranged for; None: a scene comes or goes
@@ -47,7 +47,7 @@ class ResultSection:
         self.update(parameters)
 
     def update(self, parameters) -> None:
-        """Called whenever the parameters may have changed."""
+        """Called whenever the parameters may have changed. The views of a loaded scene stay as they were saved."""
         if parameters is None:
             self._comparing = None
         result = Result.of(parameters.result) if parameters is not None else None
@@ -58,21 +58,28 @@ class ResultSection:
         ui.compareButton.enabled = result is not None or display.comparing()  # the way back
         ui.removeButton.enabled = Result.last() is not None
         shown = (result.run, parameters.shownMap, volume.GetID() if volume else None) if result is not None else None
+        shown = shown if parameters is not None else False
         if shown != self._shown:
-            self._show(result, volume, parameters, self._shown[0] if self._shown else None)
-            self._shown = shown
+            before, self._shown = self._shown, shown
+            run, run_before = (each[0] if each else None for each in (shown, before))
+            if run != run_before:
+                self._fill(result)
+            self._offer_threshold(volume)
+            if before is not False and shown is not False:
+                self._show(result, volume, parameters, run_before)
         elif parameters is not None and parameters.opacity != self._opacity:
             display.set_opacity(volume, parameters.opacity)
         self._opacity = parameters.opacity if parameters is not None else None
 
     def _show(self, result: Result | None, volume, parameters, run_before: str | None) -> None:
-        run = result.run if result is not None else None
-        if run != run_before:
-            self._change_result(result, Result(run_before) if run_before else None)
+        before = Result(run_before) if run_before else None
+        for each, visible in ((before, False), (result, True)) if result != before else ():
+            segmentation = each.node("segmentation") if each is not None else None
+            if segmentation is not None and segmentation.GetDisplayNode() is not None:
+                segmentation.GetDisplayNode().SetVisibility(visible)
         if result is not None and volume is not None:
             display.show(result.scan, volume, parameters.opacity)
             self._keep_scan_alone()
-        self._offer_threshold(volume)
 
     def _keep_scan_alone(self) -> None:
         """Side by side, the left view shows the scan without outlines."""
@@ -80,12 +87,8 @@ class ResultSection:
         if segmentation is not None:
             segments.hide_in(segmentation, display.COMPARED_VIEWS[0] if display.comparing() else None)
 
-    def _change_result(self, result: Result | None, before: Result | None) -> None:
+    def _fill(self, result: Result | None) -> None:
         ui = self.ui
-        for each, visible in ((before, False), (result, True)):
-            segmentation = each.node("segmentation") if each is not None else None
-            if segmentation is not None and segmentation.GetDisplayNode() is not None:
-                segmentation.GetDisplayNode().SetVisibility(visible)
         self.findings.show(result)
         segmentation = result.node("segmentation") if result is not None else None
         self._set_checked(ui.surfaceButton, segmentation is not None and segments.surfaces_shown(segmentation))
@@ -109,21 +112,27 @@ class ResultSection:
             display.set_threshold(self.volume, value)
 
     def _on_compare(self, on: bool) -> None:
+        self._comparing = not on
         self._layout_before = display.compare(on, self._layout_before)
         if on:
             display.follow_axial_view()
 
     def on_layout_changed(self) -> None:
-        """Whoever changed it: the views side by side are entered and left by other ways than the button, too."""
-        on = display.comparing()
-        if self.tab.parameters is None or on == self._comparing:
+        """Whoever changed it: the views side by side are entered and left by other ways than the button, too. Those of
+        a scene that was loaded, or changed while another module was in use, stay as they are."""
+        if self.tab.parameters is None or not self.tab.panel.entered:
+            self._comparing = None
+            return
+        on, before = display.comparing(), self._comparing
+        if on == before:
             return
         self._comparing = on
         self._set_checked(self.ui.compareButton, on)
         self.ui.compareButton.enabled = self.result is not None or on
         if self.result is not None and self.volume is not None:
-            display.show(self.result.scan, self.volume, self.tab.parameters.opacity)
-            self._keep_scan_alone()
+            if before is not None:
+                display.show(self.result.scan, self.volume, self.tab.parameters.opacity)
+                self._keep_scan_alone()
             if on:
                 volumes = [self.result.node(each.value) for each in Map]
                 display.renew_legends([volume for volume in volumes if volume is not None])

@@ -19,8 +19,7 @@ class SkullSection:
     def __init__(self, tab, ui):
         self.tab, self.ui = tab, ui
         self.table = BiometryTable(ui.biometryTable)
-        self._run: str | None = None
-        self._shown: tuple | None = None
+        self._shown: tuple | None | bool = False  # what the views show; False: not known, as when a scene comes or goes
         ui.resultSelector.addAttribute("vtkMRMLModelNode", "MedVAE.Role", "surface")
         ui.fitButton.connect("clicked(bool)", lambda *a: self._set_range(*skull_display.fitting_range(self._surface)))
         ui.defaultRangeButton.connect("clicked(bool)", lambda *a: self._set_range(*DEFAULT_RANGE_MM))
@@ -41,33 +40,36 @@ class SkullSection:
         skull_display.look_at_in_3d()
 
     def update(self, parameters) -> None:
-        """Called whenever the parameters may have changed."""
+        """Called whenever the parameters may have changed. The views of a loaded scene stay as they were saved."""
         result = Result.of(parameters.result) if parameters is not None else None
         ui = self.ui
         for widget in (ui.overlayCombo, ui.overlaySlider, ui.surfaceSlider, ui.lowSpin, ui.highSpin, ui.fitButton,
                        ui.defaultRangeButton, ui.planesButton, ui.biometryTable):  # fmt: skip
             widget.enabled = result is not None
         ui.removeButton.enabled = Result.last() is not None
-        run = result.run if result is not None else None
-        if run != self._run:
-            self._change_result(result)
-            self._run, self._shown = run, None
-        choices = None if result is None else (
-            parameters.overlay, parameters.overlayOpacity, parameters.surfaceOpacity, parameters.stdLow,
+        shown = None if result is None else (
+            result.run, parameters.overlay, parameters.overlayOpacity, parameters.surfaceOpacity, parameters.stdLow,
             parameters.stdHigh, parameters.showPlanes)  # fmt: skip
-        if choices is not None and choices != self._shown:
+        before, self._shown = self._shown, shown if parameters is not None else False
+        run, run_before = (each[0] if each else None for each in (shown, before))
+        if run != run_before:
+            self.table.show(result.measures if result is not None else [])
+            ui.summaryLabel.text = in_words(result) if result is not None else ""
+        if before is False or parameters is None:
+            return
+        if run != run_before:
+            self._show_alone(result)
+        if result is not None and shown != before:
             self._show(result, parameters)
-        self._shown = choices
 
-    def _change_result(self, result: Result | None) -> None:
+    @staticmethod
+    def _show_alone(result: Result | None) -> None:
         """Of several results one is seen."""
         for each in Result.all():
             for role in ("surface", *map(card_role, PLANES)):
                 node = each.node(role)
                 if node is not None and node.GetDisplayNode() is not None:
                     node.GetDisplayNode().SetVisibility(each == result)
-        self.table.show(result.measures if result is not None else [])
-        self.ui.summaryLabel.text = in_words(result) if result is not None else ""
 
     def _show(self, result: Result, parameters) -> None:
         surface = result.surface

@@ -14,7 +14,8 @@ import vtk
 
 
 class Tab:
-    """What the panel calls. `panel` offers `logic`, `worker`, `log`, `offers`, `show_setup()` and `resourcePath(name)`.
+    """What the panel calls. `panel` offers `logic`, `worker`, `log`, `offers`, `entered` (whether it is the module in
+    use), `show_setup()` and `resourcePath(name)`.
 
     A tab keeps its choices in `Parameters`, a `@parameterNodeWrapper` class. All tabs share one parameter node, in
     which the names of a tab's fields begin with its `name`, so that no two tabs get into each other's way.

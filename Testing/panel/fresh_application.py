@@ -27,9 +27,11 @@ file, panel_first = sys.argv[1], sys.argv[2] == "panel first"
 if panel_first:
     _, _, widget, top = application.loadModule(os.path.join("MedVAE", "MedVAE.py"))
     slicer.app.startupCompleted.emit()
+    widget.enter()
 slicer.util.loadScene(file)
 if not panel_first:
     _, _, widget, top = application.loadModule(os.path.join("MedVAE", "MedVAE.py"))
+    widget.enter()
 for _ in range(20):
     slicer.app.processEvents()
     time.sleep(0.005)

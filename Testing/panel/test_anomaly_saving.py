@@ -131,3 +131,31 @@ def test_a_scene_saved_side_by_side_comes_back_so(saved, tmp_path):
     saved.ui.compareButton.click()
     assert told["pressed"] and told["alone"] is None and "MedVAEMap" in told["views"]
     assert np.load(tmp_path / "arrays.npz")["changed"].sum() > 300, "no legend"
+
+
+@pytest.mark.parametrize("entered", [True, False])
+def test_a_loaded_scene_keeps_its_views(saved, entered):
+    """As they were saved, whatever the tab has chosen and whichever module is in use; what is chosen next is shown."""
+    import slicer
+
+    other, red, ui = add_scan("T1"), saved.host.views["Red"].composite, saved.ui
+    for view in ("Red", "Yellow", "Green"):
+        saved.host.views[view].composite.SetBackgroundVolumeID(other.GetID())
+        saved.host.views[view].composite.SetForegroundVolumeID(None)
+    saved.tab.results.result.node("segmentation").GetDisplayNode().SetVisibility(False)
+    if not entered:
+        saved.widget.exit()
+    file = saved.save("scene.mrb")
+    slicer.mrmlScene.Clear(0)
+    slicer.util.loadScene(str(file))
+    saved.pump(seconds=0.05)
+    result = saved.tab.results.result
+    assert ui.findingsTable.rowCount == saved.expected["rows"] and ui.thresholdSlider.value == pytest.approx(2.5)
+    assert slicer.mrmlScene.GetNodeByID(red.GetBackgroundVolumeID()).GetName() == "T1"
+    assert red.GetForegroundVolumeID() is None
+    assert not result.node("segmentation").GetDisplayNode().GetVisibility()
+    slicer.util.loadScene(str(file))  # added to what is there
+    saved.pump(seconds=0.05)
+    assert red.GetForegroundVolumeID() is None
+    ui.mapCombo.setCurrentIndex(3)
+    assert red.GetForegroundVolumeID() == saved.tab.results.volume.GetID()

@@ -334,7 +334,7 @@ def test_a_scan_that_changes_or_goes_is_not_explored_any_more(latent):
 
 
 def test_the_scene_comes_back(latent, table, tmp_path):
-    """Choices, the decoded volume and the plot; encoding again goes on from there."""
+    """Choices, the decoded volume and the plot, in views as they were; encoding again goes on from there."""
     import slicer
 
     latent.encode(head()[0])
@@ -342,6 +342,10 @@ def test_the_scene_comes_back(latent, table, tmp_path):
     latent.plot(table)
     latent.pick(latent.ui.colourCombo, "repetition time")
     shown, file = latent.array(), tmp_path / "scene.mrb"
+    manager, four_up = slicer.app.layoutManager(), slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+    manager.setLayout(four_up)
+    view().SetForegroundOpacity(0.15)
+    latent.tab.cohort.cohort.chart.GetNthPlotSeriesNode(0).SetColor(0.1, 0.2, 0.3)
     assert slicer.util.saveScene(str(file))
     slicer.mrmlScene.Clear(0)
     assert latent.explorer.volume is None and latent.tab.cohort.cohort is None
@@ -349,6 +353,11 @@ def test_the_scene_comes_back(latent, table, tmp_path):
     latent.panel.pump(seconds=0.2)
     np.testing.assert_allclose(latent.array(), shown, atol=1e-6)
     cohort = latent.tab.cohort.cohort
+    assert manager.layout == four_up and view().GetForegroundOpacity() == pytest.approx(0.15)
+    assert cohort.chart.GetNthPlotSeriesNode(0).GetColor() == pytest.approx((0.1, 0.2, 0.3))
+    latent.pick(latent.ui.planeCombo, "PCA")
+    assert manager.layout != four_up and cohort.chart.GetXAxisTitle().startswith("PC 1")
+    latent.pick(latent.ui.planeCombo, "LDA")
     assert cohort.column("case")[7] == "case7" and latent.ui.colourCombo.currentText == "repetition time"
     assert latent.ui.planeCombo.currentText == "LDA" and "this scan" not in cohort.chart.GetTitle()
     latent.tab.cohort.show_case(7)

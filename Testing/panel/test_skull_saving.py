@@ -94,3 +94,30 @@ def test_everything_is_back_in_a_fresh_application(saved, order, tmp_path):
     np.testing.assert_allclose(told["bounds"], seen["bounds"], atol=0.01)
     assert told["foreground"] == told["overlay"] and told["colourful"] > 0.1 and told["acts"] > 0.01
     assert told["left"] == [], "Remove last result does not know the result any more"
+
+
+@pytest.mark.parametrize("entered", [True, False])
+def test_a_loaded_scene_keeps_its_views(host, saved, tmp_path, entered):
+    """As they were saved, whatever the tab has chosen and whichever module is in use; what is chosen next is shown."""
+    import slicer
+
+    with open_panel(host, tmp_path) as panel:
+        skull, ui = SkullTabDriver(panel), SkullTabDriver(panel).ui
+        slicer.util.loadScene(str(saved[0]))
+        panel.pump(seconds=0.05)
+        red = host.views["Red"].composite
+        red.SetBackgroundVolumeID(ui.sagittalSelector.currentNode().GetID())
+        red.SetForegroundVolumeID(None)
+        skull.tab.results.result.surface.GetDisplayNode().SetVisibility(False)
+        if not entered:
+            panel.widget.exit()
+        assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+        panel.pump(seconds=0.05)
+        result = skull.tab.results.result
+        assert not result.surface.GetDisplayNode().GetVisibility() and ui.biometryTable.rowCount > 0
+        assert slicer.mrmlScene.GetNodeByID(red.GetBackgroundVolumeID()).GetName() == "Volume"
+        assert red.GetForegroundVolumeID() is None
+        ui.overlayCombo.setCurrentIndex(1)
+        assert red.GetForegroundVolumeID() == result.node("probability").GetID()
