@@ -10,7 +10,7 @@ import numpy as np
 import slicer
 import vtk
 
-from .scan_node import ROLE, placement, write_array
+from .scan_node import ROLE, own_ijk_to_ras, placement, write_array
 
 PLANES = ("axial", "sagittal", "coronal")
 MIN_EDGE_PX, MAX_EDGE_PX = 32, 4096
@@ -89,13 +89,15 @@ class PlaneSource:
 
 
 def states_size(node) -> bool:
-    """Whether the volume knows the size of its pixels. One of exactly 1 × 1 mm is Slicer's for "not known"."""
+    """Whether the volume knows the size of its pixels. Exactly 1 mm, along the world's axes if it has several slices,
+    is Slicer's for "not known", as of a loop of ultrasound frames."""
     if node.GetAttribute(_TYPED) is not None or is_screen_format(node):
         return False
     spacing = _spacing(node)
     kept = _kept_axes(node)
-    single = min(node.GetImageData().GetDimensions()) == 1
-    return not (single and spacing[kept[0]] == spacing[kept[1]] == 1.0)
+    if min(node.GetImageData().GetDimensions()) == 1:
+        return not spacing[kept[0]] == spacing[kept[1]] == 1.0
+    return spacing != [1.0] * 3 or not np.array_equal(np.abs(own_ijk_to_ras(node)[:3, :3]), np.eye(3))
 
 
 def typed_size(node) -> float | None:

@@ -245,6 +245,26 @@ def test_a_colour_frame_and_a_huge_one(skull):
     assert [m["value"] for m in small.measures][:3] == pytest.approx([m["value"] for m in large.measures][:3], rel=0.02)
 
 
+def test_a_loop_of_frames_without_a_pixel_size(skull):
+    """Slicer takes 1 mm for every edge of its voxels; a volume of 1 mm that lies obliquely states it."""
+    loop, ui = add_volume((1.0, 1.0, 1.0)), skull.ui
+    skull.panel.host.views["Red"].node.SetSliceOffset(0.0)
+    skull.choose("axial", loop)
+    skull.choose_view("axial", "Red")
+    assert "enter their size in mm" in ui.planesLabel.text and ui.axialSpacingSpin.enabled
+    ui.axialSpacingSpin.value = 0.25
+    assert "of 0.25 mm" in ui.planesLabel.text and skull.tab.planes[0].source.spacing_mm == (0.25, 0.25)
+    turned = add_volume((1.0, 1.0, 1.0))
+    turned.SetIJKToRASDirections(0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1)
+    skull.choose("axial", turned)
+    assert not ui.axialSpacingSpin.enabled and skull.tab.planes[0].source.spacing_mm == (1.0, 1.0)
+    loaded = add_volume((1.0, 1.0, 1.0))
+    loaded.SetIJKToRASDirections(-1, 0, 0, 0, -1, 0, 0, 0, 1)  # as a file in LPS without a geometry
+    loaded.SetOrigin(42, 52, -40)
+    skull.choose("axial", loaded)
+    assert ui.axialSpacingSpin.enabled and "enter their size in mm" in ui.planesLabel.text
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_the_slice_that_a_view_shows(skull, turned):
     """Rows and columns in mm whatever the voxels' sizes and however the view is turned."""
