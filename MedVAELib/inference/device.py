@@ -237,13 +237,16 @@ def _best_seconds(work: Callable[[], object], repeats: int = 3) -> float:
 
 
 def cpu_threads() -> int:
-    """Threads for torch: OMP_NUM_THREADS when set, else the physical cores that this process may use.
+    """Threads for torch: OMP_NUM_THREADS when set, else a thread for each of `usable_cores`."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(asked) if asked.isdigit() and int(asked) > 0 else usable_cores()
+
+
+def usable_cores() -> int:
+    """The physical cores that this process may use.
 
     A second thread on one core, or more threads than a container's share, only makes them wait for each other.
     """
-    asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    if asked.isdigit() and int(asked) > 0:
-        return int(asked)
     if not hasattr(os, "sched_getaffinity"):
         return max(1, torch.get_num_threads())
     allowed = os.sched_getaffinity(0)

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..errors import InputError
+from ..progress import CancelToken
+from .processes import LOOK_S, heard_alone, patiently
 from .synthesis.anatomy import read_anatomy, read_lesion_masks
 from .synthesis.brains import BrainSynthesiser, SynthesisConfig
 
@@ -64,13 +66,14 @@ def make_batch(synthesise: BrainSynthesiser, seed: int, number: int, batch: int)
 
 
 def stream(
-    load: LoadSynthesiser, device: torch.device, batch: int, seed: int, start: int, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+    load: LoadSynthesiser, device: torch.device, batch: int, seed: int, start: int, workers: int,
+    cancel: CancelToken | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """(image float32, target fractions float32) on `device`, where the scans are made, in order. workers: background
-    processes, or 0."""
+    processes, or 0. cancel: also ends the waiting for a batch, by Cancelled, where one process trains."""
     spawned = workers and device.type == "cuda"  # a GPU in use cannot be taken into a forked process
     loader = DataLoader(SyntheticBatches(load, device, batch, start, seed), batch_size=None, num_workers=workers,
-                        prefetch_factor=4 if workers else None,
+                        prefetch_factor=4 if workers else None, timeout=LOOK_S if workers else 0,
                         multiprocessing_context="spawn" if spawned else None)  # fmt: skip
-    for image, target in loader:
+    for image, target in patiently(loader, heard_alone(cancel).check):
         yield image.to(device).float(), target.to(device).float() / FRACTION_STEPS

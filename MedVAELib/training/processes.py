@@ -6,11 +6,14 @@ result is that of one process. Without `torchrun` there is one process, and the 
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as distributed
@@ -18,9 +21,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..errors import UsageError
-from ..inference.device import cuda_problem
+from ..inference.device import cuda_problem, usable_cores
+from ..progress import CancelToken
 
+T = TypeVar("T")
+LOOK_S = 0.5
+"""Seconds between two looks at whether to go on waiting for a loader: its `timeout` where it has processes."""
 _GPU_DATA_PROCESSES = 4
+_SHARED_MEMORY = "/dev/shm"  # of Linux
+_SHARED_MEMORY_BYTES = 512 << 20  # four processes keep 430 MB of whole brains ready
 _PATIENCE = timedelta(hours=2)  # the others wait while the first validates and writes
 
 
@@ -113,7 +122,8 @@ def joined(device: str) -> Iterator[tuple[str, bool]]:
     device = _own_device(device, int(os.environ.get("LOCAL_RANK", 0)))
     if device.startswith("cuda"):
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
+    nccl = device.startswith("cuda") and distributed.is_nccl_available()  # Windows has none
+    distributed.init_process_group("nccl" if nccl else "gloo", timeout=_PATIENCE)
     try:
         yield device, distributed.get_rank() == 0
     finally:
@@ -134,5 +144,34 @@ def _own_device(device: str, local_rank: int) -> str:
 
 def data_processes(device: torch.device) -> int:
     """How many background processes make a training's data: one beside a CPU, whose other cores train; several beside a
-    GPU, which waits for one, as a synthetic scan is some hundred small operations and a changed image a millisecond."""
-    return 1 if device.type == "cpu" else min(_GPU_DATA_PROCESSES, os.cpu_count() or 1)
+    GPU, which waits for one, as a synthetic scan is some hundred small operations and a changed image a millisecond.
+    None, as the log says, where what they make has no room on its way: such a process goes silent for ever."""
+    if os.path.isdir(_SHARED_MEMORY) and (free := shutil.disk_usage(_SHARED_MEMORY).free) < _SHARED_MEMORY_BYTES:
+        logging.getLogger(__name__).warning(
+            "No background processes make the data, which slows the training down: they need %d MB in %s, and %d are "
+            "free (docker run --shm-size=1g).", _SHARED_MEMORY_BYTES >> 20, _SHARED_MEMORY, free >> 20)  # fmt: skip
+        return 0
+    return 1 if device.type == "cpu" else min(_GPU_DATA_PROCESSES, usable_cores())
+
+
+def patiently(loader: Iterable[T], waiting: Callable[[], None]) -> Iterator[T]:
+    """All of a loader's, calling `waiting`, which may end it by an exception, at each of its time-outs, after which it
+    can be asked again."""
+    batches = iter(loader)
+    while True:
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "timed out" not in str(error):
+                raise
+            waiting()
+        else:
+            yield batch
+
+
+def heard_alone(cancel: CancelToken | None) -> CancelToken:
+    """The token where there is one process, else one that nobody sets: several have to agree first, which they do
+    between steps."""
+    return cancel if cancel and Processes.current().count == 1 else CancelToken()

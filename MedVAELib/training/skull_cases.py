@@ -18,13 +18,12 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from ..errors import InputError
 from ..progress import CancelToken
 from ..whole_files import replaced
-from .processes import Processes
+from .processes import LOOK_S, heard_alone, patiently
 from .synthesis.heads import Head, HeadPopulation
 from .synthesis.planes import PlaneCaseMaker
 
 CHUNK = 256
 """Cases per file."""
-_LOOK = 0.5  # seconds between two looks at whether to go on waiting
 _LEVELS = 255.0  # of an outline map
 _STEPS = 10.0  # per voxel of signed distance: 0.1 voxels up to ±12.7, beyond which no loss looks
 
@@ -43,7 +42,7 @@ class CaseStore:
     def __init__(self, folder: Path, make: Callable[[], PlaneCaseMaker], settings: dict[str, object], chunks: int):
         self.folder, self.chunks, self.make, self._maker = folder, chunks, make, None
         self._seed = int(settings["seed"])
-        self.watch: Callable[[int], None] = lambda made: None
+        self.watch: Callable[[int], None] = _unwatched  # no lambda: where processes do not fork, stores are pickled
         self._made = 0
         folder.mkdir(parents=True, exist_ok=True)
         stated, text = folder / "settings.json", json.dumps(settings, sort_keys=True)
@@ -93,6 +92,10 @@ class CaseStore:
             "sdf": (cases.sdf * _STEPS).round().clamp(-127, 127).to(torch.int8).cpu(),
             "spacing_mm": cases.spacing_mm.cpu(),
         }  # fmt: skip
+
+
+def _unwatched(made: int) -> None:
+    """Goes on."""
 
 
 class _Watched:
@@ -176,7 +179,7 @@ def case_stream(
     """
     if CHUNK % batch:
         raise InputError(f"trainer.batch must divide {CHUNK}, not be {batch}.")
-    cancel = cancel if cancel and Processes.current().count == 1 else CancelToken()
+    cancel = heard_alone(cancel)
 
     def waiting(made: int) -> None:
         tell(f"making training cases, {made} of {CHUNK}")
@@ -186,24 +189,9 @@ def case_stream(
     if not workers:
         store.watch = waiting
     loader = DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
-                        timeout=_LOOK if workers else 0)  # fmt: skip
+                        timeout=LOOK_S if workers else 0)  # fmt: skip
     try:
-        for planes, present, sdf in _patiently(iter(loader), lambda: waiting(int(batches.told[0]))):
+        for planes, present, sdf in patiently(loader, lambda: waiting(int(batches.told[0]))):
             yield planes.float() / _LEVELS, present, sdf.float() / _STEPS
     finally:
         batches.told[1] = 1
-
-
-def _patiently(cases: Iterator[Case], waiting: Callable[[], None]) -> Iterator[Case]:
-    """All of a loader's, calling `waiting` at each of its time-outs, after which it can be asked again."""
-    while True:
-        try:
-            case = next(cases)
-        except StopIteration:
-            return
-        except RuntimeError as error:
-            if "timed out" not in str(error):
-                raise
-            waiting()
-        else:
-            yield case

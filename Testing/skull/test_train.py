@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,9 +18,11 @@ from MedVAELib.resources import resource_dir
 from MedVAELib.skull import held_back, train
 from MedVAELib.skull.config import OutlineRun, SkullRun
 from MedVAELib.skull.held_back import HeldBack
+from MedVAELib.skull.outline_cases import OutlineBatches
+from MedVAELib.skull.train_outline import case_maker
 from MedVAELib.standard_planes import SUBSETS, named
 from MedVAELib.training.config import read_config
-from MedVAELib.training.skull_cases import CaseStore, case_stream
+from MedVAELib.training.skull_cases import CaseBatches, CaseStore, case_stream
 from MedVAELib.training.synthesis.planes import PlaneCaseMaker, PlaneCases, PlaneConfig
 from MedVAELib.training.trainer import Trainer
 
@@ -120,6 +124,16 @@ def test_the_shipped_configs_can_be_read_and_compare_like_with_like():
     assert all((one.data, one.planes, one.trainer) == (runs[0].data, runs[0].planes, runs[0].trainer) for one in runs)
     outline = read_config(folder / "head-outline.yaml", OutlineRun)
     assert outline.data.train == runs[0].data.train and not set(outline.data.validation) & set(runs[0].data.test)
+
+
+def test_what_loaders_are_given_goes_to_a_process_that_is_not_forked(tmp_path):
+    """As on Windows and macOS, and on Linux from Python 3.14 on."""
+    folder, cpu = resource_dir() / "configs", torch.device("cpu")
+    skulls, outlines = (read_config(folder / name, kind) for name, kind in (("fetal-skull.yaml", SkullRun),
+                                                                            ("head-outline.yaml", OutlineRun)))
+    store = train.case_store(skulls, tmp_path, cpu)
+    for batches in (CaseBatches(store, 4, 0, 0), OutlineBatches(partial(case_maker, outlines, "train"), 4, 0, 0)):
+        assert type(pickle.loads(pickle.dumps(batches))) is type(batches)
 
 
 class SlowPopulation:

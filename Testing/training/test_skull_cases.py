@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 
 from MedVAELib.errors import InputError
-from MedVAELib.training.skull_cases import CHUNK, CaseStore, batch_of, case_stream
+from MedVAELib.training.skull_cases import CHUNK, CaseBatches, CaseStore, batch_of, case_stream
 from MedVAELib.training.synthesis.planes import PlaneCases
 
 SETTINGS = {"seed": 3, "heads": ["a"]}
@@ -73,6 +75,12 @@ def test_every_case_is_used_once_per_pass_and_made_once_in_all(store):
 def test_a_store_made_otherwise_is_refused(store, tmp_path):
     with pytest.raises(InputError, match="other settings"):
         CaseStore(tmp_path / "cases", Maker, {**SETTINGS, "heads": ["b"]}, chunks=2)
+
+
+def test_a_store_goes_to_a_process_that_is_not_forked(store):
+    """As on Windows and macOS, and on Linux from Python 3.14 on."""
+    sent = pickle.loads(pickle.dumps(CaseBatches(store, 64, 2, 0)))
+    assert all(torch.equal(a, b) for a, b in zip(next(iter(sent)), batch_of(store, 0, 2, 64), strict=True))
 
 
 def test_batches_must_divide_a_chunk(store):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from MedVAELib.errors import Cancelled, DeviceMemoryError, InputError, UsageError
 from MedVAELib.listening import cancelled_by_signals
 from MedVAELib.networks.across_processes import SyncedBatchNorm, batch_mean, gathered, with_synced_norms
 from MedVAELib.progress import CancelToken, no_progress
+from MedVAELib.training import processes as processes_module
 from MedVAELib.training.health import PATIENCE, HealthChecks
-from MedVAELib.training.processes import Processes, SharedNoise, joined
+from MedVAELib.training.processes import Processes, SharedNoise, data_processes, joined
 from MedVAELib.training.trainer import Trainer, TrainerConfig
 
 CPU = torch.device("cpu")
@@ -241,6 +243,35 @@ def test_one_process_is_what_plain_torch_is():
     assert isinstance(synced[1], SyncedBatchNorm) and synced.state_dict().keys() == plain.state_dict().keys()
     image = torch.randn(2, 1, 6, 6)
     assert torch.equal(plain(image), synced(image))
+
+
+@pytest.mark.parametrize(("free_mb", "beside_cpu", "beside_gpu"), [(64, 0, 0), (8192, 1, 3)])
+def test_no_process_makes_data_that_it_has_no_room_to_hand_on(tmp_path, monkeypatch, caplog, free_mb, beside_cpu,
+                                                              beside_gpu):  # fmt: skip
+    """A container has 64 MB by default, and a process that does not get rid of a batch goes silent."""
+    monkeypatch.setattr(processes_module, "_SHARED_MEMORY", str(tmp_path))
+    monkeypatch.setattr(processes_module.shutil, "disk_usage", lambda place: SimpleNamespace(free=free_mb << 20))
+    monkeypatch.setattr(processes_module, "usable_cores", lambda: 3)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun says, and means the threads of one process
+    assert data_processes(CPU) == beside_cpu and data_processes(torch.device("cuda", 0)) == beside_gpu
+    assert ("64 are free" in caplog.text) == (not beside_cpu)
+
+
+@pytest.mark.parametrize(("device", "nccl", "backend"), [("cuda", True, "nccl"), ("cuda", False, "gloo"),
+                                                         ("cpu", True, "gloo")])  # fmt: skip
+def test_gpus_exchange_through_gloo_where_there_is_no_nccl(monkeypatch, device, nccl, backend):
+    used = []
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setattr(distributed, "is_nccl_available", lambda: nccl)
+    monkeypatch.setattr(distributed, "init_process_group", lambda name, timeout: used.append(name))
+    monkeypatch.setattr(distributed, "get_rank", lambda: 0)
+    monkeypatch.setattr(distributed, "destroy_process_group", lambda: None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda name: None)
+    with joined(device) as told:
+        assert told == ("cuda:0" if device == "cuda" else "cpu", True)
+    assert used == [backend]
 
 
 def test_early_stop_is_told_and_logged_once(tmp_path):
