@@ -4,6 +4,7 @@ import sys
 import unittest
 from pathlib import Path
 
+import qt
 import slicer
 from MedVAEPanel import anomaly_results, library, scan_node
 from MedVAEPanel.log import PanelLog
@@ -68,7 +69,13 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = MedVAELogic()
-        folder = library.ensure_library_on_path()
+        try:
+            folder = library.ensure_library_on_path()
+        except ImportError as error:
+            problem = qt.QLabel(str(error))
+            problem.wordWrap = True
+            self.layout.addWidget(problem)
+            return
         self.worker = WorkerClient(python_command(), folder, self.log.add, temporary=slicer.app.temporaryPath)
         self.offers = Offers(self.worker, self.log.add, self._on_offers)
         self.uiWidget = slicer.util.loadUI(self.resourcePath("UI/MedVAE.ui"))
@@ -112,6 +119,8 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def cleanup(self):
         self.removeObservers()
+        if self.worker is None:
+            return
         if slicer.app.layoutManager() is not None:
             slicer.app.layoutManager().disconnect("layoutChanged(int)", self.onLayoutChanged)
         for tab in self.tabs:
@@ -120,11 +129,12 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for section in (self.log_section, self.setup_section):
             if section is not None:
                 section.cleanup()
-        if self.worker is not None:
-            slicer.app.disconnect("aboutToQuit()", self.worker.shutdown)
-            self.worker.shutdown()
+        slicer.app.disconnect("aboutToQuit()", self.worker.shutdown)
+        self.worker.shutdown()
 
     def enter(self):
+        if self.worker is None:  # `setup` says why
+            return
         self.entered = True
         self.initializeParameterNode()
         for tab in self.tabs:

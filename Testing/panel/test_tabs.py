@@ -92,11 +92,11 @@ def copy(tmp_path):
     return tmp_path / "MedVAE"
 
 
-def _open(module):
+def _open(module, code=OPEN):
     pytest.importorskip("PySide6", reason="PySide6 is not installed")
     pytest.importorskip("slicer_core", reason="slicer-core is not installed")
     environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow"}
-    return subprocess.run([sys.executable, "-c", OPEN, str(module)], capture_output=True, text=True, cwd=ROOT,
+    return subprocess.run([sys.executable, "-c", code, str(module)], capture_output=True, text=True, cwd=ROOT,
                           env=environment, timeout=120)  # fmt: skip
 
 
@@ -118,6 +118,30 @@ def test_a_file_that_holds_no_tab_is_named(copy):
     (copy / "MedVAEPanel" / "broken_tab.py").write_text("from .tabs import Tab\n")
     done = _open(copy)
     assert done.returncode != 0 and "broken_tab.py must hold one class derived from Tab" in done.stderr
+
+
+NO_LIBRARY = """
+import sys
+from Testing.slicer_host import application, scene
+host = scene.HeadlessSlicer()
+application.install(host)
+import qt
+import slicer
+_, _, widget, top = application.loadModule(sys.argv[1] + "/MedVAE.py")
+widget.enter()
+slicer.mrmlScene.Clear(0)
+widget.exit()
+print("SAID", [label.text for label in top.findChildren(qt.QLabel)])
+widget.cleanup()
+"""
+
+
+def test_without_the_library_the_panel_says_so_and_raises_nothing(tmp_path):
+    shutil.copytree(ROOT / "MedVAE", tmp_path / "MedVAE", ignore=shutil.ignore_patterns("__pycache__"))
+    done = _open(tmp_path / "MedVAE", NO_LIBRARY)
+    said = done.stdout.split("SAID")[-1]
+    assert said.count("MedVAELib is neither in") == 1 and "install the extension again" in said, done.stderr
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
 
 
 def test_no_observer_is_left_on_the_node_of_a_scene_that_closes(host):
