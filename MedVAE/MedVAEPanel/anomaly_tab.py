@@ -65,6 +65,9 @@ class AnomalyTab(TaskTab):
         self._choose_a_scan()
         self.status.hurry()  # before the questions that make the worker load PyTorch
 
+    def exit(self) -> None:
+        self.results.leave()
+
     def on_layout_changed(self) -> None:
         self.results.on_layout_changed()
 

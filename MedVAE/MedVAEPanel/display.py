@@ -182,11 +182,13 @@ def _composites() -> list:
 
 
 def register_compare_layout() -> None:
-    """Scenes name a layout by its number only: one that was saved side by side has to find it."""
+    """Scenes and settings name a layout by its number only: one that was saved side by side has to find it."""
     manager = slicer.app.layoutManager()
     node = manager.layoutLogic().GetLayoutNode() if manager is not None else None
     if node is not None and not node.IsLayoutDescription(COMPARE_LAYOUT):
         node.AddLayoutDescription(COMPARE_LAYOUT, _COMPARE_XML)
+        if node.GetViewArrangement() == COMPARE_LAYOUT:  # set before anyone could know what it is: its views are blank
+            node.SetViewArrangement(COMPARE_LAYOUT)
 
 
 def comparing() -> bool:

@@ -117,6 +117,11 @@ class ResultSection:
         if on:
             display.follow_axial_view()
 
+    def leave(self) -> None:
+        """Other modules, and Slicer at its next start, find the layout that there was before."""
+        if display.comparing():
+            self._on_compare(False)
+
     def on_layout_changed(self) -> None:
         """Whoever changed it: the views side by side are entered and left by other ways than the button, too. Those of
         a scene that was loaded, or changed while another module was in use, stay as they are."""

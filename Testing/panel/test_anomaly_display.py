@@ -269,6 +269,20 @@ def test_side_by_side_may_be_left_by_another_way_than_its_button(shown):
     assert manager.layout == before
 
 
+def test_another_module_finds_the_layout_that_there_was(shown):
+    import slicer
+
+    manager = slicer.app.layoutManager()
+    manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView)
+    shown.ui.compareButton.click()
+    shown.widget.exit()
+    assert manager.layout == slicer.vtkMRMLLayoutNode.SlicerLayoutConventionalView
+    assert not shown.ui.compareButton.checked
+    manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    shown.widget.enter()
+    assert manager.layout == slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+
+
 def test_results_lie_beneath_the_scan_with_provenance(shown):
     import slicer
     import vtk

@@ -153,3 +153,16 @@ def test_a_scene_saved_side_by_side_finds_its_layout_in_the_next_session(desk, m
     assert not fresh.IsLayoutDescription(display.COMPARE_LAYOUT)
     sys.modules[type(desk.widget).__module__].on_startup()
     assert display.COMPARED_VIEWS[0] in fresh.GetLayoutDescription(display.COMPARE_LAYOUT)
+
+
+def test_views_side_by_side_that_slicer_starts_with_are_not_blank(desk, monkeypatch):
+    """Slicer goes back to the layout it was quit in before the module has told of it."""
+    import slicer
+    from MedVAEPanel import display
+
+    node = slicer.vtkMRMLLayoutNode()
+    node.SetViewArrangement(display.COMPARE_LAYOUT)
+    logic = slicer.app.layoutManager().layoutLogic()
+    monkeypatch.setattr(logic, "GetLayoutNode", lambda: node)
+    display.register_compare_layout()
+    assert "MedVAEMap" in node.GetCurrentLayoutDescription()
