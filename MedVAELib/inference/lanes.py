@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
 
 T = TypeVar("T")
+_LOOK_S = 0.2  # Windows does not interrupt a wait without an end, which Ctrl-C would have to
 
 
 def side_by_side(work: Callable[[int], T], lanes: int, threads: int) -> list[T]:
@@ -26,6 +27,9 @@ def side_by_side(work: Callable[[int], T], lanes: int, threads: int) -> list[T]:
 
     try:
         with ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(max(1, threads // lanes),)) as pool:
-            return list(pool.map(in_lane, range(lanes)))
+            working = [pool.submit(in_lane, lane) for lane in range(lanes)]
+            while wait(working, timeout=_LOOK_S).not_done:
+                pass
+            return [lane.result() for lane in working]
     finally:
         torch.set_num_threads(threads)  # what a lane sets for itself also holds for threads yet to begin

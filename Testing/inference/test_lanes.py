@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from MedVAELib.errors import Cancelled, DeviceMemoryError
-from MedVAELib.inference import Engine
+from MedVAELib.inference import Engine, lanes
 from MedVAELib.inference.lanes import side_by_side
 from MedVAELib.networks.healthy_anatomy import HealthyAnatomyNet
 from MedVAELib.progress import CancelToken
@@ -32,6 +32,18 @@ def engine_of(threads: int, model: torch.nn.Module, monkeypatch: pytest.MonkeyPa
 
 def _note_fraction(fractions: list[float], stage: str, fraction: float, message: str = "") -> None:
     fractions.append(fraction)
+
+
+def test_the_wait_for_lanes_can_be_interrupted_on_windows(monkeypatch):
+    waited = []
+
+    def wait(working, timeout=None, real=lanes.wait):
+        waited.append(timeout)
+        return real(working, timeout=timeout)
+
+    monkeypatch.setattr(lanes, "wait", wait)
+    assert side_by_side(lambda lane: 2 * lane, 3, 3) == [0, 2, 4]
+    assert waited and all(0 < timeout < 1 for timeout in waited)
 
 
 @pytest.mark.parametrize("samples", [1, 2, 7, 40])
