@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
 def main() -> None:
     """Runs the command line and exits with its code."""
+    # On Windows the Fortran libraries below numpy and torch would end the process at Ctrl-C, before it is heard here.
+    os.environ.setdefault("FOR_DISABLE_CONSOLE_CTRL_HANDLER", "1")
     try:
         import rich  # noqa: F401
         import typer  # noqa: F401

@@ -8,8 +8,10 @@ from .errors import DeviceMemoryError, MedVAEError
 
 _OUT_OF_MEMORY = (
     "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
-    "std::bad_alloc", "status_alloc_failed", "failed to allocate", "invalid buffer size",
+    "std::bad_alloc", "status_alloc_failed", "failed to allocate", "invalid buffer size", "out of shared memory",
 )  # fmt: skip
+_LIBRARY_NOT_LOADED = (126, 127, 1114)  # Windows's errors for one that is missing, or cannot start
+_PAGE_FILE_TOO_SMALL = 1455
 _REASON_CHARACTERS = 200
 
 
@@ -38,6 +40,10 @@ class Failure:
             return cls("MissingPackage", 2, f"The Python package {error.name} is not installed: install it "
                        "(in 3D Slicer: section Setup of the MedVAE panel).")  # fmt: skip
         reason = one_line(str(error))[:_REASON_CHARACTERS]
+        if _is_library_missing(error):
+            return cls("MissingPackage", 2, f"A library that MedVAE needs cannot be loaded ({reason}): on Linux "
+                       "install the package that has it, such as libgl1 for libGL.so.1, on Windows the Microsoft "
+                       "Visual C++ Redistributable.")  # fmt: skip
         return cls("InternalError", 1, f"Something unexpected went wrong ({type(error).__name__}: {reason}).")
 
 
@@ -45,8 +51,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on a device or in the host. Without importing torch: its error is known by its name."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
+    if getattr(error, "winerror", None) == _PAGE_FILE_TOO_SMALL:
+        return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(phrase in text for phrase in _OUT_OF_MEMORY)
+
+
+def _is_library_missing(error: BaseException) -> bool:
+    """Whether a compiled library could not be loaded, by Python or by a package of its own accord."""
+    if isinstance(error, OSError):
+        return getattr(error, "winerror", None) in _LIBRARY_NOT_LOADED or "shared object file" in str(error)
+    return isinstance(error, ImportError) and not (error.name or "").startswith("MedVAELib")
 
 
 def one_line(text: str) -> str:

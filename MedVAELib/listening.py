@@ -9,14 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from types import FrameType
-from typing import TextIO
+from typing import Any, TextIO
 
 from .progress import CancelToken
 
 _SECONDS_BETWEEN_LINES = 0.1
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
 _listening = 0  # blocks of `cancelled_by_signals` that are open
 
 
@@ -25,6 +25,47 @@ def print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # Slicer's own do not have it
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def whoever_listens() -> Iterator[None]:
+    """Within, what standard output or error do not take any more, as their reader has gone or a disk is full, is lost
+    and ends nothing: the results still matter. Programs without a window have neither of them."""
+    out, error = _Lossy(sys.stdout), _Lossy(sys.stderr)
+    with redirect_stdout(out), redirect_stderr(error):
+        try:
+            yield
+        finally:
+            out.flush()
+            error.flush()
+
+
+class _Lossy:
+    def __init__(self, stream: TextIO | None):
+        self._stream = open(os.devnull, "w", encoding="utf-8") if stream is None else stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            self._give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """What is still in the buffer would be tried again when the interpreter ends, and change its exit code."""
+        with suppress(OSError):  # no file at all
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
 
 class JsonLines:

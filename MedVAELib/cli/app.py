@@ -12,7 +12,7 @@ import typer
 
 from .. import __version__
 from ..failures import Failure
-from ..listening import print_anything
+from ..listening import print_anything, whoever_listens
 from .bundles import app as bundles_app
 from .detect import detect
 from .prepare import prepare
@@ -87,6 +87,11 @@ def run(arguments: Sequence[str]) -> int:
     With `--debug` among the arguments the traceback is printed before the sentence.
     """
     print_anything()
+    with whoever_listens():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         code = app(args=list(arguments), prog_name="medvae", standalone_mode=False)
         return code if isinstance(code, int) else 0

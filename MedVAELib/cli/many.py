@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,7 @@ def run_many(
     number of failed cases, when there are any."""
     from ..cohort import SUMMARY_FILE, run_cohort
 
-    def told_if_possible(row: Any, result: Any) -> None:
-        with suppress(OSError):  # nobody reads any more; the results still matter
-            told(row, result)
-
-    options: dict[str, Any] = {"resume": resume, "progress": listener, "cancel": cancel, "told": told_if_possible}
+    options: dict[str, Any] = {"resume": resume, "progress": listener, "cancel": cancel, "told": told}
     if scheduler:
         from ..cohort.cluster import run_on_cluster
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ from MedVAELib import __version__
 from MedVAELib.cli import options
 from MedVAELib.cli.app import explain, run
 from MedVAELib.errors import UsageError
+from MedVAELib.failures import Failure
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -126,6 +129,67 @@ def test_wildcards_that_a_shell_of_windows_leaves(tmp_path, monkeypatch, command
     given = [str(tmp_path / name) for name in ("?.nii", "[c].nii", "none*.nii")]
     assert run([command, *given, "--output", str(tmp_path / "out")]) == 2
     assert asked == (["?.nii"] if shell_expands else ["a.nii", "b.nii"]) + ["[c].nii", "none*.nii"]
+
+
+def windows_error(number: int) -> OSError:
+    error = OSError(22, "a DLL initialization routine failed")
+    error.winerror = number  # which other systems do not set
+    return error
+
+
+class Broken(io.StringIO):
+    def write(self, text):
+        raise BrokenPipeError
+
+
+@pytest.mark.parametrize("arguments", [["bundles", "list"], ["bundles", "verify"], ["bundles", "info", "fetal-skull"],
+                                       ["--version"], ["--help"]])  # fmt: skip
+def test_work_that_nobody_hears_of_is_done_all_the_same(monkeypatch, arguments):
+    monkeypatch.setattr(sys, "stdout", Broken())
+    assert run(arguments) == 0
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_the_exit_code_is_that_of_the_work():
+    """What is still buffered when the interpreter ends counts, too."""
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "MedVAELib", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs a signal to stand for it")
+def test_ctrl_break_cancels_and_reaches_us_alone():
+    """On Windows, where the Fortran libraries would end the process at once."""
+    code = ("import signal, os, atexit; signal.SIGBREAK = signal.SIGUSR1\n"
+            "from MedVAELib.listening import cancelled_by_signals\n"
+            "with cancelled_by_signals() as cancel:\n"
+            "    signal.raise_signal(signal.SIGBREAK); print(cancel.cancelled)\n"
+            "atexit.register(lambda: print(os.environ['FOR_DISABLE_CONSOLE_CTRL_HANDLER']))")  # fmt: skip
+    done = medvae("--version", code=code)
+    assert done.stdout.split()[0] == "True" and done.stdout.split()[-1] == "1", done.stderr
+
+
+def test_a_program_without_a_window_has_no_standard_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert run(["detect", str(tmp_path / "none.nii.gz"), "--output", str(tmp_path / "out")]) == 3
+
+
+@pytest.mark.parametrize(("error", "kind", "code", "words"), [
+    (ImportError("libGL.so.1: cannot open shared object file: No such file or directory", name="vtkRenderingOpenGL2"),
+     "MissingPackage", 2, "libgl1"),
+    (OSError("libgomp.so.1: cannot open shared object file"), "MissingPackage", 2, "libgomp"),
+    (windows_error(126), "MissingPackage", 2, "Visual C"), (windows_error(1114), "MissingPackage", 2, "Visual C"),
+    (windows_error(1455), "DeviceMemoryError", 6, "enough memory"),
+    (RuntimeError("It is possible that dataloader's workers are out of shared memory."), "DeviceMemoryError", 6,
+     "enough memory"),
+    (ImportError("cannot import name 'a'", name="MedVAELib.scan"), "InternalError", 1, "unexpected"),
+    (OSError("something else"), "InternalError", 1, "unexpected"),
+])  # fmt: skip
+def test_what_the_machine_lacks_is_no_mistake_of_ours(error, kind, code, words):
+    failure = Failure.of(error)
+    assert (failure.kind, failure.exit_code) == (kind, code) and words in failure.message
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps"])
