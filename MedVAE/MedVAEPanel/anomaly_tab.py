@@ -34,7 +34,7 @@ class AnomalyTab(TaskTab):
         self.ui = ui = slicer.util.childWidgetVariables(page)
         scene = slicer.mrmlScene
         self._observers = [scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._on_node_removed),
-                           scene.AddObserver(scene.NodeAddedEvent, lambda *a: self._soon.start())]  # fmt: skip
+                           scene.AddObserver(scene.NodeAddedEvent, self._on_node_added)]  # fmt: skip
         self._soon = qt.QTimer()  # a node that is being loaded has no image yet
         self._soon.setSingleShot(True)
         self._soon.setInterval(0)
@@ -63,10 +63,14 @@ class AnomalyTab(TaskTab):
     def enter(self) -> None:
         self.results.on_layout_changed()
         self._choose_a_scan()
+        self._look_at_scan()
         self.status.hurry()  # before the questions that make the worker load PyTorch
 
     def exit(self) -> None:
+        """What other modules do to volumes does not concern this one: nothing is chosen, copied or asked meanwhile."""
         self.results.leave()
+        self._soon.stop()
+        self.status.stop()
 
     def on_layout_changed(self) -> None:
         self.results.on_layout_changed()
@@ -82,14 +86,14 @@ class AnomalyTab(TaskTab):
 
     def _choose_a_scan(self) -> None:
         """If none is chosen: the one in the views, else the first that is no result of ours."""
-        if self.parameters is None or self.parameters.scan is not None:
+        if not self.panel.entered or self.parameters is None or self.parameters.scan is not None:
             return
         active = slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID()
         nodes = [slicer.mrmlScene.GetNodeByID(active)] if active else []
         nodes += slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         for node in nodes:
             plain = node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode"
-            if plain and not node.GetAttribute(ROLE) and not problem(node):
+            if plain and not node.GetHideFromEditors() and not node.GetAttribute(ROLE) and not problem(node):
                 self.parameters.scan = node
                 return
 
@@ -98,10 +102,17 @@ class AnomalyTab(TaskTab):
         if parameters is None:
             return
         self.model.show(parameters)
-        if self.running is None:
-            self.status.look(parameters.scan)
+        self._look_at_scan()
         self.run.update_button()
         self.results.update(parameters)
+
+    def _look_at_scan(self) -> None:
+        if self.panel.entered and self.running is None and self.parameters is not None:
+            self.status.look(self.parameters.scan)
+
+    def _on_node_added(self, caller, event) -> None:
+        if self.panel.entered:
+            self._soon.start()
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def _on_node_removed(self, caller, event, node) -> None:

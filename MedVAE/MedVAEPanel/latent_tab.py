@@ -102,9 +102,10 @@ class LatentTab(TaskTab):
         if parameters is not None:
             self.model.show(parameters)
             self.explorer.follow(parameters.scan, self._bundle)
-            self.panel.offers.retry()  # this tab can do nothing without an answer
-            # Not before the worker has told its bundles: it is not started for this tab alone.
-            self.info.look_at(self._bundle if self.panel.offers.bundles else "")
+            if self.panel.entered:
+                self.panel.offers.retry()  # this tab can do nothing without an answer
+                # Not before the worker has told its bundles: it is not started for this tab alone.
+                self.info.look_at(self._bundle if self.panel.offers.bundles else "")
         self.ui.modelLabel.text = self.info.in_words()
         self.explorer.update(parameters)
         self.cohort.update(parameters)

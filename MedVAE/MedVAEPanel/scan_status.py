@@ -62,9 +62,11 @@ class ScanStatus:
             self._ask()
 
     def stop(self) -> None:
-        self._timer.stop()
+        """Looks at nothing until `look` is called; what is being asked is shown when it is answered."""
+        if self._timer.isActive():
+            self._timer.stop()
+            self._key = None  # not asked yet
         self._unobserve()
-        self._asked += 1
 
     def _unobserve(self) -> None:
         if self._scan is not None:
@@ -94,20 +96,21 @@ class ScanStatus:
                       True)  # fmt: skip
             return
 
-        def answered(reply: Mapping[str, Any], show: Callable[[Mapping[str, Any]], None]) -> None:
+        note = placement(scan).note
+
+        def answered(show: Callable[[], None]) -> None:
             shutil.rmtree(folder, ignore_errors=True)
             if asked == self._asked:
-                show(reply)
+                show()
 
-        self.worker.request("describe", {"scan": given}, lambda reply: answered(reply, self._show),
-                            lambda error: answered(error, self._show_error))  # fmt: skip
+        self.worker.request("describe", {"scan": given}, lambda reply: answered(lambda: self._show(reply, note)),
+                            lambda error: answered(lambda: self._show_error(error)))  # fmt: skip
 
-    def _show(self, reply: Mapping[str, Any]) -> None:
+    def _show(self, reply: Mapping[str, Any], note: str) -> None:
         if not reply["usable"]:
             self.refusal = reply["message"]
             self._say(self.refusal, True)
         else:
-            note = placement(self._scan).note
             self._say("\n".join([in_words(reply), *reply.get("warnings", []), *([note] if note else [])]))
         self._on_change()
 

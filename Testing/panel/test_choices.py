@@ -155,6 +155,44 @@ def test_a_scene_saved_side_by_side_finds_its_layout_in_the_next_session(desk, m
     assert display.COMPARED_VIEWS[0] in fresh.GetLayoutDescription(display.COMPARE_LAYOUT)
 
 
+def test_what_other_modules_do_is_not_looked_at(desk, tabs, monkeypatch):
+    import slicer
+
+    from Testing.panel.detections import add_scan
+
+    tab, asked, request = tabs["anomaly"], [], desk.widget.worker.request
+    monkeypatch.setattr(desk.widget.worker, "request", lambda task, *rest: (
+        asked.append(task) if task == "describe" else request(task, *rest)))  # fmt: skip
+    scan = add_scan()
+    desk.pump(seconds=0.3)
+    assert tab.parameters.scan is scan and asked == ["describe"]
+    desk.widget.exit()
+    slicer.util.arrayFromVolume(scan)[0] = 1
+    slicer.util.arrayFromVolumeModified(scan)
+    slicer.mrmlScene.RemoveNode(scan)
+    temporary = add_scan("Another module's")
+    desk.pump(seconds=0.3)
+    assert tab.parameters.scan is None and asked == ["describe"]
+    slicer.mrmlScene.RemoveNode(temporary)
+    hidden = add_scan("Hidden")
+    hidden.SetHideFromEditors(True)
+    later = add_scan("T2 FLAIR")
+    desk.widget.enter()
+    desk.pump(seconds=0.3)
+    assert tab.parameters.scan is later and len(asked) == 2
+    desk.widget.exit()
+    desk.widget.enter()
+    desk.pump(seconds=0.3)
+    assert len(asked) == 2, "an unchanged scan is written again"
+    slicer.util.arrayFromVolumeModified(later)
+    desk.widget.exit()  # before the question that waits a moment was asked
+    desk.pump(seconds=0.3)
+    assert len(asked) == 2
+    desk.widget.enter()
+    desk.pump(seconds=0.3)
+    assert len(asked) == 3
+
+
 def test_views_side_by_side_that_slicer_starts_with_are_not_blank(desk, monkeypatch):
     """Slicer goes back to the layout it was quit in before the module has told of it."""
     import slicer
