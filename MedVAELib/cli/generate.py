@@ -30,12 +30,12 @@ def generate(
         help="Draw from the latents of this label's training images; repeatable. By default from the Gaussian of all "
              "training images' latents if the model has one, else from its prior.")] = None,
     nifti: Annotated[bool, typer.Option(
-        "--nifti", help="Write pictures as NIfTI too, unrounded; volumes always are.")] = False,
+        "--nifti", help="Write NIfTI, unrounded, also for a model of 8-bit pictures; all others do.")] = False,
     device: DeviceOption = "auto",
     progress: ProgressOption = ProgressKind.bar,
     debug: DebugOption = False,
 ) -> None:
-    """Draw new images: volumes as NIfTI with their geometry, pictures as PNG, and images.csv that lists them.
+    """Draw new images as the model takes them: NIfTI, or PNG of 8-bit pictures; and images.csv that lists them.
 
     The table has the columns that 'medvae train' and 'medvae latent encode' read, every image a patient of its own in
     the split "train"; generated images belong in no validation or test part.
@@ -46,7 +46,7 @@ def generate(
         from ..latent.model import load_latent_model
         from ..reporting.latent_pictures import write_strips
         from ..scan import safe_name
-        from ..training.image_listing import GENERATED_BY
+        from ..training.image_listing import GENERATED_BY, OVERVIEW_FILE
 
         model = load_latent_model(bundle, device)
         kinds: list[str | None] = list(dict.fromkeys(label)) if label else [None]
@@ -73,7 +73,7 @@ def generate(
         with (partial / TABLE_FILE).open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerows([("file", "case", "patient", "label", "split", GENERATED_BY), *rows])
-        write_strips(shown, partial / "overview.png")
+        write_strips(shown, partial / OVERVIEW_FILE)
         write_provenance(partial, {
             "bundle": model.bundle.name, "sha256": model.bundle.sha256, "count": count, "seed": seed,
             "labels": label or [], "preparation": model.preparation}, "generate")  # fmt: skip

@@ -133,7 +133,7 @@ def arithmetic(
     progress: ProgressOption = ProgressKind.bar,
     debug: DebugOption = False,
 ) -> None:
-    """Add and subtract the latents of images, and decode the sum: result.nii.gz or .png, and terms.png.
+    """Add and subtract the latents of images, and decode the sum: result.nii.gz (.png of 8-bit pictures), terms.png.
 
     Example:  medvae latent arithmetic --plus ill.nii.gz --minus well.nii.gz --plus other.nii.gz --bundle B --output sum
     """
@@ -209,14 +209,14 @@ def warn(warnings: Iterable[str]) -> None:
 
 
 def write_image(model: LatentModel, image: NDArray, stem: Path, description: str, nifti: bool = False) -> Path:
-    """A decoded image (1, *shape): a volume as .nii.gz on the model's own grid, a picture as .png of 8 bits, or as
-    .nii.gz too where `nifti` says so."""
+    """A decoded image (1, *shape) as the model takes it: a picture of a model of 8-bit pictures as .png unless `nifti`
+    says otherwise, all else as .nii.gz in 0…1 on the model's own grid."""
     import SimpleITK as sitk
 
     from ..latent.placing import own_image
     from ..training.image_pictures import save_grey
 
-    if image.ndim == 3 and not nifti:
+    if image.ndim == 3 and model.form.scaling == "byte" and not nifti:
         path = stem.with_name(f"{stem.name}.png")
         save_grey(image[0], path)
         return path

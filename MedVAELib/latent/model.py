@@ -139,8 +139,12 @@ class LatentModel(PlacedModel):
 
     def draw(self, count: int, seed: int, label: str) -> NDArray[np.float32]:
         """Latents (count, *latent_shape) from the Gaussian of a label: its images' mean and deviations, correlated as
-        in all training images if the model knows how. Raises UsageError for an unknown label or one of one image."""
+        in all training images if the model knows how. Raises UsageError for an unknown label or one of one image, or a
+        model whose latents no Gaussian describes."""
         self._check_count(count)
+        if not self.model.gaussian:
+            raise UsageError(f"The latents of {self.bundle.name}, a {self.bundle.model}, cannot be drawn by label, "
+                             "only by its prior of all images: leave the label out, or use another model.")  # fmt: skip
         if label not in self.statistics.labels:
             known = ", ".join(self.statistics.labels) or "none"
             raise UsageError(f"The bundle {self.bundle.name} knows no label '{label}' (it has {known}).")
@@ -152,7 +156,7 @@ class LatentModel(PlacedModel):
         factor = getattr(self.model, "drawn_factor", None)
         if factor is not None and factor.dim() == 2:
             rows = factor.cpu().double().numpy()
-            noise = noise @ (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T
+            noise = noise @ (rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)).T
         flat = moments.mean + moments.std * noise
         return flat.astype(np.float32).reshape(count, *self.latent_shape)
 

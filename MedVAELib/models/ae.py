@@ -56,7 +56,11 @@ class Autoencoder(ImageAutoencoder):
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """`count` images whose latents are drawn from the Gaussian fitted to those of the training images."""
-        values, vectors = torch.linalg.eigh(self.latent_covariance.float())
-        root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
         noise = standard_normal((count, *self.latent_shape), generator, self.updates.device)
-        return self.decode(self.latent_mean + noise @ root)
+        return self.decode(self.latent_mean + noise @ self.drawn_factor)
+
+    @property
+    def drawn_factor(self) -> Tensor:
+        """The symmetric root of the covariance."""
+        values, vectors = torch.linalg.eigh(self.latent_covariance.float())
+        return (vectors * values.clamp(min=0).sqrt()) @ vectors.T

@@ -94,6 +94,8 @@ class ImageAutoencoder(nn.Module):
 
     Config: type[AutoencoderConfig] = AutoencoderConfig
     variational = True
+    gaussian = True
+    """Whether the latents of images are like draws from a Gaussian."""
     latent_shape: tuple[int, ...]
     to_latent: nn.Module
     from_latent: nn.Module

@@ -55,6 +55,7 @@ class VQVAE(ImageAutoencoder):
 
     Config = VQConfig
     variational = False
+    gaussian = False
 
     def __init__(self, config: VQConfig):
         super().__init__(config)

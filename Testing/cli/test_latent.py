@@ -188,11 +188,15 @@ def test_generate_writes_images_as_they_are_drawn(volumes, tmp_path, monkeypatch
 
 def test_generate_pictures(pictures, tmp_path):
     bundle, _ = pictures
-    command = ["generate", "--bundle", str(bundle), "-n", "2", *QUIET, "--output"]
-    assert run([*command, str(tmp_path / "g")]) == 0
-    assert len(list((tmp_path / "g").glob("generated_*.png"))) == 2
-    assert run([*command, str(tmp_path / "n"), "--nifti"]) == 0
-    assert sitk.ReadImage(str(next((tmp_path / "n").glob("generated_*.nii.gz")))).GetSize() == (24, 24)
+    bytes_ = image_bundle(tmp_path / "bytes", shape=(24, 24), scaling="byte").path
+    for model, options, kind in (bundle, [], "nii.gz"), (bytes_, [], "png"), (bytes_, ["--nifti"], "nii.gz"):
+        out = tmp_path / f"{model.name}{len(options)}"
+        command = ["--bundle", str(model), *QUIET, "--output"]
+        assert run(["generate", "-n", "2", *command, str(out), *options]) == 0
+        assert len(list(out.glob(f"generated_*.{kind}"))) == 2
+        if not options:  # in a form that the model takes again, without the overview
+            assert run(["latent", "encode", str(out), *command, str(out / "z")]) == 0
+            assert len(LatentTable.read(out / "z" / "latents.csv")) == 2
 
 
 def test_evaluate_generative_and_compare(pictures, tmp_path):

@@ -89,6 +89,17 @@ def test_a_labels_latents_go_together_as_in_all_images(tmp_path):
     assert abs(np.corrcoef(drawn.T)[0, 2]) < 0.05
 
 
+def test_latents_by_label_that_the_model_cannot_draw_are_refused_and_an_ae_draws_them_together(tmp_path):
+    quantised = load_latent_model(image_bundle(tmp_path / "v", "vqvae", codes=8, prior_depth=1, prior_width=16))
+    with pytest.raises(UsageError, match="a vqvae, cannot be drawn by label"):
+        quantised.draw(2, 0, "a")
+    model = load_latent_model(image_bundle(tmp_path / "b", "ae"))
+    model.model.latent_covariance = torch.tensor([[4.0, 1.6, 0], [1.6, 1, 0], [0, 0, 1]])
+    drawn = model.draw(4000, 1, "a")
+    np.testing.assert_allclose(drawn.std(0), model.statistics.labels["a"].std, rtol=0.05)
+    assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(0.8, abs=0.02)
+
+
 def test_a_scan_and_back(volumes, head_image):
     """What is made of a scan lies on its own grid, however the scan is stored."""
     scan = Scan.from_image(head_image())
