@@ -149,15 +149,15 @@ class ResultSection:
                 segments.show_surfaces(segmentation, on)
 
     def remove_last(self) -> None:
-        """Takes away all that the last detection added, and shows the one before it, if any."""
+        """Takes away all that the last detection added; if that is shown, the one before it is, if any."""
         last = Result.last()
         if last is None:
             return
-        scan = last.scan
+        scan, shown, parameters = last.scan, self.result, self.tab.parameters
         anomaly_results.remove(last)
-        parameters = self.tab.parameters
-        earlier = anomaly_results.results_of(scan) if scan is not None else []
-        parameters.result = earlier[-1].node("anomaly") if earlier else None
+        if shown == last:
+            earlier = anomaly_results.results_of(scan) if scan is not None else []
+            parameters.result = earlier[-1].node("anomaly") if earlier else None
         self.update(parameters)
         self.tab.ui.messageLabel.text = _("The last result was removed.")
 

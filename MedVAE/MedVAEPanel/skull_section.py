@@ -88,14 +88,15 @@ class SkullSection:
         parameters.stdLow, parameters.stdHigh = low_mm, high_mm
 
     def remove_last(self) -> None:
-        """Takes away all that the last prediction added, and shows the one before it, if any."""
+        """Takes away all that the last prediction added; if that is shown, the one before it is, if any."""
         last = Result.last()
         if last is None:
             return
+        shown, parameters = self.result, self.tab.parameters
         remove(last)
-        earlier = Result.last()
-        parameters = self.tab.parameters
-        parameters.result = earlier.surface if earlier is not None else None
+        if shown == last:
+            earlier = Result.last()
+            parameters.result = earlier.surface if earlier is not None else None
         self.update(parameters)
         self.tab.ui.messageLabel.text = _("The last result was removed.")
 

@@ -331,6 +331,15 @@ def test_a_second_result_is_numbered_shown_and_removed_alone(shown, reply):
     assert not shown.ui.removeButton.enabled and shown.ui.findingsTable.rowCount == 0
 
 
+def test_the_result_looked_at_stays_when_another_ones_is_removed(shown, reply):
+    other = add_scan("Other")
+    shown.tab.results.show_new(shown.widget.logic.addResult(other, reply))
+    shown.ui.resultSelector.setCurrentNode(shown.result.node("anomaly"))
+    shown.ui.removeButton.click()
+    assert shown.tab.results.result == shown.result and shown.ui.findingsTable.rowCount > 0
+    assert shown.result.node("segmentation").GetDisplayNode().GetVisibility()
+
+
 def _nodes(result):
     from MedVAEPanel.anomaly_results import nodes_of
 

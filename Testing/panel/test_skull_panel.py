@@ -348,6 +348,10 @@ def test_remove_last_result_leaves_the_scene_as_it_was(skull):
     first = skull.predict()
     once = node_ids()
     skull.predict()
+    skull.predict()
+    skull.ui.resultSelector.setCurrentNode(first.surface)
+    skull.ui.removeButton.click()
+    assert skull.tab.results.result == first, "the one looked at"
     skull.ui.removeButton.click()
     assert node_ids() == once and skull.tab.results.result == first
     skull.ui.removeButton.click()
