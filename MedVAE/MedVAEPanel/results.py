@@ -84,8 +84,7 @@ def provenance_attributes(
 
 
 def all_nodes() -> list:
-    scene = slicer.mrmlScene
-    return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+    return slicer.util.getNodesByClass("vtkMRMLNode")  # by their numbers it would take quadratic time
 
 
 def unused(title: str) -> str:

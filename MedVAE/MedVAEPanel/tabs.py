@@ -57,7 +57,7 @@ class Tab:
 
     def bind(self, parameters, ui, on_change: Callable) -> None:
         """For `set_parameter_node`: what the widgets of `ui` show and what `parameters` holds is one; `on_change` is
-        told of every change."""
+        told of every change to this tab's fields."""
         if self.parameters is not None:
             self.parameters.disconnectGui(self._gui_tag)
             for tag in self._observers_of_node:
@@ -74,7 +74,18 @@ class Tab:
             parameters.AddObserver = observe
             self._gui_tag = parameters.connectGui(ui)
             del parameters.AddObserver
-            observe(vtk.vtkCommand.ModifiedEvent, on_change)
+            def values() -> list:
+                return [getattr(parameters, name) for name in type(parameters).__annotations__]
+
+            seen = values()
+
+            def changed(caller, event) -> None:  # or another tab's fields did
+                nonlocal seen
+                if seen != (now := values()):
+                    seen = now
+                    on_change(caller, event)
+
+            observe(vtk.vtkCommand.ModifiedEvent, changed)
 
     def let_go(self, node, *names: str) -> None:
         """Nothing is chosen any more where `node`, which is about to be removed, was: else its selector would choose

@@ -100,6 +100,15 @@ def test_a_deleted_scan_is_not_replaced_by_a_result(desk, tabs, reply):
     assert anomaly.parameters.result is None and kept.node("anomaly") is not None
 
 
+def test_another_tabs_choices_are_no_work_for_a_tab(desk, tabs, monkeypatch):
+    told = []
+    monkeypatch.setattr(tabs["latent"].cohort, "update", lambda parameters: told.append(parameters))
+    desk.ui.opacitySlider.value = 0.31
+    tabs["latent"].ui.opacitySlider.value = 0.32
+    desk.ui.opacitySlider.value = 0.33
+    assert len(told) == 1
+
+
 def test_a_scene_that_is_added_brings_its_choices(desk, tabs, tmp_path):
     import slicer
 

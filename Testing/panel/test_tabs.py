@@ -152,6 +152,8 @@ def test_no_observer_is_left_on_the_node_of_a_scene_that_closes(host):
     class Parameters:
         """As far as a `@parameterNodeWrapper` class of Slicer 5.10 goes."""
 
+        samples: int = 1
+
         def __init__(self, node):
             self.parameterNode = node
 
@@ -173,9 +175,11 @@ def test_no_observer_is_left_on_the_node_of_a_scene_that_closes(host):
 
     heard, node, tab = [], slicer.vtkMRMLScriptedModuleNode(), Tab(None)
     tab.bind(Parameters(node), None, lambda *_: heard.append("tab"))
+    tab.parameters.samples = 2
     node.Modified()
     tab.parameters.AddObserver(vtk.vtkCommand.DeleteEvent, lambda *_: None)
     assert sorted(heard) == ["Slicer", "tab"]
+    tab.parameters.samples = 3
     tab.bind(None, None, None)
     node.Modified()
     assert len(heard) == 2 and not node.HasObserver(vtk.vtkCommand.ModifiedEvent)
