@@ -44,8 +44,6 @@ GENERATED_BY = "generated_by"
 """Tag that names the model which made an image up: such images train at most."""
 OVERVIEW_FILE = "overview.png"
 """What `medvae generate` draws of its images, beside their table: no image itself."""
-OVERVIEW_FILE = "overview.png"
-"""What `medvae generate` draws of its images, beside their table: no image itself."""
 _COLUMNS = {"file", "case", "patient", "label", "split", SCAN, SERIES, INDEX}
 Tag = float | str
 
