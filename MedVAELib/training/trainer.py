@@ -4,6 +4,7 @@ early stop and checks of its health as it goes."""
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 import zipfile
@@ -111,6 +112,7 @@ class Trainer:
         self.seconds = 0.0
         self.early = EarlyStop(config.patience, config.gain, warm_up)
         self.health: HealthChecks | None = None
+        self._unlogged, self._has_written = "", False
         self.autocast = bool(self.processes.from_first(self._half_is_fast(), device))
 
     def describe(self, record: dict[str, dict[str, object]]) -> None:
@@ -156,12 +158,27 @@ class Trainer:
         try:
             with replaced(self.checkpoint) as partial:
                 torch.save(state, partial)
+            self._has_written = True
         except (OSError, RuntimeError) as error:  # PyTorch's writer reports a full disk as a RuntimeError
             if is_out_of_memory(error):
                 raise
             reason = getattr(error, "strerror", None) or "is the disk full?"
             raise UsageError(f"The checkpoint cannot be written to {self.directory} ({reason}): make room there, or "
                              "choose another --output.") from error  # fmt: skip
+
+    def _save_or_go_on(self) -> None:
+        try:
+            self.save()
+        except UsageError as error:
+            if not self._may_write_later(error):
+                raise
+            logging.getLogger(__name__).warning("%s The next checkpoint is written again.", error)
+
+    def _may_write_later(self, error: UsageError) -> bool:
+        """Whether a program, such as a virus scanner on Windows, just holds a file that could be written before: that
+        ends no training of days before its last step."""
+        over = self.step >= self.config.steps or self.early.over
+        return self._has_written and not over and isinstance(error.__cause__, PermissionError)
 
     def resume(self) -> None:
         """Goes on from checkpoint.pt. Raises InputError where there is none, or one of another model, of other settings
@@ -271,7 +288,7 @@ class Trainer:
             if self.step % self.config.validate_every == 0 or last:
                 self._validate(validate)
             if self.step % self.config.checkpoint_every == 0 or last or self.early.over:
-                self.save()
+                self._save_or_go_on()
 
     def _tell_early_stop(self, progress: Progress, log: bool) -> None:
         if log:
@@ -350,9 +367,16 @@ class Trainer:
     # ---- the log ----
 
     def _log(self, line: dict[str, object]) -> None:
-        if self.processes.first:
+        if not self.processes.first:
+            return
+        self._unlogged += json.dumps(line) + "\n"
+        try:
             with writing_to(self.directory), open(self.log, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(self._unlogged)
+            self._unlogged, self._has_written = "", True
+        except UsageError as error:
+            if not self._may_write_later(error):
+                raise
 
     def _forget_log_after(self, step: int) -> None:
         """What a killed run wrote after its last checkpoint comes again, and half a line may be the last."""

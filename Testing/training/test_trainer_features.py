@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -17,6 +18,7 @@ from MedVAELib.listening import cancelled_by_signals
 from MedVAELib.networks.across_processes import SyncedBatchNorm, batch_mean, gathered, with_synced_norms
 from MedVAELib.progress import CancelToken, no_progress
 from MedVAELib.training import processes as processes_module
+from MedVAELib.training import trainer as trainer_module
 from MedVAELib.training.health import PATIENCE, HealthChecks
 from MedVAELib.training.processes import Processes, SharedNoise, data_processes, joined
 from MedVAELib.training.trainer import Trainer, TrainerConfig
@@ -301,6 +303,29 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_checkpoint_of_before(tmp_pat
         run.save()
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("refused", [(12, 20, 24), (40,), (2, 4, 6)])
+def test_a_file_that_is_held_for_a_while_ends_no_training(tmp_path, monkeypatch, refused):
+    """But one that could never be written does, and one that cannot be written at the end."""
+    run, written = trainer(tmp_path), {}
+
+    def of(file, real, *arguments, **options):
+        if run.step in refused and str(arguments[-1 if file == "checkpoint.pt" else 0]).endswith(file):
+            raise PermissionError(13, "in use", str(tmp_path / file))
+        written.setdefault(file, []).append(run.step)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(os, "replace", partial(of, "checkpoint.pt", os.replace))
+    monkeypatch.setattr(trainer_module, "open", partial(of, "log.jsonl", open), raising=False)
+    if refused[0] in (2, 40):
+        with pytest.raises(UsageError, match="in use"):
+            run.run(ones, plateau([1.0]), no_progress, CancelToken())
+        return
+    run.run(ones, plateau([1.0]), no_progress, CancelToken())
+    assert written["checkpoint.pt"] == [step for step in range(4, 41, 4) if step not in refused]
+    lines = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert lines == sorted(lines) and set(range(2, 41, 2)) <= set(lines)
 
 
 @pytest.mark.parametrize(("saved", "words"), [(False, "and start anew"), (True, "and resume")])
