@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError
@@ -197,9 +198,9 @@ def bundle_paths() -> dict[str, Path]:
     """Every folder that looks like a bundle, by the name `load_bundle` takes; nothing is validated."""
     found: dict[str, Path] = {}
     for directory in bundle_dirs():
-        if directory.is_dir():
+        with suppress(OSError):  # the home of another, whose folders cannot be read
             for folder in sorted(directory.iterdir()):
-                if (folder / METADATA_FILE).is_file() and not folder.name.startswith("."):
+                if os.path.isfile(folder / METADATA_FILE) and not folder.name.startswith("."):
                     found.setdefault(folder.name, folder)
     return found
 

@@ -24,7 +24,7 @@ def resource_dir() -> Path:
         return folder
     package = Path(__file__).resolve().parent
     for folder in (package.parent / "Resources", package / "bundled"):
-        if folder.is_dir():
+        if (folder / "bundles").is_dir():  # beside an installed package, any other may have put a folder Resources
             return folder
     raise UsageError(
         f"The folder Resources is not beside {package}: install MedVAE again, or set {RESOURCES_VARIABLE} to it."

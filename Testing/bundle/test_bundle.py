@@ -145,6 +145,30 @@ def test_resources_elsewhere_must_exist(monkeypatch):
     assert (resource_dir() / "bundles").is_dir()
 
 
+def test_another_packages_folder_of_that_name_is_not_taken_for_ours(monkeypatch, tmp_path):
+    from MedVAELib import resources
+
+    for folder in ("Resources", "MedVAELib/bundled/bundles"):
+        (tmp_path / "site" / folder).mkdir(parents=True)
+    monkeypatch.delenv("MEDVAE_RESOURCES")
+    monkeypatch.setattr(resources, "__file__", str(tmp_path / "site" / "MedVAELib" / "resources.py"))
+    assert resources.resource_dir() == tmp_path / "site" / "MedVAELib" / "bundled"
+
+
+def test_shipped_bundles_are_found_beside_a_home_that_cannot_be_read(bundle, monkeypatch, tmp_path):
+    def refusing(real):
+        def asked(place, *arguments, **options):
+            if str(place).startswith(str(tmp_path / "user")):
+                raise PermissionError(13, "Permission denied", str(place))
+            return real(place, *arguments, **options)
+
+        return asked
+
+    for name in ("stat", "scandir", "listdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+    assert load_bundle(bundle.name).path == bundle.path
+
+
 # --- Damage ---
 
 
