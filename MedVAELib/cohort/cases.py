@@ -10,7 +10,7 @@ from ..errors import InputError, UsageError
 from ..folders import files_below
 from ..outputs import PROVENANCE_FILE
 from ..scan import MODALITIES, dicom_folder
-from .table import Line, read_table
+from .table import Line, names_a_folder, read_table
 
 REQUIRED_COLUMNS = ("case", "scan")
 OPTIONAL_COLUMNS = ("modality", "series")
@@ -53,9 +53,10 @@ def cases_of_paths(paths: Sequence[Path]) -> list[Case]:
 
 
 def case_names(scans: Sequence[Path]) -> list[str]:
-    """A folder name for each scan, from its file name; where that is not unique, with its folder's name before it."""
-    names = [stem(scan) for scan in scans]
-    names = [f"{scan.resolve().parent.name}_{name}" if names.count(name) > 1 else name
+    """A folder name for each scan, from its file name, or "scan" where that can name none; where it is not unique, with
+    its folder's name before it."""
+    names = [_folder_name(stem(scan)) for scan in scans]
+    names = [_folder_name(f"{scan.resolve().parent.name}_{name}") if names.count(name) > 1 else name
              for scan, name in zip(scans, names, strict=True)]  # fmt: skip
     unique: list[str] = []
     taken: set[str] = set()  # upper and lower case are one on many disks
@@ -66,6 +67,10 @@ def case_names(scans: Sequence[Path]) -> list[str]:
         taken.add(candidate.lower())
         unique.append(candidate)
     return unique
+
+
+def _folder_name(name: str) -> str:
+    return name if names_a_folder(name) else "scan"
 
 
 def scans_in(folder: Path, pattern: str = "*") -> list[Path]:

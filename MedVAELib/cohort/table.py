@@ -11,8 +11,15 @@ from pathlib import Path
 from ..csv_files import read_csv
 from ..errors import InputError
 
-_UNSAFE_NAME = re.compile(r'[\x00-\x1f<>:"/\\|?*]|^[. ]|[. ]$')
+_UNSAFE_NAME = re.compile(
+    r'[\x00-\x1f<>:"/\\|?*]|^[. ]|[. ]$|^$|^summary\.csv$'
+    r"|^(con|prn|aux|nul|com\d|lpt\d) *(\.|$)", re.I)  # devices of Windows, whatever their suffix
 _LONGEST_NAME = 120
+
+
+def names_a_folder(name: str) -> bool:
+    """Whether a case's results can have a folder of this name, on every system."""
+    return len(name) <= _LONGEST_NAME and not _UNSAFE_NAME.search(name)
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Line:
     def case_name(self) -> str:
         """The column "case", which becomes a folder's name. Raises InputError if it cannot."""
         name = self.required("case")
-        if _UNSAFE_NAME.search(name) or len(name) > _LONGEST_NAME or name.lower() == "summary.csv":
+        if not names_a_folder(name):
             raise self.error(f"'{name}' cannot be the name of a folder; use letters, digits, '-' and '_'.")
         return name
 

@@ -165,7 +165,9 @@ def test_an_unusable_scan_does_not_stop_the_others(detector, scan, tmp_path, cap
     (["a.nii.gz", "b.nrrd", "c.d.mha"], ["a", "b", "c.d"]),
     (["x/flair.nii.gz", "y/flair.nii.gz", "z/t.nii"], ["x_flair", "y_flair", "t"]),
     (["x/f.nii", "x/f.nii.gz", "q/x/f.mha"], ["x_f", "x_f_2", "x_f_3"]),
-    (["dicom/", ".nii.gz"], ["dicom", ".nii.gz"]),
+    (["x/aux.nii.gz", "y/t1 .nii", "z/a:b.nii", "q/COM1.x.nii"], ["x_scan", "y_scan", "z_scan", "q_scan"]),
+    (["dicom/", "auxiliary.nii", "com10.nii", "..nii.gz"], ["dicom", "auxiliary", "com10", "scan"]),
+    (["/"], ["scan"]), ([".nii.gz"], ["scan"]), ([f"{130 * 'a'}.nii"], ["scan"]),
 ])
 def test_case_names_are_unique(names, cases):
     assert case_names([Path(name) for name in names]) == cases
