@@ -41,8 +41,10 @@ def test_it_ends_as_a_new_one(code, wanted):
     assert ("a word" in done.stderr) == ("word" in code) and ("ZeroDivisionError" in done.stderr) == ("/" in code)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_signals_reach_it(number):
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGKILL"])
+def test_signals_reach_it(name):
+    number = getattr(signal, name)
     waiting = "import sys, time; print('ready', flush=True); time.sleep(60)"
     stand_in = subprocess.Popen(warm([sys.executable, "-c", waiting]), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process = WarmProcess(["-c", waiting], os.environ, Path.cwd())

@@ -32,7 +32,7 @@ PACKAGES = (
     "matplotlib.backends.backend_agg", "PIL.Image",
 )  # fmt: skip
 _CAN_FORK = sys.platform == "linux" and hasattr(os, "pidfd_open")
-_PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PASSED_ON = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 # --- For tests -------------------------------------------------------------------------------------------------------
