@@ -12,9 +12,13 @@ from typing import Any
 
 MAX_LINES = 400
 _REPORTED_LINES = 60
+_SUFFIX = r"\.(?:nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|ima|mgh|mgz)(?:\.gz)?(?![\w.])"
+_START = r"(?:file:|(?<![a-z0-9])[a-z]:[\\/]|(?<![\w:\\])\\\\|~[\\/]|(?<![\w./:])/(?=\S))"
 _FILE_NAME = re.compile(
-    r"""file://\S+|(?:[A-Za-z]:)?[\\/](?:[^\s"'<>|:,;]+[\\/])*[^\s"'<>|:,;]+"""
-    r"""|[^\s"'<>|:,;]+\.(?:nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|ima|mgh|mgz)(?:\.gz)?""", re.I)  # fmt: skip
+    # Names of folders may hold blanks and commas: what begins as a path goes on to its closing quote, to the last
+    # suffix of an image in the line, or to the line's end.
+    rf"""(?<="){_START}[^"\n]*|(?<='){_START}[^\n]*(?=')|{_START}(?:[^\n]*{_SUFFIX}|[^\n]*)"""
+    rf"""|[^\s"'<>|:,;]+{_SUFFIX}""", re.I)  # fmt: skip
 
 
 class PanelLog:

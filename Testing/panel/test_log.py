@@ -1,0 +1,31 @@
+"""What leaves the machine in a report: no names of people, which are in those of files and folders."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "MedVAE"))
+
+from MedVAEPanel.log import PanelLog  # noqa: E402
+
+
+@pytest.mark.parametrize(("said", "kept"), [
+    (r"Reading C:\Users\Jane Doe\x", "Reading <file>"),
+    (r"Reading C:\Users\Jane Doe\x.nii.gz: 3 s", "Reading <file>: 3 s"),
+    ("Reading /Patients/Smith, John 1970/t2.nii cannot be read: copy it", "Reading <file> cannot be read: copy it"),
+    (r"in '\\server\share of Doe\John' was found", "in '<file>' was found"),
+    ("'/data/O'Doe/John' was found", "'<file>' was found"),
+    ('File "/home/jane doe/MedVAE/scan.py", line 12, in read', 'File "<file>", line 12, in read'),
+    ('{"bundle": "/home/jane doe/b", "device": "cuda:0"}', '{"bundle": "<file>", "device": "cuda:0"}'),
+    (r'{"bundle": "D:\\Doe, John\\b", "samples": 2}', '{"bundle": "<file>", "samples": 2}'),
+    ("file:///home/jane%20doe/x", "<file>"), ("(in ~/Doe, John/scans)", "(in <file>"),
+    ("doe/john.nii.gz read", "<file> read"),
+    ("/a/Doe.nii.gz and /b/John Doe", "<file> and <file>"), ("/a/Doe.nii folder/John/t2.nii", "<file>"),
+    ("12:34:56  2 ml/min, N/A, cuda:0, half / full, 1.5", "12:34:56  2 ml/min, N/A, cuda:0, half / full, 1.5"),
+    ("see https://example.org/a/b for help", "see https://example.org/a/b for help"),
+])  # fmt: skip
+def test_paths_go_whole_and_nothing_else_does(said, kept):
+    assert PanelLog().clean(said) == kept
