@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import importlib.metadata
+import platform
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,8 @@ from pathlib import Path
 REQUIREMENTS_FILE = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 KEPT = ("numpy", "scipy", "SimpleITK", "vtk", "pydicom", "pillow", "requests")
 """Packages of Slicer's own that an installation must leave at their version."""
+_NO_TORCH = ("There is no recent PyTorch for Macs with Intel processors, nor for programs that are made for them: on a "
+             "Mac with Apple silicon use the Slicer for it (arm64).")  # fmt: skip
 _NATIVE = (".so", ".pyd", ".dll", ".dylib")
 
 
@@ -204,6 +207,9 @@ def plan(states: Sequence[State], wheels: str | Path | None = None, pytorch_exte
     which picks the build for this machine's GPU, and the rest with pip."""
     wanted = requirements()
     missing = [state.package.name for state in states if state.installable]
+    problems = [state.detail for state in states if state.kind != "ok" and state.package.with_slicer]
+    if "torch" in missing and wheels is None and (sys.platform, platform.machine()) == ("darwin", "x86_64"):
+        problems.append(_NO_TORCH)
     torch = None
     if "torch" in missing and pytorch_extension and wheels is None:
         missing.remove("torch")
@@ -211,7 +217,7 @@ def plan(states: Sequence[State], wheels: str | Path | None = None, pytorch_exte
     return Plan(
         remove=tuple(path for state in states if state.installable for path in state.remains), torch=torch,
         pip=tuple(wanted[name] for name in missing), wheels=None if wheels is None else Path(wheels),
-        problems=tuple(state.detail for state in states if state.kind != "ok" and state.package.with_slicer),
+        problems=tuple(problems),
     )  # fmt: skip
 
 

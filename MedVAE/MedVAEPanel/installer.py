@@ -11,6 +11,7 @@ import shutil
 import sys
 import sysconfig
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def install(
 
 def _check(plan: Plan, site: str) -> None:
     """What would fail later and less clearly."""
-    if not os.access(site, os.W_OK):
+    if not _may_write(site):
         raise InstallError(f"{site} may not be written: install Slicer in a folder of your own, or start it as an "
                            "administrator once.")  # fmt: skip
     if plan.wheels is not None:
@@ -97,6 +98,17 @@ def _check(plan: Plan, site: str) -> None:
         if free_gb < MIN_FREE_GB:
             raise InstallError(f"Only {free_gb:.1f} GB are free where Slicer is installed, and PyTorch needs about "
                                f"{MIN_FREE_GB}: make room and try again.")  # fmt: skip
+
+
+def _may_write(folder: str) -> bool:
+    """By trying: Windows says yes of every folder."""
+    probe = Path(folder) / f".medvae-{uuid.uuid4().hex[:8]}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError:
+        return False
+    return True
 
 
 def _install_torch(version: str) -> None:

@@ -112,6 +112,20 @@ def test_what_slicer_ships_is_never_asked_for(site):
     assert len(plan.problems) == 5 and all("install Slicer again" in sentence for sentence in plan.problems)
 
 
+@pytest.mark.parametrize(("system", "machine", "wheels", "problems"), [
+    ("darwin", "x86_64", None, 1), ("darwin", "x86_64", "folder", 0), ("darwin", "arm64", None, 0),
+    ("linux", "x86_64", None, 0),
+])  # fmt: skip
+def test_there_is_no_pytorch_for_macs_with_intel(site, monkeypatch, system, machine, wheels, problems):
+    remove_package(site, "torch-*")
+    found = list(states(site).values())
+    monkeypatch.setattr(dependencies.sys, "platform", system)
+    monkeypatch.setattr(dependencies.platform, "machine", lambda: machine)
+    for extension in (True, False):
+        plan = dependencies.plan(found, wheels, extension)
+        assert len(plan.problems) == problems and all("arm64" in sentence for sentence in plan.problems)
+
+
 def test_constraints_pin_what_slicer_ships_and_nothing_else(site):
     assert set(dependencies.constraints([str(site)]).split()) == \
         {"numpy==2.4.6", "scipy==1.17.1", "SimpleITK==2.5.7", "vtk==9.7.2", "pydicom==3.0.2"}

@@ -194,6 +194,17 @@ def test_the_folder_is_checked_before_anything_is_touched(slicer_before_5_12, wh
     assert (slicer_before_5_12.site / "torch").is_dir() and slicer_before_5_12.calls == []
 
 
+def test_a_folder_that_may_not_be_written_is_found_by_trying(slicer_before_5_12, wheels, monkeypatch):
+    def refused(path, *arguments, **options):
+        raise PermissionError(13, "Access is denied", str(path))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Path, "touch", refused)
+        with pytest.raises(installer.InstallError, match="may not be written"):
+            slicer_before_5_12.install(wheels)
+    assert installer._may_write(str(slicer_before_5_12.site)) and not list(slicer_before_5_12.site.glob(".medvae*"))
+
+
 def test_an_installer_that_does_nothing_is_noticed(slicer_before_5_12, wheels):
     sys.modules["slicer"].util.pip_install = lambda arguments: None
     with pytest.raises(installer.InstallError, match="torch is still not installed"):
