@@ -13,7 +13,7 @@ from typing import Any
 MAX_LINES = 400
 _REPORTED_LINES = 60
 _SUFFIX = r"\.(?:nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|ima|mgh|mgz)(?:\.gz)?(?![\w.])"
-_START = r"(?:file:|(?<![a-z0-9])[a-z]:[\\/]|(?<![\w:\\])\\\\|~[\\/]|(?<![\w./:])/(?=\S))"
+_START = r"(?:file:/|(?<![a-z0-9])[a-z]:[\\/]|(?<![\w:\\])\\\\|(?<![\w:/])//|~[\\/]|(?<![\w./])/(?![/\s]))"
 _FILE_NAME = re.compile(
     # Names of folders may hold blanks and commas: what begins as a path goes on to its closing quote, to the last
     # suffix of an image in the line, or to the line's end.

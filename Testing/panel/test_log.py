@@ -23,6 +23,7 @@ from MedVAEPanel.log import PanelLog  # noqa: E402
     (r'{"bundle": "D:\\Doe, John\\b", "samples": 2}', '{"bundle": "<file>", "samples": 2}'),
     ("file:///home/jane%20doe/x", "<file>"), ("(in ~/Doe, John/scans)", "(in <file>"),
     ("doe/john.nii.gz read", "<file> read"),
+    ("scan:/home/jane doe/x", "scan:<file>"), ("in //nas/doe, j/x", "in <file>"), ("a file: 1", "a file: 1"),
     ("/a/Doe.nii.gz and /b/John Doe", "<file> and <file>"), ("/a/Doe.nii folder/John/t2.nii", "<file>"),
     ("12:34:56  2 ml/min, N/A, cuda:0, half / full, 1.5", "12:34:56  2 ml/min, N/A, cuda:0, half / full, 1.5"),
     ("see https://example.org/a/b for help", "see https://example.org/a/b for help"),
