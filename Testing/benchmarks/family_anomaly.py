@@ -65,8 +65,8 @@ def page(results: Mapping[str, Any], work: Path) -> str:
         "# Anomaly scores on real FLAIR: the family of autoencoders, the detector, a threshold\n",
         "`python -m Testing.benchmarks.family anomaly`, from the cohort that "
         "`medvae synthesise cohort --kind flair-healthy --count 700 --output runs/cohorts/flair-healthy` makes. "
-        "The autoencoders learn healthy brains alone, 455 scans of 13 heads, at 40×48×40 voxels of 4 mm; the table itself "
-        "is `medvae evaluate anomaly` with `--autoencoder`.\n",
+        "The autoencoders learn healthy brains alone, 455 scans of 13 heads, at 40×48×40 voxels of 4 mm; the table "
+        "itself is `medvae evaluate anomaly` with `--autoencoder`.\n",
         "## As published, one score each\n", _table(short, cases, means, ap),
         "The score of each model was chosen before measuring: the one it is published with, and of residuals the "
         "bright part, as lesions are bright in FLAIR. \"intensity, mni-4mm\" is the prepared image itself, which has "
