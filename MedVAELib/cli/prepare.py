@@ -69,8 +69,8 @@ def prepare(
         metavar="PIXELS", show_default=False,
         help="Side of the square images; by default 224 for slices, 28 for patches.")] = None,
     pixel: Annotated[float | None, typer.Option(
-        metavar="MM", show_default=False, help="Edge of a pixel; by default the scan's own for slices, 1 mm for "
-                                               "patches.")] = None,
+        metavar="MM", show_default=False, help="Edge of a pixel; by default 1 mm for patches, and for slices that "
+                                               "with which they show 224 mm.")] = None,
     every: Annotated[int, typer.Option(
         min=1, help="Slices and patches: take every n-th slice; neighbours look alike.")] = 1,
     resume: Annotated[bool, typer.Option(

@@ -25,7 +25,7 @@ from ..preprocessing.mask_files import read_fractions
 from ..preprocessing.masked import MaskedScan, masked_scan
 from ..preprocessing.published import NAME as PUBLISHED
 from ..preprocessing.published import prepare_published
-from ..preprocessing.slices import LESION_FRACTION, PatchSettings, SliceSettings, patches_of, slices_of
+from ..preprocessing.slices import LESION_FRACTION, PIXEL, POSITION, PatchSettings, SliceSettings, patches_of, slices_of
 from ..progress import CancelToken, Progress, scaled
 from ..scan import Scan
 from .cases import listed, refuse_double_names
@@ -41,6 +41,7 @@ _DESCRIPTION = "MedVAE prepared image, 0 to 1"
 _IMAGE_COLUMNS = ("file", "case", "patient", "label", "split")
 PREPARATIONS = (PUBLISHED, "slices", "patches")
 BRAINS = ("detector", "template")
+_MOST_OUTSIDE = 0.001  # of the brain in a slice
 _NAMED = ("file", "scan", "series", "case", "patient", "label", "split", "lesion", "brain")
 
 
@@ -71,7 +72,7 @@ class PrepareCase:
 
 @dataclass(frozen=True)
 class PreparedImages:
-    """What was made of a scan. images: a record of each file; warnings: of the scan."""
+    """What was made of a scan. images: a record of each file; warnings: of the scan and of what was made."""
 
     images: Sequence[Mapping[str, object]]
     warnings: Sequence[str]
@@ -152,7 +153,7 @@ class PrepareSettings:
 
     def run(self, case: PrepareCase, directory: Path, bundle: Bundle, model: FindBrain | None, progress: Progress,
             cancel: CancelToken) -> PreparedImages:  # fmt: skip
-        """Writes the images and a provenance with their list and the scan's warnings; returns both."""
+        """Writes the images and a provenance with their list and the warnings; returns both."""
         started = time.perf_counter()
         check_writable(directory, [PROVENANCE_FILE], _TASK)
         progress("read", 0.0, f"Reading {case.scan.name}")
@@ -164,40 +165,45 @@ class PrepareSettings:
             brain = (model or self.load(bundle))(scan, scaled(progress, 0.05, 0.6), cancel)
         cancel.check()
         with atomic_output(directory) as folder:
-            images = self._write(case, scan, brain, folder, scaled(progress, 0.6, 0.95), cancel)
+            images, doubts = self._write(case, scan, brain, folder, scaled(progress, 0.6, 0.95), cancel)
+            warnings = [*scan.warnings, *doubts]
             files = [*(str(image["file"]) for image in images), PROVENANCE_FILE]
             record = {"task": _TASK, "request": {**request, "seconds": round(time.perf_counter() - started, 2)},
-                      "images": images, "tags": scan.tags, "warnings": list(scan.warnings), "files": files}  # fmt: skip
+                      "images": images, "tags": scan.tags, "warnings": warnings, "files": files}  # fmt: skip
             (folder / PROVENANCE_FILE).write_text(json.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
         progress("done", 1.0, f"{len(images)} images")
-        return PreparedImages(images, scan.warnings)
+        return PreparedImages(images, warnings)
 
     def _write(self, case: PrepareCase, scan: Scan, brain: sitk.Image | None, folder: Path, progress: Progress,
-               cancel: CancelToken) -> list[dict[str, object]]:  # fmt: skip
+               cancel: CancelToken) -> tuple[list[dict[str, object]], list[str]]:  # fmt: skip
+        """The records, and warnings."""
         if self.preparation == PUBLISHED:
             made = prepare_published(scan, brain, progress, cancel)
             write_nifti_gz(made.in_mni(), folder / "image.nii.gz", sitk.sitkFloat32, _DESCRIPTION, cancel)
-            return [{"file": "image.nii.gz", "case": case.name, "label": case.label}]
+            return [{"file": "image.nii.gz", "case": case.name, "label": case.label}], []
         masked = masked_scan(scan.image, brain, str(case.scan), cancel)
         cancel.check()
         if self.preparation == "slices":
             return _write_slices(case, masked, self.slices, folder, cancel)
         lesion = read_fractions(case.lesion, scan.image) if case.lesion else None
-        return _write_patches(case, masked, lesion, self.patches, folder, cancel)
+        return _write_patches(case, masked, lesion, self.patches, folder, cancel), []
 
 
 def _write_slices(
     case: PrepareCase, masked: MaskedScan, settings: SliceSettings, folder: Path, cancel: CancelToken
-) -> list[dict[str, object]]:
-    images = []
-    pixel_mm = settings.pixel_mm or min(masked.image.GetSpacing())
+) -> tuple[list[dict[str, object]], list[str]]:
+    images, outside = [], 0.0
     for number, made in enumerate(slices_of(masked, settings)):
         cancel.check()
         name = f"slice_{number:03d}"
-        _write_picture(made.image, pixel_mm, folder / f"{name}.nii.gz")
+        _write_picture(made.image, settings.pixel_mm, folder / f"{name}.nii.gz")
+        outside = max(outside, made.outside)
         images.append({"file": f"{name}.nii.gz", "case": f"{case.name}_{name}", "label": case.label,
-                       "position_mm": round(made.position_mm, 2)})  # fmt: skip
-    return images
+                       POSITION: round(made.position_mm, 2), PIXEL: round(settings.pixel_mm, 4)})  # fmt: skip
+    if outside > _MOST_OUTSIDE:
+        return images, [f"{case.scan}: up to {100 * outside:.2g} % of a slice's brain lie outside its square of "
+                        f"{settings.size} pixels of {settings.pixel_mm:.3g} mm: take more or larger ones."]  # fmt: skip
+    return images, []
 
 
 def _write_patches(

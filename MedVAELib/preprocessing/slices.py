@@ -23,13 +23,17 @@ AXES = {"axial": 0, "coronal": 1, "sagittal": 2}
 HEALTHY, LESION = "healthy", "lesion"
 LESION_FRACTION = "lesion_fraction"
 """Column of a table of patches: the share of a patch that is lesion, from which its label is made."""
+POSITION, PIXEL = "position_mm", "pixel_mm"
+"""Columns of a table of slices: where its plane lies along the axis, RAS, and the edge of its pixels."""
+FIELD_MM = 224.0
+"""What a square slice shows unless its pixels are chosen: more than the largest brains, in any plane."""
 
 
 @dataclass(frozen=True)
 class SliceSettings:
     """axis: axial, coronal or sagittal. first, last: which part of the brain's extent along it, 0 its lower, hind or
-    left end and 1 the other. size: pixels of the square image. pixel_mm: their edge, 0 for the scan's own finest.
-    every: 2 takes every other slice of the range, and so on."""
+    left end and 1 the other. size: pixels of the square image. pixel_mm: their edge, 0 for that with which the
+    square shows FIELD_MM, the same for all scans. every: 2 takes every other slice of the range, and so on."""
 
     axis: str = "axial"
     first: float = 0.3
@@ -45,6 +49,7 @@ class SliceSettings:
             raise ValueError("the range goes from a share of the brain to a larger one, between 0 and 1")
         if not 8 <= self.size <= 1024 or self.pixel_mm < 0 or self.every < 1:
             raise ValueError("the size lies between 8 and 1024 pixels, their edge is not negative, every is 1 or more")
+        object.__setattr__(self, "pixel_mm", self.pixel_mm or FIELD_MM / self.size)
 
 
 @dataclass(frozen=True)
@@ -68,10 +73,12 @@ class PatchSettings:
 
 @dataclass(frozen=True)
 class Slice:
-    """image: (size, size) in 0…1. position_mm: of its plane along the axis, RAS."""
+    """image: (size, size) in 0…1. position_mm: of its plane along the axis, RAS. outside: share of the plane's brain
+    that lies outside the square."""
 
     image: NDArray[np.float32]
     position_mm: float
+    outside: float
 
 
 @dataclass(frozen=True)
@@ -87,15 +94,16 @@ class Patch:
 def slices_of(masked: MaskedScan, settings: SliceSettings) -> list[Slice]:
     """The scan's slices within the range, from below, behind or left."""
     axis = AXES[settings.axis]
-    grid = _grid(masked.image, axis, settings.pixel_mm or min(masked.image.GetSpacing()))
+    grid = _grid(masked.image, axis, settings.pixel_mm)
     values, brain = _on_grid(masked, grid)
-    volume = np.moveaxis(model_image(values, brain, 1), axis, 0)
-    shown = np.flatnonzero(np.moveaxis(brain, axis, 0).any((1, 2)))
+    volume, inside = (np.moveaxis(array, axis, 0) for array in (model_image(values, brain, 1), brain))
+    shown = np.flatnonzero(inside.any((1, 2)))
     extent = shown[-1] - shown[0]
     low, high = np.ceil(shown[0] + settings.first * extent), np.floor(shown[0] + settings.last * extent)
     middle = _middle_of(brain, axis)
     origin = grid.GetOrigin()[2 - axis] * (1 if axis == 0 else -1)  # LPS to RAS
-    return [Slice(_square(volume[n], middle, settings.size), origin + n * grid.GetSpacing()[2 - axis])
+    return [Slice(_square(volume[n], middle, settings.size), origin + n * grid.GetSpacing()[2 - axis],
+                  1 - _square(inside[n], middle, settings.size).sum() / max(1, inside[n].sum()))
             for n in range(int(low), int(high) + 1, settings.every)]  # fmt: skip
 
 
@@ -148,7 +156,7 @@ def _middle_of(brain: NDArray[np.bool_], axis: int) -> tuple[int, int]:
     return tuple(int(v) for v in np.round((flat.min(0) + flat.max(0)) / 2))  # type: ignore[return-value]
 
 
-def _square(plane: NDArray[np.float32], middle: tuple[int, int], size: int) -> NDArray[np.float32]:
+def _square(plane: NDArray, middle: tuple[int, int], size: int) -> NDArray:
     """The square of `size` pixels around the middle, 0 beyond the plane."""
     padded = np.pad(plane, size)
     y, x = (m - size // 2 + size for m in middle)

@@ -67,13 +67,20 @@ def test_patches_of_a_cohort(cohort, capsys):
     assert {row["patient"] for row in rows_of(cohort)} == {"p1", "p2", "p3"}
 
 
-def test_slices_of_a_cohort(cohort):
+def test_slices_of_a_cohort(cohort, capsys):
     assert prepare(cohort, "--preparation", "slices", "--axis", "coronal", "--from", "0.4", "--to", "0.6", "--size",
                    "48") == 5  # fmt: skip
     rows = rows_of(cohort)
+    assert float(rows[0]["pixel_mm"]) == pytest.approx(224 / 48, abs=1e-3) and "outside" not in capsys.readouterr().err
     assert {row["label"] for row in rows} == {"stroke", "healthy"} and float(rows[0]["position_mm"]) < 0
     values = sitk.GetArrayFromImage(sitk.ReadImage(str(cohort / "out" / rows[0]["file"])))
     assert values.shape == (48, 48) and values.dtype == np.float32 and 0 <= values.min() < values.max() <= 1
+
+
+def test_slices_that_cut_off_brain_are_told_of(cohort, capsys):
+    assert prepare(cohort, "--preparation", "slices", "--every", "9", "--size", "16", "--pixel", "3") == 5
+    assert "a.nii.gz: up to" in capsys.readouterr().err
+    assert "lie outside its square of 16 pixels of 3 mm" in rows_of(cohort, "summary.csv")[0]["message"]
 
 
 def test_whole_brains_of_a_cohort(cohort):

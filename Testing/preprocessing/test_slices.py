@@ -48,6 +48,16 @@ def test_a_slice_shows_right_front_and_top_at_the_end_of_its_axes():
     assert abs(rows.mean() - 32) < 2 and abs(columns.mean() - 32) < 2
 
 
+def test_pixels_are_alike_in_all_scans_and_brain_outside_the_square_is_counted():
+    for spacing in ((3.0, 3.0, 4.0), (2.5, 2.5, 4.0)):
+        masked = masked_scan(*volume(spacing_xyz=spacing), "scan")
+        middle = slices_of(masked, SliceSettings("axial", 0.45, 0.55, 64))[0]
+        wide = np.ptp(np.nonzero(middle.image.any(0))[0]) + 1
+        assert abs(wide - 2 * 60 / 3.5) < 2 and middle.outside == 0, spacing  # a ball of 60 mm, 224 mm in 64 pixels
+    small = slices_of(masked, SliceSettings("axial", 0.45, 0.55, 24, 3.0))[0]
+    assert abs(small.outside - (1 - 72**2 / (np.pi * 60**2))) < 0.05
+
+
 def test_a_range_takes_its_share():
     masked = masked_scan(*volume(), "scan")
     whole, part = (slices_of(masked, SliceSettings("axial", a, b, 64)) for a, b in ((0.0, 1.0), (0.5, 1.0)))
