@@ -160,8 +160,8 @@ def page(model: LatentModel, images: ImageSet, real: ImageSet, latents: LatentTa
         "slices, at least half of each in the brain; a patch is a lesion's from 5 % of lesion, healthy with none, and "
         "unlabelled between. A VAE with five latents (`patches-vae-5`) learns them without labels, in half of "
         f"the preset's 6,000 steps at most. Synthetic DWI: {SCANS} scans of MedVAE with masks of real "
-        "strokes (SOOP) in label maps of real heads; heads and masks of the test part were in no training. Real DWI: one scan, whose \"lesion\" is what a network found, not the "
-        "truth; evaluation only.\n",
+        "strokes (SOOP) in label maps of real heads; heads and masks of the test part were in no training. Real DWI: "
+        "one scan, whose \"lesion\" is what a network found, not the truth; evaluation only.\n",
         f"Patches: training {counted(latents, TRAIN)}; test {counted(latents, TEST)}; real {len(real)} "
         f"({sum(label == LESION for label in real.labels)} lesion, {sum(label == HEALTHY for label in real.labels)} "
         "healthy).\n",
