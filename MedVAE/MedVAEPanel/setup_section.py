@@ -167,9 +167,9 @@ class SetupSection:
             self.panel.offers.ask(again=True)
 
         if not self.commands.running:
-            self.say(busy)
             self.commands.start(arguments, done)
             self._update_buttons()
+            self.say(busy)  # last: a second click that waits is heard meanwhile
 
     def open_bundle_folder(self) -> None:
         if self.user_folder:

@@ -173,6 +173,17 @@ def test_verify_names_a_damaged_bundle(section, panel, user_bundles):
     assert panel.pump(lambda: section.ui.setupLabel.text == all_well)
 
 
+def test_a_double_click_verifies_once(section, monkeypatch):
+    import qt
+
+    started = []
+    monkeypatch.setattr(section, "commands", types.SimpleNamespace(running=False, stop=lambda: None))
+    section.commands.start = lambda *arguments: (started.append(arguments), setattr(section.commands, "running", True))
+    qt.QTimer.singleShot(0, section.ui.verifyButton.click)  # waits while the first click is heard
+    section.ui.verifyButton.click()
+    assert len(started) == 1 and not section.ui.verifyButton.enabled
+
+
 def test_a_foreign_folder_is_refused_in_one_sentence(section, panel, tmp_path, monkeypatch):
     monkeypatch.setattr(section, "ask_folder", lambda title: str(tmp_path))
     section.ui.importFolderButton.click()
