@@ -225,6 +225,18 @@ def follow_axial_view() -> None:
             view.JumpSliceByOffsetting(*centre)
 
 
+def look_at_in_3d() -> None:
+    """Every 3D view turns to what it shows; if the layout has none, it is changed."""
+    manager = slicer.app.layoutManager()
+    if manager is None:
+        return
+    # Views that the layout does not have are counted, too.
+    if not any(view.IsMappedInLayout() for view in slicer.util.getNodesByClass("vtkMRMLViewNode")):
+        manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    for index in range(manager.threeDViewCount):
+        manager.threeDWidget(index).threeDView().resetFocalPoint()
+
+
 def jump(ras) -> None:
     """All slice views go to the point (world RAS, mm)."""
     slicer.vtkMRMLSliceNode.JumpAllSlices(slicer.mrmlScene, *ras)

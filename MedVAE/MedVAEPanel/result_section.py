@@ -147,6 +147,8 @@ class ResultSection:
         if segmentation is not None:
             with slicer.util.WaitCursor():
                 segments.show_surfaces(segmentation, on)
+            if on:
+                display.look_at_in_3d()
 
     def remove_last(self) -> None:
         """Takes away all that the last detection added; if that is shown, the one before it is, if any."""

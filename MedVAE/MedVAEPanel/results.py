@@ -156,7 +156,7 @@ def remove(result: Result) -> None:
     for node in nodes_of(result.run):
         item = hierarchy.GetItemByDataNode(node)
         if item:
-            hierarchy.RemoveItem(item, False, True)
+            hierarchy.RemoveItem(item, False, False)  # what a user put beneath it moves up
         for each in (node, *hanging(node)):
             if scene.IsNodePresent(each):
                 scene.RemoveNode(each)

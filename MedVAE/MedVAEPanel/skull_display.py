@@ -144,12 +144,3 @@ def show_in_slices(planes: dict, volume, opacity: float) -> None:
         if widget is not None:
             widget.sliceLogic().FitSliceToAll()
             view.JumpSliceByOffsetting(0.0, 0.0, 0.0)
-
-
-def look_at_in_3d() -> None:
-    """Every 3D view turns to what it shows."""
-    manager = slicer.app.layoutManager()
-    if manager is not None and manager.threeDViewCount == 0:
-        manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
-    for index in range(manager.threeDViewCount if manager is not None else 0):
-        manager.threeDWidget(index).threeDView().resetFocalPoint()

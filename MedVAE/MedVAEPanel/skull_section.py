@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from slicer.i18n import tr as _
 
-from . import skull_display
+from . import display, skull_display
 from .biometry_table import BiometryTable
 from .plane_node import PLANES
 from .skull_parameters import DEFAULT_RANGE_MM
@@ -37,7 +37,7 @@ class SkullSection:
     def show_new(self, result: Result) -> None:
         self.tab.parameters.result = result.surface
         self.update(self.tab.parameters)
-        skull_display.look_at_in_3d()
+        display.look_at_in_3d()
 
     def update(self, parameters) -> None:
         """Called whenever the parameters may have changed. The views of a loaded scene stay as they were saved."""

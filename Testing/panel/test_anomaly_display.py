@@ -233,6 +233,19 @@ def test_show_3d(shown):
     assert not shown.result.node("segmentation").GetDisplayNode().GetVisibility3D()
 
 
+def test_show_3d_where_the_layout_has_no_such_view(shown):
+    import slicer
+
+    manager, layouts = slicer.app.layoutManager(), slicer.vtkMRMLLayoutNode
+    manager.setLayout(layouts.SlicerLayoutOneUpRedSliceView)
+    shown.ui.surfaceButton.click()
+    assert manager.layout == layouts.SlicerLayoutFourUpView
+    shown.ui.surfaceButton.click()
+    manager.setLayout(layouts.SlicerLayoutConventionalView)
+    shown.ui.surfaceButton.click()
+    assert manager.layout == layouts.SlicerLayoutConventionalView, "it has one"
+
+
 def test_side_by_side_shows_the_scan_alone_on_the_left_and_goes_back(shown):
     import slicer
 
@@ -329,6 +342,18 @@ def test_a_second_result_is_numbered_shown_and_removed_alone(shown, reply):
     shown.ui.removeButton.click()
     assert node_ids() == shown.before
     assert not shown.ui.removeButton.enabled and shown.ui.findingsTable.rowCount == 0
+
+
+def test_what_a_user_put_beneath_a_result_stays_when_it_goes(shown):
+    import slicer
+
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    notes = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "Notes")
+    item = hierarchy.GetItemByDataNode(notes) or hierarchy.CreateItem(hierarchy.GetSceneItemID(), notes)
+    hierarchy.SetItemParent(item, hierarchy.GetItemByDataNode(shown.result.node("anomaly")))
+    shown.ui.removeButton.click()
+    assert hierarchy.GetItemByDataNode(notes) == item
+    assert hierarchy.GetItemParent(item) == hierarchy.GetItemByDataNode(shown.scan)
 
 
 def test_the_result_looked_at_stays_when_another_ones_is_removed(shown, reply):

@@ -13,6 +13,7 @@ from .plots import PlotView, PlotWidget
 _FOUR_UP = 3
 _WITHOUT_PLOT = (2, _FOUR_UP)  # vtkMRMLLayoutNode::SlicerLayoutConventionalView and SlicerLayoutFourUpView
 _WITH_PLOT = range(36, 41)  # SlicerLayoutConventionalPlotView and the four after it
+_WITH_3D = (2, _FOUR_UP, 36, 37, 38)
 
 
 class SliceWidget:
@@ -110,6 +111,8 @@ class LayoutManager(QtCore.QObject):
     def _update(self):
         if self.host.scene.IsBatchProcessing():
             return
+        for view in self._three_d_views():
+            view.node.SetMappedInLayout(self.layout in _WITH_3D)
         text = self.node.GetLayoutDescription(self.layout)
         for view in ET.fromstring(text).iter("view") if text else ():
             name, kind = view.get("singletontag"), view.get("class")
