@@ -39,6 +39,7 @@ class AnomalyTab(TaskTab):
         self._soon.setSingleShot(True)
         self._soon.setInterval(0)
         self._soon.connect("timeout()", self._choose_a_scan)
+        self._had_scan = False  # and gave it up: "None" is chosen
         self.results = ResultSection(self, ui)
         self.run = TaskRun(
             self.panel, ui.detectButton, ui.progressBar, ui.messageLabel, _("Detect anomalies"),
@@ -53,6 +54,7 @@ class AnomalyTab(TaskTab):
 
     def set_parameter_node(self, parameters) -> None:
         self.bind(parameters, self.ui, self._on_parameters)
+        self._had_scan = False
         if parameters is not None:
             self._choose_a_scan()
             self._on_parameters()
@@ -86,7 +88,7 @@ class AnomalyTab(TaskTab):
 
     def _choose_a_scan(self) -> None:
         """If none is chosen: the one in the views, else the first that is no result of ours."""
-        if not self.panel.entered or self.parameters is None or self.parameters.scan is not None:
+        if not self.panel.entered or self.parameters is None or self.parameters.scan is not None or self._had_scan:
             return
         active = slicer.app.applicationLogic().GetSelectionNode().GetActiveVolumeID()
         nodes = [slicer.mrmlScene.GetNodeByID(active)] if active else []
@@ -102,6 +104,7 @@ class AnomalyTab(TaskTab):
         if parameters is None:
             return
         self.model.show(parameters)
+        self._had_scan |= parameters.scan is not None
         self._look_at_scan()
         self.run.update_button()
         self.results.update(parameters)
@@ -118,6 +121,8 @@ class AnomalyTab(TaskTab):
     def _on_node_removed(self, caller, event, node) -> None:
         if self.running is not None and node is self.running.subject:
             self.run.cancel(_("The scan was removed, so its detection was cancelled."))
+        if self.parameters is not None and node is self.parameters.scan:
+            self._had_scan = False
         self.let_go(node, "scan", "result")
 
     # --- Detecting ---------------------------------------------------------------------------------------------------

@@ -58,9 +58,12 @@ class SkullTab(TaskTab):
             self.results.update(None)
 
     def enter(self) -> None:
+        self.on_layout_changed()
+        self._on_parameters()
+
+    def on_layout_changed(self) -> None:
         for plane in self.planes:
             plane.offer_views()
-        self._on_parameters()
 
     def on_scene_about_to_close(self) -> None:
         self.run.cancel(_("The scene was closed, so the prediction was cancelled."))

@@ -164,6 +164,37 @@ def test_a_scene_saved_side_by_side_finds_its_layout_in_the_next_session(desk, m
     assert display.COMPARED_VIEWS[0] in fresh.GetLayoutDescription(display.COMPARE_LAYOUT)
 
 
+def test_a_slice_view_that_comes_with_another_layout_is_offered(desk, tabs, monkeypatch):
+    import slicer
+
+    manager, combo = slicer.app.layoutManager(), tabs["skull"].ui.axialViewCombo
+    with monkeypatch.context() as patched:
+        patched.setattr(type(manager), "sliceViewNames", lambda self: ["Red", "Slice4"])
+        manager.layoutChanged.emit(manager.layout)
+        offered = [combo.itemText(index) for index in range(combo.count)]
+        assert offered == ["The image", "Slice in Red", "Slice in Slice4"]
+    manager.layoutChanged.emit(manager.layout)
+    assert combo.findText("Slice in Slice4") < 0
+
+
+def test_the_scan_is_chosen_for_a_user_who_did_not_choose(desk, tabs):
+    import slicer
+
+    tab, selector = tabs["anomaly"], desk.ui.inputSelector
+    first = add_scan("first")
+    desk.pump(seconds=0.05)
+    assert tab.parameters.scan is first
+    selector.setCurrentNode(None)
+    second = add_scan("second")
+    desk.pump(seconds=0.05)
+    assert tab.parameters.scan is None, "None is a choice"
+    selector.setCurrentNode(second)
+    slicer.mrmlScene.RemoveNode(second)
+    add_scan("third")
+    desk.pump(seconds=0.05)
+    assert tab.parameters.scan is first, "nobody chose None"
+
+
 def test_what_other_modules_do_is_not_looked_at(desk, tabs, monkeypatch):
     import slicer
 
