@@ -1,6 +1,10 @@
 """MedVAE for 3D Slicer: module, widget, logic and self-test, as Slicer looks for them. The work is in MedVAEPanel."""
 
 import sys
+
+if sys.version_info < (3, 10):  # noqa: UP036 (of an older Slicer, which would stumble over the next import)
+    raise ImportError("MedVAE needs Slicer 5.10 or later: install it from https://download.slicer.org.")
+
 import unittest
 from pathlib import Path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -142,6 +143,14 @@ def test_without_the_library_the_panel_says_so_and_raises_nothing(tmp_path):
     said = done.stdout.split("SAID")[-1]
     assert said.count("MedVAELib is neither in") == 1 and "install the extension again" in said, done.stderr
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+
+
+def test_an_older_slicer_is_told_which_one_is_needed(monkeypatch):
+    source = (ROOT / "MedVAE" / "MedVAE.py").read_text(encoding="utf-8")
+    code = compile(ast.parse(source, feature_version=(3, 9)), "MedVAE.py", "exec")
+    monkeypatch.setattr(sys, "version_info", (3, 9, 10))
+    with pytest.raises(ImportError, match="needs Slicer 5.10 or later"):
+        exec(code, {"__name__": "MedVAE"})
 
 
 def test_no_observer_is_left_on_the_node_of_a_scene_that_closes(host):
