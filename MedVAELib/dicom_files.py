@@ -31,6 +31,8 @@ _KEPT_NUMBERS = {
     "repetition_time_ms": "0018|0080", "echo_time_ms": "0018|0081", "inversion_time_ms": "0018|0082",
     "field_strength_t": "0018|0087", "pixel_bandwidth_hz": "0018|0095",
 }
+SCANNER_TAGS = frozenset({*_KEPT_TAGS, *_KEPT_NUMBERS, "b_value"})
+"""What tags of a slice are called."""
 _B_VALUE_TAGS = ("0018|9087", "0019|100c", "0043|1039")  # standard, Siemens, GE
 _SPLIT_TAGS = {
     "b-value": "", "gradient": "0018|9089", "echo time": "0018|0081", "image type": "0008|0008",

@@ -1,4 +1,4 @@
-"""Confound check: how well acquisition tags alone, without any image, predict the label.
+"""Confound check: how well acquisition tags, or columns of the table, predict the label alone, without any image.
 
 Where they do, a model that tells the labels apart may only have learned to tell the scanners apart. Tags and latents
 are judged on the same patients left out, tags by a random forest, which sees any relation to the label, not only a
@@ -13,14 +13,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..dicom_files import SCANNER_TAGS
 from ..errors import InputError
-from ..preprocessing.slices import LESION_FRACTION
+from ..preprocessing.slices import LESION_FRACTION, PIXEL, POSITION
 from ..progress import CancelToken
+from ..training.image_listing import GENERATED_BY
 from .probe import Estimate, by_patient, linear_probe
 from .table import LatentTable
 
 CLEAR_GAIN = 0.1
 """Share of the way from chance to perfect that tags must go, beyond their interval, to count as telling the label."""
+OWN_COLUMNS = {LESION_FRACTION, POSITION, GENERATED_BY}
+"""What the library itself writes of images, which is no acquisition; a patch's share of lesion is its very label."""
+_ACQUISITION = SCANNER_TAGS | {PIXEL}
 _TREES, _LEAF = 60, 3
 _MAX_KINDS = 50
 
@@ -63,13 +68,16 @@ class ConfoundCheck:
 
     @property
     def _finding(self) -> str:
-        figures = (f"acquisition tags alone predict '{self.target}' in patients left out with a balanced accuracy of "
+        what, of = "acquisition tags", "the scanner"
+        if not _ACQUISITION.issuperset(self.each_tag):
+            what, of = "columns of the table", "these columns"
+        figures = (f"{what} alone predict '{self.target}' in patients left out with a balanced accuracy of "
                    f"{self.tags} (chance {self.chance:.2f}; latents {self.latents})")  # fmt: skip
         if self.verdict == "alarm":
             best = next(iter(self.each_tag))
             share = " and do at least as well as the latents" if self.tags.value >= self.latents.value - 0.02 else ""
             return (f"CONFOUNDED: {figures}{share}, most of all '{best}': what the model's figure says of the image "
-                    "cannot be told from what it says of the scanner.")  # fmt: skip
+                    f"cannot be told from what it says of {of}.")  # fmt: skip
         if self.verdict == "suspect":
             return f"Possibly confounded: {figures}: too few patients to tell; compare with images of matched tags."
         return f"No sign of confounding: {figures}."
@@ -77,13 +85,13 @@ class ConfoundCheck:
 
 def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str] | None = None,
                    seed: int = 0, cancel: CancelToken | None = None) -> ConfoundCheck:  # fmt: skip
-    """Compares the table's tags (by default all but a patch's share of lesion, which is its label) with its latents'
+    """Compares the table's tags (by default all but the library's own columns) with its latents'
     means as predictors of a column.
 
     Raises InputError without tags or with too few patients, UsageError for a tag that is not there, Cancelled.
     """
     table, labels = table.labelled(target)
-    chosen = [name for name in table.tags if name != LESION_FRACTION] if tags is None else tags
+    chosen = [name for name in table.tags if name not in OWN_COLUMNS] if tags is None else tags
     raw = {name: table.column(name) for name in chosen if name != target}
     columns = {name: tag_features(values) for name, values in raw.items()}
     columns = {name: values for name, values in columns.items() if values.shape[1]}

@@ -110,12 +110,21 @@ def test_tags_that_cannot_be_checked_are_named():
     assert not confound_check(table).left_out
 
 
-def test_a_patchs_share_of_lesion_is_no_acquisition_tag():
+@pytest.mark.parametrize("own", ["lesion_fraction", "position_mm", "generated_by"])
+def test_the_librarys_own_columns_are_no_acquisition_tags(own):
     table = cohort()
     share = np.array([CLASSES.index(label) / 2 for label in table.labels])
-    table = replace(table, tags={**table.tags, "lesion_fraction": share})
-    assert "lesion_fraction" not in confound_check(table).each_tag
-    assert confound_check(table, tags=["lesion_fraction"]).verdict == "alarm"
+    table = replace(table, tags={**table.tags, own: share})
+    assert own not in confound_check(table).each_tag
+    assert confound_check(table, tags=[own]).verdict == "alarm"
+
+
+def test_columns_that_no_scanner_states_are_not_called_its_tags():
+    table = cohort(confounded=True)
+    times = table.tags["repetition_time_ms"]
+    for name, what in ("echo_time_ms", "acquisition tags"), ("pixel_mm", "acquisition tags"), ("age", "columns of the"):
+        check = confound_check(replace(table, tags={name: times}))
+        assert check.sentence.startswith(f"CONFOUNDED: {what}") and ("scanner" in check.sentence) == (name != "age")
 
 
 def test_no_tags_is_one_sentence():
