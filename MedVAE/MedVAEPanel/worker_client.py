@@ -21,6 +21,8 @@ from typing import Any
 
 import qt
 
+from .temporary import TemporaryFolder
+
 CANCEL_GRACE_MS = 800
 START_LIMIT_MS = 60_000
 _TAIL_LINES = 12
@@ -63,7 +65,7 @@ class WorkerClient:
         self._last_id = 0
         self._buffer, self._errors = b"", b""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        self._folder: Path | None = None
+        self._folder: TemporaryFolder | None = None
         self._closed = False
 
     # --- For the panel -----------------------------------------------------------------------------------------------
@@ -84,9 +86,9 @@ class WorkerClient:
 
     def folder(self, name: str) -> Path:
         """A new folder for one job's files, readable by this user only. Raises OSError when it cannot be made."""
-        if self._folder is None or not self._folder.is_dir():
-            self._folder = Path(tempfile.mkdtemp(prefix="medvae-", dir=self._temporary))
-        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._folder))
+        if self._folder is None or not self._folder.path.is_dir():
+            self._folder = TemporaryFolder(self._temporary)
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._folder.path))
 
     def request(
         self, task: str, fields: Mapping[str, Any], on_result: Callable[[Mapping[str, Any]], None],
@@ -137,7 +139,7 @@ class WorkerClient:
                 job.cancelled = True
             self._kill("MedVAE was closed.")
             if self._folder is not None:
-                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder.remove()
                 self._folder = None
             yield
         finally:

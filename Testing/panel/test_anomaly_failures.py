@@ -58,7 +58,7 @@ def click_and_wait(panel) -> str:
 
 def temporary_folders(panel) -> list[Path]:
     folder = panel.widget.worker._folder
-    return list(folder.iterdir()) if folder is not None and folder.is_dir() else []
+    return [each for each in folder.path.glob("*") if each.is_dir()] if folder is not None else []
 
 
 def test_no_room_for_the_scan(panel, scan):
@@ -233,7 +233,7 @@ def test_quitting_while_it_computes_leaves_no_process_and_no_files(panel, scan):
     panel.ui.samplesSpin.value = 64
     panel.ui.detectButton.click()
     assert panel.pump(lambda: panel.ui.progressBar.value > 4, 60)
-    pid, folder = panel.widget.worker.pid, panel.widget.worker._folder
+    pid, folder = panel.widget.worker.pid, panel.widget.worker._folder.path
     assert alive(pid) and folder.is_dir()
     slicer.app.aboutToQuit.emit()
     assert panel.pump(lambda: not alive(pid), 5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import textwrap
 import time
@@ -284,6 +285,31 @@ def test_no_orphan_behind_a_launcher(make_client, tmp_path):
     client.shutdown()
     assert pump(lambda: not any(alive(pid) for pid in pids), 5)
     assert answer.errors[0]["kind"] == "Cancelled"
+
+
+def test_the_scans_of_a_session_that_crashed_are_removed(make_client, tmp_path):
+    """And those of one that lives are not."""
+    code = """
+import sys, time
+from MedVAEPanel.temporary import TemporaryFolder
+folder = TemporaryFolder(sys.argv[1])
+(folder.path / "scan.npy").write_bytes(b"x")
+print("made", flush=True)
+time.sleep(600)
+"""
+    crashing = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE,
+                                env={**os.environ, "PYTHONPATH": str(ROOT / "MedVAE")})  # fmt: skip
+    try:
+        assert crashing.stdout.readline() == b"made\n"
+        (tmp_path / "medvae-of somebody").mkdir()
+        there = set(tmp_path.glob("medvae-*"))
+        mine = make_client().folder("job").parent
+        assert set(tmp_path.glob("medvae-*")) == there | {mine} and len(list(tmp_path.glob("*/scan.npy"))) == 1
+    finally:
+        crashing.kill()
+        crashing.wait()
+    next_one = make_client().folder("job").parent
+    assert set(tmp_path.glob("medvae-*")) == {mine, next_one, tmp_path / "medvae-of somebody"}
 
 
 def test_shutdown_takes_the_temporary_folder_along(make_client):
