@@ -13,6 +13,7 @@ import typer
 from ..errors import UsageError
 from ..outputs import atomic_output
 from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
+from .latent_images import warn
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
@@ -102,9 +103,10 @@ def _measure(task: str, title: str, bundles: list[str], images: str, output: Pat
             "classification": {name: {"accuracy": asdict(c.accuracy), "balanced_accuracy": asdict(c.balanced_accuracy),
                                       "majority": c.majority} for name, c in found.classes.items()},
             "confounding": {name: check.sentence for name, check in found.checks.items()},
-            "unchecked": found.unchecked}), encoding="utf-8")
+            "unchecked": found.unchecked, "doubts": found.doubts}), encoding="utf-8")
         write_provenance(partial, settings, task)
     finish(text, output, progress, [], len(bundles))
+    warn(found.doubts)
 
 
 def _models(bundles: list[str], device: str) -> Mapping[str, Callable[[], LatentModel]]:

@@ -30,7 +30,7 @@ TEST_SHARE = 0.3
 @dataclass
 class Comparison:
     """What was measured of each model, and of the trivial ones; then by model, where there are labels (and tags), what
-    the latents tell of them, or why that cannot be told."""
+    the latents tell of them, or why that cannot be told. doubts: sentences on whether "held back" is true."""
 
     against: Reference
     scores: list[GenerativeScores] = field(default_factory=list)
@@ -38,6 +38,7 @@ class Comparison:
     classes: dict[str, Classification] = field(default_factory=dict)
     checks: dict[str, ConfoundCheck] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
 
 
 def parts(images: ImageSet) -> tuple[ImageSet, ImageSet]:
@@ -48,6 +49,17 @@ def parts(images: ImageSet) -> tuple[ImageSet, ImageSet]:
     if not len(train) or not len(held_back):
         raise InputError("The images' split names no training or no test images: name some of both, or none.")
     return train, held_back
+
+
+def doubts_of_split(images: ImageSet) -> list[str]:
+    """Why the held-back images may not be new to a model, in sentences for a reader."""
+    if not set(images.splits) - {""}:
+        return ["The images came without a split, so one was drawn now: models may have been trained on those that are "
+                "called held back here. Give split.csv, which the training wrote, as --images."]  # fmt: skip
+    if not len(images.part(TEST)):
+        return ["There is no test part: held back are the validation images, by which the training was watched and may "
+                "have chosen its weights, so that figures may be a little too good."]  # fmt: skip
+    return []
 
 
 def compare_models(
@@ -68,11 +80,12 @@ def compare_models(
         told = scaled(progress, 0.8 * done / len(models), 0.8 * (done + 1) / len(models))
         model = load()
         images = images_for(model, source, pattern, patient, scaled(told, 0.0, 0.2), cancel)
+        doubts = doubts_of_split(images)
         images = images if set(images.splits) - {""} else images.with_split(0.0, TEST_SHARE, seed)
         train, held_back = parts(images)
         if found is None:
             real = held_back.images
-            found = Comparison(reference(train.images, real, seed, cancel, held_back.patients))
+            found = Comparison(reference(train.images, real, seed, cancel, held_back.patients), doubts=doubts)
         scores, made = evaluate_model(name, model, found.against, samples, seed, scaled(told, 0.2, 0.8), cancel)
         found.scores.append(scores)
         shown[name] = Made(made.reconstructions[:_SHOWN], made.samples[:_SHOWN])
@@ -116,7 +129,8 @@ def write_pictures(name: str, made: Made, train: np.ndarray, held_back: np.ndarr
 
 def comparison_markdown(title: str, found: Comparison, notes: Sequence[str] = ()) -> str:
     """The whole result."""
-    text = [f"# {title}\n", *(f"{note}  " for note in notes), "", generative_table([*found.scores, *found.baselines])]
+    text = [f"# {title}\n", *(f"{note}  " for note in (*notes, *found.doubts)), "",
+            generative_table([*found.scores, *found.baselines])]
     if found.classes:
         rows = [[name, str(c.accuracy), str(c.balanced_accuracy), f"{c.majority:.2f}"]
                 for name, c in found.classes.items()]

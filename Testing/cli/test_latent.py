@@ -255,6 +255,19 @@ def test_labels_that_cannot_be_classified_do_not_cost_the_other_figures(pictures
     assert record["classification"]["tiny2"]["accuracy"]["value"] > 0
 
 
+@pytest.mark.parametrize("part, words", [("", "a split, so one was drawn now"), ("validation", "no test part"),
+                                         ("test", "")])  # fmt: skip
+def test_what_was_not_held_back_for_sure_is_told_of(pictures, tmp_path, capsys, part, words):
+    bundle, table = pictures
+    lines = [f"{table.parent}/{name},{patient},{part and split.replace('test', part)}" for name, patient, _, split, _ in
+             csv.reader(table.read_text().splitlines()[1:])]  # fmt: skip
+    (tmp_path / "split.csv").write_text("\n".join(["file,patient,split", *lines]))
+    assert run(["evaluate", "generative", str(bundle), "--images", str(tmp_path / "split.csv"), "--output",
+                str(tmp_path / "e"), *QUIET]) == 0  # fmt: skip
+    warned, text = capsys.readouterr().err, (tmp_path / "e" / "table.md").read_text()
+    assert words in warned and words in text and ("warning" in warned) == bool(words)
+
+
 def test_columns_whose_names_differ_in_odd_signs_alone_get_a_picture_each(tmp_path):
     table = cohort()
     table = replace(table, tags={"a b": table.tags["echo_time_ms"], "a_b": table.tags["echo_time_ms"]})
