@@ -91,6 +91,8 @@ def anomaly(
         detect = _detector(bundle, device, score, cancel)
         models = [load_latent_model(name, device) for name in autoencoders or []]
         others = AutoencoderScores(models, cancel) if models else None
+        if others:
+            others.check(case.scan for case in cases)
         results = evaluate_cases(
             cases, detect, modality.value, progress=listener, cancel=cancel, others=others,
             look=lambda case, found, truth: write_case_picture(found, truth, case.name, partial / f"{case.name}.png"))

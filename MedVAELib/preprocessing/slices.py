@@ -127,6 +127,43 @@ def patches_of(masked: MaskedScan, lesion: sitk.Image | None, settings: PatchSet
                 yield Patch(volume[part], _label(fraction, settings.lesion), fraction, (z, y, x))
 
 
+@dataclass(frozen=True, eq=False)
+class Tiles:
+    """Squares cut from every axial plane with brain in it: images (N, side, side) in 0…1; places: the first voxel (zyx)
+    of each on the grid, whose size may be left; grid: see `patches_of`."""
+
+    images: NDArray[np.float32]
+    places: list[tuple[int, int, int]]
+    grid: sitk.Image
+
+    def restacked(self, values: NDArray[np.float32]) -> sitk.Image:
+        """Values (N, side, side) where their squares lie on the grid; 0 elsewhere."""
+        side = values.shape[1]
+        padded = np.zeros([n + 2 * side * (axis > 0) for axis, n in enumerate(self.grid.GetSize()[::-1])], np.float32)
+        for (z, y, x), square in zip(self.places, values, strict=True):
+            padded[z, y + side : y + 2 * side, x + side : x + 2 * side] = square
+        made = sitk.GetImageFromArray(np.ascontiguousarray(padded[:, side:-side, side:-side]))
+        made.CopyInformation(self.grid)
+        return made
+
+
+def tiles_of(masked: MaskedScan, side: int, pixel_mm: float, around_middle: bool) -> Tiles:
+    """What `slices_of` would cut from every plane (around_middle), or patches that cover all of it."""
+    grid = _grid(masked.image, 0, pixel_mm)
+    values, brain = _on_grid(masked, grid)
+    margin = ((0, 0), (side, side), (side, side))
+    volume, inside = (np.pad(array, margin) for array in (model_image(values, brain, 1), brain))
+    if around_middle:
+        y, x = (middle - side // 2 for middle in _middle_of(brain, 0))
+        starts = [(y, x)]
+    else:
+        starts = [(y, x) for y in range(0, brain.shape[1], side) for x in range(0, brain.shape[2], side)]
+    places = [(z, y, x) for z in range(len(brain)) for y, x in starts
+              if inside[z, y + side : y + 2 * side, x + side : x + 2 * side].any()]  # fmt: skip
+    images = [volume[z, y + side : y + 2 * side, x + side : x + 2 * side] for z, y, x in places]
+    return Tiles(np.stack(images), places, grid)
+
+
 def _label(fraction: float, least: float) -> str:
     if fraction == 0:
         return HEALTHY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import numpy as np
 import pytest
@@ -72,6 +73,39 @@ def test_a_model_that_removes_the_lesion_finds_it(models, cases, monkeypatch):
     residual = scores["some-vae residual"]
     assert residual.shape == SHAPE and residual[LESION].mean() > 10 * residual[~LESION].mean()
     assert np.array_equal(scores["some-vae excess"], residual)
+
+
+@pytest.mark.parametrize("form", [
+    {"preparation": "slices", "shape": (32, 32)}, {"preparation": "patches", "shape": (8, 8), "spacing_mm": (4.0, 4.0)},
+    {"shape": (16, 16), "fit": "stretch", "scaling": "percentile"},
+])  # fmt: skip
+def test_models_of_pictures_score_plane_by_plane(cases, tmp_path, monkeypatch, form):
+    """What they make of a plane comes back where it was cut out."""
+    model = load_latent_model(image_bundle(tmp_path / "flat", **form), "cpu")
+    monkeypatch.setattr(type(model.model), "reconstruct", lambda self, image: torch.zeros_like(image))
+    grain = np.random.default_rng(0).random(SHAPE)
+    scan = Scan.read(cases / "one" / "flair.nii.gz")
+    bright = image_like((BRAIN * (0.5 + 0.1 * grain) + 2 * LESION).astype(np.float32), scan.image)
+    others = AutoencoderScores([model])
+    others.check([cases / "missing.nii.gz", cases / "one" / "flair.nii.gz"])
+    scores = others(Scan.from_image(bright), image_like(BRAIN.astype(np.uint8), scan.image))
+    residual = scores["flat residual"]
+    beside = BRAIN & ~LESION & LESION.any((1, 2))[:, None, None]  # pictures as they are have a scale each
+    assert residual.shape == SHAPE and residual[LESION].mean() > 1.5 * residual[beside].mean()
+    name = next(name for name in scores if name.startswith("intensity"))
+    np.testing.assert_allclose(scores[name], residual, atol=1e-5)
+
+
+def test_a_model_that_cannot_score_these_cases_is_refused_before_any_is(cases, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluate, "_detector", lambda *options: oracle)
+    image_bundle(tmp_path / "exact", shape=(8, 8), scaling="percentile")
+    image_bundle(tmp_path / "odd", shape=(8, 8, 8), preparation="slices")
+    for name, words in ("exact", "8 × 8 are asked for .*Leave this"), ("odd", "odd works on slices"):
+        done = CliRunner().invoke(evaluate.app, [
+            "anomaly", str(cases), "--output", str(tmp_path / "out"), "--progress", "none", "--device", "cpu",
+            "--autoencoder", str(tmp_path / name)])  # fmt: skip
+        assert isinstance(done.exception, UsageError) and re.search(words, str(done.exception)), done.exception
+        assert not (tmp_path / "out").exists()
 
 
 def test_a_bundle_from_before_samples_were_fitted_is_scored(models, cases, tmp_path):
