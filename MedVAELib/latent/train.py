@@ -37,6 +37,7 @@ from .config import ImagesRun
 from .validation import CURVES, ImageValidation
 
 SPLIT_FILE = "split.csv"
+_BASELINE = "mse of the mean training image"
 
 
 def train_from_config(
@@ -60,10 +61,11 @@ def train_from_config(
         _keep_split(images, output / SPLIT_FILE, resume)
         parts = count_in_words(images.patients, images.labels, images.splits)
         progress("parts", 0.05, f"Images: {parts}; scaling {images.scaling}")
-        if warning := _doubt_of_patients(config, images):
+        for warning in filter(None, (_doubt_of_patients(config, images), _doubt_of_test(config, images))):
             progress("warning", 0.05, warning)
     model = build_model(config.model_name, config.model_settings).to(target)
     validation = ImageValidation(model, images.part("validation").images, output, trainer.precision)
+    _check_watched(config, validation)
     change = augmenter(config.augment, len(shape))
     stream = image_batches(images.part("train").images, config.trainer.batch, config.trainer.seed, change,
                            _changers(target, change))  # fmt: skip
@@ -85,15 +87,22 @@ def write_bundle(
     state = {**validation.model.state_dict(), "updates": trainer.averaged["updates"]}
     validation.draw()
     draw_panels(validation.output, CURVES)
-    measured = validation.measure(validation.images).values
+    mean = train.images.mean(0, dtype=np.float64)  # the baseline: it knows nothing of an image
+    measured = validation.measure(validation.images).values | {_BASELINE: _mse(validation.images, mean)}
     if len(test):
-        measured |= {f"test {name}": value for name, value in validation.measure(test.images).values.items()}
+        of_test = validation.measure(test.images).values | {_BASELINE: _mse(test.images, mean)}
+        measured |= {f"test {name}": value for name, value in of_test.items()}
     counts = {f"{what}_{part}": len(set(values)) for part in ("train", "validation", "test")
               for what, values in (("images", images.part(part).cases), ("patients", images.part(part).patients))}
     settings = asdict(validation.model.config)
     metadata = images_metadata(config, settings, images, validation.statistics(train.images, train.labels),
                                measured, counts, trainer.step, trainer.seconds)  # fmt: skip
     save_bundle(folder, metadata, state, images_card(config, metadata), config.bundle.weights)
+
+
+def _mse(images: NDArray[np.float32], instead: NDArray[np.float64]) -> float:
+    """Of one image that stands for all, image by image, as they may be mapped from a file."""
+    return float(np.mean([np.square(image - instead).mean() for image in images]))
 
 
 class ImageBatches:
@@ -179,6 +188,23 @@ def _doubt_of_patients(config: ImagesRun, images: ImageSet) -> str:
     return (f"Every image counts as a patient of its own, but {name} looks like one patient with several images, which "
             "may now lie both in the training and in the validation: set data.patient, for a folder per "
             "patient to '^([^/]+)/'.")  # fmt: skip
+
+
+def _doubt_of_test(config: ImagesRun, images: ImageSet) -> str:
+    """A warning where a test part was asked for and there is none; "" else."""
+    if not config.data.test or "test" in images.splits:
+        return ""
+    return (f"data.test is {config.data.test:g}, but no patient was left for the test: the bundle's figures will be of "
+            "the validation images alone.")  # fmt: skip
+
+
+def _check_watched(config: ImagesRun, validation: ImageValidation) -> None:
+    """Raises InputError for a trainer.watch that no validation gives: at the start, not at the first of them."""
+    if not config.trainer.patience or config.trainer.watch == "loss":
+        return
+    known = validation.measure(validation.images[:1]).values
+    if config.trainer.watch not in known:
+        raise InputError(f"trainer.watch names '{config.trainer.watch}', but a validation gives {', '.join(known)}.")
 
 
 def _keep_split(images: ImageSet, path: Path, resume: bool) -> None:

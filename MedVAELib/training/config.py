@@ -138,7 +138,10 @@ def _read_yaml(path: Path) -> dict[str, object]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not UTF-8 text; save it as that.") from error
     except yaml.YAMLError as error:
-        raise InputError(f"{path}: is not valid YAML ({str(error).splitlines()[0]}).") from error
+        mark = getattr(error, "problem_mark", None)
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise InputError(f"{path}{place}: is not valid YAML ({what}).") from error
     if not isinstance(raw, dict):
         raise InputError(f"{path}: must hold sections, 'task:' first.")
     return raw

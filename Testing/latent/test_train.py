@@ -57,7 +57,10 @@ def test_from_pictures_to_a_latent_model(folder):
     latents = load_latent_model(bundle, "cpu")
     assert set(latents.statistics.labels) == {"a", "b"} and latents.statistics.all.count == 12
     assert latents.form.scaling == "byte" and latents.bundle.modality == ["radiograph"]
-    assert "test mse" in (bundle / "README.md").read_text()
+    card = (bundle / "README.md").read_text()
+    images = read_images(folder / "out" / "split.csv")
+    constant = np.square(images.part("test").images - images.part("train").images.mean(0)).mean()
+    assert "test mse |" in card and f"| test mse of the mean training image | {constant:.5g} |" in card
     last = json.loads((folder / "out" / "log.jsonl").read_text().splitlines()[-1])["validation"]
     assert {"loss", "mse", "kl", "active_units", "kl[0]", "kl[2]"} <= set(last)
 
@@ -142,6 +145,32 @@ def test_what_cannot_be_trained_is_one_sentence_and_leaves_nothing(folder, capsy
     error = capsys.readouterr().err.strip().splitlines()
     assert code in (3, 4) and not (folder / "out").exists()
     assert len(error) == 1 and re.search(words, error[0]), error
+
+
+def test_a_watched_figure_that_there_is_not_ends_the_run_before_it_starts(folder):
+    settings, said = {"steps": 3, "patience": 5}, []
+    with pytest.raises(InputError, match="'fid', but .* mse"):
+        train_from_config(written(folder, trainer={**settings, "watch": "fid"}), folder / "out", device="cpu",
+                          progress=lambda stage, *told: said.append(stage))  # fmt: skip
+    assert "images" in said and "training" not in said
+    train_from_config(written(folder, trainer={**settings, "watch": "kl[0]"}), folder / "other", device="cpu")
+
+
+@pytest.mark.parametrize(("test", "count", "told"), [(0.2, 2, 1), (0.2, 10, 0), (0.0, 2, 0)])
+def test_a_test_part_that_nobody_is_left_for_is_told_of(tmp_path, monkeypatch, test, count, told):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MEDVAE_DATA", raising=False)
+    write_pictures(tmp_path / "in", {"": count})
+    said = []
+    train_from_config(written(tmp_path, data={"test": test}, trainer={"steps": 2}), tmp_path / "out", device="cpu",
+                      progress=lambda *told: said.append(told))  # fmt: skip
+    assert [message[:16] for stage, _, message in said if stage == "warning"] == ["data.test is 0.2"] * told
+
+
+def test_a_mistake_in_the_yaml_is_named_by_its_place(tmp_path):
+    (tmp_path / "a.yaml").write_text("task: images\ndata: {source: in\nmodel: {name: vae}\n")
+    with pytest.raises(InputError, match="a.yaml, line 3, column 6: is not valid YAML .*'}'"):
+        read_settings(tmp_path / "a.yaml")
 
 
 def test_every_image_comes_once_before_any_comes_again():
