@@ -76,7 +76,10 @@ def encode(
     with evaluation_task(output, progress, "latent encode") as (listener, cancel), atomic_output(output) as partial:
         from ..latent.cohort import encode_cohort
         from ..latent.model import load_latent_model
+        from ..latent.table import pyarrow_module
 
+        if table is TableKind.parquet:
+            pyarrow_module()  # before a whole cohort is encoded
         model = load_latent_model(bundle, device)
         made = encode_cohort(model, images, pattern, patient, listener, cancel)
         path = made.table.write(partial / f"{TABLE_FILE}.{table.value}")

@@ -194,24 +194,25 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
     return {name: list(values) for name, values in zip(rows[0], zip(*rows[1:], strict=True), strict=True)}
 
 
-def _pyarrow():
+def pyarrow_module():
+    """Raises UsageError where it is not installed."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise UsageError("Parquet files need the package pyarrow: install it, or give the table a name that ends in "
-                         ".csv.") from None  # fmt: skip
+        raise UsageError("Parquet files need the package pyarrow: install it (pip install 'medvae[tables]'), or use "
+                         "CSV (--format csv).") from None  # fmt: skip
     return pyarrow
 
 
 def _write_parquet(path: Path, columns: Mapping[str, Sequence], mean: NDArray, variance: NDArray | None) -> None:
-    pyarrow = _pyarrow()
+    pyarrow = pyarrow_module()
     plain = {name: list(values) for name, values in columns.items()}
     pyarrow.parquet.write_table(pyarrow.table(plain | _latent_columns(mean, variance)), path)
 
 
 def _read_parquet(path: Path) -> dict[str, list]:
-    pyarrow = _pyarrow()
+    pyarrow = pyarrow_module()
     try:
         return pyarrow.parquet.read_table(path).to_pydict()
     except (pyarrow.ArrowInvalid, OSError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -213,6 +214,13 @@ def test_evaluate_generative_and_compare(pictures, tmp_path):
     text = (tmp_path / "c" / "table.md").read_text()
     assert "| other |" in text and "LDA accuracy" in text and "CONFOUNDED" in text
     assert {"samples.png", "reconstructions.png", "other_samples.png"} <= {p.name for p in (tmp_path / "c").iterdir()}
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_anything_is_encoded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert run(["latent", "encode", "nowhere", "--bundle", "none", "--format", "parquet", "--output",
+                str(tmp_path / "z"), *QUIET]) == 2  # fmt: skip
+    assert "pyarrow" in (told := capsys.readouterr().err) and "--format csv" in told
 
 
 @pytest.mark.parametrize("arguments, code, named", [
