@@ -19,6 +19,7 @@ def classification_markdown(
     parts = [f"# Linear discriminant analysis of the latents: {found.target}\n", *(f"{note}  " for note in notes), "",
              f"Fitted on {found.train_images} images of {found.train_patients} training patients; judged on "
              f"{len(found.cases)} images of {len(set(found.patients))} test patients.\n", per_class(found),
+             *([f"Too few patients to judge: {', '.join(found.unjudged)}.\n"] if found.unjudged else []),
              f"Accuracy {found.accuracy}, balanced accuracy {found.balanced_accuracy}; always the commonest training "
              f"class: {found.majority:.2f}.\n", "## Confusion\n", confusion(found), "## Confound check\n"]  # fmt: skip
     parts.append(f"{unchecked}\n" if check is None else confound_markdown(check))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,6 +55,11 @@ class Classification:
         return _shares(self.confusion.diagonal(), self.confusion.sum(1))
 
     @property
+    def unjudged(self) -> tuple[str, ...]:
+        """Classes without test images."""
+        return tuple(name for name in self.classes if name not in set(self.true))
+
+    @property
     def accuracy(self) -> Estimate:
         return share_right(self.true, self.predicted, self.patients)
 
@@ -66,8 +72,8 @@ def classify(table: LatentTable, target: str = "label", seed: int = 0) -> Classi
     """LDA of the column `target` on the latents' means. Rows without a value there are left out.
 
     Takes the table's own split (validation images stay out, but for a split without test images, where they are the
-    test), or without one keeps a third of the patients for the test. Raises InputError where a patient is on both
-    sides, or a class lacks training patients.
+    test), or without one keeps a third of the patients for the test, none of a value that fewer than three have. Raises
+    InputError where a patient is on both sides, or a class lacks training patients.
     """
     table, labels = table.labelled(target)
     train, test = split_by_patient(table, labels, seed)
@@ -106,7 +112,11 @@ def split_by_patient(table: LatentTable, labels: NDArray, seed: int = 0) -> tupl
 
     folds = StratifiedGroupKFold(TEST_FOLDS, shuffle=True, random_state=seed)
     test = np.zeros(len(table), bool)
-    test[next(folds.split(labels, labels, patients))[1]] = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of values with fewer images than folds, which are told of
+        test[next(folds.split(labels, labels, patients))[1]] = True
+    rare = [name for name in set(labels) if len(set(patients[labels == name])) < TEST_FOLDS]
+    test &= ~np.isin(patients, patients[np.isin(labels, rare)])
     return ~test, test
 
 

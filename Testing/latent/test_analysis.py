@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from MedVAELib.errors import Cancelled, InputError, UsageError
+from MedVAELib.evaluation.latent_tables import classification_markdown
 from MedVAELib.latent.classify import classify
 from MedVAELib.latent.confound import confound_check, tag_features
 from MedVAELib.latent.embed import embed
@@ -45,6 +46,17 @@ def test_without_a_split_patients_stay_together():
     told = classify(cohort(split=False))
     assert {p: np.sum(told.patients == p) for p in told.patients} == dict.fromkeys(told.patients, 2)
     assert 30 <= len(told.cases) <= 50
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", range(4))
+def test_a_class_of_one_or_two_patients_trains_and_is_not_judged(seed):
+    table = cohort(split=False)
+    few = ["rare" if patient in ("p07", "p11") else label for patient, label in
+           zip(table.patients, table.labels, strict=True)]  # fmt: skip
+    told = classify(replace(table, labels=few), seed=seed)
+    assert told.unjudged == ("rare",) and "rare" in told.classes and not {"p07", "p11"} & set(told.patients)
+    assert "Too few patients to judge: rare." in classification_markdown(told, None)
 
 
 def test_a_patient_on_both_sides_is_refused():
