@@ -199,8 +199,8 @@ class LatentModel(PlacedModel):
         try:
             yield
         except FormError as error:
-            how = ("give images like those it was trained on, or train it with data.preparation, so that it prepares "
-                   "scans itself")  # fmt: skip
+            how = ("give images like those it was trained on, or train one that takes these: with data.fit stretch or "
+                   "crop those of other sizes, with data.preparation whole scans")  # fmt: skip
             if self.preparation != PLAIN:
                 how = f"make them with 'medvae prepare --preparation {self.preparation}'"
             raise InputError(f"{error.found} by the model {self.bundle.name}: {how}.") from error

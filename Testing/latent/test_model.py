@@ -136,6 +136,8 @@ def test_refusals(latents, volumes, head_image, tmp_path):
         latents.encode(noise(1, (8, 8)))
     with pytest.raises(InputError, match="slices"):
         latents.prepare(Scan.from_image(head_image()))
+    with pytest.raises(InputError, match="a.png has 20 × 20 voxels where 16 × 16 .* with data.fit stretch or crop"):
+        latents.prepare_image(sitk.Image([20, 20], sitk.sitkFloat32), "a.png")
     token = CancelToken()
     token.cancel()
     with pytest.raises(Cancelled):
