@@ -7,12 +7,14 @@ of the score look like equal steps. Diverging: blue below, red above, transparen
 from __future__ import annotations
 
 import numpy as np
+import slicer
 
 SEQUENTIAL = ((20, 290), (38, 330), (52, 8), (66, 42), (80, 68), (94, 98))
 """Control points: lightness L* and hue in degrees, at even steps."""
 _CHROMA = (52, 68, 78, 76, 74, 48)
 DIVERGING = ((0.03, 0.19, 0.60), (0.26, 0.58, 0.97), (0.97, 0.97, 0.97), (0.96, 0.42, 0.26), (0.62, 0.02, 0.10))
 STEPS = 256
+_SHARED = "MedVAE.Sequential"
 
 
 def sequential() -> np.ndarray:
@@ -40,6 +42,38 @@ def fill(node, rgba: np.ndarray) -> None:
     for index, (red, green, blue, alpha) in enumerate(rgba):
         node.SetColor(index, f"{index}", float(red), float(green), float(blue), float(alpha))
     node.EndModify(changing)
+
+
+def new_table(name: str):
+    """A colour node for a table, not yet in the scene."""
+    node = slicer.vtkMRMLColorTableNode()
+    node.SetName(name)
+    node.SetTypeToUser()
+    node.SetNumberOfColors(STEPS)
+    return node
+
+
+def sequential_node():
+    """The scene's node with the sequential table, which results share: selectors of colours list all that there are."""
+    node = next(iter(_shared()), None)
+    if node is None:
+        node = slicer.mrmlScene.AddNode(new_table("MedVAE"))
+        node.SetAttribute(_SHARED, "1")
+        fill(node, sequential())
+    return node
+
+
+def remove_unused() -> None:
+    """Takes the sequential table out of the scene when nothing is shown with it any more."""
+    used = [shown.GetColorNode() for shown in slicer.util.getNodesByClass("vtkMRMLDisplayNode")]
+    for node in _shared():
+        for each in (node.GetStorageNode(), node) if node not in used else ():
+            if each is not None:
+                slicer.mrmlScene.RemoveNode(each)
+
+
+def _shared() -> list:
+    return [node for node in slicer.util.getNodesByClass("vtkMRMLColorTableNode") if node.GetAttribute(_SHARED)]
 
 
 def _rgb_of_lab(lightness: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:

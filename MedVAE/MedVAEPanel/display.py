@@ -34,20 +34,17 @@ def prepare(volume, role: str, inside: np.ndarray, limit: float, scan, register:
     if role == "reconstruction":
         _prepare_reconstruction(shown, scan, inside)
         return
-    colour = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode")
-    register(colour, f"{role} colours", {"anomaly": "anomaly colours", "residual": "difference colours",
-                                         "std": "uncertainty colours"}[role])  # fmt: skip
-    colour.SetTypeToUser()
-    colour.SetNumberOfColors(colours.STEPS)
-    shown.SetAndObserveColorNodeID(colour.GetID())
-    if role == "residual":
+    if role == "residual":  # its table has the threshold in it
+        colour = slicer.mrmlScene.AddNode(colours.new_table(""))
+        register(colour, "residual colours", "difference colours")
+        shown.SetAndObserveColorNodeID(colour.GetID())
         top = _top(np.abs(inside), 99.7)
         _set_window(shown, -top, top)
         set_threshold(volume, 0.4 * top)
     else:
+        shown.SetAndObserveColorNodeID(colours.sequential_node().GetID())
         top = np.ceil(max(_top(inside, 99.9), 2.5 * limit)) if role == "anomaly" else _top(inside, 99.7)
         _set_window(shown, 0.0, top)
-        colours.fill(colour, colours.sequential())
         set_threshold(volume, limit if role == "anomaly" else 0.25 * top)
     _add_legend(volume, role)
 

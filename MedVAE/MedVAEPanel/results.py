@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import slicer
 import vtk
 
+from . import colours
 from .scan_node import ROLE, RUN
 
 PROVENANCE = "MedVAE.Provenance"
@@ -150,7 +151,7 @@ def hanging(node) -> list:
 
 
 def remove(result: Result) -> None:
-    """Takes away every node of the run, with what hangs on them: displays, storage, colours."""
+    """Takes away every node of the run, with what hangs on them: displays and storage."""
     scene = slicer.mrmlScene
     hierarchy = scene.GetSubjectHierarchyNode()
     for node in nodes_of(result.run):
@@ -161,3 +162,4 @@ def remove(result: Result) -> None:
             if scene.IsNodePresent(each):
                 scene.RemoveNode(each)
     _remove_folder(result.run)
+    colours.remove_unused()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import slicer
 import vtk
@@ -25,10 +23,10 @@ _FAR = 1e30
 _OURS = "MedVAE"  # what the names of our own views begin with: they are the first tab's
 
 
-def prepare_surface(surface, register: Callable) -> None:
+def prepare_surface(surface) -> None:
     surface.CreateDefaultDisplayNodes()
     shown = surface.GetDisplayNode()
-    shown.SetAndObserveColorNodeID(_table("surface colours", "colours of the surface", register).GetID())
+    shown.SetAndObserveColorNodeID(colours.sequential_node().GetID())
     shown.SetActiveScalarName(STD_ARRAY)
     shown.SetScalarVisibility(True)
     shown.SetScalarRangeFlag(slicer.vtkMRMLDisplayNode.UseManualScalarRange)
@@ -36,14 +34,6 @@ def prepare_surface(surface, register: Callable) -> None:
     shown.SetVisibility2D(True)
     shown.SetSliceIntersectionThickness(2)
     _add_legend(surface)
-
-
-def _table(role: str, ending: str, register: Callable):
-    colour = register("vtkMRMLColorTableNode", role, ending)
-    colour.SetTypeToUser()
-    colour.SetNumberOfColors(colours.STEPS)
-    colours.fill(colour, colours.sequential())
-    return colour
 
 
 def _add_legend(surface) -> None:
@@ -61,12 +51,12 @@ def _add_legend(surface) -> None:
         legend.AddViewNodeID(view.GetID())
 
 
-def prepare_overlay(volume, role: str, register: Callable) -> None:
+def prepare_overlay(volume, role: str) -> None:
     volume.CreateDefaultDisplayNodes()
     shown = volume.GetDisplayNode()
     shown.SetAutoWindowLevel(False)
     shown.SetAutoThreshold(False)
-    shown.SetAndObserveColorNodeID(_table(f"{role} colours", f"colours of the {role}", register).GetID())
+    shown.SetAndObserveColorNodeID(colours.sequential_node().GetID())
     shown.SetWindowLevelMinMax(0.0, _TOPS[role])
     shown.SetThreshold(_HIDDEN_BELOW[role], _FAR)
     shown.SetApplyThreshold(True)

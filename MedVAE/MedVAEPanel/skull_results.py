@@ -102,12 +102,12 @@ def _add(sources, reply, arrays, settings, run: str) -> None:
 
     surface = register("vtkMRMLModelNode", "surface", "")
     surface.SetAndObservePolyData(_poly_data(arrays))
-    skull_display.prepare_surface(surface, register)
+    skull_display.prepare_surface(surface)
     ijk_to_ras = np.array(reply["ijk_to_ras"])
     for role, ending in _VOLUMES.items():
         volume = register("vtkMRMLScalarVolumeNode", role, ending.removeprefix("skull "))
         _fill(volume, arrays[role], ijk_to_ras)
-        skull_display.prepare_overlay(volume, role, register)
+        skull_display.prepare_overlay(volume, role)
     for place in reply["planes"]:
         _add_plane(place, arrays[f"plane_{place['plane']}"], register)
     _fill_table(register("vtkMRMLTableNode", "biometry", "biometry"), reply["measures"])

@@ -365,6 +365,23 @@ def test_the_result_looked_at_stays_when_another_ones_is_removed(shown, reply):
     assert shown.result.node("segmentation").GetDisplayNode().GetVisibility()
 
 
+def test_results_share_their_colours_but_for_the_one_with_a_threshold_in_it(shown, reply):
+    import slicer
+
+    def tables() -> list:
+        nodes = slicer.util.getNodesByClass("vtkMRMLColorTableNode")
+        return [node for node in nodes if node.GetType() == node.User]
+
+    assert len(tables()) == 2
+    second = shown.widget.logic.addResult(shown.scan, reply)
+    shown.tab.results.show_new(second)
+    assert len(tables()) == 3
+    first, other = (each.node("anomaly").GetDisplayNode() for each in (shown.result, second))
+    assert first.GetColorNode() is other.GetColorNode()
+    shown.ui.removeButton.click()
+    assert len(tables()) == 2 and shown.result.node("std").GetDisplayNode().GetColorNode() is first.GetColorNode()
+
+
 def _nodes(result):
     from MedVAEPanel.anomaly_results import nodes_of
 
