@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import struct
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -16,16 +17,19 @@ from .whole_files import remove_temporary, replaced, temporary_name
 
 _DESCRIPTION_BYTES = 79
 _HEADER_BYTES = 352
+_CODES_AT = 252
+SCANNER, MNI = 1, 4
+"""What the header calls the space of an image (qform_code and sform_code)."""
 
 
 def write_nifti_gz(
     image: sitk.Image, path: Path, pixel_type: int, description: str, cancel: CancelToken | None = None,
-    level: int = LEVEL,
+    level: int = LEVEL, space: int = SCANNER,
 ) -> None:  # fmt: skip
     """Writes `image` as compressed NIfTI of the given pixel type, with `description` in its header (79 bytes kept).
 
-    level: of the compression, 1 to 9. Raises OSError when the disk refuses, Cancelled when `cancel` is set; in both
-    cases a file that was there before stays as it was.
+    level: of the compression, 1 to 9. space: SCANNER or MNI. Raises OSError when the disk refuses, Cancelled when
+    `cancel` is set; in both cases a file that was there before stays as it was.
     """
     image = sitk.Cast(image, pixel_type) if image.GetPixelID() != pixel_type else sitk.Image(image)
     for key in image.GetMetaDataKeys():
@@ -35,6 +39,10 @@ def write_nifti_gz(
     plain = temporary_name(path, ".nii")
     try:
         _write_plain(image, plain)
+        if space != SCANNER:  # the only one that ITK writes
+            with plain.open("r+b") as file:
+                file.seek(_CODES_AT)
+                file.write(struct.pack("=2h", space, space))
         with replaced(path) as packed:
             gzip_file(plain, packed, cancel, level)
     finally:

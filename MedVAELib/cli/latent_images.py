@@ -52,7 +52,7 @@ def traverse(
     progress: ProgressOption = ProgressKind.bar,
     debug: DebugOption = False,
 ) -> None:
-    """Move one latent at a time, all others fixed: a strip of images, and of volumes a series per latent.
+    """Move one latent at a time, all others fixed: a strip of images, and them all: of volumes a series per latent.
 
     Example:  medvae latent traverse --bundle runs/vae-8/bundle/vae-8 --order separation --output strips
     """
@@ -213,7 +213,7 @@ def write_image(model: LatentModel, image: NDArray, stem: Path, description: str
     says otherwise, all else as .nii.gz in 0…1 on the model's own grid."""
     import SimpleITK as sitk
 
-    from ..latent.placing import own_image
+    from ..latent.placing import own_image, space
     from ..training.image_pictures import save_grey
 
     if image.ndim == 3 and model.form.scaling == "byte" and not nifti:
@@ -221,7 +221,8 @@ def write_image(model: LatentModel, image: NDArray, stem: Path, description: str
         save_grey(image[0], path)
         return path
     path = stem.with_name(f"{stem.name}.nii.gz")
-    write_nifti_gz(own_image(model, image[0]), path, sitk.sitkFloat32, f"MedVAE {description}, 0 to 1")
+    write_nifti_gz(own_image(model, image[0]), path, sitk.sitkFloat32, f"MedVAE {description}, 0 to 1",
+                   space=space(model))  # fmt: skip
     return path
 
 
@@ -234,13 +235,17 @@ def _encoded(model: LatentModel, path: Path, listener: Progress, cancel: CancelT
 
 
 def _write_series(model: LatentModel, images: NDArray, path: Path, description: str) -> None:
-    """Volumes as one 4D file; pictures are shown by the strip alone."""
+    """Volumes as one 4D file; pictures one by one, numbered."""
     import SimpleITK as sitk
 
-    from ..latent.placing import series
+    from ..latent.placing import series, space
 
     if images.ndim == 5:
-        write_nifti_gz(series(model, images), path, sitk.sitkFloat32, f"MedVAE {description}")
+        write_nifti_gz(series(model, images), path, sitk.sitkFloat32, f"MedVAE {description}", space=space(model))
+        return
+    for step, image in enumerate(images):
+        stem = path.with_name(f"{path.name.removesuffix('.nii.gz')}_{step:03d}")
+        write_image(model, image, stem, f"{description}, step {step}")
 
 
 def _shift(model: LatentModel, move: list[str], towards: str | None) -> NDArray:

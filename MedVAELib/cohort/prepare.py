@@ -19,7 +19,7 @@ from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle
 from ..csv_files import refuse_foreign_table, write_csv
 from ..errors import InputError, UsageError
 from ..failures import Failure
-from ..nifti_files import write_nifti_gz
+from ..nifti_files import MNI, write_nifti_gz
 from ..outputs import PROVENANCE_FILE, atomic_output, check_writable, plain
 from ..preprocessing.mask_files import read_fractions
 from ..preprocessing.masked import MaskedScan, masked_scan
@@ -179,7 +179,7 @@ class PrepareSettings:
         """The records, and warnings."""
         if self.preparation == PUBLISHED:
             made = prepare_published(scan, brain, progress, cancel)
-            write_nifti_gz(made.in_mni(), folder / "image.nii.gz", sitk.sitkFloat32, _DESCRIPTION, cancel)
+            write_nifti_gz(made.in_mni(), folder / "image.nii.gz", sitk.sitkFloat32, _DESCRIPTION, cancel, space=MNI)
             return [{"file": "image.nii.gz", "case": case.name, "label": case.label}], []
         masked = masked_scan(scan.image, brain, str(case.scan), cancel)
         cancel.check()

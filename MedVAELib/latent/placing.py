@@ -11,6 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..itk_files import itk_name
+from ..nifti_files import MNI, SCANNER
 from ..preprocessing.geometry import ras_grid
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
@@ -61,6 +62,11 @@ def own_grid(model: LatentModel) -> sitk.Image:
     grid = sitk.Image(list(model.shape[::-1]), sitk.sitkUInt8)
     grid.SetSpacing(spacing[::-1])
     return grid
+
+
+def space(model: LatentModel) -> int:
+    """What NIfTI calls the space of that grid."""
+    return SCANNER if model.mni_place is None else MNI
 
 
 def own_image(model: LatentModel, array: NDArray[np.float32]) -> sitk.Image:

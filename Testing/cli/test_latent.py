@@ -120,6 +120,15 @@ def test_traverse_writes_a_series_with_its_geometry(volumes, tmp_path):
     assert 0 <= values.min() and values.max() <= 1 and np.ptp(values, axis=0).max() > 1e-6
 
 
+def test_traverse_writes_pictures_one_by_one(pictures, tmp_path):
+    bundle, _ = pictures
+    assert run(["latent", "traverse", "--bundle", str(bundle), "--latent", "1", "--steps", "3", "--output",
+                str(tmp_path / "t"), *QUIET]) == 0  # fmt: skip
+    files = sorted((tmp_path / "t").glob("latent_0001_*.nii.gz"))
+    assert [file.name[12:15] for file in files] == ["000", "001", "002"]
+    assert {sitk.ReadImage(str(file)).GetSize() for file in files} == {(24, 24)}
+
+
 def test_edit_comes_back_on_the_scans_own_grid(volumes, tmp_path):
     bundle, folder = volumes
     out = tmp_path / "e"

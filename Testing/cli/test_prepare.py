@@ -89,6 +89,7 @@ def test_whole_brains_of_a_cohort(cohort):
     assert [row["case"] for row in rows] == ["one", "two"] and rows[0]["label"] == "stroke"
     image = sitk.ReadImage(str(cohort / "out" / rows[0]["file"]))
     assert image.GetSize() == (40, 48, 40) and image.GetSpacing() == (4.0, 4.0, 4.0)
+    assert image.GetMetaData("sform_code") == image.GetMetaData("qform_code") == "4"  # MNI space
     values = sitk.GetArrayFromImage(image)
     assert values.min() == 0 and values.max() == 1 and 0.1 < (values > 0).mean() < 0.6
 
