@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: a cluster's workers have one, too
+
 import numpy as np
 import pytest
 import SimpleITK as sitk

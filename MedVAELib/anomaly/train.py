@@ -53,7 +53,7 @@ def train_from_config(
     trainer = start_trainer(config, output, target, resume)
     progress("data", 0.0, "Reading label maps")
     validate = _validation(config, settings, output, target)
-    trainer.run(_batches(config, target), validate, scaled(progress, 0.0, 0.9), cancel)
+    trainer.run(_batches(config, target, cancel), validate, scaled(progress, 0.0, 0.9), cancel)
     if not trainer.processes.first:
         return output / "bundle" / config.bundle.name
     return write_bundle(config, settings, trainer, output, scaled(progress, 0.9, 1.0), cancel)
@@ -72,7 +72,7 @@ def write_bundle(
         "coarse_sigma_mm": config.calibration.coarse_sigma_mm, "fine_sigma_mm": config.calibration.fine_sigma_mm,
     }  # fmt: skip
     metadata = model_metadata(config, settings, blank, trainer.step, trainer.seconds)
-    with TemporaryDirectory(prefix=".uncalibrated-", dir=output) as aside:
+    with TemporaryDirectory(prefix=".uncalibrated-", dir=output, ignore_cleanup_errors=True) as aside:
         bundle = save_bundle(Path(aside) / "bundle", metadata, trainer.averaged, model_card(metadata),
                              config.bundle.weights)  # fmt: skip
         try:
@@ -126,13 +126,13 @@ def calibrate_bundle(
     return calibrate(Detector.load(bundle, str(device)), data, progress, cancel)
 
 
-def _batches(config: HealthyAnatomyRun, device: torch.device) -> Batches:
+def _batches(config: HealthyAnatomyRun, device: torch.device, cancel: CancelToken) -> Batches:
     """Scans are synthesised on the training's device, by background processes where these can share it."""
     masks = data_path(config.data.lesion_masks) if config.data.lesion_masks else None
     load = partial(load_synthesiser, data_path(config.data.label_maps), masks, config.synthesis,
                    names=config.data.train)  # fmt: skip
     workers = data_processes(device) if device.type in ("cpu", "cuda") else 0
-    return lambda start: stream(load, device, config.trainer.batch, config.trainer.seed, start, workers)
+    return lambda start: stream(load, device, config.trainer.batch, config.trainer.seed, start, workers, cancel)
 
 
 def _validation(
