@@ -12,6 +12,7 @@ _OUT_OF_MEMORY = (
 )  # fmt: skip
 _LIBRARY_NOT_LOADED = (126, 127, 1114)  # Windows's errors for one that is missing, or cannot start
 _PAGE_FILE_TOO_SMALL = 1455
+_WORDS_OF_LOADERS = ("shared object file", "dll load failed", "dlopen", "library not loaded")
 _REASON_CHARACTERS = 200
 
 
@@ -59,9 +60,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def _is_library_missing(error: BaseException) -> bool:
     """Whether a compiled library could not be loaded, by Python or by a package of its own accord."""
-    if isinstance(error, OSError):
-        return getattr(error, "winerror", None) in _LIBRARY_NOT_LOADED or "shared object file" in str(error)
-    return isinstance(error, ImportError) and not (error.name or "").startswith("MedVAELib")
+    if getattr(error, "winerror", None) in _LIBRARY_NOT_LOADED:
+        return True
+    return isinstance(error, OSError | ImportError) and any(words in str(error).lower() for words in _WORDS_OF_LOADERS)
 
 
 def one_line(text: str) -> str:

@@ -23,6 +23,8 @@ def files_below(folder: Path, below: bool = True) -> Iterator[Path]:
 def unreadable(error: OSError) -> InputError:
     """For the file or folder that the error names."""
     reason = error.strerror or "input/output error"
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"{error.filename} does not exist.")
     return InputError(f"{error.filename} cannot be read ({reason}): ask for permission to read it, or take it out of "
                       "the folder.")  # fmt: skip
 

@@ -200,6 +200,8 @@ def _move_into_place(partial: Path, directory: Path) -> None:
         moved = [name for name in names if (first if name == PROVENANCE_FILE else not (partial / name).exists())]
         _put_back(moved, directory, earlier)
         raise
+    with suppress(OSError):  # what Windows does not let go is nobody's only copy any more
+        earlier = earlier.rename(partial / "superseded")
     shutil.rmtree(earlier, ignore_errors=True)
 
 

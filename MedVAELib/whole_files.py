@@ -13,7 +13,8 @@ from pathlib import Path
 from .errors import UsageError
 
 _WAIT_S = 2.0 if os.name == "nt" else 0.0
-_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM)
+_OF_A_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENODEV,
+              errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN)  # the last four, of a network's
 
 
 @contextmanager

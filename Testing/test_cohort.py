@@ -97,6 +97,7 @@ def test_scans_in_a_folder(tmp_path):
     found = scans_in(tmp_path, "flair*")
     assert found == [tmp_path / "p1/flair.nii.gz", tmp_path / "p2/flair.nii"]
     assert len(scans_in(tmp_path)) == 3
+    assert scans_in(tmp_path, "**/p1/*.nii.gz") == [tmp_path / "p1/flair.nii.gz", tmp_path / "p1/mask.nii.gz"]
     assert [case.name for case in cases_of_paths(found)] == ["p1_flair", "p2_flair"]
     dicom = tmp_path / "dicom"
     dicom.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from ..errors import InputError, UsageError
 from ..folders import files_below
 from ..outputs import PROVENANCE_FILE
 from ..scan import MODALITIES, dicom_folder
-from .table import Line, names_a_folder, read_table
+from .table import LONGEST_NAME, Line, names_a_folder, read_table
 
 REQUIRED_COLUMNS = ("case", "scan")
 OPTIONAL_COLUMNS = ("modality", "series")
@@ -70,7 +71,10 @@ def case_names(scans: Sequence[Path]) -> list[str]:
 
 
 def _folder_name(name: str) -> str:
-    return name if names_a_folder(name) else "scan"
+    short = name
+    if len(name) > LONGEST_NAME:  # cut, and still another one than its neighbours'
+        short = f"{name[: LONGEST_NAME - 9]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return short if names_a_folder(short) else "scan"
 
 
 def scans_in(folder: Path, pattern: str = "*") -> list[Path]:
@@ -79,8 +83,9 @@ def scans_in(folder: Path, pattern: str = "*") -> list[Path]:
     A folder without any that holds files is one DICOM scan. Raises InputError for a folder without either, or
     one that cannot be read.
     """
+    matching = set(folder.rglob(pattern))
     files = sorted(file for file in files_below(folder)
-                   if file.match(pattern) and file.name.lower().endswith(_SUFFIXES[:-1]))  # fmt: skip
+                   if file in matching and file.name.lower().endswith(_SUFFIXES[:-1]))  # fmt: skip
     found = [file for file in files if file.is_file() and not (file.parent / PROVENANCE_FILE).exists()]
     if found:
         return found

@@ -14,12 +14,12 @@ from ..errors import InputError
 _UNSAFE_NAME = re.compile(
     r'[\x00-\x1f<>:"/\\|?*]|^[. ]|[. ]$|^$|^summary\.csv$'
     r"|^(con|prn|aux|nul|com\d|lpt\d) *(\.|$)", re.I)  # devices of Windows, whatever their suffix
-_LONGEST_NAME = 120
+LONGEST_NAME = 120
 
 
 def names_a_folder(name: str) -> bool:
     """Whether a case's results can have a folder of this name, on every system."""
-    return len(name) <= _LONGEST_NAME and not _UNSAFE_NAME.search(name)
+    return len(name) <= LONGEST_NAME and not _UNSAFE_NAME.search(name)
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Line:
         """The column "case", which becomes a folder's name. Raises InputError if it cannot."""
         name = self.required("case")
         if not names_a_folder(name):
-            raise self.error(f"'{name}' cannot be the name of a folder; use letters, digits, '-' and '_'.")
+            raise self.error(f"'{name}' cannot be the name of a folder on every system; use letters, digits, '-' and "
+                             "'_', but no name that Windows keeps for itself, such as CON.")  # fmt: skip
         return name
 
     def path(self, text: str) -> Path:

@@ -104,16 +104,22 @@ def cuda_problem() -> str:
     return ""
 
 
-@functools.cache
+_USABLE_GPUS: set[int] = set()
+
+
 def cuda_device_problem(index: int) -> str:
     """Why this CUDA device cannot be used, or an empty string. PyTorch also counts those that it holds no code for, as
-    they are too old, and those that another process keeps to itself: a tiny 3D convolution tells."""
+    they are too old, and those that another process keeps to itself: a tiny 3D convolution tells. One that can be used
+    is tried once, another may be free the next time."""
+    if index in _USABLE_GPUS:
+        return ""
     try:
         ones = torch.ones(1, 1, 3, 3, 3, device=torch.device("cuda", index))
         functional.conv3d(ones, ones).cpu()
     except RuntimeError as error:
         # Full is not unusable: that is for the memory ladder.
         return "" if is_out_of_memory(error) else f"it does not run 3D convolutions ({_first_line(error)})"
+    _USABLE_GPUS.add(index)
     return ""
 
 

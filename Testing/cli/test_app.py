@@ -185,6 +185,7 @@ def test_a_program_without_a_window_has_no_standard_error(tmp_path, monkeypatch)
     (RuntimeError("It is possible that dataloader's workers are out of shared memory."), "DeviceMemoryError", 6,
      "enough memory"),
     (ImportError("cannot import name 'a'", name="MedVAELib.scan"), "InternalError", 1, "unexpected"),
+    (ImportError("cannot import name 'new' from 'torch'", name="torch"), "InternalError", 1, "unexpected"),
     (OSError("something else"), "InternalError", 1, "unexpected"),
 ])  # fmt: skip
 def test_what_the_machine_lacks_is_no_mistake_of_ours(error, kind, code, words):
