@@ -38,8 +38,10 @@ _SPLIT_TAGS = {
     "b-value": "", "gradient": "0018|9089", "echo time": "0018|0081", "image type": "0008|0008",
     "time point": "0020|0100", "acquisition": "0020|0012",
 }
-_NOBODY = re.compile(r"[\W_0x]*|anon[a-z]*|unknown|none|n/?a|removed|de-?identified", re.IGNORECASE)
-"""PatientIDs that stand where one was taken out, the same for everybody."""
+_NOBODY = re.compile(r"[\W_0x]*|anon\D*|\W*(unknown|undefined|null|none|n/?a|no.?(id|name)|removed|de-?identified"
+                     r"|(phantom|test)([\W_]*(id|name|patient))?)\W*", re.IGNORECASE)  # fmt: skip
+"""PatientIDs that stand where one was taken out, the same for everybody; with a number, as ANON01, they may tell people
+apart."""
 _SALT = secrets.token_bytes(16)
 _SLICE_DISTANCE_TAGS = ("0018|0088", "0018|0050")  # between slices, and else their thickness
 # Of enhanced DICOM: the sequence and the element in it, per frame or shared by all.
@@ -62,7 +64,8 @@ class Slice:
 
     Geometry in LPS mm. sized, oriented: whether the file states the size of a voxel and how the patient lies; instance:
     its SOP instance; frame: which of the file's, None for all; scaled_alike: whether the file's frames have one rescale
-    slope and intercept; patient: the same for what has one PatientID, or without it one study, within this process.
+    slope and intercept; patient: the same for what has one PatientID, or without it one study, within this process;
+    study: the same for one study, where it is stated.
     """
 
     file: str
@@ -80,6 +83,7 @@ class Slice:
     frame: int | None = None
     scaled_alike: bool = True
     patient: str = ""
+    study: str = ""
 
 
 def dicom_files(path: Path, below: bool = True) -> Iterator[str]:
@@ -150,7 +154,8 @@ def read_slices(file: str) -> list[Slice]:
     found = Slice(file, size, reader.GetSpacing(), np.array(reader.GetOrigin()),
                    np.array(reader.GetDirection()).reshape(3, 3), tags, split, text("0020|000e"),
                    reader.GetNumberOfComponents(), sized, oriented, text("0008|0018"),
-                   patient=_hashed(text("0010|0020"), text("0020|000d")))  # fmt: skip
+                   patient=_hashed(text("0010|0020"), text("0020|000d")),
+                   study=_hashed("", text("0020|000d")))  # fmt: skip
     if size[2] == 1 and sized:
         return [found]
     try:

@@ -10,7 +10,8 @@
 - Glob: the files it matches, labelled as in the folder before its first wildcard.
 - idx file (MNIST): one record per picture, labels from the file beside it.
 
-DICOM files of one PatientID, or without it of one study, are one patient's, who is called by the first of them.
+DICOM files of one PatientID, or without it of one study, are one patient's, who is called by the first of them. A
+PatientID that most of several studies share names nobody.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from .. import dicom
 from ..csv_files import as_numbers, read_csv
-from ..dicom_files import SUFFIXES, read_slices
+from ..dicom_files import SUFFIXES, Slice, read_slices
 from ..errors import InputError
 from ..folders import files_below
 from ..itk_files import quiet
@@ -44,6 +45,7 @@ GENERATED_BY = "generated_by"
 """Tag that names the model which made an image up: such images train at most."""
 OVERVIEW_FILE = "overview.png"
 """What `medvae generate` draws of its images, beside their table: no image itself."""
+_SHARED = 3  # studies, from which on the PatientID of most of all studies counts as a placeholder
 _COLUMNS = {"file", "case", "patient", "label", "split", SCAN, SERIES, INDEX}
 Tag = float | str
 
@@ -77,16 +79,17 @@ def find_images(
 
     pattern: glob within a folder. labels: keep these alone. patient: regular expression whose first group, found in the
     path below the source, is the patient. dimensions: 2 makes every DICOM file an image, 3 every series; None as many
-    slices as the series has. progress: hears, as stage "warning", where `patient` sets apart what headers or a table
-    call one patient. Raises InputError where there is nothing, or something that does not fit.
+    slices as the series has. progress: hears, as stage "warning", where a PatientID is taken for a placeholder, or
+    `patient` sets apart what headers or a table call one patient. Raises InputError where there is nothing, or
+    something that does not fit.
     """
-    base = source.parent
+    base, heard = source.parent, no_progress if patient else progress
     if any(sign in str(source) for sign in "*?["):
         base = _before_wildcards(source)
-        records = _of_files(_globbed(source), base, dimensions)
+        records = _of_files(_globbed(source), base, dimensions, heard)
     elif source.is_dir():
         base = source
-        records = _of_files(_in_folder(source, pattern), base, dimensions)
+        records = _of_files(_in_folder(source, pattern), base, dimensions, heard)
     elif not source.exists():
         raise InputError(f"{source} does not exist: give a folder, a CSV table, a glob or an idx file.")
     elif _is_table(source):
@@ -94,7 +97,10 @@ def find_images(
     elif is_idx(source):
         records = _of_idx(source)
     else:
-        records = _of_files([source], base, dimensions)
+        records = _of_files([source], base, dimensions, heard)
+    labels = [labels] if isinstance(labels, str) else labels
+    if labels:
+        records = [record for record in records if record.label in set(labels)]
     if patient:
         named = [replace(record, patient=_patient(record, patient, base)) for record in records]
         if doubt := _set_apart(records, named):
@@ -102,9 +108,6 @@ def find_images(
         records = named
         if all(record.label == record.patient for record in records):
             records = [replace(record, label="") for record in records]  # a folder per patient
-    labels = [labels] if isinstance(labels, str) else labels
-    if labels:
-        records = [record for record in records if record.label in set(labels)]
     if not records:
         raise InputError(f"{source} holds no images{_wanted(pattern, labels)}: check the path, pattern and labels.")
     _refuse_repeated(records, source)
@@ -169,7 +172,9 @@ def _is_dicom(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES or (not known and is_dicom_file(path))
 
 
-def _of_files(files: Iterable[Path], base: Path, dimensions: int | None) -> list[ImageRecord]:
+def _of_files(
+    files: Iterable[Path], base: Path, dimensions: int | None, progress: Progress
+) -> list[ImageRecord]:  # fmt: skip
     pictures, folders = [], {}
     for path in files:
         if path.name == OVERVIEW_FILE and path.with_name("images.csv").exists():
@@ -184,22 +189,27 @@ def _of_files(files: Iterable[Path], base: Path, dimensions: int | None) -> list
     placed = [_placed(record, base, split_below) for record in pictures]
     if max(Counter((record.split, record.label) for record in placed).values(), default=0) == 1:
         placed = [replace(record, label="") for record in placed]  # a folder per case
-    return _named(placed, base)
+    return _named(_without_placeholder(placed, progress), base)
 
 
 def _of_dicom_file(path: Path) -> ImageRecord:
     with quiet():
         slices = read_slices(str(path))
-    return ImageRecord(path, "", slices[0].patient, tags=dict(slices[0].tags)) if slices else ImageRecord(path, "", "")
+    return ImageRecord(path, "", _owner(slices[0]), tags=dict(slices[0].tags)) if slices else ImageRecord(path, "", "")
+
+
+def _owner(first: Slice) -> str:
+    """What `patient` of a record is until `_without_placeholder`."""
+    return f"{first.patient} {first.study}".strip()
 
 
 def _of_series(folder: Path, members: list[Path]) -> list[ImageRecord]:
     """A record per DICOM volume of a folder, or per file where a series has one slice."""
     with quiet():
         volumes = dicom.find_volumes(folder, below=False)  # sub-folders are listed by themselves
-    found = [ImageRecord(folder, "", volume.slices[0].patient, tags=dict(volume.tags), series=volume.key)
+    found = [ImageRecord(folder, "", _owner(volume.slices[0]), tags=dict(volume.tags), series=volume.key)
              for volume in volumes if volume.count > 1]  # fmt: skip
-    single = [ImageRecord(Path(volume.slices[0].file), "", volume.slices[0].patient, tags=dict(volume.tags))
+    single = [ImageRecord(Path(volume.slices[0].file), "", _owner(volume.slices[0]), tags=dict(volume.tags))
               for volume in volumes if volume.count == 1]  # fmt: skip
     return found + [record for record in single if record.file in set(members)]
 
@@ -219,6 +229,22 @@ def _placed(record: ImageRecord, base: Path, split_below: bool) -> ImageRecord:
 def _below(record: ImageRecord, base: Path) -> tuple[str, ...]:
     # A DICOM volume is the folder itself: its own name counts as the file's.
     return record.file.relative_to(base).parts if record.file != base else (record.file.name,)
+
+
+def _without_placeholder(records: Sequence[ImageRecord], progress: Progress) -> list[ImageRecord]:
+    """The patient by the PatientID, or by the study where most studies share one PatientID: hardly anybody has most of
+    the scans of a training."""
+    owners = [tuple(record.patient.split()) for record in records]  # nobody's are empty
+    studies = Counter(owner[0] for owner in set(owners) if len(owner) == 2)
+    shared, count = next(iter(studies.most_common(1)), ("", 0))
+    if count < _SHARED or 2 * count <= len(set(owners)) + owners.count(()):
+        shared = ""
+    else:
+        progress("warning", 0.0, f"One PatientID stands in the DICOM headers of {count} studies, most of all there "
+                 "are: it is taken for a placeholder, and each of them for a patient of its own. If they are of one "
+                 "patient, say by data.patient who is who.")  # fmt: skip
+    patients = [owner[-1] if shared in owner else (owner or ("",))[0] for owner in owners]
+    return [replace(record, patient=patient) for record, patient in zip(records, patients, strict=True)]
 
 
 def _named(records: Sequence[ImageRecord], base: Path) -> list[ImageRecord]:

@@ -116,6 +116,12 @@ def test_a_folder_that_is_the_patient_is_no_label(tmp_path):
     assert {(record.patient, record.label) for record in records} == {("anna", ""), ("bert", "")}
 
 
+def test_labels_are_chosen_before_folders_count_as_patients(tmp_path):
+    write_pictures(tmp_path, {"anna": 2, "bert": 2})
+    records = find_images(tmp_path, labels=["anna"], patient=r"^([^/]+)/")
+    assert [(record.patient, record.label) for record in records] == [("anna", "")] * 2
+
+
 def test_one_label_may_stand_alone(tmp_path):
     write_pictures(tmp_path, {"ill": 2, "l": 1})
     assert {record.label for record in find_images(tmp_path, labels="ill")} == {"ill"}

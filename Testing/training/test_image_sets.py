@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import struct
 import weakref
 from pathlib import Path
@@ -123,6 +124,33 @@ def test_dicom_files_of_one_patient_stay_together(tmp_path):
         find_images(tmp_path, patient=pattern, dimensions=3, progress=lambda *told: said.append(told))
         assert [stage for stage, *_ in said] == ["warning"] * warnings
     assert "scan0 and scan2" in said[0][2]
+
+
+def test_patient_ids_that_are_placeholders_name_nobody(tmp_path):
+    """One with a number may be somebody's."""
+    nobody = ("Anonymous Patient", "NULL", "(null)", "UNDEFINED", "NOID", "no name", "PHANTOM", "Test Patient", "TEST")
+    somebody = ("1", "ANON 01", "anonymous_1", "TEST2", "Noah", "Testa")
+    for n, patient in enumerate(2 * (*nobody, *somebody)):
+        tags = {"0010|0020": patient, "0020|000d": f"1.9.{n}"}
+        write_dicom_series(tmp_path / f"scan{n}", n, f"1.2.{n}", **tags)
+    records = find_images(tmp_path, dimensions=3)
+    assert len({record.patient for record in records}) == 2 * len(nobody) + len(somebody)
+
+
+def test_a_patient_id_that_most_studies_share_names_nobody(tmp_path):
+    for n, patient in enumerate(("ANON 01", "ANON 01", "ANON 01", "4711", "4711", "4712")):
+        write_dicom_series(tmp_path / f"scan{n}", n, f"1.2.{n}", **{"0010|0020": patient, "0020|000d": f"1.9.{n}"})
+    said = []
+    records = find_images(tmp_path, dimensions=3, progress=lambda *told: said.append(told))
+    assert len({record.patient for record in records}) == 3 and not said  # half of all studies may be one patient's
+    shutil.rmtree(tmp_path / "scan5")
+    for dimensions in (2, 3):
+        records = find_images(tmp_path, dimensions=dimensions, progress=lambda *told: said.append(told))
+        assert len({record.patient for record in records}) == 4
+        assert len({record.patient for record in records if "scan3" in record.name or "scan4" in record.name}) == 1
+    assert [stage for stage, *_ in said] == ["warning"] * 2 and "of 3 studies" in said[0][2]
+    find_images(tmp_path, patient=r"(scan\d)", dimensions=3, progress=lambda *told: said.append(told))
+    assert len(said) == 3 and "whom data.patient calls" in said[2][2], "one named by hand needs no such warning"
 
 
 def test_fit(tmp_path):
