@@ -12,6 +12,8 @@ from ..errors import InputError
 
 _MOST_LABELS = 12  # in words
 _MANY = 4  # groups of images, from which on they may be patients
+_FEW = 3  # images of a group, up to which it may be a patient: classes have more
+_OF_ONE = {"slice", "frame", "visit", "session"}  # numbered anew for every patient, where classes count images
 
 
 def assign_parts(
@@ -44,8 +46,9 @@ def assign_parts(
         raise InputError(f"None of the {len(label)} patients is there to train: their split gives all of them to "
                          f"{' and '.join(sorted(there))}.")  # fmt: skip
     if not there["train"] or (validation > 0 and not there["validation"]):
-        raise InputError(f"{len(label)} patients are too few to split into training and validation: add images, "
-                         "or change the shares or the given split.")  # fmt: skip
+        raise InputError(f"{len(label)} patients are too few to split into training and validation: add images, change "
+                         "the shares or the given split or, where DICOM headers give several people one PatientID, say "
+                         "by data.patient who is who.")  # fmt: skip
     return [part[patient] for patient in patients]
 
 
@@ -91,14 +94,18 @@ def likely_patient(files: Sequence[str], labels: Sequence[str]) -> str:
 
 
 def _many_of_few(groups: Counter) -> bool:
-    """Whether there are more groups than a group has images, as of patients rather than of labels."""
-    return len(groups) >= _MANY and groups.total() / len(groups) < len(groups) and max(groups.values()) > 1
+    """Whether there are many groups with few images each, as of patients rather than of labels."""
+    return len(groups) >= _MANY and groups.total() <= _FEW * len(groups) and max(groups.values()) > 1
 
 
 def _same_names(paths: Sequence[Path], labels: Sequence[str]) -> bool:
-    """Whether a name that is more than a number is found in most of many folders."""
+    """Whether a name that is more than a number is found in most of many folders, and no mere count of their images,
+    as in image_1, image_2."""
     pairs = {(label, path.name) for label, path in zip(labels, paths, strict=True)
              if label and re.search(r"[^\W\d_]", path.name.split(".")[0])}  # fmt: skip
+    words = {re.sub(r"[\W\d_]", "", name.split(".")[0]).lower() for _, name in pairs}
+    if len(words) == 1 and not words & _OF_ONE and any(re.search(r"\d", name.split(".")[0]) for _, name in pairs):
+        return False
     folders = len(set(labels) - {""})
     return folders >= _MANY and max(Counter(name for _, name in pairs).values(), default=0) > folders / 2
 

@@ -90,6 +90,14 @@ def test_what_there_is_of_each_part_in_words():
     ([f"in/{name}_{visit}.png" for name in ("anna", "bert", "carl", "dora") for visit in ("pre", "post")], "anna"),
     ([f"in/{name}_{n}.png" for name in ("ill", "well") for n in range(9)], ""),
     ([f"in/{name}/{n}.png" for name in ("mild", "severe", "well", "worst") for n in range(9)], ""),
+    ([f"in/{name}/image({n}).jpg" for name in ("mild", "severe", "well", "worst") for n in range(50)], ""),
+    ([f"in/{name}/image_{n:04d}.jpg" for name in ("mild", "severe", "well", "worst") for n in range(50)], ""),
+    ([f"in/{name}/{word}-{n}.png" for name in ("ill", "mild", "sick", "well") for n in range(9) for word in ("i", "I")],
+     ""),
+    ([f"in/{name}/{n:04d}.png" for name in "abcdefghij" for n in range(8)], ""),
+    ([f"in/{name}/{kind}.png" for name in ("anna", "bert", "carl", "dora") for kind in ("t1", "t2", "flair", "dwi")],
+     "anna"),
+    ([f"in/{name}/scan.png" for name in ("anna", "bert", "carl", "dora")] + ["in/anna/b.png"], "anna"),
     ([f"in/{name:08x}-0.png" for name in range(9)], ""),
 ])  # fmt: skip
 def test_files_that_look_like_one_patients(files, found):
