@@ -108,6 +108,10 @@ def split_by_patient(table: LatentTable, labels: NDArray, seed: int = 0) -> tupl
                          "more.")  # fmt: skip
     if max(np.unique(labels.astype(str), return_counts=True)[1]) < TEST_FOLDS:
         raise InputError(f"No value has {TEST_FOLDS} images, too few to keep some for the test: encode more.")
+    rare = [name for name in set(labels) if len(set(patients[labels == name])) < TEST_FOLDS]
+    if len(rare) == len(set(labels)):
+        raise InputError(f"Every value has fewer than {TEST_FOLDS} patients, too few to keep some for the test: encode "
+                         "more.")  # fmt: skip
     from sklearn.model_selection import StratifiedGroupKFold
 
     folds = StratifiedGroupKFold(TEST_FOLDS, shuffle=True, random_state=seed)
@@ -115,7 +119,6 @@ def split_by_patient(table: LatentTable, labels: NDArray, seed: int = 0) -> tupl
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of values with fewer images than folds, which are told of
         test[next(folds.split(labels, labels, patients))[1]] = True
-    rare = [name for name in set(labels) if len(set(patients[labels == name])) < TEST_FOLDS]
     test &= ~np.isin(patients, patients[np.isin(labels, rare)])
     return ~test, test
 

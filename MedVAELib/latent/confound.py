@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..dicom_files import SCANNER_TAGS
 from ..errors import InputError
-from ..preprocessing.slices import LESION_FRACTION, PIXEL, POSITION
+from ..preprocessing.slices import LESION_FRACTION, PIXEL
 from ..progress import CancelToken
 from ..training.image_listing import GENERATED_BY
 from .probe import Estimate, by_patient, linear_probe
@@ -23,8 +23,9 @@ from .table import LatentTable
 
 CLEAR_GAIN = 0.1
 """Share of the way from chance to perfect that tags must go, beyond their interval, to count as telling the label."""
-OWN_COLUMNS = {LESION_FRACTION, POSITION, GENERATED_BY}
-"""What the library itself writes of images, which is no acquisition; a patch's share of lesion is its very label."""
+OWN_COLUMNS = {LESION_FRACTION, GENERATED_BY}
+"""What the library itself writes and the check leaves out: a patch's share of lesion is its very label, and what made
+an image up is no acquisition. Where a slice lies is checked, as it can confound."""
 _ACQUISITION = SCANNER_TAGS | {PIXEL}
 _TREES, _LEAF = 60, 3
 _MAX_KINDS = 50
@@ -85,8 +86,7 @@ class ConfoundCheck:
 
 def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str] | None = None,
                    seed: int = 0, cancel: CancelToken | None = None) -> ConfoundCheck:  # fmt: skip
-    """Compares the table's tags (by default all but the library's own columns) with its latents'
-    means as predictors of a column.
+    """Compares the table's tags (by default all but OWN_COLUMNS) with its latents' means as predictors of a column.
 
     Raises InputError without tags or with too few patients, UsageError for a tag that is not there, Cancelled.
     """
