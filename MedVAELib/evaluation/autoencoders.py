@@ -28,6 +28,7 @@ from ..progress import CancelToken
 from ..scan import Scan
 
 _AT_ONCE = 16
+_TRIED = 5  # scans, of which a model must take one
 _SLICES, _PATCHES = "slices", "patches"
 OtherScores = Callable[[Scan, sitk.Image], Mapping[str, NDArray[np.float32]]]
 """Called as others(scan, brain): method → score (zyx) on the scan's voxels, higher where more anomalous."""
@@ -50,22 +51,30 @@ class AutoencoderScores:
         self.networks = [_differentiable(model) for model in models]
 
     def check(self, scans: Iterable[Path]) -> None:
-        """Raises UsageError where a model that takes images as they are does not take the first of these that can be
-        read: before hours of work, not after."""
-        plain = [model for model in self.models if model.preparation == PLAIN]
-        for path in scans if plain else ():
+        """Raises UsageError where a model that takes images as they are takes none of the first few of these that can
+        be read: before hours of work, not after."""
+        left, read = [model for model in self.models if model.preparation == PLAIN], 0
+        for path in scans:
+            if not left:
+                return
             try:
                 scan = Scan.read(path)
             except (InputError, UsageError):
                 continue  # which its own case will say
+            refused, read = [], read + 1
             volume = turned(scan.image)
-            for model in plain:
+            for model in left:
                 image = volume if len(model.shape) == 3 else volume[:, :, volume.GetSize()[2] // 2]
                 try:
                     model.prepare_image(image, scan.name)
                 except InputError as error:
-                    raise UsageError(f"{error} Leave this --autoencoder out.") from error
-            return
+                    refused.append((model, error))
+            left = [model for model, _ in refused]
+            if read == _TRIED:
+                break
+        if left and read:
+            error = refused[0][1]
+            raise UsageError(f"{error} Leave this --autoencoder out.") from error
 
     def __call__(self, scan: Scan, brain: sitk.Image) -> dict[str, NDArray[np.float32]]:
         """brain: mask on the scan's grid. Raises InputError for a scan that cannot be prepared, Cancelled."""

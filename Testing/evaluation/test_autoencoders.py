@@ -108,6 +108,19 @@ def test_a_model_that_cannot_score_these_cases_is_refused_before_any_is(cases, t
         assert not (tmp_path / "out").exists()
 
 
+def test_a_scan_of_another_size_does_not_refuse_the_others(tmp_path):
+    good, odd = tmp_path / "good.nii.gz", tmp_path / "odd.nii.gz"
+    grain = np.random.default_rng(0).random((16, 16, 16)).astype(np.float32)
+    for path, shown in (good, grain), (odd, grain[:, :, :12]):
+        sitk.WriteImage(sitk.GetImageFromArray(shown), str(path))
+    model = load_latent_model(image_bundle(tmp_path / "fits", shape=(16, 16), scaling="percentile"), "cpu")
+    scores = AutoencoderScores([model])
+    scores.check([odd, tmp_path / "missing.nii.gz", good])
+    scores.check([])
+    with pytest.raises(UsageError, match="Leave this --autoencoder out"):
+        scores.check([odd] * 5 + [good])
+
+
 def test_a_bundle_from_before_samples_were_fitted_is_scored(models, cases, tmp_path):
     made = models[0].bundle
     state = {name: value for name, value in made.state_dict().items() if not name.startswith("drawn")}
