@@ -133,7 +133,8 @@ class PrepareSettings:
             raise UsageError(f"Brain masks come from one of {', '.join(BRAINS)}, not '{self.brain}'.")
 
     def request(self, case: PrepareCase, bundle: Bundle) -> dict[str, Any]:
-        own = {"slices": asdict(self.slices), "patches": asdict(self.patches)}.get(self.preparation, {})
+        slices = asdict(self.slices) | {"pixel_mm": self.slices.edge_mm}
+        own = {"slices": slices, "patches": asdict(self.patches)}.get(self.preparation, {})
         masks = {name: fingerprint(getattr(case, name)) for name in ("lesion", "brain") if getattr(case, name)}
         brain = released("brain", bundle) if self.brain == "detector" else {"brain": self.brain}
         return {"medvae_version": __version__, "preparation": self.preparation, **own, "masks": masks,
@@ -196,13 +197,14 @@ def _write_slices(
     for number, made in enumerate(slices_of(masked, settings)):
         cancel.check()
         name = f"slice_{number:03d}"
-        _write_picture(made.image, settings.pixel_mm, folder / f"{name}.nii.gz")
+        _write_picture(made.image, settings.edge_mm, folder / f"{name}.nii.gz")
         outside = max(outside, made.outside)
         images.append({"file": f"{name}.nii.gz", "case": f"{case.name}_{name}", "label": case.label,
-                       POSITION: round(made.position_mm, 2), PIXEL: round(settings.pixel_mm, 4)})  # fmt: skip
+                       POSITION: round(made.position_mm, 2), PIXEL: round(settings.edge_mm, 4)})  # fmt: skip
     if outside > _MOST_OUTSIDE:
-        return images, [f"{case.scan}: up to {100 * outside:.2g} % of a slice's brain lie outside its square of "
-                        f"{settings.size} pixels of {settings.pixel_mm:.3g} mm: take more or larger ones."]  # fmt: skip
+        percent = f"{100 * outside:{'.0f' if outside >= 0.1 else '.2g'}}"
+        return images, [f"{case.scan}: up to {percent} % of a slice's brain lie outside its square of "
+                        f"{settings.size} pixels of {settings.edge_mm:.3g} mm: take more or larger ones."]  # fmt: skip
     return images, []
 
 

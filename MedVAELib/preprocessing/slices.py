@@ -49,7 +49,11 @@ class SliceSettings:
             raise ValueError("the range goes from a share of the brain to a larger one, between 0 and 1")
         if not 8 <= self.size <= 1024 or self.pixel_mm < 0 or self.every < 1:
             raise ValueError("the size lies between 8 and 1024 pixels, their edge is not negative, every is 1 or more")
-        object.__setattr__(self, "pixel_mm", self.pixel_mm or FIELD_MM / self.size)
+
+    @property
+    def edge_mm(self) -> float:
+        """Of a pixel, chosen or not."""
+        return self.pixel_mm or FIELD_MM / self.size
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Patch:
 def slices_of(masked: MaskedScan, settings: SliceSettings) -> list[Slice]:
     """The scan's slices within the range, from below, behind or left."""
     axis = AXES[settings.axis]
-    grid = _grid(masked.image, axis, settings.pixel_mm)
+    grid = _grid(masked.image, axis, settings.edge_mm)
     values, brain = _on_grid(masked, grid)
     volume, inside = (np.moveaxis(array, axis, 0) for array in (model_image(values, brain, 1), brain))
     shown = np.flatnonzero(inside.any((1, 2)))
@@ -103,7 +107,7 @@ def slices_of(masked: MaskedScan, settings: SliceSettings) -> list[Slice]:
     middle = _middle_of(brain, axis)
     origin = grid.GetOrigin()[2 - axis] * (1 if axis == 0 else -1)  # LPS to RAS
     return [Slice(_square(volume[n], middle, settings.size), origin + n * grid.GetSpacing()[2 - axis],
-                  1 - _square(inside[n], middle, settings.size).sum() / max(1, inside[n].sum()))
+                  1 - _square(inside[n], middle, settings.size).sum() / inside[n].sum() if inside[n].any() else 0.0)
             for n in range(int(low), int(high) + 1, settings.every)]  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -56,6 +58,20 @@ def test_pixels_are_alike_in_all_scans_and_brain_outside_the_square_is_counted()
         assert abs(wide - 2 * 60 / 3.5) < 2 and middle.outside == 0, spacing  # a ball of 60 mm, 224 mm in 64 pixels
     small = slices_of(masked, SliceSettings("axial", 0.45, 0.55, 24, 3.0))[0]
     assert abs(small.outside - (1 - 72**2 / (np.pi * 60**2))) < 0.05
+
+
+def test_a_plane_without_brain_has_none_outside():
+    masked = masked_scan(*volume(), "scan")
+    holed = sitk.GetArrayFromImage(masked.brain)
+    holed[18:22] = 0
+    brain = sitk.GetImageFromArray(holed)
+    brain.CopyInformation(masked.brain)
+    made = slices_of(replace(masked, brain=brain), SliceSettings("axial", 0.3, 0.7, 64))
+    assert {float(s.image.max()) for s in made} >= {0.0} and {s.outside for s in made} == {0}
+
+
+def test_pixels_that_were_not_chosen_follow_the_size():
+    assert replace(SliceSettings(size=224), size=448).edge_mm == 0.5 and SliceSettings(pixel_mm=2.0).edge_mm == 2
 
 
 def test_a_range_takes_its_share():
