@@ -28,7 +28,7 @@ from ..training.image_listing import INDEX, SCAN, SERIES
 from ..training.image_pictures import draw_panels
 from ..training.image_sets import ImageSet, read_images
 from ..training.image_split import count_in_words, likely_patient
-from ..training.processes import Processes, data_processes
+from ..training.processes import LOOK_S, Processes, data_processes, heard_alone, patiently
 from ..training.run import start_trainer
 from ..training.trainer import Batches, Trainer
 from ..whole_files import replaced
@@ -68,7 +68,7 @@ def train_from_config(
     _check_watched(config, validation)
     change = augmenter(config.augment, len(shape))
     stream = image_batches(images.part("train").images, config.trainer.batch, config.trainer.seed, change,
-                           _changers(target, change))  # fmt: skip
+                           _changers(target, change), cancel)  # fmt: skip
     trainer.run(stream, validation, scaled(progress, 0.05, 0.95), cancel)
     folder = output / "bundle" / config.bundle.name
     if trainer.processes.first:
@@ -127,16 +127,19 @@ class ImageBatches:
 
 
 def image_batches(
-    images: NDArray[np.float32], batch: int, seed: int, augment: Augment | None = None, workers: int = 0
+    images: NDArray[np.float32], batch: int, seed: int, augment: Augment | None = None, workers: int = 0,
+    cancel: CancelToken | None = None,
 ) -> Batches:  # fmt: skip
-    """`ImageBatches` from any step on, made by so many background processes, or here (0): the same ones."""
+    """`ImageBatches` from any step on, made by so many background processes, or here (0): the same ones. cancel: also
+    ends the waiting for a batch, by Cancelled, where one process trains."""
     batches = ImageBatches(images, batch, seed, augment)
 
     def stream(start: int) -> Iterator[tuple[Tensor, ...]]:
         if not workers:
             yield from (batches[step] for step in count(start))
-        yield from DataLoader(batches, batch_size=None, sampler=count(start), num_workers=workers, prefetch_factor=4,
-                              multiprocessing_context="fork")  # fmt: skip
+        loader = DataLoader(batches, batch_size=None, sampler=count(start), num_workers=workers, prefetch_factor=4,
+                            timeout=LOOK_S, multiprocessing_context="fork")  # fmt: skip
+        yield from patiently(loader, heard_alone(cancel).check)
 
     return stream
 
@@ -187,7 +190,7 @@ def _doubt_of_patients(config: ImagesRun, images: ImageSet) -> str:
         return ""
     return (f"Every image counts as a patient of its own, but {name} looks like one patient with several images, which "
             "may now lie both in the training and in the validation: set data.patient, for a folder per "
-            "patient to '^([^/]+)/'.")  # fmt: skip
+            "patient to '^([^/]+)/', unless the folders are labels.")  # fmt: skip
 
 
 def _doubt_of_test(config: ImagesRun, images: ImageSet) -> str:

@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from ..progress import CancelToken
 from ..training.hc18 import plane_names, read_plane
+from ..training.processes import LOOK_S, heard_alone, patiently
 from ..training.synthesis.planes import smooth_noise
 from ..training.synthesis.random import Draw
 from ..training.synthesis.ultrasound import PictureMaker
@@ -202,8 +204,11 @@ def outline_batch(maker: OutlineCaseMaker, seed: int, number: int, batch: int) -
 
 
 def outline_stream(
-    make: Callable[[], OutlineCaseMaker], batch: int, seed: int, start: int, workers: int
-) -> Iterator[Batch]:
-    """Batches from one background process or (workers 0) none."""
-    return iter(DataLoader(OutlineBatches(make, batch, start, seed), batch_size=None, num_workers=workers,
-                           prefetch_factor=4 if workers else None))  # fmt: skip
+    make: Callable[[], OutlineCaseMaker], batch: int, seed: int, start: int, workers: int,
+    cancel: CancelToken | None = None,
+) -> Iterator[Batch]:  # fmt: skip
+    """Batches from background processes or (workers 0) none. cancel: also ends the waiting for a batch, by Cancelled,
+    where one process trains."""
+    loader = DataLoader(OutlineBatches(make, batch, start, seed), batch_size=None, num_workers=workers,
+                        prefetch_factor=4 if workers else None, timeout=LOOK_S if workers else 0)  # fmt: skip
+    yield from patiently(loader, heard_alone(cancel).check)

@@ -53,7 +53,7 @@ def train_from_config(
     trainer = start_trainer(config, output, target, resume)
     progress("data", 0.0, "Reading planes and head masks")
     validate = _validation(config, output, target)
-    trainer.run(_batches(config, target), validate, progress, cancel)
+    trainer.run(_batches(config, target, cancel), validate, progress, cancel)
     folder = output / "bundle" / config.bundle.name
     if trainer.processes.first:
         metadata = outline_metadata(config, trainer.step, trainer.seconds)
@@ -91,10 +91,10 @@ def case_maker(config: OutlineRun, part: str) -> OutlineCaseMaker:
     return OutlineCaseMaker(PictureMaker(HeadPool(population, config.data.heads), NETWORK_SIZE), real, config.mix)
 
 
-def _batches(config: OutlineRun, device: torch.device) -> Batches:
+def _batches(config: OutlineRun, device: torch.device, cancel: CancelToken) -> Batches:
     """Pictures are made by one background process, or four beside a GPU."""
     make, seed, batch = partial(case_maker, config, "train"), config.trainer.seed, config.trainer.batch
-    return lambda start: outline_stream(make, batch, seed, start, workers=data_processes(device))
+    return lambda start: outline_stream(make, batch, seed, start, data_processes(device), cancel)
 
 
 @dataclass(frozen=True)

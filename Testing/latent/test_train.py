@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import re
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import yaml
 
 from MedVAELib.cli.app import run
 from MedVAELib.errors import Cancelled, InputError
+from MedVAELib.latent import train
 from MedVAELib.latent.model import load_latent_model
 from MedVAELib.latent.train import image_batches, train_from_config
 from MedVAELib.progress import CancelToken
@@ -182,6 +185,20 @@ def test_every_image_comes_once_before_any_comes_again():
     assert list(drawn[:10]) != list(drawn[10:20])
     later = image_batches(images, 4, seed=1)(7)
     assert np.array_equal(next(later)[0].numpy().ravel(), drawn[28:32])
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="images are changed here")
+def test_waiting_for_a_batch_can_be_cancelled(monkeypatch):
+    monkeypatch.setattr(train, "LOOK_S", 0.1)
+    cancel = CancelToken()
+    cancel.cancel()
+
+    def stuck(images, seed):
+        time.sleep(1)
+        return images
+
+    with pytest.raises(Cancelled):
+        next(image_batches(np.zeros((4, 1, 8, 8), np.float32), 2, 0, stuck, 1, cancel)(0))
 
 
 def test_a_base_is_what_a_config_does_not_say(tmp_path):

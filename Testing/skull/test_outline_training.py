@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from MedVAELib.bundle import load_bundle
-from MedVAELib.errors import InputError
-from MedVAELib.skull import train_outline
+from MedVAELib.errors import Cancelled, InputError
+from MedVAELib.progress import CancelToken
+from MedVAELib.skull import outline_cases, train_outline
 from MedVAELib.skull.config import OutlineRun
 from MedVAELib.skull.outline_cases import MixConfig, OutlineCaseMaker, augmented, degraded, outline_stream
 from MedVAELib.skull.train_outline import circumference_mm, dice
@@ -86,6 +88,19 @@ def test_a_stream_resumed_goes_on_where_it_stopped():
     next(whole)
     for a, b in zip(next(whole), next(outline_stream(lambda: maker(), 3, 0, 1, workers=0)), strict=True):
         assert torch.equal(a, b)
+
+
+def _stuck():
+    time.sleep(1)
+    raise InputError("the waiting was in vain")
+
+
+def test_waiting_for_a_batch_can_be_cancelled(monkeypatch):
+    monkeypatch.setattr(outline_cases, "LOOK_S", 0.1)
+    cancel = CancelToken()
+    cancel.cancel()
+    with pytest.raises(Cancelled):
+        next(outline_stream(_stuck, 3, 0, 0, workers=1, cancel=cancel))
 
 
 def test_measures_of_a_disc():
