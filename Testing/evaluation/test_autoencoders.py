@@ -112,7 +112,9 @@ def test_a_scan_of_another_size_does_not_refuse_the_others(tmp_path):
     good, odd = tmp_path / "good.nii.gz", tmp_path / "odd.nii.gz"
     grain = np.random.default_rng(0).random((16, 16, 16)).astype(np.float32)
     for path, shown in (good, grain), (odd, grain[:, :, :12]):
-        sitk.WriteImage(sitk.GetImageFromArray(shown), str(path))
+        image = sitk.GetImageFromArray(shown)
+        image.SetSpacing((10, 10, 10))
+        sitk.WriteImage(image, str(path))
     model = load_latent_model(image_bundle(tmp_path / "fits", shape=(16, 16), scaling="percentile"), "cpu")
     scores = AutoencoderScores([model])
     scores.check([odd, tmp_path / "missing.nii.gz", good])
