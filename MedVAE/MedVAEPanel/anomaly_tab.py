@@ -65,7 +65,7 @@ class AnomalyTab(TaskTab):
     def enter(self) -> None:
         self.results.on_layout_changed()
         self._choose_a_scan()
-        self._look_at_scan()
+        self._on_parameters()
         self.status.hurry()  # before the questions that make the worker load PyTorch
 
     def exit(self) -> None:

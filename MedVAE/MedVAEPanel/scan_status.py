@@ -54,6 +54,7 @@ class ScanStatus:
         else:
             self._say(_("Looking at the scan…"))
             self._timer.start()
+        self._on_change()
 
     def hurry(self) -> None:
         """Asks now what would be asked in a moment."""

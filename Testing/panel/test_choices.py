@@ -233,6 +233,30 @@ def test_what_other_modules_do_is_not_looked_at(desk, tabs, monkeypatch):
     assert len(asked) == 3
 
 
+@pytest.mark.parametrize("away", [True, False])
+def test_no_scan_is_refused_for_what_was_there_before(desk, tabs, monkeypatch, away):
+    """Also when it cannot be handed to the worker: chosen while another module was in use, or changed in view."""
+    import slicer
+
+    from Testing.panel.detections import add_scan
+
+    worker, tab, request = desk.widget.worker, tabs["anomaly"], desk.widget.worker.request
+    monkeypatch.setattr(worker, "request", lambda task, fields, on_result, *rest: (
+        on_result({"usable": False, "message": "Too dark."}) if task == "describe"
+        else request(task, fields, on_result, *rest)))  # fmt: skip
+    scan, button = add_scan(), tab.ui.detectButton
+    assert desk.pump(lambda: "Too dark." in button.toolTip, 10) and tab.parameters.scan is scan
+    monkeypatch.setattr(worker, "folder", lambda name: (_ for _ in ()).throw(OSError(28, "no space left")))
+    if away:
+        desk.widget.exit()
+        tab.parameters.scan = add_scan("Another")
+        desk.widget.enter()
+    else:
+        slicer.util.updateVolumeFromArray(scan, slicer.util.arrayFromVolume(scan) + 1)
+    assert desk.pump(lambda: "no space left" in tab.ui.statusLabel.text, 10)
+    assert "Too dark." not in button.toolTip
+
+
 def test_views_side_by_side_that_slicer_starts_with_are_not_blank(desk, monkeypatch):
     """Slicer goes back to the layout it was quit in before the module has told of it."""
     import slicer
