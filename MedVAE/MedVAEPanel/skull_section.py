@@ -37,7 +37,8 @@ class SkullSection:
     def show_new(self, result: Result) -> None:
         self.tab.parameters.result = result.surface
         self.update(self.tab.parameters)
-        display.look_at_in_3d()
+        if self.tab.panel.entered:  # the layout is another module's meanwhile
+            display.look_at_in_3d()
 
     def update(self, parameters) -> None:
         """Called whenever the parameters may have changed. The views of a loaded scene stay as they were saved."""

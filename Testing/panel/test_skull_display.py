@@ -153,3 +153,16 @@ def test_of_two_results_one_is_seen(skull):
     visible = [result.surface.GetDisplayNode().GetVisibility() for result in (first, second)]
     assert visible == [1, 0] and skull.panel.host.views["Red"].composite.GetForegroundVolumeID() in {
         first.node("std").GetID(), first.node("probability").GetID()}  # fmt: skip
+
+
+@pytest.mark.parametrize("entered", [True, False])
+def test_a_result_that_comes_while_another_module_is_in_use_leaves_the_layout(skull, monkeypatch, entered):
+    import slicer
+
+    manager, layouts = slicer.app.layoutManager(), slicer.vtkMRMLLayoutNode
+    monkeypatch.setattr(skull.panel.widget, "entered", entered)
+    before = manager.layout
+    manager.setLayout(layouts.SlicerLayoutOneUpRedSliceView)
+    skull.tab.results.show_new(skull.result)
+    assert manager.layout == (layouts.SlicerLayoutFourUpView if entered else layouts.SlicerLayoutOneUpRedSliceView)
+    manager.setLayout(before)
