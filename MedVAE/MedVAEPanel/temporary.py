@@ -17,9 +17,12 @@ class TemporaryFolder:
 
     def __init__(self, parent: str | Path | None = None):
         """parent: the system's own without one. Raises OSError when nothing can be made there."""
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        self._lock = (self.path / _LOCK).open("wb")
-        _locked(self._lock)
+        for attempts_left in (2, 1, 0):  # a file system without locks has none to give: nobody removes the last one
+            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+            self._lock = (self.path / _LOCK).open("wb")
+            if (_locked(self._lock) and (self.path / _LOCK).exists()) or not attempts_left:
+                break
+            self.remove()  # another session that was starting came before the lock, and took it for left
         for folder in self.path.parent.glob(f"{_PREFIX}*"):
             _remove_if_left(folder)
 
@@ -31,11 +34,13 @@ class TemporaryFolder:
 def _remove_if_left(folder: Path) -> None:
     try:
         with (folder / _LOCK).open("rb+") as lock:
-            left = _locked(lock)
-    except OSError:  # another user's, or none of ours
-        return
-    if left:
-        shutil.rmtree(folder, ignore_errors=True)
+            if not _locked(lock):
+                return
+            shutil.rmtree(folder, ignore_errors=True)  # while locked: a session that is starting notices
+        (folder / _LOCK).unlink()  # on Windows, which removes no open file: none of a session that is starting, either
+        folder.rmdir()
+    except OSError:  # another user's, none of ours, or gone
+        pass
 
 
 def _locked(file: IO[bytes]) -> bool:

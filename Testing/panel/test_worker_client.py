@@ -312,6 +312,60 @@ time.sleep(600)
     assert set(tmp_path.glob("medvae-*")) == {mine, next_one, tmp_path / "medvae-of somebody"}
 
 
+@pytest.mark.parametrize("done", [True, False])
+def test_another_session_that_starts_takes_no_new_folder_for_left(tmp_path, monkeypatch, done):
+    """It comes between the lock's file and the lock: and has removed the folder then, or is about to."""
+    from MedVAEPanel import temporary
+
+    real, files = temporary._locked, []
+
+    def another_first(file) -> bool:
+        monkeypatch.setattr(temporary, "_locked", real)
+        if done:
+            temporary._remove_if_left(Path(file.name).parent)
+            assert not Path(file.name).exists()
+        else:
+            files.append(open(file.name, "rb+"))
+            assert real(files[0])
+        return real(file)
+
+    monkeypatch.setattr(temporary, "_locked", another_first)
+    folder = temporary.TemporaryFolder(tmp_path)
+    for file in files:
+        file.close()
+    temporary._remove_if_left(folder.path)
+    assert list(tmp_path.iterdir()) == [folder.path] and folder.path.is_dir(), "it is not locked"
+    folder.remove()
+
+
+def test_what_is_left_is_removed_while_it_is_locked(tmp_path, monkeypatch):
+    """A session that locks its folder after that finds it gone."""
+    from MedVAEPanel import temporary
+
+    (tmp_path / "medvae-left").mkdir()
+    (tmp_path / "medvae-left" / "in use").touch()
+
+    def remove(folder, real=temporary.shutil.rmtree, **options) -> None:
+        with (folder / "in use").open("rb+") as lock:
+            assert not temporary._locked(lock)
+        real(folder, **options)
+
+    monkeypatch.setattr(temporary.shutil, "rmtree", remove)
+    temporary._remove_if_left(tmp_path / "medvae-left")
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_locks_there_is_a_folder_all_the_same(tmp_path, monkeypatch):
+    """As on some network drives: but none is removed for another session."""
+    from MedVAEPanel import temporary
+
+    monkeypatch.setattr(temporary, "_locked", lambda file: False)
+    folders = [temporary.TemporaryFolder(tmp_path) for _ in range(2)]
+    assert set(tmp_path.iterdir()) == {folder.path for folder in folders}
+    for folder in folders:
+        folder.remove()
+
+
 def test_shutdown_takes_the_temporary_folder_along(make_client):
     client = make_client("hear(); time.sleep(600)")
     folder = client.folder("job")
