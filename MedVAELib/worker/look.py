@@ -65,15 +65,18 @@ def _devices() -> Mapping[str, Any]:
 
     devices: list[dict[str, Any]] = []
     if not cuda_problem():
+        usable = False
         for index in range(torch.cuda.device_count()):
-            entry: dict[str, Any] = {"name": f"cuda:{index}", "label": torch.cuda.get_device_name(index)}
+            # Up to the one that `select_device` takes: trying takes memory, and one that is asked for is tried then.
+            problem = "" if usable else cuda_device_problem(index)
+            usable = usable or not problem
+            entry: dict[str, Any] = {"name": f"cuda:{index}", "label": torch.cuda.get_device_name(index),
+                                     "problem": problem}  # fmt: skip
             try:
                 free, total = torch.cuda.mem_get_info(index)
                 entry |= {"free_gib": round(free / 2**30, 1), "total_gib": round(total / 2**30, 1)}
-                if problem := cuda_device_problem(index):
-                    entry["problem"] = problem
             except RuntimeError as error:  # a GPU whose memory is taken to the last byte
-                entry["problem"] = str(error).splitlines()[0][:160]
+                entry["problem"] = problem or str(error).splitlines()[0][:160]
             devices.append(entry)
     if platform.system() == "Darwin" and not mps_problem():
         devices.append({"name": "mps", "label": "Apple GPU"})
