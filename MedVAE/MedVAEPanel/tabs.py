@@ -74,6 +74,7 @@ class Tab:
             parameters.AddObserver = observe
             self._gui_tag = parameters.connectGui(ui)
             del parameters.AddObserver
+
             def values() -> list:
                 return [getattr(parameters, name) for name in type(parameters).__annotations__]
 

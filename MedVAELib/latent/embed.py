@@ -78,6 +78,6 @@ def _umap(latents: NDArray, neighbours: float, seed: int) -> NDArray:
     try:
         from umap import UMAP
     except ImportError:
-        raise UsageError("UMAP needs the package umap-learn: install it (pip install 'medvae[umap]'), or choose tsne "
-                         "or pca.") from None  # fmt: skip
+        raise UsageError('UMAP needs the package umap-learn: install it (in MedVAE\'s folder  pip install ".[umap]"), '
+                         "or choose tsne or pca.") from None  # fmt: skip
     return UMAP(n_neighbors=max(2, round(neighbours)), random_state=seed, n_jobs=1).fit_transform(_compressed(latents))

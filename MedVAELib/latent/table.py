@@ -200,8 +200,8 @@ def pyarrow_module():
         import pyarrow
         import pyarrow.parquet
     except ImportError:
-        raise UsageError("Parquet files need the package pyarrow: install it (pip install 'medvae[tables]'), or use "
-                         "CSV (--format csv).") from None  # fmt: skip
+        raise UsageError('Parquet files need the package pyarrow: install it (in MedVAE\'s folder  pip install '
+                         '".[tables]"), or use CSV (--format csv).') from None  # fmt: skip
     return pyarrow
 
 
