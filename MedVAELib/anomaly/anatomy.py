@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from ..errors import InputError
 from ..inference import Encoded, Engine
-from ..preprocessing.geometry import ijk_to_ras_mm, ras_grid, to_grid
+from ..preprocessing.geometry import ijk_to_ras_mm, like, ras_grid, to_grid
 from ..preprocessing.intensity import NETWORK_MAX, NETWORK_MEDIAN, Foreground
 from ..preprocessing.morphology import closed, dilated, largest_part, opened
 from ..progress import CancelToken
@@ -133,9 +133,7 @@ def _sample_whole(
     low, high = np.min(corners, 0), np.max(corners, 0)
     size_xyz = np.ceil((high - low) / spacing_mm).astype(int) + 1
     grid = ras_grid((low + high) / 2, size_xyz[::-1], spacing_mm)
-    source = sitk.GetImageFromArray(values)
-    source.CopyInformation(image)
-    sampled = to_grid(source, grid)
+    sampled = to_grid(like(values, image), grid)
     if support.all():  # the field of view itself
         inside = sitk.GetImageFromArray(np.ones([2, 2, 2], np.float32))  # half of it in each of two voxels
         size = np.array(image.GetSize())
@@ -144,9 +142,7 @@ def _sample_whole(
         inside.SetDirection(image.GetDirection())
         known = sitk.GetArrayFromImage(sitk.Resample(inside, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0.0))
     else:
-        source = sitk.GetImageFromArray(support.astype(np.float32))
-        source.CopyInformation(image)
-        known = sitk.GetArrayFromImage(to_grid(source, grid))
+        known = sitk.GetArrayFromImage(to_grid(like(support.astype(np.float32), image), grid))
     return sampled, known
 
 

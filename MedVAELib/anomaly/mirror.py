@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ..preprocessing.geometry import channels_from_grid, physical_points, ras_mm_to_ijk, to_grid
+from ..preprocessing.geometry import channels_from_grid, like, physical_points, ras_mm_to_ijk, to_grid
 from .anatomy import Anatomy, parenchyma
 
 _ACROSS_MM = 6.0  # from the mirrored place: sides are not exact mirror images
@@ -91,9 +91,9 @@ class Mirror:
             return np.zeros_like(score)
         grid = self.anatomy.grid
         spacing_mm = grid.GetSpacing()[0]
-        on_grid = sitk.GetArrayFromImage(to_grid(_image(score, space), grid))
+        on_grid = sitk.GetArrayFromImage(to_grid(like(score, space), grid))
         highest = ndimage.maximum_filter(on_grid, footprint=_ball(int(_ACROSS_MM / spacing_mm)))
-        flipped = sitk.Resample(_image(highest[:, :, ::-1], grid), grid, self.to_other_side, sitk.sitkLinear, 0.0)
+        flipped = sitk.Resample(like(highest[:, :, ::-1], grid), grid, self.to_other_side, sitk.sitkLinear, 0.0)
         depth_mm = ndimage.distance_transform_edt(brain) * spacing_mm
         counts = np.clip(np.abs(self.side_mm(physical_points(grid))) / _MIDLINE_MM - 1, 0, 1)
         counts *= np.clip((_DEPTH_MM[1] - depth_mm) / (_DEPTH_MM[1] - _DEPTH_MM[0]), 0, 1)
@@ -103,8 +103,8 @@ class Mirror:
 
     @property
     def _tissue_and_mirrored(self) -> tuple[sitk.Image, sitk.Image]:
-        tissue = parenchyma(self.anatomy) * self.anatomy.support
-        return _image(tissue, self.anatomy.grid), _image(tissue[:, :, ::-1], self.anatomy.grid)
+        tissue = np.asarray(parenchyma(self.anatomy) * self.anatomy.support, np.float32)
+        return like(tissue, self.anatomy.grid), like(tissue[:, :, ::-1], self.anatomy.grid)
 
     def _across_mm(self, ras_mm: NDArray) -> float:
         """How far along x a place lies from its mirror image."""
@@ -114,12 +114,6 @@ class Mirror:
         here = ras_mm_to_ijk(grid, ras_mm)[0]
         there = columns - ras_mm_to_ijk(grid, (-lps[0], -lps[1], lps[2]))[0]
         return float(here - there) * grid.GetSpacing()[0]
-
-
-def _image(values: NDArray, place: sitk.Image) -> sitk.Image:
-    image = sitk.GetImageFromArray(np.ascontiguousarray(values, dtype=np.float32))
-    image.CopyInformation(place)
-    return image
 
 
 def _ball(radius: int) -> NDArray[np.bool_]:

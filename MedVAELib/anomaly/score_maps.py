@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..errors import BundleError
-from ..preprocessing.geometry import channels_from_grid, from_grid
+from ..preprocessing.geometry import channels_from_grid, from_grid, like
 from ..preprocessing.intensity import Foreground
 from ..preprocessing.morphology import bounding_box, dilated
 from ..progress import CancelToken, Progress, no_progress
@@ -90,8 +90,7 @@ class ScoreMaps:
 
     def _box(self, brain: NDArray[np.float32]) -> tuple[sitk.Image, tuple[slice, ...]]:
         """An empty image and slices (zyx) of the part of the scan that can be brain."""
-        grid_brain = sitk.GetImageFromArray((brain > 0).astype(np.float32))
-        grid_brain.CopyInformation(self.anatomy.grid)
+        grid_brain = like((brain > 0).astype(np.float32), self.anatomy.grid)
         # A copy: SimpleITK's array views do not keep a temporary image alive.
         inside = sitk.GetArrayFromImage(from_grid(grid_brain, self.space)) > 0
         z, y, x = bounding_box(inside, (_MARGIN_VOXELS,) * 3)
@@ -185,9 +184,7 @@ class ScoreMaps:
         """The box put back into a volume with exactly the scan's grid."""
         whole = np.zeros(self.space.GetSize()[::-1], values.dtype)
         whole[self.box] = values
-        image = sitk.GetImageFromArray(self.turn.back(whole))
-        image.CopyInformation(self.scan.image)
-        return image
+        return like(self.turn.back(whole), self.scan.image)
 
     def boxed(self, image: sitk.Image) -> NDArray:
         """What an image on the scan's grid holds in the box, as everything here lies."""

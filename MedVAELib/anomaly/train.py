@@ -17,6 +17,7 @@ from ..bundle import Bundle, save_bundle
 from ..errors import InputError
 from ..inference import select_device
 from ..models import build_model
+from ..preprocessing.geometry import like
 from ..preprocessing.mask_files import read_mask
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import Scan
@@ -107,8 +108,7 @@ def _real_scans(config: HealthyAnatomyRun) -> list[tuple[Scan, sitk.Image | None
         scan, mask = Scan.read(data_path(entry["scan"]), "flair"), None
         if entry.get("without"):
             inside = read_mask(data_path(entry["without"]), scan.image)
-            mask = sitk.GetImageFromArray(inside.astype(np.uint8))
-            mask.CopyInformation(scan.image)
+            mask = like(inside.astype(np.uint8), scan.image)
         scans.append((scan, mask))
     return scans
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, UsageError
 from ..latent.model import MNI_4MM, PLAIN, LatentModel, stored_model
 from ..models.autoencoder import ImageAutoencoder
-from ..preprocessing.geometry import from_grid
+from ..preprocessing.geometry import from_grid, like
 from ..preprocessing.image_form import turned
 from ..preprocessing.masked import masked_scan
 from ..preprocessing.slices import FIELD_MM, tiles_of
@@ -134,9 +134,7 @@ def _planes_as_they_are(model: LatentModel, scan: Scan, brain: sitk.Image) -> _P
         stack = np.zeros(inside.shape, np.float32)
         for z, plane, value in zip(shown, planes, values, strict=True):
             stack[z] = sitk.GetArrayFromImage(plane.to_scan(value))
-        image = sitk.GetImageFromArray(stack)
-        image.CopyInformation(volume)
-        return _onto(image, scan)
+        return _onto(like(stack, volume), scan)
 
     return _Prepared(np.stack([plane.image for plane in planes]), on_scan)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from ..anomaly.result import Detection
+from ..preprocessing.geometry import like
 from ..preprocessing.morphology import bounding_box, largest_part
 from ..reporting.display import AXIAL, DisplayAxes
 
@@ -29,7 +29,9 @@ def write_case_picture(detection: Detection, truth: np.ndarray | None, title: st
     axes = DisplayAxes.of(detection.scan.image)
     scan, score = axes.array(detection.scan.image), axes.array(detection.anomaly)
     brain, mask = axes.array(detection.brain) > 0, axes.array(detection.mask) > 0
-    lesion = axes.array(_like(truth, detection.scan.image)) > 0 if truth is not None else np.zeros(brain.shape, bool)
+    lesion = np.zeros(brain.shape, bool)
+    if truth is not None:
+        lesion = axes.array(like(truth.astype(np.uint8), detection.scan.image)) > 0
     box = _box(brain | lesion, axes.spacing_zyx_mm)
     where = brain if brain.any() else np.ones_like(brain)
     grey = np.percentile(scan[where], (0.5, 99.8))
@@ -58,12 +60,6 @@ def write_case_picture(detection: Detection, truth: np.ndarray | None, title: st
         panel.set_title(name, color="white", fontsize=9)
     figure.suptitle(f"{title}   (patient's right on the left)\nscore: {detection.unit}", color="white", fontsize=9)
     figure.savefig(path, dpi=110)
-
-
-def _like(array: np.ndarray, image: sitk.Image) -> sitk.Image:
-    made = sitk.GetImageFromArray(array.astype(np.uint8))
-    made.CopyInformation(image)
-    return made
 
 
 def _box(region: np.ndarray, spacing_zyx_mm: tuple[float, float, float]) -> tuple[slice, slice]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..itk_files import itk_name
 from ..nifti_files import MNI, SCANNER
-from ..preprocessing.geometry import ras_grid
+from ..preprocessing.geometry import like, ras_grid
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
 from ..training.image_listing import ImageRecord
@@ -71,9 +71,7 @@ def space(model: LatentModel) -> int:
 
 def own_image(model: LatentModel, array: NDArray[np.float32]) -> sitk.Image:
     """A decoded image (*shape) on the model's own grid, float32 in 0…1."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array, np.float32))
-    image.CopyInformation(own_grid(model))
-    return image
+    return like(np.asarray(array, np.float32), own_grid(model))
 
 
 def series(model: LatentModel, images: NDArray[np.float32]) -> sitk.Image:

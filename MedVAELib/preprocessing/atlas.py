@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..itk_files import itk_name
 from ..nifti_files import write_nifti_gz
 from ..resources import resource_dir
+from .geometry import like
 from .registration import quick, register_affine
 
 SPACING_MM = 2.0
@@ -100,17 +101,12 @@ def head_of_labels(labels: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
     for value, ids in INTENSITIES.items():
         table[list(ids)] = value
     tissue = (array > 0) & (array < FIRST_EXTRACEREBRAL) & (array != CSF_OUTSIDE)
-    halves = []
-    for volume in (table[np.clip(array, 0, None)], tissue.astype(np.float32)):
-        image = sitk.GetImageFromArray(volume)
-        image.CopyInformation(labels)
-        halves.append(sitk.BinShrink(image, [2, 2, 2]))
-    intensity, fraction = halves
+    intensity, fraction = (sitk.BinShrink(like(volume, labels), [2, 2, 2])
+                           for volume in (table[np.clip(array, 0, None)], tissue.astype(np.float32)))  # fmt: skip
     mask = brain_of_labels(sitk.GetArrayViewFromImage(fraction) >= 0.5, float(np.mean(fraction.GetSpacing())))
     if not mask.any():
         raise InputError("A label map holds no brain label; the atlas needs whole-head maps in FreeSurfer numbering.")
-    brain = sitk.GetImageFromArray(mask.astype(np.float32))
-    brain.CopyInformation(fraction)
+    brain = like(mask.astype(np.float32), fraction)
     index = [float(v) for v in np.argwhere(mask).mean(0)[::-1]]
     r, a, s = BRAIN_CENTROID_RAS_MM
     shift = np.array([-r, -a, s]) - brain.TransformContinuousIndexToPhysicalPoint(index)
@@ -152,9 +148,7 @@ def _symmetric_mean(images: list[sitk.Image], transforms: list[sitk.AffineTransf
     total = np.zeros(SIZE_XYZ[::-1], np.float64)
     for image, transform in zip(images, transforms, strict=True):
         total += sitk.GetArrayFromImage(sitk.Resample(image, grid, transform, sitk.sitkLinear, 0.0))
-    mean = sitk.GetImageFromArray(((total + total[:, :, ::-1]) / (2 * len(images))).astype(np.float32))
-    mean.CopyInformation(grid)
-    return mean
+    return like(((total + total[:, :, ::-1]) / (2 * len(images))).astype(np.float32), grid)
 
 
 def _without_mean(transforms: list[sitk.AffineTransform]) -> list[sitk.AffineTransform]:

@@ -44,6 +44,13 @@ def ras_grid(center_ras_mm: Sequence[float], size_zyx: Sequence[int],
     return grid
 
 
+def like(values_zyx: NDArray, image: sitk.Image) -> sitk.Image:
+    """An array, in its own type, as an image with the spacing, origin and direction of another."""
+    made = sitk.GetImageFromArray(np.ascontiguousarray(values_zyx))
+    made.CopyInformation(image)
+    return made
+
+
 def rounded_geometry(image: sitk.Image) -> sitk.Image:
     """A copy whose spacing, origin and direction are rounded to nine decimals.
 
@@ -129,17 +136,13 @@ def to_grid(image: sitk.Image, grid: sitk.Image, outside: float = 0.0) -> sitk.I
     axes = zip(image.GetSize(), image.GetSpacing(), _sigmas_mm(image, grid), strict=True)
     smoothing = [_gaussian_matrix(n, sigma / spacing) if sigma > 0 else None for n, spacing, sigma in axes]
     values = sitk.GetArrayViewFromImage(image)[None]
-    resampled = sitk.GetImageFromArray(_resample(values, image, grid, [outside], smoothing)[0])
-    resampled.CopyInformation(grid)
-    return resampled
+    return like(_resample(values, image, grid, [outside], smoothing)[0], grid)
 
 
 def from_grid(image_on_grid: sitk.Image, scan_image: sitk.Image, outside: float = 0.0) -> sitk.Image:
     """An image on the model grid brought back: float32, with exactly the scan's size, spacing, origin, direction."""
     values = sitk.GetArrayViewFromImage(image_on_grid)[None]
-    resampled = sitk.GetImageFromArray(_resample(values, image_on_grid, scan_image, [outside])[0])
-    resampled.CopyInformation(scan_image)
-    return resampled
+    return like(_resample(values, image_on_grid, scan_image, [outside])[0], scan_image)
 
 
 def channels_from_grid(channels: NDArray[np.float32], grid: sitk.Image, scan_image: sitk.Image,

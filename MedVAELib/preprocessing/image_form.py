@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .geometry import SMOOTHING
+from .geometry import SMOOTHING, like
 
 FITS = ("exact", "crop", "stretch")
 SCALINGS = ("auto", "unit", "byte", "percentile", "range")
@@ -97,14 +97,11 @@ class ImageForm:
         """An array (*shape) on the very grid of the image that it was made from or stands for, in the array's units;
         0 where that grid reaches beyond it."""
         plane_or_volume = self.placed(image, "the image")
-        made = sitk.GetImageFromArray(np.ascontiguousarray(array, np.float32))
-        made.CopyInformation(self.grid(plane_or_volume))
+        made = like(np.asarray(array, np.float32), self.grid(plane_or_volume))
         if len(self.shape) == image.GetDimension():
             return _onto(made, image)
         plane = sitk.GetArrayFromImage(_onto(made, plane_or_volume))  # of a volume of one slice, along any axis
-        made = sitk.GetImageFromArray(plane.reshape(image.GetSize()[::-1]))
-        made.CopyInformation(image)
-        return made
+        return like(plane.reshape(image.GetSize()[::-1]), image)
 
 
 def choose_scaling(ranges: Sequence[tuple[float, float]], all_bytes: bool, negative: bool = False) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..itk_files import itk_name
-from .geometry import same_grid, to_grid
+from .geometry import like, same_grid, to_grid
 
 
 def read_mask(path: Path, scan: sitk.Image) -> NDArray[np.bool_]:
@@ -39,13 +39,12 @@ def _read(path: Path, scan: sitk.Image, placed_on: Callable[[sitk.Image, sitk.Im
         raise InputError(f"{path} cannot be read as a mask: export it again as NIfTI.") from None
     if mask.GetDimension() != 3 or mask.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"{path} is not a three-dimensional mask with one value per voxel: export it again.")
-    fractions = sitk.GetImageFromArray(np.nan_to_num(_values(mask)).clip(0, 1))
+    values = np.nan_to_num(_values(mask)).clip(0, 1)
     if same_grid(mask, scan):
-        fractions.CopyInformation(scan)
-        return fractions
-    fractions.CopyInformation(mask)
+        return like(values, scan)
+    fractions = like(values, mask)
     placed = placed_on(fractions, scan)
-    if _values(fractions).any() and not _values(placed).any():
+    if values.any() and not _values(placed).any():
         raise InputError(f"{path} lies outside its scan: check that both are of the same examination.")
     return placed
 

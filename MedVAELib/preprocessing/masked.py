@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..progress import CancelToken
-from .geometry import rounded_geometry, same_grid
+from .geometry import like, rounded_geometry, same_grid
 from .intensity import find_foreground
 from .template_brain import template_brain_mask
 from .turning import Turn
@@ -45,7 +45,7 @@ def masked_scan(
     values = sitk.GetArrayFromImage(space)
     foreground = find_foreground(values)
     values = np.where(foreground.support, values - np.float32(foreground.offset), 0).clip(0).astype(np.float32)
-    positive = _like(values, space)
+    positive = like(values, space)
     voxel_ml = float(np.prod(space.GetSpacing())) / 1000
     if brain is not None:
         if not same_grid(brain, image):
@@ -62,10 +62,4 @@ def masked_scan(
     if inside.sum() * voxel_ml < _MIN_BRAIN_ML:
         raise InputError(f"{name}: the brain mask holds only {inside.sum() * voxel_ml:.0f} ml; give a scan of a whole "
                          "brain, and its mask where it has one.")  # fmt: skip
-    return MaskedScan(positive, _like(inside.astype(np.uint8), space))
-
-
-def _like(values_zyx: NDArray, image: sitk.Image) -> sitk.Image:
-    made = sitk.GetImageFromArray(values_zyx)
-    made.CopyInformation(image)
-    return made
+    return MaskedScan(positive, like(inside.astype(np.uint8), space))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
-from .geometry import inverse
+from .geometry import inverse, like
 from .masked import MaskedScan, masked_scan
 from .mni import mni_grid, mni_to_brain
 from .model_image import model_image
@@ -40,8 +40,7 @@ class PublishedPreparation:
         """An array like `image` on exactly the scan's grid: float32, linear, 0 where the window does not reach."""
         if array_zyx.shape != SHAPE_ZYX:
             raise ValueError(f"the array has shape {array_zyx.shape}, not {SHAPE_ZYX}")
-        made = sitk.GetImageFromArray(np.ascontiguousarray(array_zyx, np.float32))
-        made.CopyInformation(mni_grid(SPACING_MM))
+        made = like(array_zyx.astype(np.float32), mni_grid(SPACING_MM))
         placed = sitk.Resample(made, self.scan_image, inverse(self.mni_to_scan), sitk.sitkLinear, 0.0,
                                sitk.sitkFloat32)  # fmt: skip
         placed.CopyInformation(self.scan_image)
@@ -49,9 +48,7 @@ class PublishedPreparation:
 
     def in_mni(self) -> sitk.Image:
         """The image with its place in MNI space."""
-        made = sitk.GetImageFromArray(self.image)
-        made.CopyInformation(mni_grid(SPACING_MM))
-        return made
+        return like(self.image, mni_grid(SPACING_MM))
 
 
 def prepare_published(

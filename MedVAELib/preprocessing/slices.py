@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from .geometry import ras_grid, to_grid
+from .geometry import like, ras_grid, to_grid
 from .masked import MaskedScan
 from .model_image import model_image
 
@@ -146,9 +146,7 @@ class Tiles:
         padded = np.zeros([n + 2 * side * (axis > 0) for axis, n in enumerate(self.grid.GetSize()[::-1])], np.float32)
         for (z, y, x), square in zip(self.places, values, strict=True):
             padded[z, y + side : y + 2 * side, x + side : x + 2 * side] = square
-        made = sitk.GetImageFromArray(np.ascontiguousarray(padded[:, side:-side, side:-side]))
-        made.CopyInformation(self.grid)
-        return made
+        return like(padded[:, side:-side, side:-side], self.grid)
 
 
 def tiles_of(masked: MaskedScan, side: int, pixel_mm: float, around_middle: bool) -> Tiles:

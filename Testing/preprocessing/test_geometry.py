@@ -21,6 +21,7 @@ from MedVAELib.preprocessing.geometry import (
     from_grid,
     ijk_to_ras_mm,
     inverse,
+    like,
     orientation_code,
     physical_points,
     ras_affine_mm,
@@ -63,9 +64,7 @@ def grid_image(size_xyz: Sequence[int], spacing_xyz: Sequence[float], direction:
 
 def filled(image: sitk.Image) -> sitk.Image:
     """The smooth field sampled at the image's voxel centres."""
-    result = sitk.GetImageFromArray(smooth_field(physical_points(image).astype(float)).astype(np.float32))
-    result.CopyInformation(image)
-    return result
+    return like(smooth_field(physical_points(image).astype(float)).astype(np.float32), image)
 
 
 def reoriented(image: sitk.Image, axes: Sequence[int], flips: Sequence[bool]) -> sitk.Image:
@@ -236,9 +235,7 @@ def test_channels_equal_single_maps_and_keep_their_own_outside(turn: float) -> N
     together = channels_from_grid(channels, GRID, scan, outside)
     assert together.shape == (3, *scan.GetSize()[::-1]) and together.dtype == np.float32
     for channel, value, found in zip(channels, outside, together, strict=True):
-        image = sitk.GetImageFromArray(channel)
-        image.CopyInformation(GRID)
-        np.testing.assert_array_equal(found, sitk.GetArrayFromImage(from_grid(image, scan, value)))
+        np.testing.assert_array_equal(found, sitk.GetArrayFromImage(from_grid(like(channel, GRID), scan, value)))
         assert np.any(found == value)
 
 
@@ -266,6 +263,16 @@ def test_slightly_sheared_axes_are_followed() -> None:
     core = inside(scan, points, 2)
     error = np.abs(sitk.GetArrayFromImage(to_grid(scan, GRID)) - smooth_field(points))[core].max()
     assert error < interpolation_bound(scan.GetSpacing()) + MAX_CURVATURE * 3 * (0.35 * 4) ** 2 / 2
+
+
+def test_an_array_of_any_type_and_order_is_put_in_the_place_of_an_image() -> None:
+    place = grid_image((5, 4, 3), (0.7, 1.1, 2.3), Rotation.from_euler("z", 30, degrees=True).as_matrix(), (7, 8, 9))
+    values = np.arange(60, dtype=np.int16).reshape(3, 4, 5)[:, ::-1]
+    made = like(values, place)
+    assert made.GetPixelID() == sitk.sitkInt16
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(made), values)
+    for part in ("GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(made, part)() == getattr(place, part)()
 
 
 def test_channels_of_another_shape_are_refused() -> None:

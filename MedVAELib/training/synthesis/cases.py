@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ...nifti_files import write_nifti_gz
-from ...preprocessing.geometry import ras_grid
+from ...preprocessing.geometry import like, ras_grid
 from ...progress import CancelToken, Progress, no_progress
 from ...scan import Scan
 from ...tissues import BRAIN
@@ -46,17 +46,11 @@ def synthetic_case(synthesise: BrainSynthesiser, seed: int, modality: str) -> Sy
     """Scan number `seed` of a synthesiser as a case; `modality` is given to the scan as requested by the user."""
     made = synthesise(seed)
     grid = ras_grid((0.0, 0.0, 0.0), made.image.shape[1:], synthesise.config.spacing_mm)
-
-    def volume(array: np.ndarray) -> sitk.Image:
-        image = sitk.GetImageFromArray(array)
-        image.CopyInformation(grid)
-        return image
-
-    image = volume(made.image[0].numpy().astype(np.float32) * 1000)
+    image = like(made.image[0].numpy().astype(np.float32) * 1000, grid)
     brain = made.target[list(BRAIN)].sum(0).numpy() > 0.5
     return SyntheticCase(
         Scan.from_image(image, modality, f"synthetic_{modality}_{seed:03d}"),
-        volume((made.lesions.numpy() >= LESION_FRACTION).astype(np.uint8)), volume(brain.astype(np.uint8)),
+        like((made.lesions.numpy() >= LESION_FRACTION).astype(np.uint8), grid), like(brain.astype(np.uint8), grid),
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from ...csv_files import write_csv
 from ...errors import InputError, UsageError
 from ...itk_files import itk_name
 from ...nifti_files import write_nifti_gz
+from ...preprocessing.geometry import like
 from ...preprocessing.mni import mni_grid
 from ...preprocessing.model_image import block_means, model_image
 from ...progress import CancelToken, Progress, no_progress, scaled
@@ -137,6 +138,5 @@ def _row(case: CohortCase, head: str) -> dict[str, object]:
 
 
 def _write_volume(values_zyx: NDArray[np.float32], spacing_mm: float, path: Path) -> None:
-    image = sitk.GetImageFromArray(values_zyx.astype(np.float32))
-    image.CopyInformation(mni_grid(spacing_mm))
+    image = like(values_zyx.astype(np.float32), mni_grid(spacing_mm))
     write_nifti_gz(image, path, sitk.sitkFloat32, "MedVAE synthetic, 0 to 1")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import InputError
-from ...preprocessing.geometry import ras_grid
+from ...preprocessing.geometry import like, ras_grid
 from ...preprocessing.mni import mni_to_brain
 from ...progress import CancelToken, Progress, no_progress
 from .anatomy import GROUP_INDEX, Anatomy, read_anatomy
@@ -54,8 +54,7 @@ def align(anatomy: Anatomy) -> MniHead:
     grey = np.zeros(len(GROUP_INDEX), np.float32)
     for name, value in _GREY.items():
         grey[GROUP_INDEX[name]] = value
-    picture = sitk.GetImageFromArray(grey[anatomy.groups.numpy()])
-    picture.CopyInformation(ras_grid((0.0, 0.0, 0.0), anatomy.groups.shape, 1.0))
+    picture = like(grey[anatomy.groups.numpy()], ras_grid((0.0, 0.0, 0.0), anatomy.groups.shape, 1.0))
     to_head = mni_to_brain(sitk.BinShrink(picture, [2, 2, 2]))
     corners_lps = np.vstack([np.zeros(3), np.eye(3)]) * 100.0
     index = np.array([picture.TransformPhysicalPointToContinuousIndex(to_head.TransformPoint(p))
