@@ -18,6 +18,7 @@ from ..timing import Timer
 from .requests import field, hand_over
 from .server import Job
 from .volumes import given_image, given_scan, ijk_to_ras, read_array
+from .warm import PreparedImage, WarmLatents
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,11 +27,10 @@ if TYPE_CHECKING:
 
     from ..bundle import Bundle
     from ..latent.model import LatentModel, Prepared
-    from .warm import PreparedImage, WarmLatents
 
 MOST_GENERATED = 64
 _SHARE_OF_WRITING = 0.1  # of a task's progress
-_warm: WarmLatents | None = None
+_WARM = WarmLatents()
 
 
 def latent_model(job: Job) -> Mapping[str, Any]:
@@ -148,7 +148,7 @@ def load(request: Mapping[str, Any], timer: Timer, report: Progress | None = Non
     if report is not None:
         report("load", 0.0, "Loading the model")
     with timer.stage("load"):
-        return warm_latents().model(field(request, "bundle", str), field(request, "device", str, "auto"))
+        return _WARM.model(field(request, "bundle", str), field(request, "device", str, "auto"))
 
 
 def require_latents(bundle: Bundle) -> None:
@@ -180,16 +180,6 @@ def provenance(model: LatentModel, timer: Timer) -> dict[str, Any]:
     return plain(record)
 
 
-def warm_latents() -> WarmLatents:
-    """Made at the first request: it needs torch, which the other tasks can do without."""
-    global _warm
-    if _warm is None:
-        from .warm import WarmLatents
-
-        _warm = WarmLatents()
-    return _warm
-
-
 # --- Inside ----------------------------------------------------------------------------------------------------------
 
 
@@ -213,7 +203,7 @@ def _given(model: LatentModel, given: Mapping[str, Any]) -> _Given:
 
 
 def _prepared(job: Job, given: _Given, report: Progress, timer: Timer) -> PreparedImage:
-    return warm_latents().prepared(given.image, lambda: given.prepare(report, job.cancel), timer)
+    return _WARM.prepared(given.image, lambda: given.prepare(report, job.cancel), timer)
 
 
 def _encoded(
@@ -231,7 +221,7 @@ def _given_image(job: Job, model: LatentModel, timer: Timer) -> PreparedImage | 
     request = job.request
     if request.get("scan") is None:
         return None
-    found = warm_latents().found(field(request, "key", str, ""))
+    found = _WARM.found(field(request, "key", str, ""))
     if found is not None:
         return found
     return _prepared(job, _given(model, field(request, "scan", dict)), job.progress, timer)

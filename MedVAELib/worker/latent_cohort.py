@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..outputs import PROVENANCE_FILE
+from ..outputs import PROVENANCE_FILE, plain
 from ..progress import CancelToken, Progress, scaled
 from ..timing import Timer
 from .latent import load, provenance
@@ -56,7 +56,7 @@ def latent_cohort(job: Job) -> Mapping[str, Any]:
     return {
         "arrays": handed, "cases": list(table.cases), "labels": list(table.labels),
         "files": [file if file and Path(file).exists() else "" for file in table.files],
-        "tags": {name: _plain(values) for name, values in table.tags.items()},
+        "tags": {name: plain(values) for name, values in table.tags.items()},
         "planes": [{"name": plane.name, "axes": list(plane.axes), "linear": plane.matrix is not None}
                    for plane in planes],
         "failed": [{"case": case, "message": message} for case, message in found.failed.items()],
@@ -98,12 +98,3 @@ def _maker(source: Path) -> tuple[str, str] | None:
         return str(settings["bundle"]), str(settings["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _plain(values: NDArray) -> list[Any]:
-    """Numbers with None for what is unknown, or texts."""
-    import numpy as np
-
-    if values.dtype == object:
-        return [str(value) for value in values]
-    return [float(value) if np.isfinite(value) else None for value in values]

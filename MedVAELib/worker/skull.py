@@ -14,17 +14,17 @@ from ..timing import Timer
 from .requests import field, hand_over
 from .server import Job
 from .volumes import given_plane, ijk_to_ras
+from .warm import WarmSkull
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..skull.result import FoundPlane, SkullPrediction
-    from .warm import WarmSkull
 
 _SHARE_OF_WRITING = 0.05  # of a prediction's progress
 _VOLUMES = ("probability", "mask", "std")
 _SURFACE = ("points", "triangles", "std_mm")
-_warm: WarmSkull | None = None
+_WARM = WarmSkull()
 
 
 def skull(job: Job) -> Mapping[str, Any]:
@@ -46,17 +46,16 @@ def skull(job: Job) -> Mapping[str, Any]:
         planes = {name: given_plane(plane) for name, plane in given.items()}
     job.cancel.check()
     report("load", 0.0, "Loading the model")
-    warm = _warm_skull()
     from ..outputs import plain
     from ..skull.predict import predict_skull
 
     try:
         with timer.stage("load"):
-            predictor = warm.predictor(bundle, device)
+            predictor = _WARM.predictor(bundle, device)
         found = predict_skull(planes, predictor=predictor, ga_weeks=ga_weeks, progress=report, cancel=job.cancel,
                               timer=timer, **settings)  # fmt: skip
     finally:
-        warm.forget_if_degraded()
+        _WARM.forget_if_degraded()
     count = len(_VOLUMES) + len(_SURFACE) + len(found.planes)
     report = scaled(job.progress, 1.0 - _SHARE_OF_WRITING, 1.0)
     arrays = hand_over(Path(output), _arrays(found), count, job, report)
@@ -94,13 +93,3 @@ def _named(measure: Any) -> dict[str, Any]:
     from ..skull.biometry import TITLES
 
     return asdict(measure) | {"title": TITLES.get(measure.name, measure.name)}
-
-
-def _warm_skull() -> WarmSkull:
-    """Made at the first prediction: it needs torch, which the other tasks can do without."""
-    global _warm
-    if _warm is None:
-        from .warm import WarmSkull
-
-        _warm = WarmSkull()
-    return _warm

@@ -15,17 +15,17 @@ from .requests import field, hand_over
 from .server import Job, Task
 from .skull import skull
 from .volumes import given_scan
+from .warm import WarmDetector
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..anomaly.result import Detection
-    from .warm import WarmDetector
 
 _SHARE_OF_WRITING = 0.05  # of a detection's progress
 _VOLUMES = {"anomaly": "float32", "residual": "float32", "reconstruction": "float32", "std": "float32",
             "mask": "uint8", "brain": "uint8", "components": "uint16"}  # fmt: skip
-_warm: WarmDetector | None = None
+_WARM = WarmDetector()
 
 
 def detect(job: Job) -> Mapping[str, Any]:
@@ -47,18 +47,17 @@ def detect(job: Job) -> Mapping[str, Any]:
         scan = given_scan(field(request, "scan", dict), modality)
     job.cancel.check()
     report("load", 0.01, "Loading the model")
-    warm = _warm_detector()
     from ..anomaly.detect import detect_anomalies
     from ..bundle import DEFAULT_ANOMALY_BUNDLE, load_bundle
 
     try:
         with timer.stage("load"):
-            detector = warm.detector(load_bundle(bundle or DEFAULT_ANOMALY_BUNDLE), device)
+            detector = _WARM.detector(load_bundle(bundle or DEFAULT_ANOMALY_BUNDLE), device)
         job.cancel.check()
-        prepared = warm.prepared(detector, scan, report, job.cancel, timer)
+        prepared = _WARM.prepared(detector, scan, report, job.cancel, timer)
         found = detect_anomalies(scan, prepared=prepared, progress=report, cancel=job.cancel, timer=timer, **settings)
     finally:
-        warm.forget_if_degraded()
+        _WARM.forget_if_degraded()
     report = scaled(job.progress, 1.0 - _SHARE_OF_WRITING, 1.0)
     arrays = hand_over(Path(output), _arrays(found), len(_VOLUMES), job, report)
     from ..outputs import plain
@@ -75,16 +74,6 @@ def _arrays(found: Detection) -> Iterator[tuple[str, NDArray]]:
 
     for name, kind in _VOLUMES.items():
         yield name, sitk.GetArrayViewFromImage(getattr(found, name)).astype(kind, copy=False)
-
-
-def _warm_detector() -> WarmDetector:
-    """Made at the first detection: it needs torch, which the other tasks can do without."""
-    global _warm
-    if _warm is None:
-        from .warm import WarmDetector
-
-        _warm = WarmDetector()
-    return _warm
 
 
 TASKS: dict[str, Task] = {

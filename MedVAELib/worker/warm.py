@@ -26,48 +26,56 @@ if TYPE_CHECKING:
 MAX_SCANS = 2
 
 
-class WarmDetector:
-    """Loads a detector and prepares scans, unless it still has them."""
+class Kept:
+    """What was loaded last, and what it prepared last, until something else is asked for."""
 
     def __init__(self) -> None:
         self._key: Any = None
-        self._detector: Detector | None = None
-        self._scans: OrderedDict[bytes, PreparedScan] = OrderedDict()
+        self._loaded: Any = None
+        self._scans: OrderedDict[Any, Any] = OrderedDict()
+
+    def _get(self, key: Any, load: Callable[[], Any]) -> Any:
+        """Raises what `load` raises."""
+        if key != self._key or self._loaded is None:
+            self.forget()
+            self._loaded, self._key = load(), key
+        return self._loaded
+
+    def _scan(self, key: Any, prepare: Callable[[], Any]) -> Any:
+        """Raises what `prepare` raises."""
+        if key not in self._scans:
+            while len(self._scans) >= MAX_SCANS:  # before, so that there is room for it
+                self._scans.popitem(last=False)
+            self._scans[key] = prepare()
+        self._scans.move_to_end(key)
+        return self._scans[key]
+
+    def forget(self) -> None:
+        self._key = self._loaded = None
+        self._scans.clear()
+
+
+class WarmDetector(Kept):
+    """Loads a detector and prepares scans, unless it still has them."""
 
     def detector(self, bundle: Bundle, device: str) -> Detector:
         """Raises what `Detector.load` raises. Files that changed on disk are read again."""
-        key = (device, *_bundle_key(bundle))
-        if key != self._key or self._detector is None:
-            from ..anomaly.detector import Detector
+        from ..anomaly.detector import Detector
 
-            self.forget()
-            self._detector, self._key = Detector.load(bundle, device), key
-        return self._detector
+        return self._get((device, *_bundle_key(bundle)), lambda: Detector.load(bundle, device))
 
     def prepared(
         self, detector: Detector, scan: Scan, progress: Progress, cancel: CancelToken, timer: Timer
     ) -> PreparedScan:
         """The scan as the detector prepares it. Raises what `prepare_scan` raises."""
-        key = content_key(scan.image)
-        found = self._scans.get(key)
-        if found is None:
-            from ..anomaly.prepare import prepare_scan
+        from ..anomaly.prepare import prepare_scan
 
-            while len(self._scans) >= MAX_SCANS:  # before, so that there is room for it
-                self._scans.popitem(last=False)
-            found = prepare_scan(detector, scan, progress, cancel, timer)
-            self._scans[key] = found
-        self._scans.move_to_end(key)
-        return found
+        return self._scan(content_key(scan.image), lambda: prepare_scan(detector, scan, progress, cancel, timer))
 
     def forget_if_degraded(self) -> None:
         """After running out of memory, the next detection starts on the device that was asked for again."""
-        if self._detector is not None and self._detector.engine.steps:
+        if self._loaded is not None and self._loaded.engine.steps:
             self.forget()
-
-    def forget(self) -> None:
-        self._key = self._detector = None
-        self._scans.clear()
 
 
 def content_key(image: sitk.Image) -> bytes:
@@ -79,29 +87,22 @@ def content_key(image: sitk.Image) -> bytes:
     return digest.digest()
 
 
-class WarmSkull:
+class WarmSkull(Kept):
     """Loads a predictor of skulls, unless it still has it."""
-
-    def __init__(self) -> None:
-        self._key: Any = None
-        self._predictor: SkullPredictor | None = None
 
     def predictor(self, name: str, device: str) -> SkullPredictor:
         """name: of the bundle, "" for the default. Raises what `SkullPredictor.load` raises, and BundleError without
         the bundle that finds heads on images. Files that changed on disk are read again."""
-        bundle, outline = load_bundle(name or DEFAULT_SKULL_BUNDLE), load_bundle(OUTLINE_BUNDLE)
-        key = (device, *_bundle_key(bundle), *_bundle_key(outline))
-        if key != self._key or self._predictor is None:
-            from ..skull.predictor import SkullPredictor
+        from ..skull.predictor import SkullPredictor
 
-            self._key = self._predictor = None
-            self._predictor, self._key = SkullPredictor.load(bundle, device, outline), key
-        return self._predictor
+        bundle, outline = load_bundle(name or DEFAULT_SKULL_BUNDLE), load_bundle(OUTLINE_BUNDLE)
+        return self._get((device, *_bundle_key(bundle), *_bundle_key(outline)),
+                         lambda: SkullPredictor.load(bundle, device, outline))  # fmt: skip
 
     def forget_if_degraded(self) -> None:
         """As `WarmDetector.forget_if_degraded`."""
-        if self._predictor is not None and self._predictor.steps:
-            self._key = self._predictor = None
+        if self._loaded is not None and self._loaded.steps:
+            self.forget()
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,43 +113,32 @@ class PreparedImage:
     prepared: Prepared
 
 
-class WarmLatents:
+class WarmLatents(Kept):
     """Loads a latent model and prepares images, unless it still has them."""
-
-    def __init__(self) -> None:
-        self._key: Any = None
-        self._model: LatentModel | None = None
-        self._images: OrderedDict[str, PreparedImage] = OrderedDict()
 
     def model(self, name: str, device: str) -> LatentModel:
         """name: of the bundle, or its folder. Raises what `load_latent_model` raises. Files that changed on disk are
         read again."""
-        bundle = load_bundle(name)
-        key = (device, *_bundle_key(bundle))
-        if key != self._key or self._model is None or self._model.steps:
-            from ..latent.model import load_latent_model
+        from ..latent.model import load_latent_model
 
-            self._key = self._model = None
-            self._images.clear()
-            self._model, self._key = load_latent_model(bundle, device), key
-        return self._model
+        bundle = load_bundle(name)
+        if self._loaded is not None and self._loaded.steps:
+            self.forget()
+        return self._get((device, *_bundle_key(bundle)), lambda: load_latent_model(bundle, device))
 
     def found(self, key: str) -> PreparedImage | None:
         """An image that the present model still has."""
-        return self._images.get(key)
+        return self._scans.get(key)
 
     def prepared(self, image: sitk.Image, prepare: Callable[[], Prepared], timer: Timer) -> PreparedImage:
         """The image as the model takes it, by `prepare`. Raises what that raises."""
         key = content_key(image).hex()
-        found = self._images.get(key)
-        if found is None:
-            while len(self._images) >= MAX_SCANS:
-                self._images.popitem(last=False)
+
+        def make() -> PreparedImage:
             with timer.stage("prepare"):
-                found = PreparedImage(key, prepare())
-            self._images[key] = found
-        self._images.move_to_end(key)
-        return found
+                return PreparedImage(key, prepare())
+
+        return self._scan(key, make)
 
 
 def _bundle_key(bundle: Bundle) -> tuple[Any, ...]:
