@@ -21,43 +21,79 @@ from Testing.worker_process import PATIENCE_S, ROOT, WorkerProcess, handed_over
 # --- Ends ------------------------------------------------------------------------------------------------------------
 
 
-def start_long_run(worker, scan, output):
-    worker.send(request(1, scan, output, samples=10_000))
-    worker.until_stage(1, "sampling")
+STRANGE_TASKS = """
+import os, sys, time
+from pathlib import Path
+from MedVAELib.worker import server
+server.hold_signals()  # as there, before NumPy starts its threads
+import numpy as np
+from MedVAELib.worker import requests, tasks
+def half(job):
+    def arrays():
+        yield "first", np.zeros(3)
+        job.progress("half", 0.5)
+        time.sleep(600)
+    return requests.hand_over(Path(job.request["output"]), arrays(), 2, job, job.progress)
+def chatter(job):
+    print("a library's chatter")
+    os.system("echo chatter of a child")
+    return {"stdin": sys.stdin.read()}
+def memory(job):
+    raise MemoryError
+def slip(job):
+    raise ZeroDivisionError("a slip\\non two lines")
+def nothing(job):
+    return {"dice": float("nan")}
+tasks.TASKS |= {"half": half, "chatter": chatter, "memory": memory, "slip": slip, "nothing": nothing}
+server.main()
+"""
 
 
-def test_end_of_input_ends_it_at_once(fresh, scan, tmp_path):
-    start_long_run(fresh, scan, tmp_path / "out")
+@pytest.fixture
+def strange():
+    with WorkerProcess(STRANGE_TASKS) as process:
+        yield process
+
+
+def hand_half_over(worker, output):
+    """The worker has written one of two files to the folder `output` when this returns."""
+    worker.send({"id": 1, "task": "half", "output": str(output)})
+    worker.until_stage(1, "half")
+    (half,) = output.rglob("*.npy")
+    assert half.parent != output
+
+
+@pytest.mark.parametrize("way", ["end of input", "shutdown", *(
+    pytest.param(number, marks=posix) for number in (signal.SIGTERM, signal.SIGINT))])  # fmt: skip
+def test_it_ends_at_once_and_takes_its_unfinished_files_along(strange, tmp_path, way):
+    hand_half_over(strange, tmp_path / "out")
+    if way == "end of input":
+        strange.process.stdin.close()
+    elif way == "shutdown":
+        strange.send({"task": "shutdown"})
+    else:
+        strange.process.send_signal(way)
+    assert strange.wait() == (128 + way if isinstance(way, int) else 0)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
+    assert "Traceback" not in strange.log
+
+
+def test_it_ends_at_once_while_a_model_computes(fresh, scan, tmp_path):
+    fresh.send(request(1, scan, tmp_path / "out", samples=10_000))
+    fresh.until_stage(1, "sampling")
     fresh.process.stdin.close()
     assert fresh.wait() == 0
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_shutdown_ends_it_at_once(fresh, scan, tmp_path):
-    start_long_run(fresh, scan, tmp_path / "out")
-    fresh.send({"task": "shutdown"})
-    assert fresh.wait() == 0 and not (tmp_path / "out").exists()
 
 
 @posix
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_at_once(fresh, scan, tmp_path, number):
-    start_long_run(fresh, scan, tmp_path / "out")
-    fresh.process.send_signal(number)
-    assert fresh.wait() == 128 + number and not (tmp_path / "out").exists()
-    assert "Traceback" not in fresh.log
-
-
-@posix
-def test_killed_in_mid_run_it_leaves_no_result_and_a_new_one_works(fresh, scan, tmp_path):
-    start_long_run(fresh, scan, tmp_path / "out")
-    fresh.process.kill()
-    assert fresh.wait() == -signal.SIGKILL
-    while fresh.receive() is not None:  # what was under way is read; then the end is seen
+def test_killed_in_mid_run_it_leaves_no_result_and_another_one_works(strange, worker, scan, tmp_path):
+    hand_half_over(strange, tmp_path / "out")
+    strange.process.kill()
+    assert strange.wait() == -signal.SIGKILL
+    while strange.receive() is not None:  # what was under way is read; then the end is seen
         pass
     assert not list(tmp_path.glob("out/*.npy"))
-    with WorkerProcess() as successor:
-        assert successor.ask(**request(1, scan, tmp_path / "out"))["event"] == "result"
+    assert worker.ask(**request(49, scan, tmp_path / "out"))["event"] == "result"
 
 
 @posix
@@ -223,42 +259,22 @@ def test_an_output_that_is_a_file_or_holds_other_files(worker, scan, tmp_path):
     assert (tmp_path / "file").read_text() == (tmp_path / "full" / "mask.npy").read_text() == "precious"
 
 
-STRANGE_TASKS = """
-import os, sys
-from MedVAELib.worker import server, tasks
-def chatter(job):
-    print("a library's chatter")
-    os.system("echo chatter of a child")
-    return {"stdin": sys.stdin.read()}
-def memory(job):
-    raise MemoryError
-def slip(job):
-    raise ZeroDivisionError("a slip\\non two lines")
-def nothing(job):
-    return {"dice": float("nan")}
-tasks.TASKS |= {"chatter": chatter, "memory": memory, "slip": slip, "nothing": nothing}
-server.main()
-"""
+def test_what_others_print_does_not_reach_the_protocol(strange):
+    assert strange.ask(id=1, task="chatter") == {"id": 1, "event": "result", "stdin": ""}
+    assert strange.ask(id=2, task="info")["event"] == "result"
+    strange.process.stdin.close()
+    strange.wait()
+    assert "a library's chatter" in strange.log and "chatter of a child" in strange.log
 
 
-def test_what_others_print_does_not_reach_the_protocol():
-    with WorkerProcess(STRANGE_TASKS) as worker:
-        assert worker.ask(id=1, task="chatter") == {"id": 1, "event": "result", "stdin": ""}
-        assert worker.ask(id=2, task="info")["event"] == "result"
-        worker.process.stdin.close()
-        worker.wait()
-        assert "a library's chatter" in worker.log and "chatter of a child" in worker.log
-
-
-def test_memory_and_mistakes_are_told_and_survived():
-    with WorkerProcess(STRANGE_TASKS) as worker:
-        failed = worker.ask(id=1, task="memory")
-        assert (failed["kind"], failed["exit_code"]) == ("DeviceMemoryError", 6) and "memory" in failed["message"]
-        failed = worker.ask(id=2, task="slip")
-        assert (failed["kind"], failed["exit_code"]) == ("InternalError", 1)
-        assert "ZeroDivisionError: a slip on two lines" in failed["message"]
-        failed = worker.ask(id=3, task="nothing")
-        assert failed["event"] == "error" and "JSON" in failed["message"], "an answer that is no JSON"
-        worker.process.stdin.close()
-        worker.wait()
-        assert worker.log.count("Traceback") == 1
+def test_memory_and_mistakes_are_told_and_survived(strange):
+    failed = strange.ask(id=1, task="memory")
+    assert (failed["kind"], failed["exit_code"]) == ("DeviceMemoryError", 6) and "memory" in failed["message"]
+    failed = strange.ask(id=2, task="slip")
+    assert (failed["kind"], failed["exit_code"]) == ("InternalError", 1)
+    assert "ZeroDivisionError: a slip on two lines" in failed["message"]
+    failed = strange.ask(id=3, task="nothing")
+    assert failed["event"] == "error" and "JSON" in failed["message"], "an answer that is no JSON"
+    strange.process.stdin.close()
+    strange.wait()
+    assert strange.log.count("Traceback") == 1
