@@ -27,11 +27,15 @@ class CohortSection:
 
     def __init__(self, tab, ui):
         self.tab, self.ui = tab, ui
+        self._cohort: Cohort | None = None
         self._planes: tuple[str, list[PlottedPlane]] = ("", [])
         self._shown: tuple | None | bool = False  # what the plot shows; False: not known, as when a scene comes or goes
         self._plane: PlottedPlane | None = None
+        self._marks: dict[str, bytes | None] = {}  # where they lie in what the plot shows, as far as is known
         self._nothing = ""
         self._view: Any = None
+        self._whole: Any = None  # the view that shows the plot whole, or that the user has zoomed since
+        self._late = False  # whether a plot was made that is not shown yet
         self._clicked: tuple[str, int] | None = None
         self._soon = qt.QTimer()  # a click tells twice, first of the point clicked before
         self._soon.setSingleShot(True)
@@ -48,8 +52,11 @@ class CohortSection:
 
     @property
     def cohort(self) -> Cohort | None:
-        parameters = self.tab.parameters
-        return Cohort.of(parameters.chart) if parameters is not None else None
+        """Of the chosen chart; the same one as long as its nodes are there, because it keeps what it read."""
+        chart = self.tab.parameters.chart if self.tab.parameters is not None else None
+        if self._cohort is None or self._cohort.chart is not chart or not self._cohort.there:
+            self._cohort = Cohort.of(chart)
+        return self._cohort
 
     # --- Where it comes from -----------------------------------------------------------------------------------------
 
@@ -118,7 +125,7 @@ class CohortSection:
                 latent_plot.show(cohort, plane, colour)
             self.disconnect()
             self.listen()
-            self._shown = wanted
+            self._shown, self._marks = wanted, {}
         self._plane = plane
         self.mark()
 
@@ -143,14 +150,13 @@ class CohortSection:
 
     def planes(self, cohort: Cohort) -> list[PlottedPlane]:
         """LDA, PCA, t-SNE as the worker made them, and the two latents that matter most."""
-        run, planes = self._planes
-        if run != cohort.result.run:  # a scene that was loaded has points, but not the maps to them
-            planes = _stored(cohort)
-        return [*planes, *self._plane_of_latents(cohort)]
+        if self._planes[0] != cohort.result.run:  # a scene that was loaded has points, but not the maps to them
+            self._planes = (cohort.result.run, _stored(cohort))
+        return [*self._planes[1], *self._plane_of_latents(cohort)]
 
     def _plane_of_latents(self, cohort: Cohort) -> list[PlottedPlane]:
         order = self.tab.info.order(self.tab.parameters.order.value)[:2]
-        if len(order) < 2 or cohort.latents is None or not self._fits(cohort):
+        if len(order) < 2 or not cohort.has_latents or not self._fits(cohort):
             return []
         matrix = np.zeros((2, self.tab.info.count))
         matrix[[0, 1], order] = 1.0
@@ -165,7 +171,11 @@ class CohortSection:
         scan = explorer.encoding.latents if explorer.encoding is not None else None
         for name, latents in ((latent_plot.SCAN, scan), (latent_plot.SHOWN, explorer.latents)):
             known = latents is not None and self._fits(cohort)
-            latent_plot.mark(cohort, name, self._plane.place(latents) if known else None)
+            place = self._plane.place(latents) if known else None
+            key = place.tobytes() if place is not None else None
+            if self._marks.get(name, b"") != key:
+                latent_plot.mark(cohort, name, place)
+                self._marks[name] = key
 
     def _fits(self, cohort: Cohort) -> bool:
         """Whether the cohort's latents are those of the chosen model."""
@@ -180,26 +190,47 @@ class CohortSection:
     # --- Clicks ------------------------------------------------------------------------------------------------------
 
     def _connect(self, cohort: Cohort) -> None:
-        """Shows the chart, in a layout with a plot view if there is none, and listens to that view."""
-        slicer.modules.plots.logic().ShowChartInLayout(cohort.chart)
-        self.disconnect()
+        """Shows the chart, in a layout with a plot view if there is none, and listens to that view; while another
+        module is in use, which the layout belongs to, only at the next `enter`."""
+        self._late = not self.tab.panel.entered
+        if not self._late:
+            slicer.modules.plots.logic().ShowChartInLayout(cohort.chart)
+            self.disconnect()
+            self.listen()
+
+    def enter(self) -> None:
+        cohort, late, self._late = self.cohort, self._late, False
+        if cohort is not None and late:
+            self._connect(cohort)
         self.listen()
 
     def listen(self) -> None:
-        """To clicks on the plot, if there is one not listened to yet, which is then shown whole."""
+        """To clicks on the plot, if there is one not listened to yet, which is then shown whole. Clicks in other
+        modules are not this one's."""
+        if not self.tab.panel.entered:
+            return
         manager = slicer.app.layoutManager()
         widget = manager.plotWidget(0) if manager is not None and manager.plotViewCount else None
         view = widget.plotView() if widget is not None and self.cohort is not None else None
         if view is not None and view is not self._view:
-            self.disconnect()
+            self.leave()
             view.connect(_SIGNAL, self._on_selected)
             self._view = view
-            view.fitToContent()
+            if view is not self._whole:
+                view.fitToContent()
+                self._whole = view
 
-    def disconnect(self) -> None:
+    def leave(self) -> None:
+        """Listens to nothing until `listen` is called."""
+        self._soon.stop()
         if self._view is not None:
             self._view.disconnect(_SIGNAL, self._on_selected)
             self._view = None
+
+    def disconnect(self) -> None:
+        """As `leave`, before something else is plotted."""
+        self.leave()
+        self._whole = None
 
     def _on_selected(self, series_ids, points) -> None:
         for index in range(series_ids.GetNumberOfValues()):

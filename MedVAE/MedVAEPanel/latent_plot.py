@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,44 +47,60 @@ class PlottedPlane:
 
 
 class Cohort:
-    """The nodes of one plotted cohort; everything it knows is in its table node, so it comes back with the scene."""
+    """The nodes of one plotted cohort; everything it knows is in its table node, so it comes back with the scene. What
+    was read of the table is kept until it changes."""
 
-    def __init__(self, result: Result):
-        self.result = result
+    def __init__(self, result: Result, table, chart):
+        self.result, self.table, self.chart = result, table, chart
+        self._read: dict[tuple[str, str], Any] = {}
+        self._as_of = 0
 
     @classmethod
     def of(cls, chart) -> Cohort | None:
         """The cohort that a chart node shows, None for another chart."""
         result = Result.of(chart)
-        return cls(result) if result is not None and result.node(COHORT) is not None else None
+        table = result.node(COHORT) if result is not None else None
+        return cls(result, table, chart) if table is not None else None
 
     @property
-    def chart(self):
-        return self.result.node(CHART)
-
-    @property
-    def table(self):
-        return self.result.node(COHORT)
+    def there(self) -> bool:
+        """Whether its nodes are still in the scene."""
+        return all(slicer.mrmlScene.GetNodeByID(node.GetID()) is node for node in (self.table, self.chart))
 
     def column(self, name: str) -> list[str]:
         """Texts of a column of the table."""
         table = self.table.GetTable()
-        return [table.GetValueByName(row, name).ToString() for row in range(table.GetNumberOfRows())]
+        return self._once("texts", name, lambda: [
+            table.GetValueByName(row, name).ToString() for row in range(table.GetNumberOfRows())])  # fmt: skip
 
     def numbers(self, names: Sequence[str]) -> np.ndarray:
         """(N, len(names)) of columns of the table; after loading a scene, numbers can be texts."""
-        table, found = self.table.GetTable(), []
-        for name in names:
-            column = table.GetColumnByName(name)
-            number = column is not None and column.IsA("vtkDataArray")
-            found.append(vtk_to_numpy(column) if number else np.array([_number(text) for text in self.column(name)]))
-        return np.stack(found, 1).astype(float)
+        return np.stack([self._once("numbers", name, lambda name=name: self._numbers(name)) for name in names], 1)
+
+    def _numbers(self, name: str) -> np.ndarray:
+        column = self.table.GetTable().GetColumnByName(name)
+        if column is not None and column.IsA("vtkDataArray"):
+            return vtk_to_numpy(column).astype(float)
+        return np.array([_number(text) for text in self.column(name)])
+
+    def _once(self, kind: str, name: str, read: Callable[[], Any]) -> Any:
+        as_of = self.table.GetTable().GetMTime()
+        if as_of != self._as_of:
+            self._read, self._as_of = {}, as_of
+        if (kind, name) not in self._read:
+            self._read[kind, name] = read()
+        return self._read[kind, name]
+
+    @property
+    def has_latents(self) -> bool:
+        """False if the model has too many to be kept in a table."""
+        return int(self.table.GetAttribute("MedVAE.LatentCount")) <= _MOST_LATENTS
 
     @property
     def latents(self) -> np.ndarray | None:
         """(N, Z), None if the model has too many to be kept in a table."""
-        count = int(self.table.GetAttribute("MedVAE.LatentCount"))
-        return self.numbers([f"mu_{index}" for index in range(count)]) if count <= _MOST_LATENTS else None
+        names = [f"mu_{index}" for index in range(int(self.table.GetAttribute("MedVAE.LatentCount")))]
+        return self.numbers(names) if self.has_latents else None
 
     @property
     def bundle(self) -> str:
@@ -134,7 +150,7 @@ def add_cohort(reply: Mapping[str, Any], name: str, settings: Mapping[str, Any])
     except Exception:
         runs.remove(result)
         raise
-    return Cohort(result)
+    return Cohort(result, table, chart)
 
 
 def show(cohort: Cohort, plane: PlottedPlane, colour: str) -> None:

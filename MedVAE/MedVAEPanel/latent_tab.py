@@ -77,7 +77,16 @@ class LatentTab(TaskTab):
             setattr(self.parameters, name, value)
 
     def enter(self) -> None:
+        self._on_scan_changed()  # as it can have been meanwhile
         self._on_parameters()
+        self._watch_scan()
+        self.cohort.enter()
+
+    def exit(self) -> None:
+        """What other modules do to the scan, and clicks on the plot there, do not concern this one."""
+        self.watch.stop()
+        self._soon.stop()
+        self.cohort.leave()
 
     def on_offers(self) -> None:
         super().on_offers()
@@ -137,6 +146,11 @@ class LatentTab(TaskTab):
     def _on_move(self) -> None:
         self.cohort.mark()
         self.update_result()
+
+    def _watch_scan(self) -> None:
+        encoding = self.explorer.encoding
+        if encoding is not None and self.panel.entered:
+            self.watch.look_at([encoding.scan])
 
     def _on_scan_changed(self) -> None:
         encoding = self.explorer.encoding
@@ -233,7 +247,7 @@ class LatentTab(TaskTab):
         encoding = Encoding(scan, state(scan), settings["bundle"], settings["device"], given, reply["key"], latents,
                             second)  # fmt: skip
         self.explorer.begin(encoding, volume)
-        self.watch.look_at([scan])
+        self._watch_scan()
 
     @staticmethod
     def _in_words(reply: Mapping[str, Any], seconds: float) -> str:

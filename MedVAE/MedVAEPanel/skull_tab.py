@@ -61,6 +61,10 @@ class SkullTab(TaskTab):
         self.on_layout_changed()
         self._on_parameters()
 
+    def exit(self) -> None:
+        """What other modules do to images and views is looked at when this one is entered again."""
+        self.watch.stop()
+
     def on_layout_changed(self) -> None:
         for plane in self.planes:
             plane.offer_views()
@@ -80,9 +84,10 @@ class SkullTab(TaskTab):
         self.model.show(parameters)
         for plane in self.planes:
             plane.update()
-        sources = [plane.source for plane in self._chosen()]
-        views = [slice_node(source.view) for source in sources if source.view]
-        self.watch.look_at([source.node for source in sources] + [view for view in views if view is not None])
+        if self.panel.entered:
+            sources = [plane.source for plane in self._chosen()]
+            views = [slice_node(source.view) for source in sources if source.view]
+            self.watch.look_at([source.node for source in sources] + [view for view in views if view is not None])
         self.ui.planesLabel.text = self._in_words()
         self.run.update_button()
         self.results.update(parameters)

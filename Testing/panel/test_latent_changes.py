@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,11 @@ def resources(tmp_path_factory):
     image_bundle(folder / "bundles" / BIG, shape=SHAPE, fit="stretch", scaling="percentile", latent=LATENTS + 4,
                  spacing_mm=(10.0, 8.0, 10.0))  # fmt: skip
     return folder
+
+
+@pytest.fixture(scope="module")
+def table(resources, tmp_path_factory):
+    return write_table(tmp_path_factory.mktemp("table") / "latents.csv", resources / "bundles" / "flair-latents")
 
 
 def sha256(volume) -> str:
@@ -137,3 +144,90 @@ def test_where_the_difference_was_measured_is_said(latent):
     said = latent.tab._in_words(reply | {"inside_brain": True}, 1.0)
     assert "11.0% of the brightness range on average inside the brain.\nIt looks like DWI." in said
     assert "brain" not in latent.tab._in_words(reply | {"inside_brain": False}, 1.0)
+
+
+def large_cohort(folder, cases: int = 2000, latents: int = 128):
+    """As the worker's reply makes it, without the worker."""
+    from MedVAEPanel import latent_plot
+
+    random, arrays = np.random.default_rng(0), {}
+    for name, columns in (("mean", latents), ("points_0", 2)):
+        arrays[name] = str(folder / f"{name}.npy")
+        np.save(arrays[name], random.normal(size=(cases, columns)))
+    reply = {"arrays": arrays, "cases": [f"case{index}" for index in range(cases)], "labels": ["healthy", "MS"] * (
+        cases // 2), "files": [""] * cases, "tags": {"age": random.normal(50, 9, cases).tolist()},
+        "planes": [{"name": "PCA", "axes": ["PC 1", "PC 2"]}], "provenance": {}}  # fmt: skip
+    return latent_plot.add_cohort(reply, "large", {})
+
+
+def test_a_large_cohort_does_not_slow_down_the_sliders(latent, tmp_path, record_property):
+    """Every tick of the opacity slider updates the tab: what a plot shows is not read of its table again for that."""
+    parameters, section = latent.tab.parameters, latent.tab.cohort
+
+    def seconds() -> float:
+        times = []
+        for tick in range(30):
+            start = time.perf_counter()
+            parameters.opacity = (tick % 10 + 1) / 20
+            times.append(time.perf_counter() - start)
+        return float(np.median(times))
+
+    without = seconds()
+    parameters.chart = large_cohort(tmp_path).chart
+    assert section.cohort is section.cohort is not None and section.cohort.has_latents
+    with_plot = seconds()
+    record_property("figure", f"tick of a slider with 2,000 cases plotted: {1000 * with_plot:.1f} ms, without a plot "
+                    f"{1000 * without:.1f} ms")  # fmt: skip
+    assert with_plot < 3 * without
+    chosen = section.cohort
+    chosen.table.GetTable().GetColumnByName("label").SetValue(0, "Glioma")
+    chosen.table.GetTable().Modified()
+    assert chosen.column("label")[0] == "Glioma", "a table that was changed is read again"
+
+
+def test_clicks_on_the_plot_in_another_module_are_not_this_ones(latent, table, monkeypatch):
+    import slicer
+
+    cohort, clicked, panel = latent.plot(table), [], latent.panel
+    latent.pick(latent.ui.planeCombo, "t-SNE")  # where no point covers another
+    monkeypatch.setattr(latent.tab.cohort, "show_case", clicked.append)
+    plots, label = slicer.app.layoutManager().plotWidget(0).plotView(), cohort.column("label")[7]
+    series, row = cohort.result.node(f"series of {label}"), cohort.column("label")[:7].count(label)
+    panel.widget.exit()
+    latent.tab.on_layout_changed()
+    plots.click(series, row)
+    panel.pump(seconds=0.1)
+    assert clicked == []
+    plots.RemovePlotSelections()
+    panel.widget.enter()
+    plots.click(series, row)
+    panel.pump(seconds=0.1)
+    assert clicked == [7]
+
+
+def test_a_plot_that_is_ready_while_another_module_is_in_use_comes_into_view_later(latent, table):
+    import slicer
+
+    manager, four_up = slicer.app.layoutManager(), slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView
+    manager.setLayout(four_up)
+    latent.tab.parameters.cohort = str(table)
+    latent.wait(lambda: latent.ui.plotButton.enabled, "ready")
+    latent.ui.plotButton.click()
+    latent.panel.widget.exit()
+    latent.wait(lambda: latent.tab.running is None)
+    assert latent.tab.cohort.cohort is not None and manager.layout == four_up
+    latent.panel.widget.enter()
+    assert manager.layout != four_up
+
+
+def test_a_scan_that_another_module_changes_is_forgotten_at_the_return(latent):
+    import slicer
+
+    scan = head()[0]
+    latent.encode(scan)
+    latent.panel.widget.exit()
+    slicer.util.updateVolumeFromArray(scan, slicer.util.arrayFromVolume(scan) * 2)
+    latent.panel.pump(seconds=0.3)
+    assert latent.explorer.encoding is not None
+    latent.panel.widget.enter()
+    assert latent.explorer.encoding is None and "encode it again" in latent.ui.messageLabel.text

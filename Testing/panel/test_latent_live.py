@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from .detections import ROOT
+
 
 class Worker:
     """Answers when it is told to."""
@@ -15,8 +17,13 @@ class Worker:
         self.open.append((fields, on_result, on_error))
 
 
+@pytest.fixture(autouse=True)
+def panel_on_path(host, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "MedVAE"))
+
+
 @pytest.fixture
-def live(panel):
+def live():
     from MedVAEPanel.live import Live
 
     worker, seen, failed, dropped = Worker(), [], [], []
@@ -59,7 +66,7 @@ def test_an_error_does_not_stop_what_waits(live):
     assert failed == [{"message": "no"}] and seen == [(2, "b")]
 
 
-def test_a_full_disk_is_an_error(panel):
+def test_a_full_disk_is_an_error():
     from MedVAEPanel.live import Live
 
     def send(what):
@@ -71,7 +78,7 @@ def test_a_full_disk_is_an_error(panel):
     assert "disk full" in failed[0]["message"] and not live.busy
 
 
-def test_what_a_worker_that_did_not_start_left_open_is_asked_anew(panel):
+def test_what_a_worker_that_did_not_start_left_open_is_asked_anew():
     from MedVAEPanel.offers import Offers
 
     worker, said = Worker(), []
@@ -92,7 +99,7 @@ def test_what_a_worker_that_did_not_start_left_open_is_asked_anew(panel):
     assert len(worker.open) == 2 and said.count("changed") == 2
 
 
-def test_groups_of_a_plot(panel):
+def test_groups_of_a_plot():
     from MedVAEPanel.latent_plot import group
 
     assert group(["b", "a", "", "b"]) == {"a": [1], "b": [0, 3], "not known": [2]}

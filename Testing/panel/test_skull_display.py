@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from Testing.panel.conftest import open_panel
-from Testing.panel.skull_scenes import SkullTabDriver, add_plane, make_resources
+from Testing.panel.skull_scenes import SkullTabDriver, add_plane, add_volume, make_resources
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +166,23 @@ def test_a_result_that_comes_while_another_module_is_in_use_leaves_the_layout(sk
     skull.tab.results.show_new(skull.result)
     assert manager.layout == (layouts.SlicerLayoutFourUpView if entered else layouts.SlicerLayoutOneUpRedSliceView)
     manager.setLayout(before)
+
+
+def test_what_other_modules_do_to_the_views_is_looked_at_later(skull, monkeypatch):
+    volume, ui, told = add_volume(), skull.ui, []
+    skull.choose("sagittal", volume)
+    skull.choose_view("sagittal", "Yellow")
+    monkeypatch.setattr(skull.tab.planes[1], "update", lambda: told.append(1))
+    view = skull.panel.host.views["Yellow"].node
+    skull.panel.widget.exit()
+    for offset in (10.0, 500.0):
+        view.SetSliceOffset(offset)
+        skull.panel.pump(seconds=0.2)
+    assert not told
+    skull.panel.widget.enter()
+    assert told and "scroll to the plane" in ui.planesLabel.text
+    told.clear()
+    view.SetSliceOffset(10.0)
+    assert skull.panel.pump(lambda: told, 5) and "scroll to the plane" not in ui.planesLabel.text
+    skull.choose("sagittal", None)
+    skull.choose_view("sagittal", "")
