@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -10,13 +12,13 @@ from torch import Tensor
 from MedVAELib.errors import DeviceMemoryError
 from MedVAELib.failures import is_out_of_memory
 from MedVAELib.inference import Engine
-from MedVAELib.inference.device import DeviceChoice
 from MedVAELib.inference.memory import Rung, next_rung, samples_at_once
 
+from ..fake_cuda import CPU, pretended
 from .standin import FoldedStandIn, make_standin
 
 WEIGHTS = np.linspace(0, 1, 9, dtype=np.float32)
-CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+CUDA = torch.device("cuda", 0)
 
 
 class Hungry(FoldedStandIn):
@@ -128,77 +130,75 @@ def test_samples_at_once_on_cuda_count_what_torch_keeps_and_are_a_power_of_two(m
         assert samples_at_once(CUDA, 9, voxels) == expected
 
 
+class TooLarge(FoldedStandIn):
+    """Runs out of memory when it encodes on a device, and when it is placed there in bfloat16."""
+
+    placed: list[tuple[str, torch.dtype]]
+    there: weakref.WeakSet
+
+    def to(self, device: str | torch.device, dtype: torch.dtype, **options):
+        assert not self.there, "the model of the step before is still there"
+        kind = torch.device(device).type
+        self.placed.append((kind, dtype))
+        if dtype is torch.bfloat16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        if kind != "cpu":
+            self.there.add(self)
+        return super().to(device=device, dtype=dtype, **options)
+
+    def encode(self, x: Tensor):
+        if x.device.type != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().encode(x)
+
+
 @pytest.fixture
-def on_meta(monkeypatch) -> Engine:
-    """An engine that computes on "meta", in place of a GPU; the model is placed as soon as there is work."""
-    engine = Engine("cpu", "float32").load(make_standin(FoldedStandIn))
-    engine._rung, engine._model = Rung(torch.device("meta"), torch.float32, 0), None
-    return engine
+def too_large(monkeypatch) -> TooLarge:
+    monkeypatch.setattr(TooLarge, "placed", [], raising=False)
+    monkeypatch.setattr(TooLarge, "there", weakref.WeakSet(), raising=False)
+    return make_standin(TooLarge)
 
 
-def test_the_old_model_is_let_go_before_the_next_is_placed_which_may_run_out_of_memory_too(scan, monkeypatch, on_meta):
-    monkeypatch.setattr(DeviceChoice, "half_precision", property(lambda choice: torch.bfloat16))
-    placed, real = [], on_meta._place_model
-
-    def place() -> None:
-        assert on_meta._model is None
-        placed.append((on_meta.device.type, on_meta.precision))
-        if on_meta.precision is torch.bfloat16:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        real()
-
-    def on_device(tensor: Tensor, real=on_meta._on_device) -> Tensor:
-        if on_meta.device.type == "meta":
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(tensor)
-
-    monkeypatch.setattr(on_meta, "_place_model", place)
-    monkeypatch.setattr(on_meta, "_on_device", on_device)
-    assert on_meta.encode(scan).grid == scan.shape
-    assert placed == [("meta", torch.float32), ("meta", torch.bfloat16), ("cpu", torch.float32)]
-    assert len(on_meta.steps) == 2
+def test_the_old_model_is_let_go_before_the_next_is_placed_which_may_run_out_of_memory_too(scan, too_large):
+    with pretended("cuda"):
+        engine = Engine("cuda", "float32").load(too_large)
+        assert engine.encode(scan).grid == scan.shape
+    assert TooLarge.placed[0] == ("cpu", torch.float32)  # where it is fused
+    assert TooLarge.placed[1:] == [("cuda", torch.float32), ("cuda", torch.bfloat16), ("cpu", torch.float32)]
+    assert len(engine.steps) == 2
 
 
-def test_an_operation_that_the_device_lacks_ends_on_the_cpu_for_good(scan, monkeypatch, on_meta):
-    def on_device(tensor: Tensor, real=on_meta._on_device) -> Tensor:
-        if on_meta.device.type == "meta":
-            raise NotImplementedError("The operator 'aten::slow_conv3d' is not implemented\nfor this device")
-        return real(tensor)
+def test_an_operation_that_the_device_lacks_ends_on_the_cpu_for_good(scan):
+    class Lacking(FoldedStandIn):
+        places = ("cuda",)
+
+        def encode(self, x: Tensor):
+            if x.device.type in self.places:
+                raise NotImplementedError("The operator 'aten::slow_conv3d' is not implemented\nfor this device")
+            return super().encode(x)
 
     log: list[str] = []
-    monkeypatch.setattr(on_meta, "_log", log.append)
-    monkeypatch.setattr(on_meta, "_on_device", on_device)
-    on_meta.encode(scan)
-    assert on_meta.device == CPU and on_meta.steps == []  # a warm process would start over after steps
-    (said,) = log
-    assert "aten::slow_conv3d" in said and "cpu" in said and "\n" not in said
-    assert said in on_meta.describe()["reasons"]
-
-    def unwritten(tensor: Tensor) -> Tensor:
-        raise NotImplementedError("a bug")
-
-    monkeypatch.setattr(on_meta, "_on_device", unwritten)
-    with pytest.raises(NotImplementedError, match="a bug"):
-        on_meta.encode(scan)
+    with pretended("cuda"):
+        engine = Engine("cuda", "float32", log=log.append).load(make_standin(Lacking))
+        log.clear()
+        engine.encode(scan)
+        assert engine.device == CPU and engine.steps == []  # a warm process would start over after steps
+        (said,) = log
+        assert "aten::slow_conv3d" in said and "cpu" in said and "\n" not in said
+        assert said in engine.describe()["reasons"]
+        Lacking.places = ("cpu",)  # a bug
+        with pytest.raises(NotImplementedError, match="slow_conv3d"):
+            engine.encode(scan)
 
 
-def test_encoder_out_of_memory_falls_back_to_the_cpu(scan, monkeypatch):
-    """The model on the 'GPU' raises; the engine goes on with the CPU and gives the CPU's numbers."""
+def test_encoder_out_of_memory_falls_back_to_the_cpu(scan, too_large):
+    """The model on the device raises; the engine goes on with the CPU and gives the CPU's numbers."""
     reference = Engine("cpu", "float32").load(make_standin(FoldedStandIn))
     wanted = reference.moments(reference.encode(scan), 3, WEIGHTS)
-
-    engine = Engine("cpu", "float32").load(make_standin(FoldedStandIn))
-    engine._rung = Rung(torch.device("meta"), torch.float32, 0)
-    real = engine._on_device
-
-    def on_device(tensor: Tensor) -> Tensor:
-        if engine.device.type == "meta":
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(tensor)
-
-    monkeypatch.setattr(engine, "_on_device", on_device)
-    moments = engine.moments(engine.encode(scan), 3, WEIGHTS)
+    with pretended("mps"):  # which has no step of half precision
+        engine = Engine("mps", "float32").load(too_large)
+        moments = engine.moments(engine.encode(scan), 3, WEIGHTS)
     assert engine.device == CPU and len(engine.steps) == 1
-    assert "meta in float32: went on with cpu in float32" in engine.steps[0]
+    assert "mps in float32: went on with cpu in float32" in engine.steps[0]
     np.testing.assert_allclose(moments.std, wanted.std, atol=1e-6)
     assert engine.describe()["memory_steps"] == engine.steps
