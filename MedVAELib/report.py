@@ -49,7 +49,8 @@ def write_report(result: Detection, directory: Path) -> dict[str, Path]:
     # The whole brain's scores are needed once only: for the scale, the histogram and the shares.
     scores = np.asarray(display.in_brain(display.anomaly), dtype=np.float32)
     painter = Painter(result, display, ScoreScale.of(display.anomaly[display.mask], result.threshold, result.unit))
-    legends = [score_legend(painter.scale, polarity) for polarity in painter.polarities()]
+    limits = {"bright": result.threshold, "dark": result.dark_threshold or result.threshold}
+    legends = [score_legend(painter.scale, polarity, limits[polarity]) for polarity in painter.polarities()]
     pictures = _pictures(result, painter)
 
     overlay = captioned(three_planes(painter, _spots(result, painter)[0], width_px=SHEET_WIDTH_PX, with_scan=False),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ..preprocessing.geometry import ijk_to_ras_mm, ras_mm_to_ijk
 from ..tissues import BACKGROUND, EXTRACEREBRAL, TISSUES
@@ -20,6 +24,7 @@ MIN_VOLUME_ML = 0.03
 PEAK_STRICTNESS = 3.0
 """A component is reported if its highest score is this many times rarer than the threshold: most of what only just
 passes it is healthy. The mask shows every bright voxel above the threshold, of dark ones those reported."""
+DARK = 2  # in the mask, where bright is 1
 DARK_STRICTNESS = 10.0
 """Dark findings on FLAIR need a score that is this many times rarer than the false-positive rate asked for."""
 DARK_MARGIN = float(np.log10(DARK_STRICTNESS))
@@ -45,7 +50,7 @@ def rank_findings(
               describe(components, bright, image, "bright", probability, grid, mirror)]  # fmt: skip
     if dark is not None:
         hypo = find_components(np.where(mask > 0, 0, dark), limit + DARK_MARGIN, voxel_ml)
-        mask[hypo > 0] = 2
+        mask[hypo > 0] = DARK
         ranked += [(b, f, hypo, f.label) for b, f in
                    describe(hypo, dark, image, "dark", probability, grid, mirror)]  # fmt: skip
     ranked.sort(key=lambda row: -row[0])
@@ -62,11 +67,21 @@ def rank_findings(
     return mask, labels, findings
 
 
+def by_residual(
+    mask: NDArray[np.uint8], components: NDArray[np.uint16], findings: Sequence[Finding], residual: NDArray[np.float32]
+) -> tuple[NDArray[np.uint8], list[Finding]]:
+    """Mask and findings of a score that counts both signs: dark where the scan is darker on average."""
+    means = ndimage.mean(residual, components, [finding.label for finding in findings]) if findings else []
+    darker = {finding.label for finding, mean in zip(findings, means, strict=True) if mean < 0}
+    findings = [replace(f, polarity="dark") if f.label in darker else f for f in findings]
+    return np.where(np.isin(components, list(darker)), DARK, mask).astype(np.uint8), findings
+
+
 def find_components(score: NDArray[np.float32], limit: float, voxel_ml: float) -> NDArray[np.uint16]:
     """Labels 1…n of the components above `limit` (26-neighbourhood) that have at least MIN_VOLUME_ML and a peak as
     PEAK_STRICTNESS asks for, largest first; 0 elsewhere."""
     image = sitk.ConnectedComponent(sitk.GetImageFromArray((score > limit).astype(np.uint8)), True)
-    image = sitk.RelabelComponent(image, minimumObjectSize=max(1, round(MIN_VOLUME_ML / voxel_ml)))
+    image = sitk.RelabelComponent(image, minimumObjectSize=math.ceil(MIN_VOLUME_ML / voxel_ml - 1e-6))
     labels = sitk.GetArrayFromImage(image)
     inside = labels > 0
     peaks = np.zeros(int(labels.max()) + 1, np.float32)

@@ -41,8 +41,9 @@ class Finding:
 class Detection:
     """Result of `detect_anomalies`. Every image has exactly the scan's size, spacing, origin and direction.
 
-    anomaly: calibrated score (float32, 0 outside the brain); residual, reconstruction, std: in the scan's
-    intensity units (float32); mask, brain, components: uint8, uint8, uint16 (component label, 0 = none).
+    anomaly: calibrated score (float32, 0 outside the brain), in dark findings that of the dark side; residual,
+    reconstruction, std: in the scan's intensity units (float32); mask (1 bright, 2 dark), brain, components: uint8,
+    uint8, uint16 (component label, 0 = none).
     """
 
     scan: Scan
@@ -61,3 +62,4 @@ class Detection:
     reference_histogram: dict[str, list[float]]  # {"edges": [...], "density": [...]} of the score in healthy brains
     warnings: list[str] = field(default_factory=list)
     provenance: dict[str, object] = field(default_factory=dict)
+    dark_threshold: float | None = None  # of the dark side's score, where that side has one of its own

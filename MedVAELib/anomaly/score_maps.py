@@ -17,7 +17,7 @@ from ..preprocessing.intensity import Foreground
 from ..preprocessing.morphology import bounding_box, dilated
 from ..progress import CancelToken, Progress, no_progress
 from ..timing import Timer
-from ..tissues import WHITE
+from ..tissues import OUTER_CSF, VENTRICLES, WHITE
 from .anatomy import Anatomy, brain_mask
 from .calibration import ScoreCalibration
 from .prepare import PreparedScan
@@ -120,7 +120,7 @@ class ScoreMaps:
         return areas
 
     @cached_property
-    def _probability(self) -> NDArray[np.float32]:
+    def probability(self) -> NDArray[np.float32]:
         outside = [1] + [0] * (len(self.anatomy.probability) - 1)
         return channels_from_grid(self.anatomy.probability, self.anatomy.grid, self.crop, outside)
 
@@ -132,13 +132,11 @@ class ScoreMaps:
     def inputs(self, score: str, modality: str) -> ScoreInputs:
         """What the named score reads on a modality; the costly extras only for the scores that need them."""
         image = (self.values - self.anatomy.offset) / self.anatomy.scale / self.bias
-        spacing_zyx = self.space.GetSpacing()[::-1]
-        smoothing_mm = self.detector.bundle.calibration["fine_sigma_mm"]
         return ScoreInputs(
             image, self.expected, self.variance, self.weight, self.coarse_z,
-            tuple(smoothing_mm / s for s in spacing_zyx), self.fit.mean, self.fit.spread,
-            Emphasis(**self.detector.bundle.calibration["emphasis"][_calibrated_as(modality)]),
-            self._probability if score == "reconstruction_probability" else None,
+            self.space.GetSpacing()[::-1], self.detector.bundle.calibration["fine_sigma_mm"], self.fit.mean,
+            self.fit.spread, Emphasis(**self.detector.bundle.calibration["emphasis"][_calibrated_as(modality)]),
+            self.probability if score == "reconstruction_probability" else None,
             self._kl_gradient if score == "kl_gradient" else None,
         )  # fmt: skip
 
@@ -160,14 +158,17 @@ class ScoreMaps:
         side = ScoreCalibration.from_json(table["bright" if sign > 0 else "dark"])
         return side.apply(side.standardise(self.raw(score, modality, sign), self.brain_box)) * self.brain_box
 
-    def like_fluid(self) -> NDArray[np.bool_]:
-        """True where the scan is less than half as bright as white matter, as in a cavity, a cyst or an old infarct.
+    def fluid_out_of_place(self) -> NDArray[np.bool_]:
+        """True where the scan is less than half as bright as white matter, as in a cavity, a cyst or an old infarct,
+        and the healthy brain has no fluid: cisterns and ventricles are darker than the mean of all CSF, which has the
+        partial volume of the sulci in it.
 
         Healthy tissue hardly ever is: iron darkens the pallidum on FLAIR to 0.6 to 0.7 × white matter, frontal white
         matter lies at 0.75 to 0.85, CSF near 0.1.
         """
         inputs = self.inputs("zscore", "flair")
-        return ndimage.gaussian_filter(inputs.image, inputs.smoothing) < 0.5 * self.fit.mean[WHITE]
+        dark = ndimage.gaussian_filter(inputs.image, inputs.smoothing) < 0.5 * self.fit.mean[WHITE]
+        return dark & (self.probability[[VENTRICLES, OUTER_CSF]].sum(0) < 0.5)
 
     def reconstruction(self) -> NDArray[np.float32]:
         """Healthy brain in scan units, 0 outside the brain."""

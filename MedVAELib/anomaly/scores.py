@@ -39,6 +39,7 @@ class Emphasis:
 
 EMPHASIS = {"flair": Emphasis(1.0, 0.0, 0.75), "dwi": Emphasis(0.0, 4.0, 0.75, 0.9)}
 """What new bundles are calibrated with; each bundle keeps its own."""
+_SSIM_SIGMA_MM = 1.5
 _USUAL_SPREAD = 0.07  # network units (brain median 0.5): where a power of the spread changes nothing
 
 
@@ -46,15 +47,16 @@ _USUAL_SPREAD = 0.07  # network units (brain median 0.5): where a power of the s
 class ScoreInputs:
     """image: bias-corrected scan; expected, variance: of the healthy tissue mix, posterior variance included;
     weight: how far brightness is abnormal in the tissue there (0…1); coarse_z: z-score smoothed over millimetres;
-    smoothing: Gaussian sigma in voxels per axis; emphasis: of the modality; probability (K, …), mean and spread (K,),
-    kl_gradient: for the scores that need them, else None."""
+    spacing_mm: of the voxels, zyx; fine_sigma_mm: of the Gaussian against noise; emphasis: of the modality;
+    probability (K, …), mean and spread (K,), kl_gradient: for the scores that need them, else None."""
 
     image: Volume
     expected: Volume
     variance: Volume
     weight: Volume
     coarse_z: Volume
-    smoothing: tuple[float, float, float]
+    spacing_mm: tuple[float, float, float]
+    fine_sigma_mm: float
     mean: NDArray[np.float64]
     spread: NDArray[np.float64]
     emphasis: Emphasis
@@ -64,6 +66,14 @@ class ScoreInputs:
     @property
     def residual(self) -> Volume:
         return self.image - self.expected
+
+    @property
+    def smoothing(self) -> tuple[float, ...]:
+        """The sigma against noise in voxels per axis."""
+        return self.in_voxels(self.fine_sigma_mm)
+
+    def in_voxels(self, sigma_mm: float) -> tuple[float, ...]:
+        return tuple(sigma_mm / step for step in self.spacing_mm)
 
 
 def zscore(inputs: ScoreInputs, sign: int = 1) -> Volume:
@@ -110,11 +120,11 @@ def kl_gradient(inputs: ScoreInputs, sign: int = 1) -> Volume:
 
 
 def ssim(inputs: ScoreInputs, sign: int = 1) -> Volume:
-    """1 - structural similarity of scan and reconstruction (Bergmann et al. 2019), sigma 1.5 voxels."""
+    """1 - structural similarity of scan and reconstruction (Bergmann et al. 2019); both signs count."""
     x, y = inputs.image, inputs.expected
 
     def blur(a: Volume) -> Volume:
-        return ndimage.gaussian_filter(a, 1.5)
+        return ndimage.gaussian_filter(a, inputs.in_voxels(_SSIM_SIGMA_MM))
 
     mx, my = blur(x), blur(y)
     vx, vy, cov = blur(x * x) - mx * mx, blur(y * y) - my * my, blur(x * y) - mx * my
@@ -122,6 +132,8 @@ def ssim(inputs: ScoreInputs, sign: int = 1) -> Volume:
     return 1 - ((2 * mx * my + c1) * (2 * cov + c2)) / ((mx * mx + my * my + c1) * (vx + vy + c2))
 
 
+TWO_SIDED = ("absolute", "ssim")
+"""Scores in which darker counts as much as brighter."""
 SCORES: dict[str, Callable[[ScoreInputs, int], Volume]] = {
     "zscore": zscore,
     "absolute": absolute,

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 NETWORK_MEDIAN = 0.5
 """The brain's median in what the network sees."""
 NETWORK_MAX = 1.5
 """Brighter voxels are clipped: three times the brain's median."""
+LARGEST_BRAIN_ML = 2200.0
+"""The largest brains hold 1.9 litres with their CSF, a head more than three."""
+MIN_BRAIN_ML = 250.0
+"""What holds less is not taken for a brain."""
 
 _CONSTANT_SHARE = 0.25
 _PADDING_SHARE, _PADDING_GAP = 0.01, 0.5
@@ -34,7 +39,7 @@ def find_foreground(values: NDArray[np.float32]) -> Foreground:
 
     A value shared exactly by a quarter of all voxels is a background that someone wrote there: skull-stripped or
     masked scans, z-scored or not. So is one below zero where no other is, or that lies far below all others, as -1024
-    or -32768 in corners. Everything else is data.
+    or -32768 in corners. Everything else is data, and what it encloses too: a cavity can be as dark as the background.
     """
     sample = values.ravel()[:: max(1, values.size // 2_000_000)]
     levels, counts = np.unique(sample, return_counts=True)
@@ -45,7 +50,7 @@ def find_foreground(values: NDArray[np.float32]) -> Foreground:
             return Foreground(values != levels[0], counts[0] >= _CONSTANT_SHARE * sample.size, min(0.0, float(low)))
     if share < _CONSTANT_SHARE:
         return Foreground(np.ones(values.shape, bool), False, min(0.0, float(np.quantile(sample, 0.001))))
-    support = values != background
+    support = ndimage.binary_fill_holes(values != background)
     inside = sample[sample != background]
     darkest = float(np.quantile(inside, 0.001)) if inside.size else 0.0
     return Foreground(support, True, min(background, darkest))

@@ -16,12 +16,11 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from ..anomaly.findings import DARK_MARGIN
-
 MAX_OPACITY = 0.62
 RAMP = 0.25  # share of the range above the threshold over which the overlay becomes opaque
 BEHIND = (112, 116, 122)  # grey shown behind transparent parts of a legend
-OUTLINE = {"bright": (64, 220, 255), "dark": (255, 168, 76)}
+OUTLINE = (255, 255, 255)  # of findings, of either colour
+FOUND = (64, 220, 255)  # the outline of a head in a grey plane
 
 DIVERGING = LinearSegmentedColormap.from_list(
     "residual", ["#b9e3ff", "#3f93e0", "#17406e", "#121417", "#7a2418", "#e8653c", "#ffdcb0"])
@@ -83,7 +82,7 @@ class Legend:
         return png_uri(Image.fromarray(self.strip))
 
 
-def score_legend(scale: ScoreScale, polarity: str) -> Legend:
+def score_legend(scale: ScoreScale, polarity: str, threshold: float) -> Legend:
     """From zero (or the threshold, if that is lower) to the top of the scale, over the grey of a scan."""
     start = min(0.0, scale.threshold)
     score = np.linspace(start, scale.top, 256)
@@ -91,7 +90,6 @@ def score_legend(scale: ScoreScale, polarity: str) -> Legend:
     # The bar shows the colour as it appears on the scan, only less pale: twice the opacity, never more than all.
     opacity = np.clip(opacity / MAX_OPACITY, 0.0, 1.0)
     strip = (1 - opacity) * np.array(BEHIND) + opacity * scale.colour(score, polarity)
-    threshold = scale.threshold + (DARK_MARGIN if polarity == "dark" else 0)
     mark_at = 100 * min((threshold - start) / (scale.top - start), 1)
     ticks = [(at, label) for at, label in _ticks(start, scale.top) if at < 88] + [(100.0, f"≥ {number(scale.top)}")]
     return Legend(f"{polarity}: {scale.unit}", strip.astype(np.uint8)[None], ticks,

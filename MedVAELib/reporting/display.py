@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
+from ..anomaly.findings import DARK
 from ..anomaly.result import Detection
 from ..preprocessing.morphology import bounding_box
 from ..preprocessing.turning import Turn
@@ -102,8 +103,8 @@ class DisplayAxes:
 class Display:
     """The detection's volumes cropped to the brain (and a margin), axes zyx = superior, posterior, left.
 
-    scan, anomaly, residual, reconstruction, std: numbers; mask, brain: bool; components: labels. All are views, or
-    small, so that a 256³ scan costs no second copy.
+    scan, anomaly, residual, reconstruction, std: numbers; mask, dark, brain: bool; components: labels. All are views,
+    or small, so that a 256³ scan costs no second copy.
     """
 
     def __init__(self, result: Detection):
@@ -118,7 +119,8 @@ class Display:
         self.residual = self._cropped(result.residual)
         self.reconstruction = self._cropped(result.reconstruction)
         self.std = self._cropped(result.std)
-        self.mask = self._cropped(result.mask) > 0
+        mask = self._cropped(result.mask)
+        self.mask, self.dark = mask > 0, mask == DARK
         self.components = self._cropped(result.components)
         self.window = self._window()
 

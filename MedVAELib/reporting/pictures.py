@@ -42,15 +42,11 @@ class Painter:
     def __init__(self, result: Detection, display: Display, scale: ScoreScale):
         self.display = display
         self.scale = scale
-        self._kinds = {finding.polarity for finding in result.findings}
-        self._dark_labels = np.array([f.label for f in result.findings if f.polarity == "dark"], dtype=np.int64)
 
     def polarities(self) -> list[str]:
-        """Which of "bright" and "dark" the overlay shows: those of findings, or of any voxel above the threshold."""
-        above = (self.display.anomaly > self.scale.threshold) & ~self.display.mask
-        below_healthy = self.display.residual[above] < 0
-        dark = bool(self._dark_labels.size) or bool(below_healthy.any())
-        bright = any(polarity != "dark" for polarity in self._kinds) or not below_healthy.all() or not dark
+        """Which of "bright" and "dark" the overlay shows, the former if neither."""
+        dark = bool(self.display.dark.any())
+        bright = not dark or bool((self.display.mask & ~self.display.dark).any())
         return ["bright"] * bright + ["dark"] * dark
 
     def scan_panel(self, plane: Plane, index: int, px_per_mm: float) -> Image.Image:
@@ -79,13 +75,11 @@ class Painter:
         base = self.scan_panel(plane, index, px_per_mm)
         score = np.nan_to_num(plane.slice(self.display.anomaly, index).astype(np.float32))
         components = plane.slice(self.display.components, index)
-        mask = plane.slice(self.display.mask, index)
-        if not (mask.any() or (score > self.scale.threshold).any()):
+        if not (score > self.scale.threshold).any():
             return base
         size = base.size
         pixels = np.asarray(base).astype(np.float32)
-        # A finding's polarity is its own; above the threshold but in no finding, the residual's sign decides.
-        dark = np.where(mask, np.isin(components, self._dark_labels), plane.slice(self.display.residual, index) < 0)
+        dark = plane.slice(self.display.dark, index)
         for polarity, where in (("bright", ~dark), ("dark", dark)):
             shown = _smooth(np.where(where, score, np.minimum(score, self.scale.threshold)), size)
             coloured = np.nonzero(shown > self.scale.threshold)
@@ -94,10 +88,9 @@ class Painter:
                 opacity = self.scale.opacity(shown)[:, None]
                 pixels[coloured] += opacity * (self.scale.colour(shown, polarity) - pixels[coloured])
         width = max(1.2, 0.45 * px_per_mm)
-        for polarity, where in (("bright", mask & ~dark), ("dark", mask & dark)):
-            draw_outline(pixels, where & (components != focus) if focus else where, width * 0.8, 0.8, polarity)
-            if focus:
-                draw_outline(pixels, where & (components == focus), width * 1.5, 1.0, polarity)
+        draw_outline(pixels, (components > 0) & (components != focus), width * 0.8, 0.8, OUTLINE)
+        if focus:
+            draw_outline(pixels, components == focus, width * 1.5, 1.0, OUTLINE)
         return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
     def mark(self, panel: Image.Image, plane: Plane, index: tuple[int, int, int], px_per_mm: float, *, size: int,
@@ -179,10 +172,12 @@ def montage(painter: Painter, findings: list[Finding], *, width_px: int, columns
     slices = filled[np.round(np.linspace(0, filled.size - 1, count)).astype(int)]
     px_per_mm = (width_px - (columns - 1) * GAP_PX) / columns / display.size_mm(AXIAL)[0]
     numbers: dict[int, list[tuple[int, Finding]]] = {}
+    shown = [set(np.unique(display.components[index])) for index in slices]
     for rank, finding in enumerate(findings, start=1):
+        cutting = [index for index, labels in zip(slices, shown, strict=True) if finding.label in labels]
         peak = display.index(finding.peak_ras_mm)[0]
-        nearest = int(slices[np.argmin(np.abs(slices - peak))])
-        numbers.setdefault(nearest, []).append((rank, finding))
+        nearest = min(cutting or slices, key=lambda index: abs(int(index) - peak))
+        numbers.setdefault(int(nearest), []).append((rank, finding))
     panels = []
     for index in slices:
         panel = painter.overlay_panel(AXIAL, int(index), px_per_mm)
@@ -198,14 +193,15 @@ def montage(painter: Painter, findings: list[Finding], *, width_px: int, columns
 
 def _number(painter: Painter, panel: Image.Image, index: int, px_per_mm: float,
             ranked: list[tuple[int, Finding]]) -> None:
-    """Writes each finding's row number beside it, where there is room."""
+    """Writes each finding's row number beside it, or its peak if it lies between the slices shown, where there is
+    room."""
     draw = ImageDraw.Draw(panel)
     step = px_per_mm * painter.display.spacing_mm[2], px_per_mm * painter.display.spacing_mm[1]
     taken: list[tuple[float, float, float, float]] = []
     for rank, finding in ranked:
         rows, columns = np.nonzero(painter.display.components[index] == finding.label)
         if not rows.size:
-            continue
+            rows, columns = (np.array([at]) for at in painter.display.index(finding.peak_ras_mm)[1:])
         left, right = columns.min() * step[0], (columns.max() + 1) * step[0]
         top, bottom = rows.min() * step[1], (rows.max() + 1) * step[1]
         middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
@@ -270,7 +266,8 @@ def _smooth(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(picture.resize(size, Image.Resampling.BILINEAR))
 
 
-def draw_outline(pixels: np.ndarray, mask: np.ndarray, width_px: float, opacity: float, polarity: str) -> None:
+def draw_outline(pixels: np.ndarray, mask: np.ndarray, width_px: float, opacity: float,
+                 colour: tuple[int, int, int]) -> None:
     """Draws an antialiased line of `width_px` around a mask (of fewer pixels) onto a picture (rows, columns, RGB)."""
     if not mask.any():
         return
@@ -283,7 +280,7 @@ def draw_outline(pixels: np.ndarray, mask: np.ndarray, width_px: float, opacity:
     by_row, by_column = np.gradient(level)
     distance_px = np.abs(level - 0.5) / np.maximum(np.hypot(by_row, by_column), 1e-3)
     line = opacity * np.clip(width_px / 2 + 0.5 - distance_px, 0.0, 1.0)[..., None]
-    pixels[box] += line * (np.array(OUTLINE[polarity], np.float32) - pixels[box])
+    pixels[box] += line * (np.array(colour, np.float32) - pixels[box])
 
 
 def write_text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, anchor: str,

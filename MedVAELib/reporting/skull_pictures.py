@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ..skull.result import FoundPlane, SkullPrediction
-from ..standard_planes import PLANES
-from .colours import UNCERTAINTY, Legend, map_legend
+from ..standard_planes import AXES
+from .colours import FOUND, UNCERTAINTY, Legend, map_legend
 from .head_views import VIEWS, HeadPainter
 from .pictures import LETTER, MUTED, draw_outline, grid, write_text
 
@@ -31,7 +31,7 @@ def plane_picture(found: FoundPlane) -> Image.Image:
     size = (max(1, round(columns * scale)), max(1, round(rows * scale)))
     grey = Image.fromarray((found.image.grey_yx * 255).astype(np.uint8)).resize(size, Image.Resampling.LANCZOS)
     pixels = np.asarray(grey.convert("RGB")).astype(np.float32)
-    draw_outline(pixels, found.outline_yx, 2.2, 1.0, "bright")
+    draw_outline(pixels, found.outline_yx, 2.2, 1.0, FOUND)
     picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
     _scale_bar(picture, scale / found.image.pixel_mm)
     return picture
@@ -56,7 +56,7 @@ def sections(result: SkullPrediction, volume_zyx: NDArray[np.float32], colours: 
         picture = Image.fromarray(pixels.astype(np.uint8)).resize((_PANEL_PX,) * 2, Image.Resampling.BICUBIC)
         drawn = np.asarray(picture).astype(np.float32)
         inside = np.clip(_section(result.distance_mm, plane) / result.spacing_mm + 0.5, 0, 1)
-        draw_outline(drawn, inside, 1.4, 0.9, "bright")
+        draw_outline(drawn, inside, 1.4, 0.9, FOUND)
         picture = Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8))
         _letters(picture, plane)
         _scale_bar(picture, _PANEL_PX / (volume_zyx.shape[0] * result.spacing_mm))
@@ -70,8 +70,7 @@ def section_legend(title: str, colours: Colormap, high: float) -> Legend:
 
 def _section(volume_zyx: NDArray, plane: str) -> NDArray[np.float32]:
     """The middle section as it is shown: superior or anterior at the top, right or anterior on the left."""
-    axis = PLANES.index(plane)  # axial: z, sagittal: x, coronal: y
-    axis = {0: 0, 1: 2, 2: 1}[axis]
+    axis = 2 - AXES[plane][2]  # of zyx
     middle = volume_zyx.shape[axis] // 2
     section = volume_zyx.take((middle - 1, middle), axis).mean(axis)
     return section[::-1, ::-1]

@@ -9,7 +9,6 @@ from numbers import Integral, Real
 import numpy as np
 import SimpleITK as sitk
 
-from ..anomaly.findings import DARK_MARGIN
 from ..anomaly.result import Detection, Finding
 from .display import DisplayAxes
 
@@ -106,7 +105,8 @@ def table(findings: list[Finding], axes: DisplayAxes, pictured: int) -> list[Row
 
 def reading(result: Detection) -> list[str]:
     """How to read the score, one paragraph each."""
-    reference, dark = percent(result.fpr), any(finding.polarity == "dark" for finding in result.findings)
+    reference = percent(result.fpr)
+    dark = result.dark_threshold is not None and any(finding.polarity == "dark" for finding in result.findings)
     paragraphs = [
         f"The anomaly score ({result.unit}) says for each voxel how far the scan lies from what a healthy brain of the "
         "same anatomy would look like in this very scan, measured against the spread expected there. It is 0 outside "
@@ -116,8 +116,8 @@ def reading(result: Detection) -> list[str]:
         f"So about {reference} of a healthy brain is expected in colour; much more than that is worth a look.",
         "Bright findings are brighter than the healthy reconstruction, dark ones darker. Colour shows every voxel "
         "above the threshold; an outline shows what was kept as a finding and appears in the table."
-        + (f" Dark findings need a score of {result.threshold + DARK_MARGIN:.3g}, and less than half of white matter's "
-           "brightness." if dark else ""),
+        + (f" Dark findings need a score of {result.dark_threshold:.3g}, less than half of white matter's "
+           "brightness, and a place where a healthy brain has no fluid." if dark else ""),
         "Peak and mean are scores inside the finding; positions are millimetres towards the patient's right, anterior "
         "and superior (RAS) in the scanner's coordinates; extent is right–left × anterior–posterior × "
         "superior–inferior.",

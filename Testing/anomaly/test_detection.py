@@ -21,7 +21,7 @@ from MedVAELib.preprocessing.geometry import from_grid, ras_grid, to_grid
 from MedVAELib.progress import CancelToken
 from MedVAELib.resources import resource_dir
 from MedVAELib.scan import Scan
-from MedVAELib.tissues import VENTRICLES, WHITE
+from MedVAELib.tissues import OUTER_CSF, VENTRICLES, WHITE
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +58,60 @@ def test_volumes_agree_with_each_other(detection, sample):
     assert np.allclose((arrays["residual"] + arrays["reconstruction"])[brain], scan[brain], atol=0.1)
     for name in ("anomaly", "residual", "std"):
         assert (arrays[name][~brain] == 0).all() and np.isfinite(arrays[name]).all()
-    assert ((arrays["mask"] == 1) == (arrays["anomaly"] > detection.threshold)).all()
+    assert ((arrays["mask"] > 0) == (arrays["anomaly"] > detection.threshold)).all()
     assert (arrays["std"][brain] >= 0).all() and arrays["std"].std() > 0
     assert sorted(set(np.unique(arrays["components"])) - {0}) == [f.label for f in detection.findings]
     burdens = [f.mean * f.volume_ml for f in detection.findings]
     assert burdens == sorted(burdens, reverse=True)
+
+
+CAVITY_MM = 9.0
+
+
+@pytest.fixture(scope="module")
+def hollow(sample, detection):
+    """The sample without its skull, a ball of white matter as black as the background; and the ball."""
+    brain = sitk.GetArrayFromImage(detection.brain) > 0
+    white = sitk.GetArrayFromImage(detection.reconstruction)
+    white = brain & (abs(white - np.median(white[brain])) < 0.1 * np.median(white[brain]))
+    white &= sitk.GetArrayFromImage(detection.mask) == 0
+    deepest = np.unravel_index(distance_transform_edt(white).argmax(), white.shape)
+    index = np.indices(brain.shape)
+    ball = sum((axis - at) ** 2 for axis, at in zip(index, deepest, strict=True)) * 2.2**2 < CAVITY_MM**2
+    scan = sitk.GetImageFromArray(np.where(brain & ~ball, sitk.GetArrayFromImage(sample), 0).astype(np.float32))
+    scan.CopyInformation(sample)
+    return Scan.from_image(scan, modality="flair"), ball
+
+
+def test_a_cavity_as_black_as_the_background_is_a_dark_finding(detector, hollow):
+    scan, ball = hollow
+    found = detect_anomalies(scan, detector=detector, samples=2)
+    assert (sitk.GetArrayFromImage(found.brain) > 0)[ball].mean() > 0.95
+    mask, score = (sitk.GetArrayFromImage(image) for image in (found.mask, found.anomaly))
+    assert (mask[ball] == 2).mean() > 0.3 and not (mask[ball] == 1).any()
+    (dark,) = {sitk.GetArrayFromImage(found.components)[ball & (mask == 2)].max()}
+    finding = found.findings[dark - 1]
+    assert finding.polarity == "dark" and finding.peak == pytest.approx(score[ball].max())
+    assert finding.peak > found.dark_threshold == found.provenance["dark_threshold"] == found.threshold + 1
+
+
+def test_scores_of_both_signs_tell_dark_findings(detector, hollow):
+    scan, ball = hollow
+    found = detect_anomalies(scan, detector=detector, samples=2, score="absolute")
+    labels = set(sitk.GetArrayFromImage(found.components)[ball]) - {0}
+    assert labels and {found.findings[label - 1].polarity for label in labels} == {"dark"}
+    assert (sitk.GetArrayFromImage(found.mask)[sitk.GetArrayFromImage(found.components) == max(labels)] == 2).all()
+    assert "bright" in {finding.polarity for finding in found.findings} and found.dark_threshold is None
+
+
+def test_black_fluid_where_it_belongs_is_no_finding(detector, sample, detection):
+    maps = score_inputs(detector, Scan.from_image(sample))
+    fluid = sitk.GetArrayFromImage(maps.image(maps.probability[[VENTRICLES, OUTER_CSF]].sum(0)))
+    values = sitk.GetArrayFromImage(sample)
+    scan = sitk.GetImageFromArray(np.where(fluid > 0.5, 0.1 * values, values).astype(np.float32))
+    scan.CopyInformation(sample)
+    found = detect_anomalies(Scan.from_image(scan, modality="flair"), detector=detector, samples=2)
+    assert not [f for f in found.findings if f.polarity == "dark" and ("CSF" in f.location or "ventricle" in f.location)]
 
 
 def test_modality_is_decided_and_recorded(detection):

@@ -107,7 +107,7 @@ def _inputs(residual: float, **extra) -> ScoreInputs:
     probability[WHITE] = 1
     mean, spread = np.zeros(len(TISSUES)), np.full(len(TISSUES), 0.05)
     mean[WHITE] = 0.5
-    return ScoreInputs(image, 0.5 * flat, 0.0025 * flat, flat, 0 * flat, (0.6, 0.6, 0.6), mean, spread,
+    return ScoreInputs(image, 0.5 * flat, 0.0025 * flat, flat, 0 * flat, (1.0, 1.0, 1.0), 0.6, mean, spread,
                        EMPHASIS["flair"], probability, flat)  # fmt: skip
 
 
@@ -232,6 +232,9 @@ def test_foreground_of_stripped_zscored_and_plain_scans():
     zscored[:16] = 0
     assert find_foreground(plain).support.all() and not find_foreground(plain).constant_background
     assert not find_foreground(stripped).support[:16].any() and find_foreground(stripped).offset == 0
+    hollow = np.pad(np.ones((6, 6, 6), np.float32), 4)
+    hollow[7, 7, 7] = 0
+    assert find_foreground(hollow).support.sum() == 6**3
     found = find_foreground(zscored)
     assert not found.support[:16].any() and found.offset < -2
 
