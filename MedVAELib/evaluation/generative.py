@@ -36,13 +36,13 @@ Figure = tuple[float, float, float]
 class Generator(Protocol):
     """What is measured of a model; `LatentModel` has it."""
 
-    def encode(self, images: NDArray) -> tuple[NDArray, NDArray | None]: ...
+    def encode(self, images: NDArray, *, cancel: CancelToken | None) -> tuple[NDArray, NDArray | None]: ...
 
-    def reconstruct(self, images: NDArray) -> NDArray: ...
+    def reconstruct(self, images: NDArray, *, cancel: CancelToken | None) -> NDArray: ...
 
-    def kl_per_latent(self, images: NDArray) -> NDArray | None: ...
+    def kl_per_latent(self, images: NDArray, *, cancel: CancelToken | None) -> NDArray | None: ...
 
-    def sample(self, count: int, seed: int = 0) -> NDArray: ...
+    def sample(self, count: int, seed: int, *, cancel: CancelToken | None) -> NDArray: ...
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,12 @@ def evaluate_model(
     """samples: how many to draw, by default as many as there are held-back images."""
     cancel, real = cancel or CancelToken(), against.held_back
     progress("reconstructions", 0.0, f"{name}: reconstructing {len(real)} images")
-    made = Made(model.reconstruct(real), np.zeros((0, *real.shape[1:]), np.float32))
-    cancel.check()
+    reconstructions = model.reconstruct(real, cancel=cancel)
     progress("samples", 0.3, f"{name}: drawing samples")
-    made = Made(made.reconstructions, model.sample(samples or len(real), seed))
-    cancel.check()
+    made = Made(reconstructions, model.sample(samples or len(real), seed, cancel=cancel))
     progress("distances", 0.6, f"{name}: measuring")
-    divergence = model.kl_per_latent(real)
-    means = model.encode(real)[0].reshape(len(real), -1)
+    divergence = model.kl_per_latent(real, cancel=cancel)
+    means = model.encode(real, cancel=cancel)[0].reshape(len(real), -1)
     to_train, to_held_back, usual = nearest_neighbours(made.samples, against.train, real, cancel)
     square_error = ((made.reconstructions - real) ** 2).reshape(len(real), -1).mean(1)
     scores = GenerativeScores(

@@ -42,16 +42,16 @@ class PrincipalComponents:
     def name(self) -> str:
         return f"{len(self.axes)} principal components" if len(self.axes) else MEAN_IMAGE
 
-    def encode(self, images: NDArray) -> tuple[NDArray, None]:
+    def encode(self, images: NDArray, cancel: CancelToken | None = None) -> tuple[NDArray, None]:
         return (images.reshape(len(images), -1) - self.mean) @ self.axes.T, None
 
-    def reconstruct(self, images: NDArray) -> NDArray[np.float32]:
+    def reconstruct(self, images: NDArray, cancel: CancelToken | None = None) -> NDArray[np.float32]:
         return self.decode(self.encode(images)[0])
 
-    def kl_per_latent(self, images: NDArray) -> None:
+    def kl_per_latent(self, images: NDArray, cancel: CancelToken | None = None) -> None:
         return None
 
-    def sample(self, count: int, seed: int = 0) -> NDArray[np.float32]:
+    def sample(self, count: int, seed: int = 0, cancel: CancelToken | None = None) -> NDArray[np.float32]:
         noise = np.random.default_rng(seed).normal(size=(count, len(self.axes)))
         return self.decode(noise * np.sqrt(self.variances))
 

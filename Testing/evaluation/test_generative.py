@@ -44,16 +44,16 @@ class Model:
     def __init__(self, samples, sigma=0.0):
         self.samples, self.sigma = samples, sigma
 
-    def encode(self, images):
+    def encode(self, images, cancel=None):
         return images.mean((1, 2, 3))[:, None] * np.array([10.0, 0.0]), None
 
-    def reconstruct(self, images):
+    def reconstruct(self, images, cancel=None):
         return blur(images, self.sigma) if self.sigma else images
 
-    def kl_per_latent(self, images):
+    def kl_per_latent(self, images, cancel=None):
         return np.full((len(images), 2), 1.5)
 
-    def sample(self, count, seed=0):
+    def sample(self, count, seed=0, cancel=None):
         return self.samples[:count]
 
 
@@ -144,6 +144,21 @@ def test_scores_and_table():
     assert "| good |" in text and "1 of 2" in text
     assert any("random convolutions" in line for line in definitions(against))
     assert generative_rows([good])[0]["mse_low"] == 0
+
+
+@pytest.mark.parametrize("step", ["reconstruct", "sample", "kl_per_latent", "encode"])
+def test_cancelling_is_heard_while_the_model_computes(step):
+    """Thousands of images take minutes."""
+    real, token, model = blobs(40, seed=2), CancelToken(), Model(blobs(40, seed=3))
+
+    def between_two_batches(*given, cancel):
+        token.cancel()
+        cancel.check()
+        pytest.fail("it went on")
+
+    setattr(model, step, between_two_batches)
+    with pytest.raises(Cancelled):
+        evaluate_model("any", model, reference(blobs(60, seed=1), real), cancel=token)
 
 
 def test_the_mean_and_principal_components_are_measured_like_models():
