@@ -22,6 +22,7 @@ from .itk_files import itk_name
 
 MIN_SLICES = 8
 """Series with fewer slices (localisers, screenshots) are never chosen on their own."""
+_MOST_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -215,10 +216,10 @@ def _checked_order(name: str, volume: DicomVolume) -> tuple[list[Slice], float]:
     return ordered, float(gaps.mean())
 
 
-def _listing(volumes: Sequence[DicomVolume], most: int = 20) -> str:
-    entries = [f"{i}: {v.label} ({v.count} slices)" for i, v in enumerate(volumes[:most], 1)]
-    if len(volumes) > most:
-        entries.append(f"and {len(volumes) - most} more")
+def _listing(volumes: Sequence[DicomVolume]) -> str:
+    entries = [f"{i}: {v.label} ({v.count} slices)" for i, v in enumerate(volumes[:_MOST_LISTED], 1)]
+    if len(volumes) > _MOST_LISTED:
+        entries.append(f"and {len(volumes) - _MOST_LISTED} more")
     return "; ".join(entries)
 
 

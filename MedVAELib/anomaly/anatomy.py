@@ -44,15 +44,6 @@ class Anatomy:
     passes: int
 
     @property
-    def voxel_ml(self) -> float:
-        return float(np.prod(self.grid.GetSpacing())) / 1000
-
-    @property
-    def brain(self) -> NDArray[np.float32]:
-        """Probability of brain, outer CSF included, (D, H, W)."""
-        return self.probability[list(BRAIN)].sum(0)
-
-    @property
     def confidence(self) -> float:
         """Mean probability of the likeliest tissue over the brain tissue."""
         tissue = parenchyma(self) > 0.5
@@ -68,7 +59,7 @@ def read_anatomy(
     values: the scan's intensities with everything outside `foreground.support` set to the offset. Raises InputError
     if no brain is found.
     """
-    whole, known = _sample_whole(scan.image, values - foreground.offset, foreground.support, shape, spacing_mm)
+    whole, known = _sample_whole(scan.image, values - foreground.offset, foreground.support, spacing_mm)
     cancel.check()
     image = sitk.GetArrayViewFromImage(whole)
     centre = _first_centre(image * (known > 0.5), spacing_mm)
@@ -124,9 +115,8 @@ def parenchyma(anatomy: Anatomy) -> NDArray[np.float32]:
 
 
 def _sample_whole(
-    image: sitk.Image, values: NDArray[np.float32], support: NDArray[np.bool_], shape: tuple[int, int, int],
-    spacing_mm: float,
-) -> tuple[sitk.Image, NDArray[np.float32]]:  # fmt: skip
+    image: sitk.Image, values: NDArray[np.float32], support: NDArray[np.bool_], spacing_mm: float
+) -> tuple[sitk.Image, NDArray[np.float32]]:
     """The whole field of view on a patient-aligned grid, and the share of each voxel that holds data."""
     corners = [ijk_to_ras_mm(image, [(n - 1) * c for n, c in zip(image.GetSize(), corner, strict=True)])
                for corner in np.ndindex(2, 2, 2)]  # fmt: skip

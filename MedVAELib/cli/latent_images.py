@@ -107,13 +107,12 @@ def interpolate(
         import numpy as np
 
         from ..latent.model import load_latent_model
-        from ..latent.traverse import decode_flat
         from ..latent.traverse import interpolate as interpolated
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
         ends = [_encoded(model, path, listener, cancel) for path in (first, second)]
-        images = decode_flat(model, interpolated(ends[0].mean, ends[1].mean, steps))
+        images = model.decode(interpolated(ends[0].mean, ends[1].mean, steps))
         _write_series(model, images, partial / "interpolation.nii.gz", f"{first.name} to {second.name}")
         shown = np.concatenate([ends[0].image[None], images, ends[1].image[None]])
         titles = [first.name, *(f"{share:.0%}" for share in np.linspace(0, 1, steps)), second.name]
@@ -142,12 +141,11 @@ def arithmetic(
 
         from ..latent.model import load_latent_model
         from ..latent.traverse import arithmetic as summed
-        from ..latent.traverse import decode_flat
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
         added, taken = ([_encoded(model, path, listener, cancel) for path in paths] for paths in (plus, minus or []))
-        images = decode_flat(model, summed([e.mean for e in added], [e.mean for e in taken])[None])
+        images = model.decode(summed([e.mean for e in added], [e.mean for e in taken])[None])
         write_image(model, images[0], partial / "result", "sum of latents")
         terms = [(f"+ {e.name}", e.image) for e in added] + [(f"− {e.name}", e.image) for e in taken]
         shown = np.stack([*(image for _, image in terms), images[0]])
@@ -184,13 +182,12 @@ def edit(
         import SimpleITK as sitk
 
         from ..latent.model import load_latent_model
-        from ..latent.traverse import decode_flat
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
         moved_by = _shift(model, move or [], towards)
         given = _encoded(model, scan, listener, cancel)
-        before, after = decode_flat(model, np.stack([given.mean, given.mean + moved_by]))
+        before, after = model.decode(np.stack([given.mean, given.mean + moved_by]))
         placed = {"reconstruction": before[0], "edited": after[0], "change": after[0] - before[0]}
         for name, array in placed.items():
             write_nifti_gz(given.to_scan(array), partial / f"{name}.nii.gz", sitk.sitkFloat32,

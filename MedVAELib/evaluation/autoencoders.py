@@ -37,7 +37,7 @@ OtherScores = Callable[[Scan, sitk.Image], Mapping[str, NDArray[np.float32]]]
 class AutoencoderScores:
     """All anomaly scores of several models, each named "BUNDLE SCORE"."""
 
-    def __init__(self, models: Sequence[LatentModel], cancel: CancelToken | None = None, seed: int = 0):
+    def __init__(self, models: Sequence[LatentModel], cancel: CancelToken | None = None):
         """Raises UsageError for two bundles of one name, or one that cannot score scans."""
         names = [model.bundle.name for model in models]
         if len(set(names)) < len(names):
@@ -47,7 +47,7 @@ class AutoencoderScores:
             if model.preparation not in known:
                 raise UsageError(f"The bundle {model.bundle.name} works on {model.preparation}, which cannot be made "
                                  f"of scans here: choose one of {', '.join(known)}.")  # fmt: skip
-        self.models, self.cancel, self.seed = models, cancel or CancelToken(), seed
+        self.models, self.cancel = models, cancel or CancelToken()
         self.networks = [_differentiable(model) for model in models]
 
     def check(self, scans: Iterable[Path]) -> None:
@@ -94,7 +94,7 @@ class AutoencoderScores:
 
     def _maps(self, network: ImageAutoencoder, images: NDArray[np.float32], device: torch.device
               ) -> dict[str, NDArray[np.float32]]:  # fmt: skip
-        generator, maps = torch.Generator().manual_seed(self.seed), {}
+        generator, maps = torch.Generator().manual_seed(0), {}
         for start in range(0, len(images), _AT_ONCE):
             self.cancel.check()
             batch = torch.from_numpy(images[start : start + _AT_ONCE]).to(device)

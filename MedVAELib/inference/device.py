@@ -11,7 +11,6 @@ import os
 import platform
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -225,21 +224,14 @@ def _convolution_seconds(dtype: torch.dtype) -> float:
     kernel = torch.ones(32, 32, 3, 3, 3, dtype=dtype).to(memory_format=torch.channels_last_3d)
     up_kernel = torch.ones(32, 16, 4, 4, 4, dtype=dtype).to(memory_format=torch.channels_last_3d)
 
-    def work() -> torch.Tensor:
-        return functional.conv_transpose3d(functional.conv3d(x, kernel, padding=1), up_kernel, stride=2, padding=1)
+    def work() -> float:
+        start = time.perf_counter()
+        functional.conv_transpose3d(functional.conv3d(x, kernel, padding=1), up_kernel, stride=2, padding=1)
+        return time.perf_counter() - start
 
-    return _best_seconds(work)
-
-
-def _best_seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    best = float("inf")
     with torch.inference_mode():
         work()
-        for _ in range(repeats):
-            start = time.perf_counter()
-            work()
-            best = min(best, time.perf_counter() - start)
-    return best
+        return min(work() for _ in range(3))
 
 
 def cpu_threads() -> int:

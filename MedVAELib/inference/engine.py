@@ -61,11 +61,6 @@ class Encoded:
     _mean_probability: np.ndarray | None = field(default=None, repr=False)
     _context: tuple[torch.device, torch.dtype, Tree] | None = field(default=None, repr=False)
 
-    @property
-    def kl(self) -> float:
-        """KL divergence to the standard normal prior, in nats, summed over the latents."""
-        return float(kl_to_standard_normal((self.mean, self.logvar)).sum())
-
 
 class Engine(PlacedModel):
     """One place for device, precision, memory layout, batching and CUDA graphs.

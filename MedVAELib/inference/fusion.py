@@ -12,9 +12,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_conv_bn_weights
 
 from ..networks.healthy_anatomy import Merge, UpsampleConv
 
-_CONVOLUTIONS = (nn.Conv3d, nn.Conv2d, nn.Conv1d)
-_NORMS = (nn.BatchNorm3d, nn.BatchNorm2d, nn.BatchNorm1d)
-_TRANSPOSED = (nn.ConvTranspose3d, nn.ConvTranspose2d, nn.ConvTranspose1d)
+_CONVOLUTIONS = (nn.Conv3d, nn.Conv2d)
+_NORMS = (nn.BatchNorm3d, nn.BatchNorm2d)
 
 
 class OneDnnConv3d(nn.Conv3d):
@@ -39,14 +38,14 @@ def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
     dilation: tuple[int, ...] = (), groups: int = 1,
 ) -> Tensor:  # fmt: skip
-    """A convolution over as many axes as the weight has, on a CPU by oneDNN where torch has it. Left empty, stride and
-    dilation are 1 and the padding is 0 along each."""
+    """A convolution over two or three axes, as many as the weight has, on a CPU by oneDNN where torch has it. Left
+    empty, stride and dilation are 1 and the padding is 0 along each."""
     axes = weight.ndim - 2
     stride, padding, dilation = stride or (1,) * axes, padding or (0,) * axes, dilation or (1,) * axes
     if x.device.type == "cpu" and x.dtype is torch.float32 and _HAS_ONEDNN:
         return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
     # Unlike torch.convolution, these take part in autocast.
-    plain = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
+    plain = functional.conv3d if axes == 3 else functional.conv2d
     return plain(x, weight, bias, stride, padding, dilation, groups)
 
 
@@ -151,8 +150,6 @@ def _fold_norms(module: nn.Module) -> None:
             if isinstance(norm, _NORMS) and norm.track_running_stats:
                 if isinstance(layer, _CONVOLUTIONS):
                     module[i], module[i + 1] = fuse_conv_bn_eval(layer, norm), nn.Identity()
-                elif isinstance(layer, _TRANSPOSED):
-                    module[i], module[i + 1] = fuse_conv_bn_eval(layer, norm, transpose=True), nn.Identity()
                 elif isinstance(layer, UpsampleConv):
                     module[i], module[i + 1] = FusedUpsampleConv(layer, norm), nn.Identity()
 

@@ -52,11 +52,9 @@ def images_for(
                            scaling=model.form.scaling, progress=progress, cancel=cancel)  # fmt: skip
 
 
-def encode_images(
-    model: LatentModel, images: ImageSet, progress: Progress = no_progress, cancel: CancelToken | None = None
-) -> LatentTable:
+def encode_images(model: LatentModel, images: ImageSet, cancel: CancelToken | None = None) -> LatentTable:
     """Mean and log-variance of every image, with all that is known of it."""
-    mean, log_variance = model.encode(images.images, progress, cancel)
+    mean, log_variance = model.encode(images.images, cancel=cancel)
     flat = None if log_variance is None else log_variance.reshape(len(images), -1)
     scans = images.scans or [""] * len(images.files)
     return LatentTable(images.cases, images.patients, mean.reshape(len(images), -1), flat, images.labels,

@@ -1,31 +1,20 @@
 """Ways through a latent space: along one latent, from one image to another, sums and differences, by labels.
 
-Latents are flat, (Z,) in C order; a model is anything with `decode(latents (N, *latent_shape)) -> (N, 1, *shape)` and
-`latent_shape`, as `LatentModel` has.
+Latents are flat, (Z,) in C order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
 
-
-class Decoder(Protocol):
-    """What a way through latents needs of a model."""
-
-    latent_shape: tuple[int, ...]
-
-    def decode(self, latent: NDArray) -> NDArray: ...
-
-
-def decode_flat(model: Decoder, latents: NDArray) -> NDArray[np.float32]:
-    """Flat latents (N, Z) as images (N, 1, *shape)."""
-    return model.decode(np.asarray(latents, np.float32).reshape(-1, *model.latent_shape))
+if TYPE_CHECKING:
+    from .model import LatentModel
 
 
 def along(start: NDArray, index: int, values: Sequence[float]) -> NDArray[np.float32]:
@@ -38,9 +27,9 @@ def along(start: NDArray, index: int, values: Sequence[float]) -> NDArray[np.flo
     return latents
 
 
-def traverse(model: Decoder, start: NDArray, index: int, values: Sequence[float]) -> NDArray[np.float32]:
+def traverse(model: LatentModel, start: NDArray, index: int, values: Sequence[float]) -> NDArray[np.float32]:
     """Images (len(values), 1, *shape) while latent `index` takes the values and all others stay as in `start` (Z,)."""
-    return decode_flat(model, along(start, index, values))
+    return model.decode(along(start, index, values))
 
 
 def spread(mean: float, std: float, steps: int, extent: float) -> NDArray[np.float64]:

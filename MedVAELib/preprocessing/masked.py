@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..progress import CancelToken
@@ -26,10 +25,6 @@ class MaskedScan:
 
     image: sitk.Image
     brain: sitk.Image
-
-    @property
-    def brain_zyx(self) -> NDArray[np.bool_]:
-        return sitk.GetArrayFromImage(self.brain) > 0
 
 
 def masked_scan(

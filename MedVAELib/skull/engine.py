@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,9 +68,9 @@ class ShapeEngine(PlacedModel):
 class OutlineEngine(PlacedModel):
     """Finds the head on grey images."""
 
-    def __init__(self, device: str = "auto", log: Callable[[str], None] | None = None):
+    def __init__(self, device: str = "auto"):
         # float32 everywhere: the network is small, and its outlines are measured to a fraction of a pixel.
-        super().__init__(device, "float32", log)
+        super().__init__(device, "float32")
 
     @property
     def _half_precision(self) -> None:

@@ -125,12 +125,12 @@ def agreement(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return dice, average, greatest
 
 
-def draw_predictions(model: nn.Module, held_back: HeldBack, output: Path, rows: int = 4) -> None:
+def draw_predictions(model: nn.Module, held_back: HeldBack, output: Path) -> None:
     """Per head: its planes with the outline seen, and three slices of the mean prediction from one and from three
     planes, red, on the truth, green."""
     from matplotlib.figure import Figure
 
-    rows = min(rows, len(held_back.kinds))
+    rows = min(4, len(held_back.kinds))
     means = {count: predict(model, held_back, PLANES[:count], 4, heads=slice(rows)).mean(1) for count in (1, 3)}
     figure = Figure(figsize=(12, 1.5 * rows))
     axes = figure.subplots(rows, 9, squeeze=False)

@@ -175,8 +175,8 @@ def _found_plane(name: str, image: PlaneImage, outline: Outline, result: SkullPr
     centre_px = image_position(outline.ellipse.centre[0].tolist(), shape)
     return FoundPlane(
         plane=name, image=image, outline_yx=unletterbox(outline.map, shape), centre_yx_px=centre_px,
-        semi_axes_mm=outline.semi_axes_mm, angle_deg=float(torch.rad2deg(outline.ellipse.angle[0])),
-        confidence=outline.confidence, ellipse_misfit=outline.misfit, doubts=outline.doubts,
+        semi_axes_mm=outline.semi_axes_mm, confidence=outline.confidence, ellipse_misfit=outline.misfit,
+        doubts=outline.doubts,
         ijk_to_ras_mm=place_plane(name, outline, image.pixel_mm, centre_px, result.distance_mm, result.spacing_mm),
     )  # fmt: skip
 

@@ -21,11 +21,10 @@ class FoundPlane:
     """A plane as it was used: the head's outline on it, and where it lies in the head frame.
 
     outline_yx: (H, W) float32 on the image's pixels, fraction of head 0…1. centre_yx_px: the outline's centroid, row
-    and column. semi_axes_mm: major and minor of its moment ellipse; angle_deg: of the major axis, from the direction
-    of rising rows towards that of rising columns. confidence: 0…1, how sure the network is that this is a head plane.
-    ellipse_misfit: share of the outline's area by which it departs from its ellipse. doubts: sentences on why it may
-    be no usable head plane. ijk_to_ras_mm: (4, 4), from the image's pixels (column, row, 0) to the head frame. The
-    plane is put through the head's centre, since nothing says where it truly lay, and flipped as fits best.
+    and column. semi_axes_mm: major and minor of its moment ellipse. confidence: 0…1, how sure the network is that this
+    is a head plane. ellipse_misfit: share of the outline's area by which it departs from its ellipse. doubts: sentences
+    on why it may be no usable head plane. ijk_to_ras_mm: (4, 4), from the image's pixels (column, row, 0) to the head
+    frame. The plane is put through the head's centre, since nothing says where it truly lay, and flipped as fits best.
     """
 
     plane: str
@@ -33,7 +32,6 @@ class FoundPlane:
     outline_yx: NDArray[np.float32]
     centre_yx_px: tuple[float, float]
     semi_axes_mm: tuple[float, float]
-    angle_deg: float
     confidence: float
     ellipse_misfit: float
     doubts: tuple[str, ...] = ()

@@ -12,7 +12,6 @@ from vtkmodules.vtkCommonCore import VTK_FLOAT, vtkStringArray
 from vtkmodules.vtkCommonDataModel import vtkImageData, vtkPolyData
 from vtkmodules.vtkFiltersCore import (
     vtkCleanPolyData,
-    vtkFeatureEdges,
     vtkFlyingEdges3D,
     vtkPolyDataConnectivityFilter,
     vtkPolyDataNormals,
@@ -76,18 +75,6 @@ def triangles_of(surface: vtkPolyData) -> NDArray[np.int64]:
 def std_of(surface: vtkPolyData) -> NDArray[np.float32]:
     """(N,) standard deviation in mm along the normal, by point."""
     return vtk_to_numpy(surface.GetPointData().GetArray(STD_ARRAY))
-
-
-def open_edges(surface: vtkPolyData) -> int:
-    """Edges that do not have exactly two triangles: 0 for a closed manifold."""
-    edges = vtkFeatureEdges()
-    edges.SetInputData(surface)
-    edges.BoundaryEdgesOn()
-    edges.NonManifoldEdgesOn()
-    edges.FeatureEdgesOff()
-    edges.ManifoldEdgesOff()
-    edges.Update()
-    return edges.GetOutput().GetNumberOfCells()
 
 
 def write_surface(surface: vtkPolyData, path: str) -> None:

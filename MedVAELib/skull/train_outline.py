@@ -189,10 +189,11 @@ def circumference_mm(probability: Tensor, pixel_mm: Tensor) -> Tensor:
     return ellipse_circumference(*semi_axes.unbind(1))
 
 
-def draw_outlines(groups: list[tuple[Tensor, Tensor, Tensor]], output: Path, columns: int = 10) -> None:
+def draw_outlines(groups: list[tuple[Tensor, Tensor, Tensor]], output: Path) -> None:
     """Two rows per group of (images, true, found): the drawn outline green, the found one red."""
     from matplotlib.figure import Figure
 
+    columns = 10
     figure = Figure(figsize=(1.7 * columns, 3.4 * len(groups)), layout="constrained")
     axes = figure.subplots(2 * len(groups), columns, squeeze=False)
     for number, (images, truth, found) in enumerate(groups):

@@ -82,13 +82,8 @@ class ImageSet:
         """The images of train, validation or test; may be empty."""
         return self.select([i for i, split in enumerate(self.splits) if split == name])
 
-    def split(self, validation: float = 0.1, test: float = 0.0, seed: int = 0) -> dict[str, ImageSet]:
-        """train, validation and test by patient, as `image_split.assign_parts` says. Raises InputError."""
-        told = self.with_split(validation, test, seed)
-        return {name: told.part(name) for name in PARTS}
-
     def with_split(self, validation: float, test: float, seed: int) -> ImageSet:
-        """The same with a part for every image. Raises InputError."""
+        """The same with a part for every image, by patient, as `image_split.assign_parts` says. Raises InputError."""
         made = self.tags.get(GENERATED_BY, [""] * len(self))
         parts = assign_parts(self.patients, self.labels, self.splits, validation, test, seed,
                              _made_up(self.patients, made))  # fmt: skip

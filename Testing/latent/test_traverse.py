@@ -15,7 +15,7 @@ class Transparent:
     latent_shape = (2, 3)
 
     def decode(self, latent):
-        return latent[:, None]
+        return latent.reshape(-1, 1, *self.latent_shape)
 
 
 def test_traversal_moves_one_latent():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from vtkmodules.vtkCommonDataModel import vtkPolyData
+from vtkmodules.vtkFiltersCore import vtkFeatureEdges
 
 AXES_MM = (42.0, 55.0, 44.0)
 """Semi-axes (z, y, x)."""
@@ -16,6 +18,18 @@ def ellipsoid_sdf(axes_vox: tuple[float, float, float], size: int = 48, step: fl
     radius = (unit[0] ** 2 + unit[1] ** 2 + unit[2] ** 2).sqrt()
     slope = ((unit[0] / axes_vox[0]) ** 2 + (unit[1] / axes_vox[1]) ** 2 + (unit[2] / axes_vox[2]) ** 2).sqrt()
     return (1 - radius) * radius / slope.clamp(min=1e-6)
+
+
+def open_edges(surface: vtkPolyData) -> int:
+    """Edges that do not have exactly two triangles: 0 for a closed manifold."""
+    edges = vtkFeatureEdges()
+    edges.SetInputData(surface)
+    edges.BoundaryEdgesOn()
+    edges.NonManifoldEdgesOn()
+    edges.FeatureEdgesOff()
+    edges.ManifoldEdgesOff()
+    edges.Update()
+    return edges.GetOutput().GetNumberOfCells()
 
 
 def plane_with_head(

@@ -16,11 +16,11 @@ from MedVAELib.progress import CancelToken
 from MedVAELib.resources import resource_dir
 from MedVAELib.skull.planes import PlaneImage
 from MedVAELib.skull.predict import SkullPredictor, network_input, predict_from_outlines, predict_skull
-from MedVAELib.skull.surface import open_edges, points_of, std_of
+from MedVAELib.skull.surface import points_of, std_of
 from MedVAELib.standard_planes import PLANES
 
 from .bundles import bright_outline, outline_bundle, shape_bundle
-from .heads import AXES_MM, plane_with_head
+from .heads import AXES_MM, open_edges, plane_with_head
 
 
 @pytest.fixture(scope="module")

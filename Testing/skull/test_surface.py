@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from vtkmodules.vtkFiltersCore import vtkMassProperties
 from vtkmodules.vtkIOXML import vtkXMLPolyDataReader
 
-from MedVAELib.skull.surface import head_surface, open_edges, points_of, std_of, triangles_of, write_surface
+from MedVAELib.skull.surface import head_surface, points_of, std_of, triangles_of, write_surface
 
-from .heads import ellipsoid_sdf
+from .heads import ellipsoid_sdf, open_edges
 
 AXES_VOX = (28.0, 36.0, 30.0)
 SPACING_MM = 1.5

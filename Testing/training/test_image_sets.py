@@ -306,7 +306,8 @@ def test_generated_images_are_never_held_back(tmp_path):
     table = tmp_path / "images.csv"
     table.write_text("file,patient,split,generated_by\n" + "\n".join(lines) + "\n")
     images = read_images(table, validation=0.3)
-    for held_back in (images.part("validation"), read_images(table).split(0.3)["validation"]):
+    for told in (images, read_images(table).with_split(0.3, 0.0, 0)):
+        held_back = told.part("validation")
         assert len(held_back) and {Path(file).name for file in held_back.files} <= {f"{i}.png" for i in range(5)}
 
 

@@ -21,6 +21,7 @@ SUTURES = {
 FONTANELLES = ((0.0, 0.35, 0.94), (0.0, -0.75, 0.66), (0.82, 0.5, -0.1), (-0.82, 0.5, -0.1), (0.75, -0.62, -0.2),
                (-0.75, -0.62, -0.2))  # fmt: skip
 """Directions (x, y, z) of the anterior, posterior, sphenoidal and mastoid fontanelles."""
+_BUMPS = 40  # of a random relief
 
 
 def bump(centre: tuple[float, float, float], width: float, device: torch.device) -> Tensor:
@@ -30,12 +31,12 @@ def bump(centre: tuple[float, float, float], width: float, device: torch.device)
     return torch.exp((cosine - 1) / width**2)
 
 
-def smooth_field(draw: Draw, width: float, asymmetry: float, bumps: int = 40) -> Tensor:
+def smooth_field(draw: Draw, width: float, asymmetry: float) -> Tensor:
     """Random relief of unit variance over the sphere; `asymmetry` is the share left of what differs left to right."""
-    centres = draw.normal(bumps, 3)
+    centres = draw.normal(_BUMPS, 3)
     centres = centres / centres.norm(dim=1, keepdim=True)
     cosine = star_shapes.directions(draw.device) @ centres.T
-    field = torch.exp((cosine - 1) / width**2) @ draw.normal(bumps)
+    field = torch.exp((cosine - 1) / width**2) @ draw.normal(_BUMPS)
     mirror = star_shapes.mirrored(field)
     field = (field + mirror) / 2 + asymmetry * (field - mirror) / 2
     weight = star_shapes.solid_angles(draw.device) / (4 * math.pi)
@@ -43,11 +44,11 @@ def smooth_field(draw: Draw, width: float, asymmetry: float, bumps: int = 40) ->
     return field / (field.square() * weight).sum().sqrt()
 
 
-def individual(draw: Draw, amount: float = 1.0) -> Tensor:
+def individual(draw: Draw) -> Tensor:
     """What any two healthy heads of one size differ by: broad relief, finer relief, a little asymmetry."""
     broad = smooth_field(draw, draw.number(0.45, 0.8), 0.35) * draw.number(0.006, 0.022)
     fine = smooth_field(draw, draw.number(0.18, 0.35), 0.5) * draw.number(0.001, 0.006)
-    return amount * (broad + fine)
+    return broad + fine
 
 
 def flat_occiput(draw: Draw) -> Tensor:

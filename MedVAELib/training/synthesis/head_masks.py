@@ -32,6 +32,7 @@ SMOOTHING_MM = {"brain": 4.0, "head": 1.5}
 BRAIN_COMPANIONS = ("parcellation", "srr")  # files beside a mask that show it to be a brain's
 ROLLS_DEG = range(-12, 13, 3)
 _SMALLEST_MM, _LARGEST_MM = 20.0, 200.0
+_ALONG = 128  # samples along a direction, between which its crossing is interpolated
 _YOUNGEST, _OLDEST = 14, 42  # weeks that a number in a file's name may mean
 
 
@@ -192,16 +193,16 @@ def _age_of(name: str) -> float | None:
     return next((float(age) for age in ages if _YOUNGEST <= age <= _OLDEST), None)
 
 
-def radii_of(sdf: Tensor, spacing_mm: float, samples: int = 128) -> Tensor:
+def radii_of(sdf: Tensor, spacing_mm: float) -> Tensor:
     """Radii (mm) of a head's surface from its sdf volume: the outermost crossing along every direction."""
     reach = spacing_mm * (sdf.shape[0] - 1) / 2
-    distance = torch.linspace(0, reach, samples, device=sdf.device)
+    distance = torch.linspace(0, reach, _ALONG, device=sdf.device)
     points = star_shapes.directions(sdf.device)[:, :, None] * distance[:, None] / reach
-    along = F.grid_sample(sdf[None, None], points.view(1, star_shapes.ROWS, -1, samples, 3), align_corners=True)[0, 0]
-    last = samples - 1 - (along > 0).flip(-1).to(torch.uint8).argmax(-1, keepdim=True)
-    last = last.clamp(max=samples - 2)
+    along = F.grid_sample(sdf[None, None], points.view(1, star_shapes.ROWS, -1, _ALONG, 3), align_corners=True)[0, 0]
+    last = _ALONG - 1 - (along > 0).flip(-1).to(torch.uint8).argmax(-1, keepdim=True)
+    last = last.clamp(max=_ALONG - 2)
     inner, outer = along.gather(-1, last), along.gather(-1, last + 1)
-    radii = (last + inner / (inner - outer).clamp(min=1e-6)).squeeze(-1) * (reach / (samples - 1))
+    radii = (last + inner / (inner - outer).clamp(min=1e-6)).squeeze(-1) * (reach / (_ALONG - 1))
     return torch.cat([radii[:1].mean().expand(1, radii.shape[1]), radii[1:-1],
                       radii[-1:].mean().expand(1, radii.shape[1])])  # fmt: skip
 

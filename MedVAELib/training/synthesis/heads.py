@@ -29,6 +29,7 @@ _KIND_SHARES = (0.5, 0.1, 0.1, 0.1, 0.1, 0.1)
 _CEPHALIC_INDEX = {"dolichocephaly": (0.64, 0.74), "brachycephaly": (0.84, 0.96)}
 _DIAMETER_CORRELATION = 0.4
 """Of BPD and OFD at one age: what makes the spread of π/2 (BPD + OFD) that of the chart's head circumference."""
+_MODES = 6  # of what differs between heads of one age
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,7 @@ class _AgeLine:
         return weight
 
 
-def _modes(lines: Sequence[_AgeLine], count: int = 6) -> Tensor:
+def _modes(lines: Sequence[_AgeLine]) -> Tensor:
     """Principal modes (K, ROWS, COLUMNS), scaled to one standard deviation, of what age does not explain: every
     shape's difference from the interpolation between its neighbours in age."""
     residuals = []
@@ -215,7 +216,7 @@ def _modes(lines: Sequence[_AgeLine], count: int = 6) -> Tensor:
         return lines[0].logs.new_zeros(1, star_shapes.ROWS, star_shapes.COLUMNS)
     matrix = torch.stack(residuals).flatten(1)
     _, size, modes = torch.linalg.svd(matrix, full_matrices=False)
-    keep = min(count, len(size))
+    keep = min(_MODES, len(size))
     scaled = modes[:keep] * (size[:keep, None] / math.sqrt(len(residuals)))
     return scaled.view(keep, star_shapes.ROWS, star_shapes.COLUMNS)
 
