@@ -7,6 +7,8 @@ from itertools import combinations
 
 PLANES = ("axial", "sagittal", "coronal")
 """In order of clinical relevance; the channels of a case's planes are in this order."""
+AXES = {"axial": (1, 0, 2), "sagittal": (2, 1, 0), "coronal": (2, 0, 1)}
+"""Which of x, y, z = 0, 1, 2 (to the right, anterior, superior) rows and columns run along, and the normal."""
 Subset = tuple[str, ...]
 SUBSETS: tuple[Subset, ...] = tuple(chosen for count in (3, 2, 1) for chosen in combinations(PLANES, count))
 """All seven, most planes first, in clinical order."""

@@ -14,6 +14,11 @@ class Timer:
 
     seconds: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def rounded(self) -> dict[str, float]:
+        """To milliseconds."""
+        return {name: round(seconds, 3) for name, seconds in self.seconds.items()}
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         begin = time.perf_counter()

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
-import torch
 
 from ..bundle import Bundle
+from ..preprocessing.intensity import LARGEST_BRAIN_ML
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
 from ..timing import Timer
+from ..versions import versions
 from .calibration import UNIT, reference_histogram, threshold
 from .detector import Detector
-from .findings import rank_findings
+from .findings import DARK, DARK_MARGIN, MIN_VOLUME_ML, PEAK_STRICTNESS, by_residual, rank_findings
 from .modality import decide_modality
 from .prepare import PreparedScan, prepare_scan
 from .result import Detection
 from .score_maps import ScoreMaps, sample_maps
-from .scores import check_arguments
+from .scores import TWO_SIDED, check_arguments
 
 __all__ = ["Detector", "PreparedScan", "ScoreMaps", "detect_anomalies", "prepare_scan", "score_inputs"]
 
@@ -67,7 +66,7 @@ def detect_anomalies(
         cancel.check()
         dark = None
         if modality == "flair" and score == "zscore":
-            dark = maps.calibrated(score, modality, -1) * maps.like_fluid()
+            dark = maps.calibrated(score, modality, -1) * maps.fluid_out_of_place()
     cancel.check()
     progress("findings", 0.9, "Describing findings")
     with timer.stage("findings"):
@@ -76,20 +75,25 @@ def detect_anomalies(
             bright, dark, limit, maps.crop, maps.anatomy.probability, maps.anatomy.grid, maps.mirror
         )
         findings = [maps.in_scan(finding) for finding in found]
+        if score in TWO_SIDED:
+            mask, findings = by_residual(mask, components, findings, maps.residual())
+        shown = bright if dark is None else np.where(mask == DARK, dark, bright)
+    dark_limit = None if dark is None else limit + DARK_MARGIN
     warnings = [*scan.warnings, *warnings, *_anatomy_warnings(maps)]
     provenance = {
         **_provenance(maps), "seed": seed, "samples": samples, "fpr": fpr, "score": score, "score_unit": UNIT,
-        "threshold": limit, "modality": modality, "modality_reason": reason,
-        "timings_s": {name: round(seconds, 3) for name, seconds in timer.seconds.items()},
+        "threshold": limit, "dark_threshold": dark_limit, "finding_min_ml": MIN_VOLUME_ML,
+        "finding_peak_rarer_than_threshold": PEAK_STRICTNESS, "modality": modality, "modality_reason": reason,
+        "timings_s": timer.rounded,
         "reused_stages": [name for name in ("load", "anatomy", "fit", "sampling") if name not in timer.seconds],
         "input": {"name": scan.name, "tags": dict(scan.tags)},
     }  # fmt: skip
     progress("done", 1.0, f"{len(findings)} findings")
     return Detection(
-        scan=scan, modality=modality, anomaly=maps.image(bright), residual=maps.image(maps.residual()),
+        scan=scan, modality=modality, anomaly=maps.image(shown), residual=maps.image(maps.residual()),
         reconstruction=maps.image(maps.reconstruction()), std=maps.image(maps.std()),
         mask=maps.image(mask), brain=maps.image(maps.brain_box.astype(np.uint8)), components=maps.image(components),
-        findings=findings, threshold=limit, fpr=fpr, unit=UNIT,
+        findings=findings, threshold=limit, dark_threshold=dark_limit, fpr=fpr, unit=UNIT,
         reference_histogram=reference_histogram(float(bright.max(initial=0.0))), warnings=warnings,
         provenance=provenance,
     )  # fmt: skip
@@ -108,13 +112,10 @@ def score_inputs(
 
 def _provenance(maps: ScoreMaps) -> dict[str, object]:
     """What the maps were made with: programs, bundle, device, preprocessing."""
-    from .. import __version__
-
     detector, anatomy, fit = maps.detector, maps.anatomy, maps.fit
     return {
-        "medvae_version": __version__, "python": platform.python_version(), "torch": torch.__version__,
-        "simpleitk": sitk.Version_VersionString(), "numpy": np.__version__,
-        "bundle": detector.bundle.name, "bundle_sha256": detector.bundle.sha256, **detector.engine.describe(),
+        **versions(), "bundle": detector.bundle.name, "bundle_sha256": detector.bundle.sha256,
+        **detector.engine.describe(),
         "preprocessing": {
             "grid_shape_zyx": list(detector.shape), "grid_spacing_mm": detector.spacing_mm,
             "intensity_offset": anatomy.offset, "intensity_scale": anatomy.scale, "network_passes": anatomy.passes,
@@ -139,7 +140,7 @@ def _anatomy_warnings(maps: ScoreMaps) -> list[str]:
     if volume < 750:
         warnings.append(f"Only {volume:.0f} ml of brain are in view: the field of view is cut, the head is small, or "
                         "the voxel size in the header is wrong, and with it every volume.")  # fmt: skip
-    if volume > 2200:
+    if volume > LARGEST_BRAIN_ML:
         warnings.append(f"The brain mask measures {volume:.0f} ml, more than a brain does: check it, and the voxel "
                         "size in the header.")  # fmt: skip
     if maps.fit.periventricular > 1:

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..skull.outline import unletterbox
-from ..standard_planes import BY_COUNT, PLANES, Subset, named
+from ..standard_planes import AXES, BY_COUNT, PLANES, Subset, named
 from .skull import LEVELS, MEAN_HEAD, Case, Guess, Score
 from .skull_metrics import Solid
 from .skull_planes import SeenPlanes
@@ -20,7 +20,6 @@ SIZE = 120
 """Pixels of a slice through the centroid; its edge is EDGE times the largest extent of the true head."""
 EDGE = 1.25
 ERROR_MM, STD_MM = 4.0, 2.0
-_SLICES = {"axial": (0, 1, 2), "sagittal": (2, 0, 1), "coronal": (1, 0, 2)}  # normal, rows, columns of zyx
 
 
 def write_head_picture(case: Case, seen: SeenPlanes, guesses: Mapping[tuple[str, Subset], Guess], path: Path) -> None:
@@ -87,7 +86,7 @@ def _show_plane(panel, seen: SeenPlanes, plane: str) -> None:
 
 def _slice(solid: Solid, volume: np.ndarray, plane: str, extent_of: Solid) -> np.ndarray:
     """A volume on a head's voxels in the plane through the head's centroid, (SIZE, SIZE), rows rising upwards."""
-    normal, row, column = _SLICES[plane]
+    row, column = (2 - axis for axis in AXES[plane][:2])  # of zyx
     edge = EDGE * float(np.ptp(extent_of.points_mm, axis=0).max())
     along = (np.arange(SIZE) - (SIZE - 1) / 2) * edge / SIZE
     points = np.zeros((SIZE, SIZE, 3))

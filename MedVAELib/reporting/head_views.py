@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy.ndimage import gaussian_filter, map_coordinates, minimum_filter
 
+from ..standard_planes import AXES
 from .pictures import BACKGROUND, LETTER, font, write_text
 
 _OVERSAMPLED, _COARSER = 1.5, 5
@@ -52,7 +53,7 @@ class HeadPainter:
         self._gradient = [np.gradient(self._distance, axis=axis) for axis in (2, 1, 0)]
         self._std, self._spacing_mm = std_mm.astype(np.float32), spacing_mm
         self._colours, self._range = colours, std_range_mm
-        self._normals = [{"sagittal": 0, "coronal": 1, "axial": 2}[plane] for plane in planes]
+        self._normals = [AXES[plane][2] for plane in planes]
         inside = np.argwhere(self._distance > 0)
         middle = (np.array(distance_mm.shape) - 1) / 2
         self._half_mm = 1.14 * float(np.linalg.norm(inside - middle, axis=1).max()) * spacing_mm

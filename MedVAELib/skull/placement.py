@@ -6,10 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..preprocessing.outlines import SIZE, canonical_map, rotation
+from ..standard_planes import AXES
 from .outline import Outline
-
-# Which of R, A, S the rows and columns of a canonical plane run along.
-_AXES = {"axial": (1, 0), "sagittal": (2, 1), "coronal": (2, 0)}
 
 
 def place_plane(
@@ -26,7 +24,7 @@ def place_plane(
     cos, sin = np.cos(turn), np.sin(turn)
     drawn = canonical_map(outline.map[None], outline.pixel_mm, plane, spacing_mm)[0].numpy()
     flips, _ = section_fit(drawn, plane, distance_mm, spacing_mm)
-    rows_to, columns_to = _AXES[plane]
+    rows_to, columns_to, _ = AXES[plane]
     # Of the image's row and column directions, how much lies along the canonical rows and columns.
     along = {"row": (cos, -sin), "column": (sin, cos)}
     matrix = np.eye(4)
@@ -48,7 +46,7 @@ def section_fit(
 
     drawn: canonical map (96, 96); distance_mm: of the head, (z, y, x), signed, on a grid of spacing_mm.
     """
-    axis = 2 - ({0, 1, 2} - set(_AXES[plane])).pop()  # of the zyx array, the one that the plane does not run along
+    axis = 2 - AXES[plane][2]  # of the zyx array
     section = distance_mm.take((SIZE // 2 - 1, SIZE // 2), axis).mean(axis) / spacing_mm
     inside = np.clip(section + 0.5, 0, 1)
     apart = {(rows, columns): float(np.abs(drawn[::rows, ::columns] - inside).sum())

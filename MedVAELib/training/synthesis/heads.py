@@ -44,6 +44,16 @@ class Head:
     kind: str
     name: str = ""
 
+    @property
+    def edge_mm(self) -> float:
+        """Of the grid."""
+        return self.spacing_mm * self.sdf.shape[0]
+
+    @property
+    def ofd_mm(self) -> float:
+        """Occipitofrontal diameter."""
+        return self.edge_mm / MARGIN
+
 
 @dataclass(frozen=True)
 class HeadShape:

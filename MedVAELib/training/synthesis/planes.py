@@ -14,13 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...preprocessing.outlines import MARGIN, SIZE, canonical_map, moment_ellipse, spacing_of_axes
-from ...standard_planes import PLANES
+from ...preprocessing.outlines import SIZE, canonical_map, moment_ellipse, spacing_of_axes
+from ...standard_planes import AXES, PLANES
 from .heads import Head, HeadPopulation
 from .random import Draw
 
-AXES = {"axial": (1, 0, 2), "sagittal": (2, 1, 0), "coronal": (2, 0, 1)}
-"""Of rows, columns and normal, as x, y, z = 0, 1, 2."""
 ROTATION_DEG, SHIFT_PX, OFFSET_MM = 10.0, 7.0, 3.0
 LEVEL = {"axial": -0.015, "sagittal": 0.0, "coronal": 0.0}
 """Where a plane lies along its normal, in parts of the OFD: the widest axial section is a little below the centroid."""
@@ -67,11 +65,10 @@ def _rotation(degrees: tuple[float, float, float], device: torch.device) -> Tens
 def draw_pose(draw: Draw, plane: str, head: Head, misplacement: float = 1.0) -> PlanePose:
     """A plane placed by hand: up to ±10° about every axis, ±7 pixels in the plane and ±3 mm across it, times
     `misplacement`; 0 gives the standard plane."""
-    ofd_mm = head.spacing_mm * head.sdf.shape[0] / MARGIN
     turn = (draw.uniform(-1, 1, 3) * ROTATION_DEG * misplacement).tolist()
     across = draw.number(-1, 1) * OFFSET_MM * misplacement
     shift = (draw.uniform(-1, 1, 2) * SHIFT_PX * misplacement).tolist()
-    return PlanePose(plane, tuple(turn), LEVEL[plane] * ofd_mm + across, tuple(shift))
+    return PlanePose(plane, tuple(turn), LEVEL[plane] * head.ofd_mm + across, tuple(shift))
 
 
 def draw_image_pose(draw: Draw, plane: str, head: Head, misplacement: float = 1.0) -> PlanePose:
@@ -214,7 +211,7 @@ class PlaneCaseMaker:
 
     def _traced(self, draw: Draw, head: Head) -> Found:
         """Cuts, most of them drawn imperfectly."""
-        pixel_mm = head.spacing_mm * head.sdf.shape[0] / MAP_PX * draw.number(0.9, 1.0)
+        pixel_mm = head.edge_mm / MAP_PX * draw.number(0.9, 1.0)
         maps = torch.stack([self._trace(draw, head, plane, pixel_mm) for plane in PLANES])
         return maps, torch.full((len(PLANES),), pixel_mm, device=maps.device)
 
@@ -223,7 +220,7 @@ class PlaneCaseMaker:
         sdf_mm = cut(head.sdf, head.spacing_mm, pose, (MAP_PX, MAP_PX), pixel_mm)
         if not draw.chance(self.config.traced):
             return outline_map(sdf_mm, pixel_mm)
-        return with_tracing_error(draw, sdf_mm, pixel_mm, head.spacing_mm * head.sdf.shape[0] / SIZE)
+        return with_tracing_error(draw, sdf_mm, pixel_mm, head.edge_mm / SIZE)
 
     def _present(self, draw: Draw) -> list[bool]:
         """Which planes a case has: axial nearly always, one at least."""
