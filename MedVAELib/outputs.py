@@ -6,26 +6,29 @@ by file, only when all of it is there; an earlier result stays untouched until t
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import SimpleITK as sitk
 
 from .anomaly.result import FINDING_COLUMNS, Detection
-from .csv_files import only_writer
+from .csv_files import only_writer, write_csv
 from .errors import UsageError
 from .itk_files import itk_name
 from .nifti_files import write_nifti_gz
-from .progress import CancelToken, Progress, no_progress
+from .progress import CancelToken, Progress, no_progress, scaled
 from .whole_files import new_folder, put_in_place, writing_to
+
+if TYPE_CHECKING:
+    from .skull.result import SkullPrediction
 
 PARTIAL_PREFIX = ".medvae-partial-"
 PROVENANCE_FILE = "provenance.json"
@@ -53,25 +56,75 @@ def write_detection(
     Cancelled when `cancel` is set; in both cases the folder is as it was before.
     """
     cancel = cancel or CancelToken()
-    with atomic_output(directory) as partial:
-        started = time.perf_counter()
-        _write_volumes(result, partial, progress, cancel)
-        _write_findings(result, partial / "findings.csv")
-        cancel.check()
-        _record_time(result, "write_volumes", started)
 
+    def fill(partial: Path, report: Progress) -> None:
+        write_volumes(partial, {
+            "anomaly": (result.anomaly, sitk.sitkFloat32, f"MedVAE anomaly score, {result.unit}"),
+            "residual": (result.residual, sitk.sitkFloat32, "MedVAE scan - reconstruction, scan intensity"),
+            "reconstruction": (result.reconstruction, sitk.sitkFloat32,
+                               "MedVAE healthy reconstruction, scan intensity"),
+            "std": (result.std, sitk.sitkFloat32, "MedVAE std over posterior samples, scan intensity"),
+            "mask": (result.mask, sitk.sitkUInt8, f"MedVAE anomalies at false-positive rate {result.fpr:g}"),
+            "brain": (result.brain, sitk.sitkUInt8, "MedVAE brain mask"),
+        }, report, cancel)  # fmt: skip
+        rows = [{key: f"{value:.4f}" if isinstance(value, float) else value
+                 for key, value in plain(finding.row()).items()} for finding in result.findings]  # fmt: skip
+        write_csv(partial / "findings.csv", rows, FINDING_COLUMNS)
+
+    def draw(partial: Path) -> None:
+        from .report import write_report  # matplotlib and jinja2: only where a report is written
+
+        write_report(result, partial)
+
+    record = {"task": DETECTION_TASK, "modality": result.modality, "unit": result.unit,
+              "threshold": result.threshold, "fpr": result.fpr}  # fmt: skip
+    return written(result, directory, fill, draw, record, progress, cancel)
+
+
+def written(
+    result: Detection | SkullPrediction, directory: str | Path, fill: Callable[[Path, Progress], None],
+    draw: Callable[[Path], None], record: Mapping[str, object], progress: Progress, cancel: CancelToken,
+    share: float = 0.8,
+) -> dict[str, Path]:  # fmt: skip
+    """Writes a result as a folder of files, as `write_detection` says: `fill` all but the report, in this share of the
+    progress, `draw` that.
+
+    `provenance.json` is the result's own provenance with the times of both, `record`, the warnings and the files.
+    """
+    with atomic_output(directory) as partial:
+        with _timed(result, "write_volumes"):
+            fill(partial, scaled(progress, 0.0, share))
+        cancel.check()
         problem = report_problem()
         if problem:
             result.provenance["report"] = problem
         else:
-            _write_report(result, partial, progress)
+            progress("write", share, "Writing the report")
+            with _timed(result, "write_report"):
+                draw(partial)
         cancel.check()
-
-        names = [*names_in(partial), PROVENANCE_FILE]
-        (partial / PROVENANCE_FILE).write_text(provenance_json(result, names), encoding="utf-8")
+        names = sorted([*names_in(partial), PROVENANCE_FILE])
+        text = json_text({**result.provenance, **record, "warnings": list(result.warnings), "files": names})
+        (partial / PROVENANCE_FILE).write_text(text, encoding="utf-8")
         cancel.check()
     progress("write", 1.0, f"Results are in {directory}")
     return {name: Path(directory) / name for name in names}
+
+
+def write_volumes(
+    folder: Path, volumes: Mapping[str, tuple[sitk.Image, int, str]], progress: Progress, cancel: CancelToken
+) -> None:
+    """Writes each of `volumes`, name → (image, pixel type, description), as `folder/<name>.nii.gz`."""
+    for done, (name, (image, pixel_type, description)) in enumerate(volumes.items()):
+        progress("write", done / len(volumes), f"Writing {name}.nii.gz")
+        write_nifti_gz(image, folder / f"{name}.nii.gz", pixel_type, description, cancel)
+
+
+@contextmanager
+def _timed(result: Detection | SkullPrediction, stage: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    result.provenance.setdefault("timings_s", {})[stage] = round(time.perf_counter() - started, 3)
 
 
 def report_problem() -> str:
@@ -84,24 +137,6 @@ def report_line(provenance: Mapping[str, object], directory: Path) -> str:
     """Where the report of a result is, or why there is none."""
     problem = provenance.get("report")
     return f"The report was {problem}." if problem else f"Report: {directory / 'report.html'}"
-
-
-def _write_report(result: Detection, partial: Path, progress: Progress) -> None:
-    started = time.perf_counter()
-    progress("write", 0.8, "Writing the report")
-    from .report import write_report  # matplotlib and jinja2: only where a report is written
-
-    write_report(result, partial)
-    _record_time(result, "write_report", started)
-
-
-def provenance_json(result: Detection, files: list[str]) -> str:
-    """What `provenance.json` holds: the detection's own provenance, its unit, threshold and warnings, the files."""
-    record = {
-        **result.provenance, "task": DETECTION_TASK, "modality": result.modality, "unit": result.unit,
-        "threshold": result.threshold, "fpr": result.fpr, "warnings": list(result.warnings), "files": sorted(files),
-    }
-    return json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def check_writable(
@@ -258,33 +293,9 @@ def _earlier_result(directory: Path) -> tuple[str, set[str]]:
         return "", set()
 
 
-def _write_volumes(result: Detection, folder: Path, progress: Progress, cancel: CancelToken) -> None:
-    volumes = {
-        "anomaly": (result.anomaly, sitk.sitkFloat32, f"MedVAE anomaly score, {result.unit}"),
-        "residual": (result.residual, sitk.sitkFloat32, "MedVAE scan - reconstruction, scan intensity"),
-        "reconstruction": (result.reconstruction, sitk.sitkFloat32, "MedVAE healthy reconstruction, scan intensity"),
-        "std": (result.std, sitk.sitkFloat32, "MedVAE std over posterior samples, scan intensity"),
-        "mask": (result.mask, sitk.sitkUInt8, f"MedVAE anomalies at false-positive rate {result.fpr:g}"),
-        "brain": (result.brain, sitk.sitkUInt8, "MedVAE brain mask"),
-    }
-    for done, (name, (image, pixel_type, description)) in enumerate(volumes.items()):
-        progress("write", 0.8 * done / len(volumes), f"Writing {name}.nii.gz")
-        write_nifti_gz(image, folder / f"{name}.nii.gz", pixel_type, description, cancel)
-
-
-def _write_findings(result: Detection, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, FINDING_COLUMNS, lineterminator="\n")
-        table.writeheader()
-        for finding in result.findings:
-            table.writerow({key: f"{value:.4f}" if isinstance(value, float) else value
-                            for key, value in plain(finding.row()).items()})
-
-
-def _record_time(result: Detection, stage: str, started: float) -> None:
-    timings = result.provenance.setdefault("timings_s", {})
-    if isinstance(timings, dict):
-        timings[stage] = round(time.perf_counter() - started, 3)
+def json_text(record: object) -> str:
+    """Indented JSON of what `plain` makes of it."""
+    return json.dumps(plain(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def plain(value: object) -> object:

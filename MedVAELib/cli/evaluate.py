@@ -12,7 +12,7 @@ import typer
 
 from ..bundle import DEFAULT_ANOMALY_BUNDLE
 from ..listening import cancelled_by_signals
-from ..outputs import atomic_output
+from ..outputs import atomic_output, json_text
 from ..progress import CancelToken, Progress
 from . import evaluate_skull, latent_compare
 from .detect import ModalityChoice
@@ -73,7 +73,7 @@ def anomaly(
     from ..evaluation.autoencoders import AutoencoderScores
     from ..evaluation.cases import find_cases
     from ..evaluation.pictures import write_case_picture
-    from ..evaluation.tables import DEFINITIONS, anomaly_markdown, case_rows, means, to_csv, to_json
+    from ..evaluation.tables import DEFINITIONS, anomaly_markdown, case_rows, means, to_csv
     from ..latent.model import load_latent_model
 
     cases, left_out = find_cases(cases_dir), leave_out or []
@@ -100,7 +100,7 @@ def anomaly(
         text = anomaly_markdown(results, left_out, _notes(settings, [r.provenance for r in results]))
         (partial / "table.md").write_text(text, encoding="utf-8")
         (partial / "cases.csv").write_text(to_csv(rows), encoding="utf-8")
-        (partial / "results.json").write_text(to_json({
+        (partial / "results.json").write_text(json_text({
             "settings": settings, "definitions": DEFINITIONS, "means": means(results, left_out), "cases": rows,
             "provenance": {r.case.name: r.provenance for r in results}}), encoding="utf-8")
         write_provenance(partial, settings, ANOMALY_TASK)
@@ -124,7 +124,7 @@ def brain(
     """
     from ..evaluation.brain_mask import brain_markdown, evaluate_brains
     from ..evaluation.cases import find_cases
-    from ..evaluation.tables import to_csv, to_json
+    from ..evaluation.tables import to_csv
     from ..preprocessing.template_brain import template_brain_mask
 
     cases = find_cases(cases_dir)
@@ -140,7 +140,7 @@ def brain(
             with atomic_output(output) as partial:
                 (partial / "brain.md").write_text(text, encoding="utf-8")
                 (partial / "brain.csv").write_text(to_csv(rows), encoding="utf-8")
-                (partial / "brain.json").write_text(to_json({"settings": settings, "cases": rows}), encoding="utf-8")
+                (partial / "brain.json").write_text(json_text({"settings": settings, "cases": rows}), encoding="utf-8")
                 write_provenance(partial, settings, BRAIN_TASK)
     finish(text, output, progress, [r.case.name for r in results if r.skipped.startswith("failed")], len(results))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..bundle import MIN_SKULL_SAMPLES, SKULL_SAMPLES
-from ..outputs import atomic_output
+from ..outputs import atomic_output, json_text
 from ..progress import CancelToken
 from ..resources import resource_dir
 from .evaluation_output import BundleOption, OutputOption, evaluation_task, finish, write_provenance
@@ -196,7 +196,7 @@ def _write_skull(folder: Path, scores: Sequence[Score], settings: Mapping[str, o
                  predictors: Mapping[str, SkullPredictor], examination: Examination) -> str:
     from ..evaluation.skull_pictures import write_summary_plot
     from ..evaluation.skull_tables import DEFINITIONS, score_rows, skull_markdown, summary
-    from ..evaluation.tables import to_csv, to_json
+    from ..evaluation.tables import to_csv
 
     notes = list(_notes(settings, predictors))
     if examination.engine is None:
@@ -204,7 +204,7 @@ def _write_skull(folder: Path, scores: Sequence[Score], settings: Mapping[str, o
     text = skull_markdown(scores, notes)
     (folder / "table.md").write_text(text, encoding="utf-8")
     (folder / "cases.csv").write_text(to_csv(score_rows(scores)), encoding="utf-8")
-    (folder / "results.json").write_text(to_json({
+    (folder / "results.json").write_text(json_text({
         "settings": settings, "definitions": DEFINITIONS, **summary(scores), "cases": score_rows(scores),
         "provenance": {name: predictor.describe() for name, predictor in predictors.items()}}), encoding="utf-8")
     if any(not s.failure for s in scores):
@@ -215,12 +215,12 @@ def _write_skull(folder: Path, scores: Sequence[Score], settings: Mapping[str, o
 
 def _write_hc18(folder: Path, scores, settings: Mapping[str, object], predictor: SkullPredictor, sheet) -> str:
     from ..evaluation.hc18_tables import DEFINITIONS, hc18_markdown, plane_rows, summary, worst_first
-    from ..evaluation.tables import to_csv, to_json
+    from ..evaluation.tables import to_csv
 
     text = hc18_markdown(scores, list(_notes(settings, {predictor.bundle.model: predictor})))
     (folder / "table.md").write_text(text, encoding="utf-8")
     (folder / "planes.csv").write_text(to_csv(plane_rows(scores)), encoding="utf-8")
-    (folder / "results.json").write_text(to_json({
+    (folder / "results.json").write_text(json_text({
         "settings": settings, "definitions": DEFINITIONS, "summary": summary(scores), "planes": plane_rows(scores),
         "provenance": predictor.describe()}), encoding="utf-8")
     sheet.write(worst_first(scores)[:12], folder / "worst.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ import typer
 
 from ..errors import CohortError
 from ..listening import cancelled_by_signals
-from ..outputs import PROVENANCE_FILE, check_writable, names_in
+from ..outputs import PROVENANCE_FILE, check_writable, json_text, names_in
 from ..progress import CancelToken, Progress
 from .listeners import progress_listener
 from .options import ProgressKind
@@ -46,7 +45,7 @@ def write_provenance(folder: Path, settings: Mapping[str, object], task: str) ->
 
     files = sorted([*names_in(folder), PROVENANCE_FILE])
     record = {"task": task, "medvae": __version__, "settings": settings, "files": files}
-    (folder / PROVENANCE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (folder / PROVENANCE_FILE).write_text(json_text(record), encoding="utf-8")
 
 
 def finish(text: str, output: Path | None, progress: ProgressKind, failed: Sequence[str], total: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import CohortError, InputError, UsageError
-from ..outputs import atomic_output
+from ..outputs import atomic_output, json_text
 from . import latent_compare, latent_images
 from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
 from .latent_images import BundleChoice, warn
@@ -114,7 +114,7 @@ def classify(
     Example:  medvae latent classify latents --output classes
     """
     from ..evaluation.latent_tables import classification_markdown, prediction_rows
-    from ..evaluation.tables import to_csv, to_json
+    from ..evaluation.tables import to_csv
     from ..latent.classify import classify as classified
     from ..reporting.latent_pictures import write_classification
 
@@ -126,7 +126,7 @@ def classify(
         text = classification_markdown(found, check, [f"Latents: `{latents}`."], unchecked)
         (partial / "table.md").write_text(text, encoding="utf-8")
         (partial / "predictions.csv").write_text(to_csv(prediction_rows(found)), encoding="utf-8")
-        (partial / "results.json").write_text(to_json(_figures(found, check)), encoding="utf-8")
+        (partial / "results.json").write_text(json_text(_figures(found, check)), encoding="utf-8")
         write_classification(found, partial / "classification.png")
         write_provenance(partial, {"latents": str(latents), "label": label, "tags": tags, "seed": seed},
                          "latent classify")  # fmt: skip

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
-from ..outputs import atomic_output
+from ..outputs import atomic_output, json_text
 from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
 from .latent_images import warn
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
@@ -90,14 +90,13 @@ def _measure(task: str, title: str, bundles: list[str], images: str, output: Pat
     ):
         from ..evaluation.generative_report import compare_models, comparison_markdown
         from ..evaluation.generative_tables import generative_rows
-        from ..evaluation.tables import to_json
 
         found = compare_models(_models(bundles, device), images, partial, latents, samples, seed, pattern, patient,
                                listener, cancel)  # fmt: skip
         text = comparison_markdown(title, found, [f"Images: `{images}`. Models: {', '.join(map(str, bundles))}."])
         settings = {"bundles": bundles, "images": images, "samples": samples, "seed": seed}
         (partial / "table.md").write_text(text, encoding="utf-8")
-        (partial / "results.json").write_text(to_json({
+        (partial / "results.json").write_text(json_text({
             "settings": settings, "floor": found.against.floor, "blurred": found.against.blurred,
             "models": generative_rows(found.scores), "baselines": generative_rows(found.baselines),
             "classification": {name: {"accuracy": asdict(c.accuracy), "balanced_accuracy": asdict(c.balanced_accuracy),

@@ -1,10 +1,9 @@
-"""Results as rows, and rows as CSV, JSON and Markdown."""
+"""Results as rows, and rows as CSV and Markdown."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -94,11 +93,6 @@ def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
     for row in rows:
         writer.writerow({key: _cell(value) for key, value in row.items()})
     return text.getvalue()
-
-
-def to_json(value: object) -> str:
-    """Indented JSON; NaN becomes null."""
-    return json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -225,13 +219,3 @@ def _cell(value: object) -> object:
     if isinstance(value, float):
         return f"{value:.5g}" if math.isfinite(value) else ""
     return value
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value.item() if isinstance(value, np.generic) else value

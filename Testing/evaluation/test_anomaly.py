@@ -14,7 +14,8 @@ from MedVAELib.errors import Cancelled, InputError
 from MedVAELib.evaluation.anomaly import EQUALISED, INTENSITY, OURS, evaluate_cases
 from MedVAELib.evaluation.cases import Case, find_cases
 from MedVAELib.evaluation.pictures import write_case_picture
-from MedVAELib.evaluation.tables import anomaly_markdown, case_rows, means, to_csv, to_json
+from MedVAELib.evaluation.tables import anomaly_markdown, case_rows, means, to_csv
+from MedVAELib.outputs import json_text
 from MedVAELib.progress import CancelToken
 
 from .standin import brightness_detector, detection_of
@@ -150,7 +151,7 @@ def test_tables_hold_every_method_and_leave_cases_out_of_the_mean(tmp_path):
     assert average["cases"] == ["a", "c"]
     plain = [results[i].methods[INTENSITY].ap for i in (0, 2)]
     assert average[INTENSITY]["ap"][0] == pytest.approx(np.mean(plain))
-    assert json.loads(to_json({"x": [float("nan"), np.float32(1)], "case": Case("n", tmp_path)}))["x"] == [None, 1.0]
+    assert json.loads(json_text({"x": [float("nan"), np.float32(1)], "case": Case("n", tmp_path)}))["x"] == [None, 1.0]
     text = anomaly_markdown(results, ["b"], [])
     assert "b (not in the mean)" in text and "upper bound" in text and "**mean of 2**" in text
 

@@ -14,7 +14,8 @@ from MedVAELib.evaluation.bright_extent import bright_axes_mm
 from MedVAELib.evaluation.hc18 import BRIGHT, MEAN_HEAD, OUTLINE, DrawnPlane, PlaneScore, evaluate_planes
 from MedVAELib.evaluation.hc18_tables import hc18_markdown, methods, plane_rows, summary
 from MedVAELib.evaluation.mean_head import MeanHead
-from MedVAELib.evaluation.tables import to_csv, to_json
+from MedVAELib.evaluation.tables import to_csv
+from MedVAELib.outputs import json_text
 from MedVAELib.skull.planes import PlaneImage
 from MedVAELib.skull.result import FoundPlane, Measure
 
@@ -112,7 +113,7 @@ def test_tables_worst_first(mean_head):
     assert [row["plane"] for row in plane_rows(scores)] == ["015_HC", "005_HC", "010_HC", "000_HC"]
     text = hc18_markdown(scores, ["made up"])
     assert "| hcvae | 3 | 3.00 [" in text and "## Failed" in text and "nan" not in text
-    assert "nan" not in to_csv(plane_rows(scores)) and json.loads(to_json(table))["failed"] == 1
+    assert "nan" not in to_csv(plane_rows(scores)) and json.loads(json_text(table))["failed"] == 1
     assert math.isfinite(table[BRIGHT]["sd_mm"])
 
 
