@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from .healthy_anatomy import UpsampleConv
 from .healthy_anatomy import fold as fold_voxels
 from .healthy_anatomy import unfold as unfold_voxels
+from .limits import within
 
-LOG_VARIANCE = (-10.0, 6.0)
-"""Log-variances are clamped to this: beyond, their exponential makes the divergence a number nobody can train on."""
+LOG_VARIANCE = (-20.0, 6.0)
+"""Log-variances are kept within this: beyond, their exponential makes the divergence a number nobody can train on."""
 
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
@@ -105,7 +106,7 @@ class ConvDecoder(nn.Module):
 
 
 class FlatGaussian(nn.Module):
-    """Features (B, C, *small) → mean and clamped log-variance (B, latent)."""
+    """Features (B, C, *small) → mean and log-variance (B, latent)."""
 
     def __init__(self, inputs: int, latent: int):
         super().__init__()
@@ -113,11 +114,11 @@ class FlatGaussian(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.project(features.flatten(1)).float().chunk(2, 1)
-        return mean, log_variance.clamp(*LOG_VARIANCE)
+        return mean, within(log_variance, *LOG_VARIANCE)
 
 
 class SpatialGaussian(nn.Module):
-    """Features (B, C, *small) → mean and clamped log-variance (B, latent, *small)."""
+    """Features (B, C, *small) → mean and log-variance (B, latent, *small)."""
 
     def __init__(self, inputs: int, latent: int, dimensions: int):
         super().__init__()
@@ -125,7 +126,7 @@ class SpatialGaussian(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.project(features).float().chunk(2, 1)
-        return mean, log_variance.clamp(*LOG_VARIANCE)
+        return mean, within(log_variance, *LOG_VARIANCE)
 
 
 class FromFlat(nn.Module):

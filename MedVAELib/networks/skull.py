@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .across_processes import process_count
 from .healthy_anatomy import UpsampleConv, conv_block, fold, unfold
+from .limits import within
 
 PLANE_COUNT = 3
 PLANE_SIZE = 96
@@ -129,7 +130,7 @@ class GaussianHead(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.layers(features).float().chunk(2, -1)
-        return mean, log_variance.clamp(*self.LOG_VARIANCE)
+        return mean, within(log_variance, *self.LOG_VARIANCE)
 
 
 class CorrelatedHead(nn.Module):
