@@ -24,7 +24,7 @@ MIN_VOLUME_ML = 0.03
 PEAK_STRICTNESS = 3.0
 """A component is reported if its highest score is this many times rarer than the threshold: most of what only just
 passes it is healthy. The mask shows every bright voxel above the threshold, of dark ones those reported."""
-DARK = 2  # in the mask, where bright is 1
+BRIGHT, DARK = 1, 2  # in the mask
 DARK_STRICTNESS = 10.0
 """Dark findings on FLAIR need a score that is this many times rarer than the false-positive rate asked for."""
 DARK_MARGIN = float(np.log10(DARK_STRICTNESS))

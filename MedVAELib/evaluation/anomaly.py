@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import SimpleITK as sitk
 
+from ..anomaly.findings import BRIGHT, DARK
 from ..anomaly.result import Detection
 from ..errors import Cancelled, DeviceMemoryError, MedVAEError
 from ..preprocessing.mask_files import read_mask
@@ -78,6 +79,7 @@ class CaseScores:
     threshold: float = NAN
     lesion_ml: float = NAN
     flagged_ml: float = NAN
+    dark_ml: float = NAN  # of dark findings, which are not in flagged_ml where they have a score of their own
     brain_ml: float = NAN
     brain_dice: float = NAN
     lesion_outside_brain: float = NAN  # share of the lesion voxels that our brain mask misses
@@ -156,6 +158,7 @@ def evaluate_case(case: Case, detect: Detect, modality: str = "auto", look: Look
                         warnings=list(detection.warnings), provenance=dict(detection.provenance))
     result.brain_ml = int(volumes.brain.sum()) * volumes.voxel_ml
     result.flagged_ml = int(volumes.mask.sum()) * volumes.voxel_ml
+    result.dark_ml = sum(finding.volume_ml for finding in detection.findings if finding.polarity == "dark")
     if given_brain is not None:
         result.brain_dice = metrics.dice(volumes.brain, given_brain)
     if truth is not None and truth.any():
@@ -177,17 +180,22 @@ def _volumes(detection: Detection, truth: np.ndarray | None, second: np.ndarray 
     truth = np.zeros(brain.shape, bool) if truth is None else truth
     # 0 outside the brain is not the lowest score where scores are signed.
     score[~brain] = min(0.0, float(score[brain].min())) if brain.any() else 0.0
+    mask = sitk.GetArrayFromImage(detection.mask)
+    if detection.dark_threshold is not None:  # lesions are bright; what is dark has a score and a mask of its own
+        score[mask == DARK] = 0
+        mask = mask == BRIGHT
     return _Volumes(
         scan=sitk.GetArrayFromImage(detection.scan.image), score=score,
-        mask=(sitk.GetArrayFromImage(detection.mask) > 0), brain=brain, truth=truth, region=brain | truth,
+        mask=mask > 0, brain=brain, truth=truth, region=brain | truth,
         spacing_zyx_mm=tuple(detection.scan.image.GetSpacing()[::-1]), second=second, given_brain=given_brain,
         others=others)
 
 
 def _score_methods(volumes: _Volumes) -> dict[str, MethodScores]:
-    """Every method on the same region, with the same resamples."""
+    """Every method on the same region, with the same resamples, intervals only where there are lesion blocks enough."""
     region = volumes.region
     blocks = metrics.spatial_blocks(region, volumes.spacing_zyx_mm)
+    spread_out = len(np.unique(blocks[volumes.truth[region]])) >= metrics.MIN_LESION_BLOCKS
     weights = metrics.block_weights(int(blocks.max()) + 1 if blocks.size else 0)
     scored, draws = {}, {}
     for method in (*METHODS, *volumes.others):
@@ -199,14 +207,16 @@ def _score_methods(volumes: _Volumes) -> dict[str, MethodScores]:
         truth = volumes.truth[region]
         ranked = metrics.ranking(truth, score[region])
         scores.ap, scores.best_dice = ranked.ap, ranked.best_dice
+        _score_elsewhere(scores, method, volumes, score)
+        other, ours = scores, scored[OURS]
+        if method != OURS:
+            other.ap_gain, other.dice_gain = ours.ap - other.ap, ours.dice - other.dice
+        if not spread_out:
+            continue
         draws[method] = (metrics.bootstrap_ap(truth, score[region], blocks, weights),
                          metrics.bootstrap_dice(truth, mask[region], blocks, weights))
         scores.ap_interval, scores.dice_interval = map(metrics.interval, draws[method])
-        _score_elsewhere(scores, method, volumes, score)
-    for method in draws:
-        other, ours = scored[method], scored[OURS]
         if method != OURS:
-            other.ap_gain, other.dice_gain = ours.ap - other.ap, ours.dice - other.dice
             other.ap_gain_interval, other.dice_gain_interval = (
                 metrics.interval(mine - theirs) for mine, theirs in zip(draws[OURS], draws[method], strict=True))
     return scored

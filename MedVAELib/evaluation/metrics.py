@@ -16,6 +16,8 @@ from sklearn.metrics import precision_recall_curve
 RESAMPLES = 1000
 CONFIDENCE = 0.95
 BLOCK_MM = 20.0
+MIN_LESION_BLOCKS = 5
+"""A lesion in fewer blocks is hardly ever drawn otherwise than it is: an interval would be far too narrow."""
 MIN_LESION_MM3 = 10.0
 MIN_OVERLAP = 0.1
 _BINS = 512

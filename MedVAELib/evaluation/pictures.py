@@ -42,6 +42,7 @@ def write_case_picture(detection: Detection, truth: np.ndarray | None, title: st
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(chosen), 3, squeeze=False)
     aspect = axes.spacing_zyx_mm[1] / axes.spacing_zyx_mm[2]
+    middle = [(side - 1) / 2 for side in scan.shape[1:]]
     names = ("scan", "expert (green), ours (red)" if truth is not None else "ours (red)",
              f"score, 0 … {top:.3g}; threshold {detection.threshold:.3g}")
     for row, index in zip(panels, chosen, strict=True):
@@ -55,7 +56,7 @@ def write_case_picture(detection: Detection, truth: np.ndarray | None, title: st
                     panel.contour(outline, levels=[0.5], colors=colour, linewidths=0.8)
         for panel in row:
             panel.axis("off")
-        row[0].text(2, 2, f"slice {index}", color="white", fontsize=7, va="top")
+        row[0].text(2, 2, f"S {axes.position_ras_mm((index, *middle))[2]:.0f} mm", color="white", fontsize=7, va="top")
     for panel, name in zip(panels[0], names, strict=True):
         panel.set_title(name, color="white", fontsize=9)
     figure.suptitle(f"{title}   (patient's right on the left)\nscore: {detection.unit}", color="white", fontsize=9)

@@ -137,7 +137,7 @@ def _agreement_table(scores: Sequence[Score], subsets: Sequence[Subset]) -> str:
             heads = sum(s.method == method and not s.failure for s in chosen)
             figures = (estimated(mean_of(chosen, method, name), digits) for name, (_, digits, _) in FIGURES.items())
             rows.append([named(planes), method, str(heads), *figures])
-    return markdown_table(["planes", "method", "heads", *(title for title, _, _ in FIGURES.values())], rows)
+    return markdown_table(["planes", "method", "cases", *(title for title, _, _ in FIGURES.values())], rows)
 
 
 def _gain_table(scores: Sequence[Score], ours: str) -> str:
@@ -162,7 +162,7 @@ def _kind_table(scores: Sequence[Score]) -> str:
                 heads = sum(s.method == method and not s.failure for s in chosen)
                 rows.append([kind, named(planes), method, str(heads),
                              *(estimated(mean_of(chosen, method, name), FIGURES[name][1]) for name in names), against])
-    return markdown_table(["kind", "planes", "method", "heads", *(FIGURES[name][0] for name in names),
+    return markdown_table(["kind", "planes", "method", "cases", *(FIGURES[name][0] for name in names),
                            f"gain of {ours} over it, surface mm"], rows)  # fmt: skip
 
 
@@ -173,10 +173,10 @@ def _spread_table(scores: Sequence[Score], method: str) -> str:
              *(percent(share) for share in row["within"].values()),
              *(number(row[key], 2) for key in ("correlation_over_surface", "correlation_over_heads"))]
             for planes, row in table.items() if row["heads"]]
-    text = markdown_table(["planes", "heads", "std mm", "near a plane", "far from all",
+    text = markdown_table(["planes", "cases", "std mm", "near a plane", "far from all",
                            *(f"within {level:.0%}" for level in LEVELS), "correlation with error over the surface",
                            "over heads"], rows)  # fmt: skip
-    return text + f"\nIt falls with the second and again with the third plane in {percent(falls)} of the heads.\n"
+    return text + f"\nIt falls with the second and again with the third plane in {percent(falls)} of the cases.\n"
 
 
 def _measure_table(scores: Sequence[Score]) -> str:

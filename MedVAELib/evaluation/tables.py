@@ -14,6 +14,7 @@ from .anomaly import METHODS, OURS, CaseScores
 from .metrics import (
     BLOCK_MM,
     CONFIDENCE,
+    MIN_LESION_BLOCKS,
     MIN_LESION_MM3,
     MIN_OVERLAP,
     RESAMPLES,
@@ -27,12 +28,13 @@ DEFINITIONS = (
     "Voxels: the scan's own. Region: our brain mask united with the expert's mask, the same for every method; "
     "lesion outside our brain mask is missed by us, not by the baselines.",
     "AP: average precision over voxels. Best Dice is an **upper bound**: its threshold was chosen with the truth.",
-    "Dice, F1, sensitivity and false positives: ours at the bundle's threshold; the baselines flag as many voxels as "
-    "ours (matched volume).",
+    "Dice, F1, sensitivity and false positives: ours at the bundle's threshold, bright voxels alone where dark ones "
+    "have a score of their own; the baselines flag as many voxels as ours (matched volume).",
     f"Lesion F1: 26-connected components of at least {MIN_LESION_MM3:g} mm³; found when ≥ {MIN_OVERLAP:.0%} of the "
     f"lesion is flagged, right when ≥ {MIN_OVERLAP:.0%} of the component lies on lesion.",
     f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap, {RESAMPLES} resamples; within a case of {BLOCK_MM:g} mm cubes "
-    "of the region, for means of the cases. Gain: ours − baseline over the same resamples.",
+    f"of the region, if {MIN_LESION_BLOCKS} or more hold lesion: how far the figure depends on the place, not what the "
+    "next patient's will be; for means of the cases. Gain: ours − baseline over the same resamples.",
     "Image autoencoders: maps on the grid of their preparation, brought back linearly; \"residual\" |x − x̂|, "
     "\"excess\" where x is brighter, \"elbo_gradient\" |∂KL/∂x|, \"combined\" residual × gradient (Zimmerer et al. "
     "2019), \"restoration\" by a prior over codes (Marimont and Tarroni 2021). \"intensity, mni-4mm\": the prepared "
@@ -49,7 +51,8 @@ def case_rows(results: Sequence[CaseScores]) -> list[dict[str, object]]:
         common = {
             "case": result.case.name, "kind": "failed" if result.failure else result.case.kind,
             "modality": result.modality, "lesion_ml": result.lesion_ml, "brain_ml": result.brain_ml,
-            "flagged_ml": result.flagged_ml, "threshold": result.threshold, "brain_dice": result.brain_dice,
+            "flagged_ml": result.flagged_ml, "dark_ml": result.dark_ml,
+            "threshold": result.threshold, "brain_dice": result.brain_dice,
             "lesion_outside_brain": result.lesion_outside_brain,
             "between_raters_dice": result.between_raters_dice, "second_rater_ap": result.second_rater_ap,
             "seconds": result.seconds,
@@ -146,7 +149,7 @@ def _ranking_table(results: Sequence[CaseScores], average: Mapping, left_out: Se
                      figure(ours.ap_given_brain), figure(plain.ap_given_brain)])
     rows.append([f"**mean of {len(average['cases'])}**", "", *(_mean(average, m, "ap") for m in METHODS),
                  _mean(average, others[0], "ap_gain"), *(_mean(average, m, "best_dice") for m in METHODS[:2]),
-                 *(_mean(average, m, "ap_given_brain") for m in METHODS[:2])])
+                 *(_mean(average, m, "ap_given_brain") + _of_fewer(results, average) for m in METHODS[:2])])
     return markdown_table(header, rows)
 
 
@@ -209,6 +212,12 @@ def percent(value: float) -> str:
 def _mean(average: Mapping, method: str, name: str) -> str:
     value, low, high = average[method][name]
     return figure(value, (low, high))
+
+
+def _of_fewer(results: Sequence[CaseScores], average: Mapping) -> str:
+    """How many of the averaged cases have a brain mask given, where not all have."""
+    known = sum(math.isfinite(r.methods[OURS].ap_given_brain) for r in results if r.case.name in average["cases"])
+    return f" (of {known})" if 0 < known < len(average["cases"]) else ""
 
 
 def _name(result: CaseScores, left_out: Sequence[str]) -> str:

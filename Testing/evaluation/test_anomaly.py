@@ -18,7 +18,7 @@ from MedVAELib.evaluation.tables import anomaly_markdown, case_rows, means, to_c
 from MedVAELib.outputs import json_text
 from MedVAELib.progress import CancelToken
 
-from .standin import brightness_detector, detection_of
+from .standin import brightness_detector, detection_of, image_like
 
 SHAPE, SPACING_XYZ = (20, 34, 30), (5.0, 5.0, 8.0)
 BRAIN = np.zeros(SHAPE, bool)
@@ -100,6 +100,37 @@ def test_zero_outside_the_brain_is_not_better_than_negative_scores_inside(lesion
 
     result = evaluate_cases(lesion_case, signed)[0]
     assert result.methods[OURS].ap == pytest.approx(LESION.sum() / BRAIN.sum(), rel=1e-3)
+
+
+def test_dark_voxels_with_a_score_of_their_own_count_neither_as_hits_nor_as_false_positives(lesion_case):
+    hollow = np.zeros(SHAPE, bool)
+    hollow[5:8, 6:10, 6:10] = True
+
+    def also_dark(scan, progress):
+        found = oracle(scan, progress)
+        for name, value in (("anomaly", 9.0), ("mask", 2)):
+            array = sitk.GetArrayFromImage(getattr(found, name))
+            array[hollow] = value
+            setattr(found, name, image_like(array, scan.image))
+        found.dark_threshold = 5.0
+        return found
+
+    result = evaluate_cases(lesion_case, also_dark)[0]
+    ours = result.methods[OURS]
+    assert (ours.dice, ours.false_positive_ml) == (1, 0) and ours.ap == pytest.approx(1)
+    assert result.flagged_ml == pytest.approx(LESION.sum() * 0.2)
+
+
+def test_a_lesion_in_one_place_has_no_interval(tmp_path):
+    small = np.zeros(SHAPE, bool)
+    small[8:10, 12:14, 12:14] = True
+    write_case(tmp_path / "small", truth=small)
+    write_case(tmp_path / "spread", brainmask=BRAIN)
+    small, spread = evaluate_cases(find_cases(tmp_path), oracle)
+    assert math.isnan(small.methods[OURS].ap_interval[0]) and math.isnan(small.methods[INTENSITY].ap_gain_interval[0])
+    assert np.isfinite(small.methods[INTENSITY].ap_gain) and np.isfinite(spread.methods[OURS].ap_interval).all()
+    mean = next(line for line in anomaly_markdown([small, spread], (), ()).splitlines() if "mean of 2" in line)
+    assert mean.count("(of 1)") == 2  # one of them has a brain mask given
 
 
 def test_healthy_cases_give_the_flagged_share_of_the_brain(tmp_path):

@@ -146,6 +146,12 @@ def test_scores_and_table():
     assert generative_rows([good])[0]["mse_low"] == 0
 
 
+def test_more_samples_do_not_lower_their_distance():
+    against = reference(blobs(60, seed=1), blobs(40, seed=2))
+    few, many = (evaluate_model("good", Model(blobs(200, seed=3)), against, samples)[0] for samples in (None, 200))
+    assert many.fid_samples == few.fid_samples and many.nearer != few.nearer
+
+
 @pytest.mark.parametrize("step", ["reconstruct", "sample", "kl_per_latent", "encode"])
 def test_cancelling_is_heard_while_the_model_computes(step):
     """Thousands of images take minutes."""
