@@ -69,7 +69,7 @@ class Classification:
 
 
 def classify(table: LatentTable, target: str = "label", seed: int = 0) -> Classification:
-    """LDA of the column `target` on the latents' means. Rows without a value there are left out.
+    """LDA of the column `target` on the latents' means, classes counting alike. Rows without a value are left out.
 
     Takes the table's own split (validation images stay out, but for a split without test images, where they are the
     test), or without one keeps a third of the patients for the test, none of a value that fewer than three have. Raises

@@ -2,7 +2,7 @@
 
 Where they do, a model that tells the labels apart may only have learned to tell the scanners apart. Tags and latents
 are judged on the same patients left out, tags by a random forest, which sees any relation to the label, not only a
-linear one.
+linear one. To both, classes count alike.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str
 
     def score(features: NDArray) -> Estimate:
         cancel.check()
-        return by_patient(lambda _: _forest(seed), features, labels, table.patients, seed).balanced_accuracy
+        return by_patient(_forest(seed).fit, features, labels, table.patients, seed).balanced_accuracy
 
     each = {name: score(values) for name, values in columns.items()}
     together = score(np.concatenate(list(columns.values()), 1)) if len(each) > 1 else next(iter(each.values()))

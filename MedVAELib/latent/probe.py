@@ -60,27 +60,30 @@ class Probe:
         return estimate(figure, self.patients)
 
 
-def linear(classes: int, features: int, images: int):
-    """Linear discriminant analysis with Ledoit-Wolf shrinkage, as a scikit-learn pipeline.
+def fit_linear(features: NDArray, labels: NDArray):
+    """Linear discriminant analysis of features (N, F) and their labels (N,), as a fitted scikit-learn pipeline.
 
-    Features keep their scales: a latent that carries nothing hardly varies, and standardising would make it as loud as
-    the others. No more of them are used than directions in which images differ from their class's mean: with two images
-    a class the shrinkage is none, and the covariance could not be inverted.
+    The covariance within the classes is shrunk (Ledoit and Wolf 2004) on the features' own scales: a latent that
+    carries nothing hardly varies, and standardising, as scikit-learn's own shrinkage does first, would make it as loud
+    as the others. Classes count alike in what it predicts, however many images each has. No more features are used than
+    directions in which images differ from their class's mean: with two images a class the shrinkage is none, and the
+    covariance could not be inverted.
     """
+    from sklearn.covariance import LedoitWolf
     from sklearn.decomposition import PCA
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.pipeline import make_pipeline
 
-    most = max(1, min(MAX_COMPONENTS, images - classes))
-    steps = [PCA(most, svd_solver="full")] if features > most else []
-    return make_pipeline(*steps, LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto"))
-
-
-def fit_linear(features: NDArray, labels: NDArray):
-    """`linear`, fitted to features (N, F) and their labels (N,)."""
+    most = max(1, min(MAX_COMPONENTS, len(features) - len(set(labels))))
+    steps = [PCA(most, svd_solver="full")] if features.shape[1] > most else []
+    lda = LinearDiscriminantAnalysis(solver="eigen", covariance_estimator=LedoitWolf(store_precision=False))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Only one sample", UserWarning)  # a class of one image has no covariance
-        return linear(len(set(labels)), features.shape[1], len(features)).fit(features.astype(np.float64), labels)
+        model = make_pipeline(*steps, lda).fit(features.astype(np.float64), labels)
+    # Not by `priors`, by which the covariance would be weighted, too: that of a class of few images as much as any.
+    frequency = np.log(lda.priors_)
+    lda.intercept_ = lda.intercept_ - (frequency if len(frequency) > 2 else np.diff(frequency))
+    return model
 
 
 @dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Axes:
 
 
 def discriminant_axes(model) -> Axes:
-    """The axes along which the classes of a fitted `linear` lie furthest apart, as seen in units of their spread.
+    """The axes along which the classes of a `fit_linear` lie furthest apart, as seen in units of their spread.
 
     scikit-learn's own `transform` takes the scatter between classes to be the shrunk total covariance less the shrunk
     one within classes; as both are shrunk differently, with many latents its first axes have nothing to do with the
@@ -118,18 +121,17 @@ def discriminant_axes(model) -> Axes:
 
 
 def linear_probe(features: NDArray, labels: Sequence[str], patients: Sequence[str], seed: int = 0) -> Probe:
-    """`linear` on features (N, F), each patient predicted from the others. Rows without a label are left out.
+    """`fit_linear` on features (N, F), each patient predicted from the others. Rows without a label are left out.
 
     Raises InputError with fewer than two labels, or a label of a single patient.
     """
-    features = np.asarray(features, np.float64)
-    classes = len(set(labels) - {""})
-    return by_patient(lambda images: linear(classes, features.shape[1], images), features, labels, patients, seed)
+    return by_patient(fit_linear, np.asarray(features, np.float64), labels, patients, seed)
 
 
-def by_patient(make: Callable[[int], object], features: NDArray, labels: Sequence[str], patients: Sequence[str],
-               seed: int = 0) -> Probe:  # fmt: skip
-    """Predictions of make(images fitted on), a scikit-learn classifier, in folds that keep each patient together."""
+def by_patient(fit: Callable[[NDArray, NDArray], object], features: NDArray, labels: Sequence[str],
+               patients: Sequence[str], seed: int = 0) -> Probe:  # fmt: skip
+    """Predictions in folds that keep each patient together. fit(features, labels): a fitted scikit-learn classifier to
+    which classes count alike, as the balanced accuracy has them."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     labels, patients = np.asarray(labels, object), np.asarray(patients, object)
@@ -148,11 +150,12 @@ def by_patient(make: Callable[[int], object], features: NDArray, labels: Sequenc
     probability = np.zeros((len(labels), len(classes)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # small folds lack rare classes; they count as missed
-        for fit, held in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, patients):
-            if not 1 < len(set(labels[fit])) < len(fit):
+        for used, held in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels,
+                                                                                             patients):  # fmt: skip
+            if not 1 < len(set(labels[used])) < len(used):
                 raise InputError("Too few images of each label to predict it in patients left out: add patients.")
             # By number, as scikit-learn makes numbers of names that are digits, and then misses the names.
-            model = make(len(fit)).fit(features[fit], np.array([classes.index(name) for name in labels[fit]]))
+            model = fit(features[used], np.array([classes.index(name) for name in labels[used]]))
             probability[np.ix_(held, model.classes_)] = model.predict_proba(features[held])
     return Probe(classes, labels, probability, patients, folds)
 

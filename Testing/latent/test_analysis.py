@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +13,7 @@ from MedVAELib.latent.classify import classify
 from MedVAELib.latent.confound import confound_check, tag_features
 from MedVAELib.latent.embed import embed
 from MedVAELib.latent.planes import planes_of
-from MedVAELib.latent.probe import linear_probe
+from MedVAELib.latent.probe import fit_linear, linear_probe
 from MedVAELib.progress import CancelToken
 from Testing.latent.cohorts import CLASSES, cohort
 
@@ -174,6 +173,31 @@ def test_auc_of_a_probe():
         linear_probe(table.mean, ["a", "a", *["b"] * 118], table.patients)
 
 
+def test_a_latent_that_hardly_varies_counts_for_less():
+    """Shrunk on the features' own scales; standardised first, the fit would be the same on any scale."""
+    random = np.random.default_rng(0)
+    kind, seen = np.arange(300) % 2, np.arange(300) < 60
+    features = random.normal(size=(300, 55)) + np.pad(1.0 * kind[:, None], [(0, 0), (0, 54)])
+
+    def right(quieter: float) -> float:
+        scaled = features * np.where(np.arange(55) == 0, 1.0, quieter)
+        return float((fit_linear(scaled[seen], kind[seen]).predict(scaled[~seen]) == kind[~seen]).mean())
+
+    assert right(0.05) > 0.65 > right(1.0) + 0.02
+
+
+def test_classes_count_alike_however_many_images_they_have():
+    random = np.random.default_rng(0)
+    for classes in (2, 3):
+        kind = np.where(np.arange(600) % 20, classes - 1, np.arange(600) // 20 % (classes - 1))
+        features = random.normal(size=(600, 2)) + 1.5 * np.eye(3)[kind][:, :2]
+        names = np.array(["a", "b", "c"], object)[kind]
+        recall = np.array([(fit_linear(features, names).predict(features)[names == n] == n).mean() for n in set(names)])
+        assert recall.min() > 0.5
+        probe = linear_probe(features, names, [str(i) for i in range(600)])
+        assert probe.balanced_accuracy.value == pytest.approx(recall.mean(), abs=0.1)
+
+
 @pytest.mark.parametrize("method", ["pca", "tsne"])
 def test_embeddings_keep_classes_apart(method):
     table = cohort(apart=12)
@@ -205,8 +229,10 @@ def test_tables_too_small_are_one_sentence(rows, alike):
     """Whatever the split finds in them."""
     table = cohort(split=False).select(np.arange(2 * rows)[:: 1 if alike else 2])
     for work in (classify, confound_check):
-        with contextlib.suppress(InputError):
+        try:
             work(table)
+        except InputError as error:
+            assert "\n" not in str(error) and str(error).endswith(".")
 
 
 def test_latents_that_are_all_alike_are_not_embedded():
