@@ -6,6 +6,9 @@ import zipfile
 import pytest
 import torch
 
+from MedVAELib.bundle import load_bundle, save_bundle
+from MedVAELib.models import build_model
+
 
 class Exploit:
     """Unpickling this would fail the test run loudly."""
@@ -26,6 +29,22 @@ def metadata():
             "results": {"ap": {"ours": 0.8, "baseline": 0.7}},
         },
     }
+
+
+def metadata_of(model, config, **more):
+    """The same for another model; more: what else is to be different of MedVAE's own part."""
+    record = metadata()
+    record["medvae"] |= {"model": model, "config": config, **more}
+    return record
+
+
+def saved_and_loaded(folder, name, config, model):
+    """The model that comes out of a bundle of `model`, ready to predict."""
+    save_bundle(folder, metadata_of(name, config), model.state_dict(), "card")
+    bundle = load_bundle(folder)
+    again = build_model(bundle.model, bundle.config).eval()
+    again.load_state_dict(bundle.state_dict())
+    return again
 
 
 def weights():

@@ -43,7 +43,7 @@ def test_an_import_is_done_although_a_virus_scanner_holds_what_was_unpacked(fore
     assert import_bundle(source).name == "theirs"
 
 
-def test_import_never_overwrites(foreign, bundle, tmp_path):
+def test_import_never_overwrites(foreign, bundle):
     import_bundle(foreign.path)
     for name in ("theirs", "good"):
         with pytest.raises(BundleError) as failure:
@@ -51,7 +51,7 @@ def test_import_never_overwrites(foreign, bundle, tmp_path):
         one_sentence(failure, "already", "--name")
 
 
-def test_import_copies_no_programs(foreign, tmp_path):
+def test_import_copies_no_programs(foreign):
     (foreign.path / "run.py").write_text("print('x')")
     (foreign.path / "licence.txt").write_text("CC0")
     assert {file.name for file in import_bundle(foreign.path).path.iterdir()} == {

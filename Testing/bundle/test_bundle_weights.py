@@ -36,7 +36,7 @@ def test_a_models_own_weight_may_be_called_scale():
         assert set(unpacked(packed(state, form))) == set(state)
 
 
-def test_half_the_size_and_saved_again_the_same(tmp_path, monkeypatch):
+def test_half_the_size_and_saved_again_the_same(tmp_path):
     state = {"conv.weight": torch.randn(64, 32, 3, 3, 3), "conv.bias": torch.randn(64)}
     whole = save_bundle(tmp_path / "whole", metadata(), state, "card")
     small = save_bundle(tmp_path / "small", metadata(), state, "card", "int8")
@@ -55,7 +55,7 @@ def test_attaching_results_leaves_the_weights_alone(tmp_path):
     assert after.sha256 == small.sha256 and after.weights_form == "int8"
 
 
-def test_what_cannot_be_stored(tmp_path):
+def test_what_cannot_be_stored():
     with pytest.raises(BundleError, match="no numbers"):
         packed({"w": torch.full((2, 2), torch.inf)}, "int8")
     with pytest.raises(BundleError, match="float16 or int8"):

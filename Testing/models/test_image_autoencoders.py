@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from MedVAELib.bundle import load_bundle, save_bundle
 from MedVAELib.errors import BundleError
 from MedVAELib.models import build_model
 
+from ..bundle.bundle_files import saved_and_loaded
 from .blobs import SHAPES, SMALL, blobs
 
 NAMES = ("ae", "vae", "svae", "vqvae", "introvae", "cevae", "lvae")
@@ -135,16 +135,7 @@ def test_a_bundle_keeps_the_model(name, tmp_path):
     model, images = small(name).train(), blobs(4, SHAPES["2d"])
     model.loss(images, seeded())["loss"].backward()
     model.eval()
-    metadata = {
-        "version": "0.1.0", "changelog": {}, "required_packages_version": {}, "task": "", "description": "",
-        "authors": "", "copyright": "", "intended_use": "", "network_data_format": {},
-        "medvae": {"model": name, "config": settings(name), "modality": ["flair"], "grid": {}, "intensity": {},
-                   "calibration": {}, "training_data": [], "results": {}},
-    }  # fmt: skip
-    save_bundle(tmp_path / "b", metadata, model.state_dict(), "card")
-    bundle = load_bundle(tmp_path / "b")
-    again = build_model(bundle.model, bundle.config).eval()
-    again.load_state_dict(bundle.state_dict())
+    again = saved_and_loaded(tmp_path / "b", name, settings(name), model)
     with torch.inference_mode():
         assert torch.allclose(model.reconstruct(images), again.reconstruct(images), atol=0.02)
         assert again.sample(2, seeded()).isfinite().all()

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import MedVAELib.models
-from MedVAELib.bundle import load_bundle, save_bundle
 from MedVAELib.errors import BundleError
 from MedVAELib.models import MODELS, build_model, registry
 from MedVAELib.progress import CancelToken, no_progress
 from MedVAELib.training.trainer import Trainer, TrainerConfig
 
+from ..bundle.bundle_files import saved_and_loaded
 from .blobs import SHAPES, SMALL, blobs
 
 NEW_MODEL = '''
@@ -72,17 +72,8 @@ def test_a_new_file_is_a_new_model(one_file: Path):
     before = float(model.loss(images, torch.Generator().manual_seed(0))["mse"].detach())
     trainer.run(batches, lambda weights: {}, no_progress, CancelToken())
     assert float(model.loss(images, torch.Generator().manual_seed(0))["mse"].detach()) < before
-    metadata = {
-        "version": "0.1.0", "changelog": {}, "required_packages_version": {}, "task": "", "description": "",
-        "authors": "", "copyright": "", "intended_use": "", "network_data_format": {},
-        "medvae": {"model": NAME, "config": config, "modality": [], "grid": {}, "intensity": {}, "calibration": {},
-                   "training_data": [], "results": {}},
-    }  # fmt: skip
-    save_bundle(one_file / "bundle", metadata, model.state_dict(), "card")
-    bundle = load_bundle(one_file / "bundle")
-    again = build_model(bundle.model, bundle.config)
-    again.load_state_dict(bundle.state_dict())
-    assert again.config.dirt == 0.1 and "combined" in again.eval().anomaly_scores(images[:1])
+    again = saved_and_loaded(one_file / "bundle", NAME, config, model)
+    assert again.config.dirt == 0.1 and "combined" in again.anomaly_scores(images[:1])
     assert NAME in MODELS and NAME in list(MODELS)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from MedVAELib.bundle import load_bundle, save_bundle
 from MedVAELib.errors import BundleError
 from MedVAELib.models import MODELS, build_model
 from MedVAELib.models.hcvae import by_relevance
 
+from ..bundle.bundle_files import saved_and_loaded
 from .ellipsoids import PRESENT, ellipsoids
 
 NAMES = ("hcvae", "cvae", "tlnet", "cgan")
@@ -123,16 +123,7 @@ def test_the_gans_two_objectives_do_not_mix():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_bundle_keeps_the_model(name, tmp_path):
     model = small(name).eval()
-    metadata = {
-        "version": "0.1.0", "changelog": {}, "required_packages_version": {}, "task": "", "description": "",
-        "authors": "", "copyright": "", "intended_use": "", "network_data_format": {},
-        "medvae": {"model": name, "config": SMALL, "modality": ["ultrasound"], "grid": {}, "intensity": {},
-                   "calibration": {}, "training_data": [], "results": {}},
-    }  # fmt: skip
-    save_bundle(tmp_path / "b", metadata, model.state_dict(), "card")
-    bundle = load_bundle(tmp_path / "b")
-    again = build_model(bundle.model, bundle.config).eval()
-    again.load_state_dict(bundle.state_dict())
+    again = saved_and_loaded(tmp_path / "b", name, SMALL, model)
     planes, present, _ = ellipsoids(1)
     with torch.inference_mode():
         one, other = (m.sample(m.encode_planes(planes, present), 1, torch.Generator().manual_seed(0), 0.0)
