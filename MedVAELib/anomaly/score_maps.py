@@ -25,6 +25,7 @@ from .result import Finding
 from .scores import SCORES, Emphasis, ScoreInputs
 
 _MARGIN_VOXELS = 3
+_FLUID = 0.4  # × white matter
 
 
 def sample_maps(
@@ -159,15 +160,15 @@ class ScoreMaps:
         return side.apply(side.standardise(self.raw(score, modality, sign), self.brain_box)) * self.brain_box
 
     def fluid_out_of_place(self) -> NDArray[np.bool_]:
-        """True where the scan is less than half as bright as white matter, as in a cavity, a cyst or an old infarct,
-        and the healthy brain has no fluid: cisterns and ventricles are darker than the mean of all CSF, which has the
+        """True where the scan is less than 0.4 times as bright as white matter, as in a cavity, a cyst or an old
+        infarct, and the healthy brain has no fluid: cisterns and ventricles are darker than the mean of all CSF, which has the
         partial volume of the sulci in it.
 
-        Healthy tissue hardly ever is: iron darkens the pallidum on FLAIR to 0.6 to 0.7 × white matter, frontal white
+        Healthy tissue hardly ever is: iron darkens the pallidum on FLAIR to 0.45 to 0.7 × white matter, frontal white
         matter lies at 0.75 to 0.85, CSF near 0.1.
         """
         inputs = self.inputs("zscore", "flair")
-        dark = ndimage.gaussian_filter(inputs.image, inputs.smoothing) < 0.5 * self.fit.mean[WHITE]
+        dark = ndimage.gaussian_filter(inputs.image, inputs.smoothing) < _FLUID * self.fit.mean[WHITE]
         return dark & (self.probability[[VENTRICLES, OUTER_CSF]].sum(0) < 0.5)
 
     def reconstruction(self) -> NDArray[np.float32]:

@@ -116,7 +116,7 @@ def reading(result: Detection) -> list[str]:
         f"So about {reference} of a healthy brain is expected in colour; much more than that is worth a look.",
         "Bright findings are brighter than the healthy reconstruction, dark ones darker. Colour shows every voxel "
         "above the threshold; an outline shows what was kept as a finding and appears in the table."
-        + (f" Dark findings need a score of {result.dark_threshold:.3g}, less than half of white matter's "
+        + (f" Dark findings need a score of {result.dark_threshold:.3g}, less than 0.4 of white matter's "
            "brightness, and a place where a healthy brain has no fluid." if dark else ""),
         "Peak and mean are scores inside the finding; positions are millimetres towards the patient's right, anterior "
         "and superior (RAS) in the scanner's coordinates; extent is right–left × anterior–posterior × "
