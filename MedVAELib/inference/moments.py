@@ -34,12 +34,15 @@ class Moments:
     samples: int
 
 
+def seed_of(*numbers: int) -> int:
+    """A generator's seed from several numbers, such as a run's seed and a sample's index."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def posterior_noise(shape: tuple[int, ...], seed: int, index: int) -> Tensor:
     """Standard normal noise (*shape) of posterior sample `index`, drawn on the CPU: the same for every batch size
     and on every device."""
-    state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0]
-    generator = torch.Generator().manual_seed(int(state >> np.uint64(1)))
-    return torch.randn(shape, generator=generator)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed_of(seed, index)))
 
 
 @dataclass(frozen=True)
