@@ -29,6 +29,7 @@ from .whole_files import new_folder, put_in_place
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
 DEFAULT_ANOMALY_BUNDLE = "healthy-anatomy"
 DEFAULT_SKULL_BUNDLE = "fetal-skull"
@@ -36,8 +37,8 @@ OUTLINE_BUNDLE = "head-outline"
 SKULL_MODELS = ("hcvae", "cvae", "tlnet", "cgan")
 """Models from planes to a skull."""
 SKULL_SAMPLES, MIN_SKULL_SAMPLES = 64, 2
-"""By default, and at least: one sample would have no standard deviation, which must not be taken for certainty."""
-"""Heads drawn by default: they come in mirrored pairs, so 32 independent ones tell the standard deviation."""
+"""Heads drawn by default, in mirrored pairs, so that 32 independent ones tell the standard deviation, and at least:
+one would have none, which must not be taken for certainty."""
 USER_BUNDLES_VARIABLE = "MEDVAE_BUNDLES"
 METADATA_FILE, WEIGHTS_FILE, CARD_FILE = "metadata.json", "model.safetensors", "README.md"
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".joblib"})
@@ -162,22 +163,16 @@ class Bundle:
                               f"does not have (it has {', '.join(sorted(known))}): update MedVAE or choose another "
                               "bundle.")
 
-    def require_fit(self, state: Mapping[str, Tensor], network: Mapping[str, Tensor]) -> None:
-        """Raises BundleError unless `state` has exactly the names and shapes of `network`, a model's state_dict."""
-        missing, extra = sorted(network.keys() - state.keys()), sorted(state.keys() - network.keys())
-        wrong = [name for name in network if name in state and state[name].shape != network[name].shape]
-        if missing:
-            reason = f"{missing[0]} is missing"
-        elif extra:
-            reason = f"{extra[0]} is not part of the model"
-        elif wrong:
-            reason = (f"{wrong[0]} has shape {tuple(state[wrong[0]].shape)} where the config asks for "
-                      f"{tuple(network[wrong[0]].shape)}")
-        else:
-            return
-        count = len(missing) + len(extra) + len(wrong)
-        raise BundleError(f"The weights of the bundle {self.name} do not fit its own config ({reason}; {count} such "
-                          "differences): get the bundle again.")
+    def fill(self, network: Module, of: str = "its own config", advice: str = "get the bundle again") -> None:
+        """Gives a network the weights; what earlier versions did not store, it has itself (`unfitted`).
+
+        of, advice: what the network was built from, and what to do where the weights do not fit that. Raises
+        BundleError, then or where they cannot be read.
+        """
+        state, wanted = {**getattr(network, "unfitted", dict)(), **self.state_dict()}, network.state_dict()
+        if misfit := _misfit(state, wanted):
+            raise BundleError(f"The weights of the bundle {self.name} do not fit {of} ({misfit}): {advice}.")
+        network.load_state_dict(state)
 
 
 def user_bundle_dir() -> Path:
@@ -386,6 +381,22 @@ def _pickled_files(path: Path) -> list[Path]:
 def pickle_refusal(file: str | Path) -> str:
     return (f"{file} is a pickled file, which can run code when it is opened, so it is never read: "
             "ask its author for a bundle with safetensors weights.")
+
+
+def _misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """What keeps the weights from being exactly the wanted ones, by names and shapes; nothing where they are."""
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    wrong = [name for name in wanted if name in state and state[name].shape != wanted[name].shape]
+    if missing:
+        reason = f"{missing[0]} is missing"
+    elif extra:
+        reason = f"{extra[0]} is not part of the model"
+    elif wrong:
+        reason = (f"{wrong[0]} has shape {tuple(state[wrong[0]].shape)} where the config asks for "
+                  f"{tuple(wanted[wrong[0]].shape)}")
+    else:
+        return ""
+    return f"{reason}; {len(missing) + len(extra) + len(wrong)} such differences"
 
 
 def _unreadable(file: Path, data: bytes) -> str:

@@ -44,7 +44,5 @@ class Detector:
         if not usable:
             raise BundleError(f"Bundle '{bundle.name}' is no anomaly detector: its grid or calibration is incomplete.")
         model = build_model(bundle.model, bundle.config)
-        state = bundle.state_dict()
-        bundle.require_fit(state, model.state_dict())
-        model.load_state_dict(state)
+        bundle.fill(model)
         return cls(bundle, Engine(device).load(model), shape, spacing_mm)

@@ -6,7 +6,6 @@ import copy
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,29 +23,6 @@ from .moments import LogitLayout, Moments, RunningMoments, posterior_noise
 from .slabs import SlabDecoder
 
 _BATCHES_WORTH_A_GRAPH = 3  # capturing decodes four times, and launches are a small part of a large batch's time
-
-
-class Posterior(Protocol):
-    """What `model.encode` returns: mean and logvar (B, Z, d, h, w), and the encoder's features for the decoder."""
-
-    mean: Tensor
-    logvar: Tensor
-    skips: list[Tensor]
-
-
-class AnatomyModel(Protocol):
-    """What the engine runs. A model may also define, for speed and with the same result as `decode`:
-
-    prepare_context(skips) -> context: everything in the decoder that does not depend on z, once per scan;
-    decode_with_context(z, context) -> logits (B, K, D, H, W), z of batch B, the context of batch 1;
-    decode_folded(z, context) -> the same logits with 2×2×2 voxels folded into channels, (B, 8K, D/2, H/2, W/2).
-    """
-
-    def encode(self, x: Tensor) -> Posterior:
-        """x: (B, 1, D, H, W)."""
-
-    def decode(self, z: Tensor, skips: list[Tensor]) -> Tensor:
-        """Logits (B, K, D, H, W)."""
 
 
 @dataclass
@@ -70,18 +46,17 @@ class Engine(PlacedModel):
     when None. Probabilities agree between batch sizes to 1e-5 and between devices to 1e-3 in float32, which on CUDA is
     computed without TF32's shorter mantissa; bfloat16 and float16 agree with float32 to 0.1 at single voxels and 0.01
     on average.
+
+    The model has encode(x (B, 1, D, H, W)) -> an object with mean and logvar (B, Z, d, h, w), and skips, features for
+    the decoder; and decode(z, skips) -> logits (B, K, D, H, W). For speed, with the same result, it may also have:
+
+    prepare_context(skips) -> context: everything in the decoder that does not depend on z, once per scan;
+    decode_with_context(z, context) -> logits, z of batch B, the context of batch 1;
+    decode_folded(z, context) -> the same logits with 2×2×2 voxels folded into channels, (B, 8K, D/2, H/2, W/2).
     """
 
-    def __init__(
-        self,
-        device: str = "auto",
-        precision: str = "auto",
-        log: Callable[[str], None] | None = None,
-        batch: int | None = None,
-    ):
-        super().__init__(device, precision, log, batch)
-        self._graph: tuple[tuple, GraphedDecoder] | None = None  # of the last shape: each holds its own memory
-        self._use_graphs = True
+    _graph: tuple[tuple, GraphedDecoder] | None = None  # of the last shape: each holds its own memory
+    _use_graphs = True
 
     # --------------------------------------------------------------------------------------------------- set-up
 

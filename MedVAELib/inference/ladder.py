@@ -27,6 +27,9 @@ class PlacedModel:
     """What every engine shares. device, precision: as in `select_device`. log: receives one sentence per decision and
     per step down the memory ladder. batch: samples computed at once, chosen by device and memory when None."""
 
+    _may_halve = True
+    """Whether the ladder may go on in a half format."""
+
     def __init__(
         self,
         device: str = "auto",
@@ -87,11 +90,6 @@ class PlacedModel:
         """Lets go of whatever holds device memory beside the model and can be made again."""
 
     @property
-    def _half_precision(self) -> torch.dtype | None:
-        """The half format that the ladder may go on in, or None: there is no such step."""
-        return self.choice.half_precision
-
-    @property
     def _memory_format(self) -> torch.memory_format:
         # Measured: 1.3 to 5 times faster on CPUs and tensor cores; MPS has no such layout.
         last = self.device.type in ("cpu", "cuda")
@@ -142,7 +140,7 @@ class PlacedModel:
 
     def _step_down(self, batched: bool) -> None:
         old = self._rung
-        new = next_rung(old, self._half_precision, batched)
+        new = next_rung(old, self.choice.half_precision if self._may_halve else None, batched)
         if new is not None and (old.device, old.precision) != (new.device, new.precision):
             self._model = None  # there would hardly be room for both; the next attempt places it
         self._free(old.device)

@@ -23,6 +23,7 @@ from torch import Tensor
 from ..bundle import Bundle, load_bundle
 from ..errors import BundleError, InputError, UsageError
 from ..inference.ladder import PlacedModel
+from ..inference.moments import seed_of
 from ..models import MODELS, build_model
 from ..models.autoencoder import ImageAutoencoder
 from ..preprocessing.image_form import FormError, ImageForm, turned
@@ -53,8 +54,9 @@ class Prepared:
 class LatentModel(PlacedModel):
     """Encoder, decoder and statistics of one bundle. Arrays are float32; latents come as the model shapes them."""
 
+    _may_halve = False  # float32 everywhere: these images are small, and latents are compared with one another
+
     def __init__(self, bundle: Bundle, device: str = "auto", log: Callable[[str], None] | None = None):
-        # float32 everywhere: these images are small, and latents are compared with one another.
         super().__init__(device, "float32", log)
         model = stored_model(bundle)
         self.bundle, self.statistics = bundle, _statistics(bundle)
@@ -69,10 +71,6 @@ class LatentModel(PlacedModel):
     def model(self) -> ImageAutoencoder:
         """The model where it computes now, in evaluation mode."""
         return self._attempt(lambda: self._model, batched=False)
-
-    @property
-    def _half_precision(self) -> None:
-        return None  # float32 everywhere
 
     # ---- images and latents ----
 
@@ -133,7 +131,7 @@ class LatentModel(PlacedModel):
             if latents is not None:
                 made = self.decode(latents[start:done], cancel=cancel)
             else:
-                made = self._attempt(lambda start=start: self._drawn(_seed_of(seed, start)), batched=False)
+                made = self._attempt(lambda start=start: self._drawn(seed_of(seed, start)), batched=False)
             yield made[: done - start]
             progress("sampling", done / count, f"{done} of {count} samples")
 
@@ -174,7 +172,7 @@ class LatentModel(PlacedModel):
 
             # Every kind of model draws in its own way, but all decode what they drew.
             with self._model.from_latent.register_forward_pre_hook(first):
-                self._drawn(_seed_of(seed, 0))
+                self._drawn(seed_of(seed, 0))
             return seen[0].float().cpu().numpy()
 
         return self._attempt(draw, batched=False)
@@ -314,9 +312,7 @@ def stored_model(bundle: Bundle) -> ImageAutoencoder:
     if not isinstance(model, ImageAutoencoder):
         raise BundleError(f"The bundle {bundle.name} holds a {bundle.model}, which is no autoencoder of images: "
                           "choose a bundle that 'medvae train' made for the task images.")
-    state = {**model.unfitted(), **bundle.state_dict()}
-    bundle.require_fit(state, model.state_dict())
-    model.load_state_dict(state)
+    bundle.fill(model)
     return model
 
 
@@ -335,7 +331,3 @@ def _form(bundle: Bundle, shape: tuple[int, ...]) -> ImageForm:
         return ImageForm(shape, medvae["grid"].get("fit", "exact"), medvae["intensity"].get("scaling", "unit"))
     except ValueError as error:
         raise BundleError(f"The metadata of {bundle.name} are damaged ({error}): get the bundle again.") from error
-
-
-def _seed_of(seed: int, start: int) -> int:
-    return int(np.random.SeedSequence((seed, start)).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..inference.ladder import PlacedModel, never_back
 from ..inference.memory import MAX_BATCH
+from ..inference.moments import seed_of
 from ..progress import CancelToken, Progress, no_progress
 from .biometry import measure_heads
 from .moments import HeadMoments
@@ -44,7 +44,7 @@ class ShapeEngine(PlacedModel):
             self._rung = replace(self._rung, batch=batch)
             with self._autocast():
                 condition = self._model.encode_planes(planes[None].to(self.device), present[None].to(self.device))
-                generator = torch.Generator().manual_seed(_state(seed))
+                generator = torch.Generator().manual_seed(seed_of(seed))
                 code = self._model.draw(condition, samples, generator, temperature).float()
             heads: _Gathered | None = None
             for start in range(0, samples, batch):
@@ -68,13 +68,10 @@ class ShapeEngine(PlacedModel):
 class OutlineEngine(PlacedModel):
     """Finds the head on grey images."""
 
-    def __init__(self, device: str = "auto"):
-        # float32 everywhere: the network is small, and its outlines are measured to a fraction of a pixel.
-        super().__init__(device, "float32")
+    _may_halve = False  # float32 everywhere: a small network, its outlines measured to a fraction of a pixel
 
-    @property
-    def _half_precision(self) -> None:
-        return None  # float32 everywhere
+    def __init__(self, device: str = "auto"):
+        super().__init__(device, "float32")
 
     def find(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """images: (B, H, W) grey 0…1, edges multiples of 32 pixels. Returns the probability of head per pixel
@@ -113,7 +110,3 @@ class _Gathered:
         self._merge()
         names = self._measures[0]
         return SampledHeads(self.moments, {n: torch.cat([m[n] for m in self._measures]).cpu() for n in names})
-
-
-def _state(seed: int) -> int:
-    return int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -100,7 +100,5 @@ def drawn_outside_mm(bundle: Bundle) -> float:
 
 def _model(bundle: Bundle):
     model = build_model(bundle.model, bundle.config)
-    state = bundle.state_dict()
-    bundle.require_fit(state, model.state_dict())
-    model.load_state_dict(state)
+    bundle.fill(model)
     return model

@@ -69,7 +69,8 @@ def start_trainer(
     torch.manual_seed(config.trainer.seed)
     model = build_model(config.model_name, config.model_settings)
     if config.initial_weights:
-        model.load_state_dict(load_bundle(config.initial_weights).state_dict())
+        load_bundle(config.initial_weights).fill(
+            model, "the config's model", "give the model the settings that the bundle's metadata.json has as config")
     trainer = Trainer(model, config.trainer, output, device, warm_up(model) if warm_up else 0)
     if warm_up:
         trainer.watch_health(warm_up(model) + _SETTLING)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save
+from torch import nn
 
 from MedVAELib.bundle import (
     MEDVAE_KEYS,
@@ -298,15 +299,41 @@ def test_a_model_this_version_does_not_have(bundle):
     one_sentence(failure, "healthy_anatomy", "other", "good")
 
 
-@pytest.mark.parametrize("network, part", [
-    ({"a": torch.zeros(2), "b": torch.zeros(1)}, "b is missing"), ({}, "a is not part"),
-    ({"a": torch.zeros(3)}, "shape")
+class Counter(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("num_batches_tracked", torch.tensor(0))
+
+
+def network(**parts):
+    return nn.ModuleDict({"conv": nn.Conv1d(3, 2, 4, bias=False), "norm": Counter(), **parts})
+
+
+def test_a_network_is_given_the_weights(bundle):
+    made = network()
+    bundle.fill(made)
+    assert torch.equal(made.conv.weight, weights()["conv.weight"].half().float())
+    assert made.norm.num_batches_tracked == 7
+
+
+def test_what_the_weights_lack_is_as_the_network_says(bundle):
+    class Newer(nn.ModuleDict):
+        def unfitted(self):
+            return {"later.weight": torch.full((1, 1), 5.0)}
+
+    made = Newer(network(later=nn.Linear(1, 1, bias=False)))
+    bundle.fill(made)
+    assert made.later.weight.item() == 5 and made.norm.num_batches_tracked == 7
+
+
+@pytest.mark.parametrize("parts, part", [
+    ({"more": nn.Linear(1, 1)}, "more.bias is missing; 2 such"), ({"norm": nn.Identity()}, "tracked is not part"),
+    ({"conv": nn.Conv1d(3, 3, 4, bias=False)}, "conv.weight has shape (2, 3, 4) where the config asks for (3, 3, 4)")
 ])
-def test_weights_that_do_not_fit_the_config(bundle, network, part):
-    bundle.require_fit({"a": torch.zeros(2)}, {"a": torch.ones(2)})
+def test_weights_that_do_not_fit_the_config(bundle, parts, part):
     with pytest.raises(BundleError) as failure:
-        bundle.require_fit({"a": torch.zeros(2)}, network)
-    one_sentence(failure, part)
+        bundle.fill(network(**parts))
+    one_sentence(failure, part, "its own config", "get the bundle again")
 
 
 def test_the_only_copy_is_never_deleted(bundle, monkeypatch):

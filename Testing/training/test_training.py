@@ -11,8 +11,8 @@ from MedVAELib.anomaly import train
 from MedVAELib.anomaly.card import LIMITS, model_card, model_metadata
 from MedVAELib.anomaly.config import HealthyAnatomyRun
 from MedVAELib.anomaly.train import train_from_config
-from MedVAELib.bundle import load_bundle
-from MedVAELib.errors import Cancelled, InputError, UsageError
+from MedVAELib.bundle import load_bundle, save_bundle
+from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
 from MedVAELib.models import build_model
 from MedVAELib.progress import CancelToken, no_progress
 from MedVAELib.training.config import read_config
@@ -195,6 +195,21 @@ def test_a_checkpoint_without_a_record_resumes_as_before(tmp_path):
     del state["run"]
     torch.save(state, file)
     start(configured(tmp_path, "batch: 1", "batch: 2, seed: 4"), tmp_path, resume=True)
+
+
+def test_a_run_starts_from_the_weights_of_a_bundle(tmp_path):
+    config = configured(tmp_path)
+    known = {name: torch.full_like(value, 3) for name, value in start(config, tmp_path).averaged.items()}
+    bundle = save_bundle(tmp_path / "known", model_metadata(config, config.model_settings, {}, 1, 1.0), known, "card")
+    given = f"task: healthy-anatomy\ninitial_weights: {bundle.path}"
+    run = start(configured(tmp_path, "task: healthy-anatomy", given), tmp_path / "tuned")
+    assert all((value == 3).all() for value in run.model.state_dict().values())
+    assert all((value == 3).all() for value in run.averaged.values()) and run.step == 0
+    configured(tmp_path, "latent: 2", "latent: 4")
+    text = (tmp_path / "config.yaml").read_text().replace("task: healthy-anatomy", given)
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(BundleError, match="bundle known do not fit the config's model .*: give the model the settings"):
+        start(read_config(tmp_path / "config.yaml", HealthyAnatomyRun), tmp_path / "wider")
 
 
 def test_a_run_is_not_overwritten(tmp_path):
