@@ -12,7 +12,7 @@ from scipy import ndimage
 from ..errors import InputError
 from ..inference import Encoded, Engine
 from ..preprocessing.geometry import ijk_to_ras_mm, like, ras_grid, to_grid
-from ..preprocessing.intensity import NETWORK_MAX, NETWORK_MEDIAN, Foreground
+from ..preprocessing.intensity import MIN_BRAIN_ML, NETWORK_MAX, NETWORK_MEDIAN, Foreground
 from ..preprocessing.morphology import closed, dilated, largest_part, opened
 from ..progress import CancelToken
 from ..scan import Scan
@@ -21,7 +21,6 @@ from ..tissues import BRAIN, OUTER_CSF, PARENCHYMA, VENTRICLES
 MAX_PASSES = 4
 _SETTLED_MM = 4.0
 _SETTLED_SCALE = 0.07
-_MIN_BRAIN_ML = 250.0
 _CLOSING = 3  # voxels: sulci up to 12 mm wide at 2 mm belong to the brain
 _TOP_TO_CENTRE_MM = 78.0  # from the top of the scalp to the middle of the brain of an adult
 
@@ -74,7 +73,7 @@ def read_anatomy(
         probability = engine.decode_mean(encoded)
         brain = largest_part(probability[list(BRAIN)].sum(0) * support > 0.5)
         volume = brain.sum() * spacing_mm**3 / 1000
-        if volume < _MIN_BRAIN_ML / 5:
+        if volume < MIN_BRAIN_ML / 5:
             break
         moved = _box_centre(brain & (probability[OUTER_CSF] < 0.5)) + start
         median = float(np.median(window[brain])) / NETWORK_MEDIAN
@@ -82,7 +81,7 @@ def read_anatomy(
         if settled or number == MAX_PASSES:
             break
         centre, scale = moved, max(median, 1e-6 * scale)
-    if volume < _MIN_BRAIN_ML:
+    if volume < MIN_BRAIN_ML:
         raise InputError(
             f"{scan.path or scan.name}: no brain was found in it (only {volume:.0f} ml look like one); "
             "choose a brain scan, with head or skull-stripped, whose header gives its true orientation and voxel size."

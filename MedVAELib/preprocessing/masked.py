@@ -10,12 +10,9 @@ import SimpleITK as sitk
 from ..errors import InputError
 from ..progress import CancelToken
 from .geometry import like, rounded_geometry, same_grid
-from .intensity import find_foreground
+from .intensity import LARGEST_BRAIN_ML, MIN_BRAIN_ML, find_foreground
 from .template_brain import template_brain_mask
 from .turning import Turn
-
-_STRIPPED_ML = 2200.0  # the largest brains hold 1.9 litres with their CSF, a head more than three
-_MIN_BRAIN_ML = 250.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +43,7 @@ def masked_scan(
         if not same_grid(brain, image):
             raise InputError(f"{name}: the brain mask lies on another grid; give a mask on the scan's own grid.")
         inside = sitk.GetArrayFromImage(turn.image(sitk.Cast(brain > 0, sitk.sitkUInt8)))
-    elif foreground.constant_background and foreground.support.sum() * voxel_ml < _STRIPPED_ML:
+    elif foreground.constant_background and foreground.support.sum() * voxel_ml < LARGEST_BRAIN_ML:
         inside = foreground.support.astype(np.uint8)
     else:
         try:
@@ -54,7 +51,7 @@ def masked_scan(
         except RuntimeError:
             raise InputError(f"{name} cannot be aligned with an average head: give a whole brain scan, or a brain "
                              "mask.") from None  # fmt: skip
-    if inside.sum() * voxel_ml < _MIN_BRAIN_ML:
+    if inside.sum() * voxel_ml < MIN_BRAIN_ML:
         raise InputError(f"{name}: the brain mask holds only {inside.sum() * voxel_ml:.0f} ml; give a scan of a whole "
                          "brain, and its mask where it has one.")  # fmt: skip
     return MaskedScan(positive, like(inside.astype(np.uint8), space))

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _PACKAGES = {"torch": "torch", "monai": "monai", "SimpleITK": "SimpleITK", "numpy": "numpy", "sklearn": "scikit-learn",
              "scipy": "scipy", "vtk": "vtk", "safetensors": "safetensors"}  # fmt: skip
 """What predicting needs: the module's name and the package's."""
-_LARGEST_BRAIN_ML = 2200.0
 
 
 def expected_time(bundle: Bundle) -> str:
@@ -141,8 +140,8 @@ def _content(scan: Scan) -> str:
     """"stripped": no more than a brain stands on a constant background; "head" otherwise."""
     import numpy as np
 
-    from ..preprocessing.intensity import find_foreground
+    from ..preprocessing.intensity import LARGEST_BRAIN_ML, find_foreground
 
     foreground = find_foreground(scan.array_zyx())
     volume_ml = float(foreground.support.sum()) * float(np.prod(scan.image.GetSpacing())) / 1000
-    return "stripped" if foreground.constant_background and volume_ml <= _LARGEST_BRAIN_ML else "head"
+    return "stripped" if foreground.constant_background and volume_ml <= LARGEST_BRAIN_ML else "head"
