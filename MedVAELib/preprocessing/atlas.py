@@ -21,12 +21,12 @@ from ..errors import InputError
 from ..itk_files import itk_name
 from ..nifti_files import write_nifti_gz
 from ..resources import resource_dir
-from .geometry import like
+from .geometry import like, ras_grid
 from .registration import quick, register_affine
 
 SPACING_MM = 2.0
 SIZE_XYZ = (96, 118, 100)
-FIRST_VOXEL_RAS_MM = (-95.0, -131.0, -103.0)
+CENTRE_RAS_MM = (0.0, -14.0, -4.0)
 # Where the centroid of the brain lies in the common stereotaxic frames (origin near the anterior commissure).
 BRAIN_CENTROID_RAS_MM = (0.0, -18.0, 10.0)
 ROUNDS = 2
@@ -74,12 +74,7 @@ def read_atlas(folder: Path) -> Atlas:
 
 def atlas_grid() -> sitk.Image:
     """An empty uint8 image on the atlas grid: axes R, A, S; 2 mm; symmetric about the midsagittal plane."""
-    grid = sitk.Image(SIZE_XYZ, sitk.sitkUInt8)
-    grid.SetSpacing((SPACING_MM,) * 3)
-    grid.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
-    first = FIRST_VOXEL_RAS_MM
-    grid.SetOrigin((-first[0], -first[1], first[2]))
-    return grid
+    return ras_grid(CENTRE_RAS_MM, SIZE_XYZ[::-1], SPACING_MM)
 
 
 def brain_of_labels(tissue: np.ndarray, spacing_mm: float) -> np.ndarray:
@@ -156,7 +151,8 @@ def _without_mean(transforms: list[sitk.AffineTransform]) -> list[sitk.AffineTra
     mirror = np.diag([-1.0, 1.0, 1.0, 1.0])
     matrices = [_matrix(t) for t in transforms]
     mean = np.mean(matrices + [mirror @ m @ mirror for m in matrices], axis=0)
-    return [_transform(m @ np.linalg.inv(mean)) for m in matrices]
+    centred = [m @ np.linalg.inv(mean) for m in matrices]
+    return [sitk.AffineTransform(m[:3, :3].ravel().tolist(), m[:3, 3].tolist()) for m in centred]
 
 
 def _matrix(transform: sitk.AffineTransform) -> np.ndarray:
@@ -165,13 +161,6 @@ def _matrix(transform: sitk.AffineTransform) -> np.ndarray:
     matrix[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
     matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
     return matrix
-
-
-def _transform(matrix: np.ndarray) -> sitk.AffineTransform:
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix(matrix[:3, :3].ravel().tolist())
-    transform.SetTranslation(matrix[:3, 3].tolist())
-    return transform
 
 
 if __name__ == "__main__":

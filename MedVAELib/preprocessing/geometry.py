@@ -79,10 +79,8 @@ def inverse(transform: sitk.AffineTransform) -> sitk.AffineTransform:
     near 1e-300: its decomposition does not converge."""
     matrix = np.linalg.inv(np.reshape(transform.GetMatrix(), (3, 3)))
     fixed = np.array(transform.GetCenter())
-    back = sitk.AffineTransform(3)
-    back.SetMatrix(matrix.ravel().tolist())
-    back.SetTranslation((fixed - matrix @ (fixed + transform.GetTranslation())).tolist())
-    return back
+    return sitk.AffineTransform(matrix.ravel().tolist(),
+                                (fixed - matrix @ (fixed + transform.GetTranslation())).tolist())  # fmt: skip
 
 
 def ras_affine_mm(image: sitk.Image) -> NDArray[np.float64]:

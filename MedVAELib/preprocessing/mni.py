@@ -46,10 +46,8 @@ def mni_grid(spacing_mm: float) -> sitk.Image:
 def load_template() -> Atlas:
     """Our average head in MNI space, on the window at 2 mm; raises InputError when its files are missing."""
     average, grid = load_atlas(), mni_grid(2.0)
-    from_mni = sitk.AffineTransform(3)
     matrix = _LPS_RAS @ np.linalg.inv(AVERAGE_TO_MNI) @ _LPS_RAS
-    from_mni.SetMatrix(matrix[:3, :3].ravel().tolist())
-    from_mni.SetTranslation(matrix[:3, 3].tolist())
+    from_mni = sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
     intensity, brain = (sitk.Resample(image, grid, from_mni, sitk.sitkLinear, 0.0)
                         for image in (average.intensity, average.brain))  # fmt: skip
     return Atlas(intensity, brain)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,10 +13,12 @@ from torch import Tensor
 
 from ..bundle import SKULL_SAMPLES, Bundle
 from ..errors import InputError
+from ..preprocessing.geometry import like, ras_grid
 from ..preprocessing.outlines import MARGIN, SIZE, canonical_map, case_spacing
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..standard_planes import PLANES
 from ..timing import Timer
+from ..versions import versions
 from .agreement import OutlineMap, agreement_warnings
 from .biometry import drawn_outside, summarise
 from .engine import SampledHeads
@@ -92,7 +93,7 @@ def predict_from_outlines(
     cancel.check()
     progress("surface", 0.85, "Drawing the surface")
     provenance = {
-        **_versions(), **predictor.describe(), "samples": samples, "seed": seed, "temperature": temperature,
+        **versions(), **predictor.describe(), "samples": samples, "seed": seed, "temperature": temperature,
         "planes": [name for name in PLANES if name in outlines], "spacing_mm": spacing_mm,
         "drawn_outside_mm": outside_mm,
         "frame": "head frame, RAS mm, origin in the head's centre; not registered to the planes or the scanner",
@@ -112,7 +113,7 @@ def predict_from_outlines(
         result.warnings += _chart_warnings(result.measure("HC"), ga_weeks)
         result.warnings += _size_warnings(next(iter(misfits)), spacing_mm, ga_weeks)
         result.warnings += agreement_warnings(outlines, misfits, misfits_of)
-    provenance["timings_s"] = {name: round(seconds, 3) for name, seconds in timer.seconds.items()}
+    provenance["timings_s"] = timer.rounded
     progress("done", 1.0, "Skull predicted")
     return result
 
@@ -151,23 +152,14 @@ def _result(
         raise InputError("No head could be reconstructed from these planes: check that they show a fetal head.")
     with timer.stage("surface"):
         surface = head_surface(distance, distance_std, spacing_mm)
-    mask = sitk.BinaryFillhole(sitk.GetImageFromArray((distance > 0).astype(np.uint8)))
+    frame = ras_grid((0.0, 0.0, 0.0), distance.shape, spacing_mm)
+    mask = sitk.BinaryFillhole(like((distance > 0).astype(np.uint8), frame))
     mask = sitk.RelabelComponent(sitk.ConnectedComponent(mask), sortByObjectSize=True) == 1
     return SkullPrediction(
-        probability=head_frame(sitk.GetImageFromArray(probability), spacing_mm), mask=head_frame(mask, spacing_mm),
-        std=head_frame(sitk.GetImageFromArray(std), spacing_mm), distance_mm=distance, distance_std_mm=distance_std,
-        surface=surface, measures=measures, planes=[], spacing_mm=spacing_mm,
+        probability=like(probability, frame), mask=mask, std=like(std, frame), distance_mm=distance,
+        distance_std_mm=distance_std, surface=surface, measures=measures, planes=[], spacing_mm=spacing_mm,
         samples=samples, ga_weeks=ga_weeks, provenance=provenance,
     )  # fmt: skip
-
-
-def head_frame(image: sitk.Image, spacing_mm: float) -> sitk.Image:
-    """Places a volume whose axes rise to the right, front and top (i, j, k) with its middle at the origin."""
-    image.SetSpacing((spacing_mm,) * 3)
-    image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))  # RAS axes in SimpleITK's LPS world
-    half = [(n - 1) / 2 * spacing_mm for n in image.GetSize()]
-    image.SetOrigin((half[0], half[1], -half[2]))
-    return image
 
 
 def _found_plane(name: str, image: PlaneImage, outline: Outline, result: SkullPrediction) -> FoundPlane:
@@ -218,10 +210,3 @@ def _stated(found: FoundPlane) -> dict[str, object]:
         "confidence": round(found.confidence, 3), "ellipse_misfit": round(found.ellipse_misfit, 4),
         "semi_axes_mm": [round(mm, 2) for mm in found.semi_axes_mm],
     }  # fmt: skip
-
-
-def _versions() -> dict[str, object]:
-    from .. import __version__
-
-    return {"medvae_version": __version__, "python": platform.python_version(), "torch": torch.__version__,
-            "simpleitk": sitk.Version_VersionString(), "numpy": np.__version__}  # fmt: skip
