@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..preprocessing.outlines import MARGIN
 from ..skull.biometry import measure_heads
 from ..skull.engine import OutlineEngine
 from ..skull.imaged_planes import FILLED
@@ -68,8 +67,7 @@ class Examination:
         draw = Draw(seed)
         images, truths = {}, {}
         for plane, pose in poses.items():
-            ofd_mm = head.spacing_mm * head.sdf.shape[0] / MARGIN
-            pixel_mm = ofd_mm / (IMAGE_PX[1] * draw.number(*FILLED))
+            pixel_mm = head.ofd_mm / (IMAGE_PX[1] * draw.number(*FILLED))
             image, truth = self._image(draw, head, pose, pixel_mm)
             if draw.chance(0.5):
                 image, truth = image.flip(1), truth.flip(1)

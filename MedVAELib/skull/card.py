@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+from ..preprocessing.outlines import MARGIN, SIZE
 from ..training.card import card, common_metadata, training_record
 from .config import OutlineRun, SkullRun
 
@@ -42,7 +43,7 @@ def skull_metadata(
         "network_data_format": {"inputs": {"planes": planes}, "outputs": {"pred": volume}},
         "medvae": {
             "model": config.model_name, "config": config.model_settings, "modality": ["ultrasound"],
-            "grid": {"shape_zyx": [96, 96, 96], "edge_over_ofd": 1.3}, "intensity": {"outline": [0, 1]},
+            "grid": {"shape_zyx": [SIZE] * 3, "edge_over_ofd": MARGIN}, "intensity": {"outline": [0, 1]},
             "calibration": calibration, "training_data": ATLASES,
             "results": {"training": training_record(config, steps, seconds) | {"cases": config.data.cases,
                                                                          "planes": asdict(config.planes)}},

@@ -9,7 +9,6 @@ from __future__ import annotations
 import torch
 
 from ..errors import InputError
-from ..preprocessing.outlines import MARGIN
 from ..standard_planes import PLANES
 from ..training.synthesis.heads import Head
 from ..training.synthesis.planes import MAP_PX, Found, draw_image_pose
@@ -32,7 +31,7 @@ class OutlineImager:
     def __call__(self, draw: Draw, head: Head, misplacement: float) -> Found | None:
         images, pixels = [], []
         for plane in PLANES:
-            pixel_mm = head.spacing_mm * head.sdf.shape[0] / MARGIN / (MAP_PX * draw.number(*FILLED))
+            pixel_mm = head.ofd_mm / (MAP_PX * draw.number(*FILLED))
             pose = draw_image_pose(draw, plane, head, misplacement)
             image, _ = simulate_bmode(draw, head, pose, _PICTURE_PX, pixel_mm)
             images.append(letterbox(image.cpu().numpy()))

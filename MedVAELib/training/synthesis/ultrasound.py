@@ -16,11 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...preprocessing.outlines import MARGIN, SIZE
 from ...standard_planes import PLANES
 from . import ultrasound_anatomy as anatomy
 from .head_deformations import FONTANELLES, SUTURES
 from .heads import Head, HeadPopulation
-from .planes import SIZE, PlanePose, cut, draw_pose, outline_map, sample, smooth_noise
+from .planes import PlanePose, cut, draw_pose, outline_map, sample, smooth_noise
 from .random import Draw
 from .ultrasound_screen import annotate
 
@@ -103,7 +104,7 @@ def _sector_around(draw: Draw, outline: Tensor, pixel_mm: float) -> Sector:
 
 def _in_head(places: Tensor, pose: PlanePose, head: Head) -> Tensor:
     """Points of a picture, rows and columns in mm (…, 2), in the head's frame, (…, 3)."""
-    shift = places.new_tensor(pose.shift_px) * (head.spacing_mm * head.sdf.shape[0] / SIZE)
+    shift = places.new_tensor(pose.shift_px) * (head.edge_mm / SIZE)
     row, column, normal = pose.basis(places.device)
     in_plane = places - shift
     return in_plane[..., :1] * row + in_plane[..., 1:] * column + pose.offset_mm * normal
@@ -276,9 +277,8 @@ class PictureMaker:
             raise ValueError(f"there is no plane '{plane}'")
         aspect = draw.number(0.65, 1.0) if draw.chance(0.9) else draw.number(1.0, 1.3)
         height, width = round(self.size_px * min(1.0, aspect)), round(self.size_px * min(1.0, 1 / aspect))
-        ofd_mm = head.spacing_mm * head.sdf.shape[0] / 1.3
         filled = draw.number(0.45, 0.98) if draw.chance(0.85) else draw.number(0.22, 0.5)
-        pixel_mm = ofd_mm / (filled * width)
+        pixel_mm = head.ofd_mm / (filled * width)
         pose = self._pose(draw, head, plane, height, width, pixel_mm)
         image, outline = simulate_bmode(draw, head, pose, (height, width), pixel_mm)
         return Picture(_letterboxed(image, self.size_px), _letterboxed(outline, self.size_px), plane, pixel_mm)
@@ -290,8 +290,8 @@ class PictureMaker:
         turn = across + draw.number(-30, 30) + 180.0 * draw.integer(0, 2)
         if draw.chance(0.3):
             turn = draw.number(0, 360)
-        unit_mm = head.spacing_mm * head.sdf.shape[0] / SIZE
-        room = [max(0.0, n * pixel_mm - 0.85 * unit_mm * SIZE / 1.3) / 2 for n in (height, width)]
+        unit_mm = head.edge_mm / SIZE
+        room = [max(0.0, n * pixel_mm - 0.85 * unit_mm * SIZE / MARGIN) / 2 for n in (height, width)]
         shift = tuple(draw.number(-0.8, 0.8) * side / unit_mm for side in room)
         return PlanePose(plane, pose.rotation_deg, pose.offset_mm, shift, turn)
 
