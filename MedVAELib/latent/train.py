@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from ..bundle import save_bundle
 from ..errors import InputError
@@ -28,7 +27,7 @@ from ..training.image_listing import INDEX, SCAN, SERIES
 from ..training.image_pictures import draw_panels
 from ..training.image_sets import ImageSet, read_images
 from ..training.image_split import count_in_words, likely_patient
-from ..training.processes import LOOK_S, Processes, data_processes, heard_alone, patiently
+from ..training.processes import Processes, data_processes, from_background, heard_alone
 from ..training.run import start_trainer
 from ..training.trainer import Batches, Trainer
 from ..whole_files import replaced
@@ -137,9 +136,7 @@ def image_batches(
     def stream(start: int) -> Iterator[tuple[Tensor, ...]]:
         if not workers:
             yield from (batches[step] for step in count(start))
-        loader = DataLoader(batches, batch_size=None, sampler=count(start), num_workers=workers, prefetch_factor=4,
-                            timeout=LOOK_S, multiprocessing_context="fork")  # fmt: skip
-        yield from patiently(loader, heard_alone(cancel).check)
+        yield from from_background(batches, workers, heard_alone(cancel).check, count(start), "fork")
 
     return stream
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from ..progress import CancelToken
 from ..training.hc18 import plane_names, read_plane
-from ..training.processes import LOOK_S, heard_alone, patiently
+from ..training.processes import from_background, heard_alone
 from ..training.synthesis.planes import smooth_noise
 from ..training.synthesis.random import Draw
 from ..training.synthesis.ultrasound import PictureMaker
@@ -209,6 +209,4 @@ def outline_stream(
 ) -> Iterator[Batch]:  # fmt: skip
     """Batches from background processes or (workers 0) none. cancel: also ends the waiting for a batch, by Cancelled,
     where one process trains."""
-    loader = DataLoader(OutlineBatches(make, batch, start, seed), batch_size=None, num_workers=workers,
-                        prefetch_factor=4 if workers else None, timeout=LOOK_S if workers else 0)  # fmt: skip
-    yield from patiently(loader, heard_alone(cancel).check)
+    return from_background(OutlineBatches(make, batch, start, seed), workers, heard_alone(cancel).check)

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
-from ..errors import InputError
 from ..progress import CancelToken
-from .processes import LOOK_S, heard_alone, patiently
-from .synthesis.anatomy import read_anatomy, read_lesion_masks
+from .processes import from_background, heard_alone
+from .synthesis.anatomy import label_map_files, read_anatomy, read_lesion_masks
 from .synthesis.brains import BrainSynthesiser, SynthesisConfig
 
 LoadSynthesiser = Callable[..., BrainSynthesiser]
@@ -24,11 +23,7 @@ FRACTION_STEPS = 4  # tissue fractions come from four points per voxel: uint8 co
 def load_synthesiser(label_maps: Path, lesion_masks: Path | None, config: SynthesisConfig, device="cpu",
                      names: list[str] | None = None) -> BrainSynthesiser:  # fmt: skip
     """Reads label maps (all, or those named) and lesion masks. Raises InputError where there are none."""
-    files = sorted(Path(label_maps).glob("*.nii.gz"))
-    if names is not None:
-        files = [file for file in files if file.name.split(".")[0] in names]
-    if not files:
-        raise InputError(f"{label_maps}: no label maps (*.nii.gz) there; name a folder that holds some.")
+    files = label_map_files(label_maps, names)
     masks = read_lesion_masks(Path(lesion_masks)) if lesion_masks else []
     return BrainSynthesiser([read_anatomy(file) for file in files], masks, config, device)
 
@@ -71,9 +66,7 @@ def stream(
 ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
     """(image float32, target fractions float32) on `device`, where the scans are made, in order. workers: background
     processes, or 0. cancel: also ends the waiting for a batch, by Cancelled, where one process trains."""
-    spawned = workers and device.type == "cuda"  # a GPU in use cannot be taken into a forked process
-    loader = DataLoader(SyntheticBatches(load, device, batch, start, seed), batch_size=None, num_workers=workers,
-                        prefetch_factor=4 if workers else None, timeout=LOOK_S if workers else 0,
-                        multiprocessing_context="spawn" if spawned else None)  # fmt: skip
-    for image, target in patiently(loader, heard_alone(cancel).check):
+    method = "spawn" if device.type == "cuda" else None  # a GPU in use cannot be taken into a forked process
+    batches = SyntheticBatches(load, device, batch, start, seed)
+    for image, target in from_background(batches, workers, heard_alone(cancel).check, start_method=method):
         yield image.to(device).float(), target.to(device).float() / FRACTION_STEPS

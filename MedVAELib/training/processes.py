@@ -19,6 +19,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils.data import DataLoader, Dataset
 
 from ..errors import UsageError
 from ..inference.device import cuda_problem, usable_cores
@@ -152,6 +153,20 @@ def data_processes(device: torch.device) -> int:
             "free (docker run --shm-size=1g).", _SHARED_MEMORY_BYTES >> 20, _SHARED_MEMORY, free >> 20)  # fmt: skip
         return 0
     return 1 if device.type == "cpu" else min(_GPU_DATA_PROCESSES, usable_cores())
+
+
+def from_background(
+    batches: Dataset[T], workers: int, waiting: Callable[[], None], order: Iterable[int] | None = None,
+    start_method: str | None = None,
+) -> Iterator[T]:  # fmt: skip
+    """The batches of a data set, in the stated order or its own, made by so many background processes or (0) here.
+
+    waiting: as in `patiently`. start_method: of the processes, by default the system's.
+    """
+    return patiently(DataLoader(
+        batches, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=4 if workers else None,
+        timeout=LOOK_S if workers else 0, multiprocessing_context=start_method if workers else None,
+    ), waiting)  # fmt: skip
 
 
 def patiently(loader: Iterable[T], waiting: Callable[[], None]) -> Iterator[T]:

@@ -13,12 +13,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import InputError
 from ..progress import CancelToken
 from ..whole_files import replaced
-from .processes import LOOK_S, heard_alone, patiently
+from .processes import from_background, heard_alone
 from .synthesis.heads import Head, HeadPopulation
 from .synthesis.planes import PlaneCaseMaker
 
@@ -188,10 +188,8 @@ def case_stream(
     batches = CaseBatches(store, batch, start, seed)
     if not workers:
         store.watch = waiting
-    loader = DataLoader(batches, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None,
-                        timeout=LOOK_S if workers else 0)  # fmt: skip
     try:
-        for planes, present, sdf in patiently(loader, lambda: waiting(int(batches.told[0]))):
+        for planes, present, sdf in from_background(batches, workers, lambda: waiting(int(batches.told[0]))):
             yield planes.float() / _LEVELS, present, sdf.float() / _STEPS
     finally:
         batches.told[1] = 1

@@ -14,10 +14,10 @@ import yaml
 
 from MedVAELib.cli.app import run
 from MedVAELib.errors import Cancelled, InputError
-from MedVAELib.latent import train
 from MedVAELib.latent.model import load_latent_model
 from MedVAELib.latent.train import image_batches, train_from_config
 from MedVAELib.progress import CancelToken
+from MedVAELib.training import processes
 from MedVAELib.training.config import read_settings, source_path
 from MedVAELib.training.image_sets import read_images
 from Testing.training.image_files import write_pictures
@@ -189,7 +189,7 @@ def test_every_image_comes_once_before_any_comes_again():
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="images are changed here")
 def test_waiting_for_a_batch_can_be_cancelled(monkeypatch):
-    monkeypatch.setattr(train, "LOOK_S", 0.1)
+    monkeypatch.setattr(processes, "LOOK_S", 0.1)
     cancel = CancelToken()
     cancel.cancel()
 

@@ -12,10 +12,11 @@ import torch
 from MedVAELib.bundle import load_bundle
 from MedVAELib.errors import Cancelled, InputError
 from MedVAELib.progress import CancelToken
-from MedVAELib.skull import outline_cases, train_outline
+from MedVAELib.skull import train_outline
 from MedVAELib.skull.config import OutlineRun
 from MedVAELib.skull.outline_cases import MixConfig, OutlineCaseMaker, augmented, degraded, outline_stream
 from MedVAELib.skull.train_outline import circumference_mm, dice
+from MedVAELib.training import processes
 from MedVAELib.training.config import read_config
 from MedVAELib.training.synthesis.random import Draw
 
@@ -96,7 +97,7 @@ def _stuck():
 
 
 def test_waiting_for_a_batch_can_be_cancelled(monkeypatch):
-    monkeypatch.setattr(outline_cases, "LOOK_S", 0.1)
+    monkeypatch.setattr(processes, "LOOK_S", 0.1)
     cancel = CancelToken()
     cancel.cancel()
     with pytest.raises(Cancelled):

@@ -13,7 +13,7 @@ import torch
 from MedVAELib.errors import Cancelled, InputError
 from MedVAELib.progress import CancelToken
 from MedVAELib.tissues import BRAIN, EXTRACEREBRAL
-from MedVAELib.training import brains
+from MedVAELib.training import processes
 from MedVAELib.training.brains import FRACTION_STEPS, SyntheticBatches, load_synthesiser, make_batch, stream
 from MedVAELib.training.synthesis.brains import SynthesisConfig
 from MedVAELib.training.synthesis.cases import case_config, synthetic_case
@@ -104,7 +104,7 @@ def _stuck(device):
 
 
 def test_waiting_for_a_batch_can_be_cancelled(monkeypatch):
-    monkeypatch.setattr(brains, "LOOK_S", 0.1)
+    monkeypatch.setattr(processes, "LOOK_S", 0.1)
     cancel = CancelToken()
     cancel.cancel()
     with pytest.raises(Cancelled):

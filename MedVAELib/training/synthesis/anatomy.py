@@ -6,6 +6,7 @@ network predicts. Several groups share a class (thalamus and striatum are both d
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from ...errors import InputError
 from ...itk_files import itk_name
 from ...tissues import (
     BACKGROUND,
@@ -59,6 +61,16 @@ class Anatomy:
     groups: torch.Tensor
     brain_centre: tuple[float, float, float]
     brain_size: tuple[float, float, float]
+
+
+def label_map_files(folder: Path, names: Sequence[str] | None = None) -> list[Path]:
+    """The label maps in a folder, all or those named. Raises InputError where there are none."""
+    files = sorted(Path(folder).glob("*.nii.gz"))
+    if names is not None:
+        files = [file for file in files if file.name.split(".")[0] in names]
+    if not files:
+        raise InputError(f"{folder}: no label maps (*.nii.gz) there; name a folder that holds some.")
+    return files
 
 
 def read_anatomy(path: Path) -> Anatomy:

@@ -10,11 +10,10 @@ import SimpleITK as sitk
 import torch
 from torch import Tensor
 
-from ...errors import InputError
 from ...preprocessing.geometry import like, ras_grid
 from ...preprocessing.mni import mni_to_brain
 from ...progress import CancelToken, Progress, no_progress
-from .anatomy import GROUP_INDEX, Anatomy, read_anatomy
+from .anatomy import GROUP_INDEX, Anatomy, label_map_files, read_anatomy
 
 _GREY = {"white": 100, "cortex": 125, "hippocampus": 125, "thalamus": 110, "striatum": 110, "cerebellar white": 100,
          "cerebellar cortex": 125, "brainstem": 100, "ventricles": 10}  # fmt: skip
@@ -38,9 +37,7 @@ def read_heads(label_maps: Path, progress: Progress = no_progress, cancel: Cance
 
     Raises InputError where there are none.
     """
-    files = sorted(Path(label_maps).glob("*.nii.gz"))
-    if not files:
-        raise InputError(f"{label_maps}: no label maps (*.nii.gz) there; name a folder that holds some.")
+    files = label_map_files(label_maps)
     heads = []
     for number, file in enumerate(files):
         (cancel or CancelToken()).check()
