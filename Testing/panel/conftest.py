@@ -24,21 +24,13 @@ def host(tmp_path_factory):
     """The scene with Red, Yellow and Green slice views and one 3D view."""
     pytest.importorskip("PySide6", reason="PySide6 is not installed")
     pytest.importorskip("slicer_core", reason="slicer-core is not installed")
-    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
-    os.environ.setdefault("VTK_DEFAULT_OPENGL_WINDOW", "vtkEGLRenderWindow")
-    from Testing.slicer_host import application, scene
+    from Testing.slicer_host import application
 
-    headless = scene.HeadlessSlicer()
     launcher = tmp_path_factory.mktemp("slicer") / "PythonSlicer"  # found as Slicer's own is
     launcher.write_text(f'#!/bin/sh\nexec {shlex.join(warm([sys.executable]))} "$@"\n')
     launcher.chmod(0o755)
     os.environ["PATH"] = os.pathsep.join([str(launcher.parent), os.environ["PATH"]])
-    checkout = os.environ.get("SLICER_SOURCE_DIR")
-    application.install(headless, Path(checkout) / "Base" / "Python" / "slicer" if checkout else None)
-    for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
-        headless.addSliceView(name, orientation)
-    headless.add3DView()
-    return headless
+    return application.start()
 
 
 @pytest.fixture(scope="session")
@@ -86,8 +78,10 @@ class Panel:
         """As when the application ends."""
         import slicer
 
+        from Testing.slicer_host.application import strayAttributes
         from Testing.slicer_host.qmrml_widgets import qMRMLNodeComboBox
 
+        stray = strayAttributes(self.top)
         self.widget.cleanup()
         self.pump(seconds=0.05)
         # PySide never frees a panel for good, and one that is left would follow every later test's scene.
@@ -95,6 +89,7 @@ class Panel:
             selector.forgetScene()
         self.top.deleteLater()
         slicer.mrmlScene.Clear(0)
+        assert not stray, f"set on widgets of Qt that have no such property: {stray}"
 
     def image(self, name="Red"):
         return self.host.views[name].image()

@@ -14,13 +14,8 @@ from .detections import ROOT
 _OPEN = """
 import json, os, sys, time
 from pathlib import Path
-from Testing.slicer_host import application, scene
-host = scene.HeadlessSlicer()
-checkout = os.environ.get("SLICER_SOURCE_DIR")
-application.install(host, Path(checkout) / "Base" / "Python" / "slicer" if checkout else None)
-for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
-    host.addSliceView(name, orientation)
-host.add3DView()
+from Testing.slicer_host import application
+host = application.start()
 import numpy as np
 import slicer
 file, panel_first = sys.argv[1], sys.argv[2] == "panel first"
@@ -45,8 +40,7 @@ print("TOLD" + json.dumps(told))
 def reopened(file: Path, order: str, arrays: Path, look: str) -> dict[str, Any]:
     """What `look` puts into `told` once the scene is loaded and the panel open, as `widget` in `host`; order:
     "panel first" or "scene first". `look` writes its arrays into the file `arrays`, named in sys.argv[3]."""
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow",
-                   "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([sys.executable, "-c", _OPEN + look + _TELL, str(file), order, str(arrays)], cwd=ROOT,
                           env=environment, capture_output=True, text=True, timeout=240)  # fmt: skip
     told = [line[4:] for line in done.stdout.splitlines() if line.startswith("TOLD")]

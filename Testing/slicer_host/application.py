@@ -18,7 +18,8 @@ from PySide6.QtCore import Signal
 from .ctk_widgets import CTK
 from .layout import LayoutManager
 from .pythonqt import connect, disconnect, patch_properties
-from .qmrml_widgets import QMRML, qSlicerWidget
+from .qmrml_widgets import QMRML, qSlicerScriptedLoadableModuleWidget
+from .scene import HeadlessSlicer
 from .ui_loader import QUiLoader
 
 
@@ -73,7 +74,6 @@ class _SceneIO:
 
 class _ModuleManager(QtCore.QObject):
     moduleAboutToBeUnloaded = Signal(str)
-    moduleLoaded = Signal(str)
 
     def __init__(self):
         super().__init__()
@@ -85,7 +85,6 @@ class _ModuleManager(QtCore.QObject):
 
 class SlicerApplication(QtWidgets.QApplication):
     startupCompleted = Signal()
-    applicationName_ = "Slicer"
 
     def setup(self, headless):
         self._h = headless
@@ -97,7 +96,6 @@ class SlicerApplication(QtWidgets.QApplication):
         atexit.register(shutil.rmtree, self._private, ignore_errors=True)
         self.temporaryPath = tempfile.gettempdir()
         self.slicerHome = "/opt/Slicer"
-        self.majorVersion, self.minorVersion = 5, 12
 
     def mrmlScene(self):
         return slicer.mrmlScene
@@ -142,6 +140,25 @@ class _Module:  # what slicer.modules.<name> is for a scripted module, plus the 
         return self._logic
 
 
+OFFSCREEN = {"QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow"}
+
+
+def start(views=True):
+    """The application in this process, drawing offscreen: a HeadlessSlicer, with Red, Yellow, Green and a 3D view.
+
+    With SLICER_SOURCE_DIR set to a Slicer checkout, Slicer's own Python is used in place of the host's.
+    """
+    for name, value in OFFSCREEN.items():
+        os.environ.setdefault(name, value)
+    headless, checkout = HeadlessSlicer(), os.environ.get("SLICER_SOURCE_DIR")
+    install(headless, Path(checkout) / "Base" / "Python" / "slicer" if checkout else None)
+    if views:
+        for name, orientation in (("Red", "Axial"), ("Yellow", "Sagittal"), ("Green", "Coronal")):
+            headless.addSliceView(name, orientation)
+        headless.add3DView()
+    return headless
+
+
 def install(headless, slicerPython=None):
     """headless: a HeadlessSlicer; slicerPython: the folder Base/Python/slicer of a Slicer checkout, else ours."""
     app = QtWidgets.QApplication.instance() or SlicerApplication(["Slicer"])
@@ -167,6 +184,8 @@ def install(headless, slicerPython=None):
         cls.__getattribute__ = lookup
     base.className = lambda s: s.metaObject().className()
     QtWidgets.QDialog.exec_ = QtWidgets.QDialog.exec
+    ask_for_file = QtWidgets.QFileDialog.getOpenFileName  # PythonQt gives the name alone
+    QtWidgets.QFileDialog.getOpenFileName = staticmethod(lambda *a: ask_for_file(*a)[0])
     qt = types.ModuleType("qt")
     qt.__path__ = []
     for m in (QtCore, QtGui, QtWidgets):
@@ -196,7 +215,9 @@ def strayAttributes(root):
             bad = sorted(
                 k
                 for k, v in w.__dict__.items()
-                if not k.startswith("_") and k != "isEntered" and not isinstance(v, QtCore.SignalInstance)
+                if not k.startswith("_")
+                and not isinstance(v, QtCore.SignalInstance)
+                and not (isinstance(v, QtCore.QObject) and v.objectName == k)  # the loader of .ui files sets children
             )
             if bad:
                 out[f"{w.objectName}:{type(w).__name__}"] = bad
@@ -218,12 +239,14 @@ def loadModule(path):
     slicer.app.moduleManager().mods[name] = parent
     mod = getattr(py, name)(parent)
     setattr(slicer.modules, name + "Instance", mod)
-    top = qSlicerWidget()
-    top.setLayout(QtWidgets.QVBoxLayout())
-    top.isEntered = True
+
+    def make(top):
+        widget = getattr(sys.modules[name], name + "Widget")(top)
+        setattr(slicer.modules, name + "Widget", widget)
+        widget.setup()
+        return widget
+
+    top = qSlicerScriptedLoadableModuleWidget(make)
     top.setMRMLScene(slicer.mrmlScene)
-    w = getattr(py, name + "Widget")(top)
-    w.setup()
-    setattr(slicer.modules, name + "Widget", w)
     parent.widgetRepresentation = lambda: top
-    return py, mod, w, top
+    return py, mod, make(top), top

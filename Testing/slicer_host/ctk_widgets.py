@@ -75,7 +75,6 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
 
 class ctkSliderWidget(QtWidgets.QWidget):
     valueChanged = Signal(float)
-    valueIsChanging = Signal(float)
 
     def __init__(self, parent=None):
         super().__init__(parent)
@@ -103,7 +102,6 @@ class ctkSliderWidget(QtWidgets.QWidget):
 
     def _on(self, v):
         self._sync()
-        self.valueIsChanging.emit(v)
         self.valueChanged.emit(v)
 
     def setValue(self, v):
@@ -135,16 +133,12 @@ class ctkSliderWidget(QtWidgets.QWidget):
         self._sp.setDecimals(int(v))
         self._sync()
 
-    def setSuffix(self, v):
-        self._sp.setSuffix(v)
-
     value = Property(float, lambda s: s._sp.property("value"), setValue)
     minimum = Property(float, lambda s: s._sp.property("minimum"), setMinimum)
     maximum = Property(float, lambda s: s._sp.property("maximum"), setMaximum)
     singleStep = Property(float, lambda s: s._sp.property("singleStep"), setSingleStep)
     pageStep = Property(float, lambda s: float(s._sl.property("pageStep")), setPageStep)
     decimals = Property(int, lambda s: s._sp.property("decimals"), setDecimals)
-    suffix = Property(str, lambda s: s._sp.property("suffix"), setSuffix)
     tracking = Property(bool, lambda s: True, lambda s, v: None)
 
 

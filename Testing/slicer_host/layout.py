@@ -39,9 +39,6 @@ class ThreeDView:
     def mrmlViewNode(self):
         return self.view.node
 
-    def renderWindow(self):
-        return self.view.rw
-
     def resetFocalPoint(self):
         self.view.resetCamera()
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from PySide6 import QtCore
 from PySide6.QtCore import Signal
 
-PROPS = {}  # class -> names turned into python properties
-
 
 def patch_properties(cls):
     mo = cls.staticMetaObject
@@ -27,7 +25,6 @@ def patch_properties(cls):
                 raise TypeError(f"cannot set {type(s).__name__}.{n} = {v!r}")
 
         setattr(cls, n, property(fget, fset if p.isWritable() else None))
-        PROPS.setdefault(cls, []).append(n)
 
 
 def signal(obj, signature):

@@ -33,7 +33,6 @@ class qMRMLNodeComboBox(qMRMLWidget):
     currentNodeChanged = Signal(object)
     currentNodeIDChanged = Signal(str)
     currentNodeValid = Signal(bool)
-    nodeAddedByUser = Signal(object)
     nodeActivated = Signal(object)
     signalOverloads = {"currentNodeChanged(bool)": "currentNodeValid"}
 
@@ -135,9 +134,6 @@ class qMRMLNodeComboBox(qMRMLWidget):
             add(self._p["noneDisplay"], None)
         for n in nodes:
             add(n.GetName(), n.GetID())
-        if self._p["addEnabled"]:
-            for t in self._p["nodeTypes"]:
-                add("Create new " + t.replace("vtkMRML", "").replace("Node", ""), ("create", t))
         self._c.setCurrentIndex(self._items.index(cur) if cur in self._items else -1)
         self._c.blockSignals(False)
         self._set(cur)
@@ -149,7 +145,7 @@ class qMRMLNodeComboBox(qMRMLWidget):
         self._c.blockSignals(False)
         del self._items[row]
         at = self._c.property("currentIndex")
-        self._set(self._items[at] if at >= 0 and not isinstance(self._items[at], tuple) else None)
+        self._set(self._items[at] if at >= 0 else None)
 
     def _renew(self):
         """As in Slicer, where all rows go after an import and come anew: nothing is chosen any more."""
@@ -167,21 +163,8 @@ class qMRMLNodeComboBox(qMRMLWidget):
         self.currentNodeValid.emit(n is not None)
 
     def _activated(self, i):
-        v = self._items[i]
-        if isinstance(v, tuple):
-            n = self.addNode(v[1])
-            self.nodeAddedByUser.emit(n)
-        else:
-            self._set(v)
-            self.nodeActivated.emit(self.currentNode())
-
-    def addNode(self, t=None):
-        t = t or self._p["nodeTypes"][0]
-        n = self._scene.AddNewNodeByClass(
-            t, self._scene.GenerateUniqueName(self._p["baseName"] or t.replace("vtkMRML", "").replace("Node", ""))
-        )
-        self.setCurrentNode(n)
-        return n
+        self._set(self._items[i])
+        self.nodeActivated.emit(self.currentNode())
 
     def currentNode(self):
         return self._scene.GetNodeByID(self._cur) if self._scene is not None and self._cur else None
@@ -199,9 +182,6 @@ class qMRMLNodeComboBox(qMRMLWidget):
         self._c.setCurrentIndex(self._items.index(nid) if nid in self._items else -1)
         self._c.blockSignals(False)
         self._set(nid)
-
-    def nodeCount(self):
-        return len(self._nodes())
 
     def _sp(self, k, v):
         self._p[k] = list(v) if k == "nodeTypes" else v
@@ -257,8 +237,18 @@ class qMRMLRangeWidget(ctkRangeWidget):
     pass
 
 
-class qSlicerScriptedLoadableModuleWidget:
-    pass
+class qSlicerScriptedLoadableModuleWidget(qSlicerWidget):
+    """What is around a scripted module's Python widget, which `make(top)` makes, also anew."""
+
+    def __init__(self, make):
+        super().__init__()
+        self.setLayout(QtWidgets.QVBoxLayout())
+        self._make, self._entered = make, True
+
+    def reload(self):
+        return self._make(self)
+
+    isEntered = Property(bool, lambda s: s._entered, lambda s, v: setattr(s, "_entered", v))
 
 
 class qSlicerScriptedLoadableModule:

@@ -4,7 +4,6 @@ Rendering needs EGL (libegl1, libegl-mesa0, libgl1-mesa-dri) and is bit-identica
 """
 
 import atexit
-import os
 import shutil
 import tempfile
 
@@ -51,7 +50,7 @@ VIEW_DMS = [
 
 
 class HeadlessSlicer:
-    def __init__(self, shareDir=None):
+    def __init__(self):
         out = vtk.vtkOutputWindow()
         out.SetDisplayModeToAlwaysStdErr()
         vtk.vtkOutputWindow.SetInstance(out)
@@ -61,23 +60,16 @@ class HeadlessSlicer:
         s.AddNode(ch)
         self.appLogic = al = slicer.vtkSlicerApplicationLogic()
         al.SetMRMLScene(s)
-        if (
-            shareDir
-        ):  # holds ColorFiles/*.txt (Slicer repo Base/Logic/Resources); without it only the built-in tables exist
-            al.SetHomeDirectory(os.path.dirname(shareDir))
-            al.SetShareDirectory(os.path.basename(shareDir))  # share is RELATIVE to home
         cl = slicer.vtkSlicerColorLogic()
         cl.SetMRMLApplicationLogic(al)
         al.SetColorLogic(cl)
         cl.SetMRMLScene(s)
         cl.AddDefaultColorNodes()
         al.SetModuleLogic("Colors", cl)
-        if (
-            not shareDir
-        ):  # Slicer's default label table (GenericColors.txt) is missing then -> use the built-in "Labels" table
-            d = slicer.vtkMRMLLabelMapVolumeDisplayNode()
-            d.SetAndObserveColorNodeID("vtkMRMLColorTableNodeLabels")
-            s.AddDefaultNode(d)
+        # Slicer's default label table (GenericColors.txt) is not in the wheel: use the built-in "Labels" table.
+        d = slicer.vtkMRMLLabelMapVolumeDisplayNode()
+        d.SetAndObserveColorNodeID("vtkMRMLColorTableNodeLabels")
+        s.AddDefaultNode(d)
         al.SetSliceLogics(vtk.vtkCollection())
         al.SetViewLogics(vtk.vtkCollection())
         for f in (slicer.vtkMRMLThreeDViewDisplayableManagerFactory, slicer.vtkMRMLSliceViewDisplayableManagerFactory):
@@ -153,17 +145,6 @@ class _View:
     def image(self):
         """RGB uint8 array, row 0 on top."""
         return window_image(self.rw)
-
-    def savePng(self, path):
-        self.render()
-        w = vtk.vtkWindowToImageFilter()
-        w.SetInput(self.rw)
-        w.ReadFrontBufferOff()
-        w.Update()
-        p = vtk.vtkPNGWriter()
-        p.SetInputConnection(w.GetOutputPort())
-        p.SetFileName(path)
-        p.Write()
 
 
 class SliceView(_View):

@@ -88,10 +88,8 @@ START = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from Testing.slicer_host import application, scene
-host = scene.HeadlessSlicer()
-source = os.environ.get("SLICER_SOURCE_DIR")
-application.install(host, Path(source) / "Base" / "Python" / "slicer" if source else None)
+from Testing.slicer_host import application
+host = application.start(views=False)
 red = host.addSliceView("Red", "Axial")
 import qt, slicer
 """
@@ -219,7 +217,6 @@ def run(request, tmp_path):
         if "SLICER_SOURCE_DIR" not in os.environ:
             pytest.skip("SLICER_SOURCE_DIR is not set")
         environment["SLICER_SOURCE_DIR"] = os.environ["SLICER_SOURCE_DIR"]
-    environment |= {"QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow"}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     temporary = tmp_path / "temporary"
     temporary.mkdir()

@@ -33,6 +33,9 @@ class ScriptedLoadableModuleWidget:
     def cleanup(self):
         pass
 
+    def onReload(self):
+        slicer.util.reloadScriptedModule(self.moduleName)
+
 
 class ScriptedLoadableModuleLogic:
     """Keeps one vtkMRMLScriptedModuleNode per scene, saved with it."""
