@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+from slicer.i18n import tr as _
 
 from . import display, segments
 from . import results as runs
@@ -46,7 +47,7 @@ def add_result(scan, reply: Mapping[str, Any], ijk_to_ras: np.ndarray, settings:
     arrays = {name: np.load(path, mmap_mode="r") for name, path in reply["arrays"].items()}
     shape_zyx = scan.GetImageData().GetDimensions()[::-1]
     if any(array.shape != shape_zyx for array in arrays.values()):
-        raise ValueError("The scan was changed while the detection ran: run it again.")
+        raise ValueError(_("The scan was changed while the detection ran: run it again."))
     result = Result.new()
     try:
         _add(scan, reply, arrays, ijk_to_ras, settings, result.run)

@@ -145,8 +145,10 @@ def bundles(reply: Mapping[str, Any], fits: Callable[[Mapping[str, Any]], bool],
             text = _("{name} (damaged)").format(name=bundle["name"])
             offer.append(Entry(bundle["name"], text, bundle["problem"], bundle["problem"]))
             continue
-        lines = [bundle.get("description", ""), _("Trained on: ") + _in_words(bundle.get("training_data")),
-                 _("Licence: ") + str(bundle.get("licence", "")), _("Time: ") + str(bundle.get("expected_time", "")),
+        lines = [bundle.get("description", ""),
+                 _("Trained on: {data}").format(data=_in_words(bundle.get("training_data"))),
+                 _("Licence: {licence}").format(licence=bundle.get("licence", "")),
+                 _("Time: {time}").format(time=bundle.get("expected_time", "")),
                  *_results(bundle.get("results") or {})]  # fmt: skip
         text = f"{bundle['name']} {bundle.get('version', '')}".strip()
         offer.append(Entry(bundle["name"], text, "\n".join(line for line in lines if line)))

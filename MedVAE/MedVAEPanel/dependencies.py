@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from .translation import tr as _
+
 REQUIREMENTS_FILE = Path(__file__).resolve().parents[1] / "Resources" / "requirements.txt"
 KEPT = ("numpy", "scipy", "SimpleITK", "vtk", "pydicom", "pillow", "requests")
 """Packages of Slicer's own that an installation must leave at their version."""
-_NO_TORCH = ("There is no recent PyTorch for Macs with Intel processors, nor for programs that are made for them: on a "
-             "Mac with Apple silicon use the Slicer for it (arm64).")  # fmt: skip
+_NO_TORCH = _("There is no recent PyTorch for Macs with Intel processors, nor for programs that are made for them: "
+              "on a Mac with Apple silicon use the Slicer for it (arm64).")  # fmt: skip
 _NATIVE = (".so", ".pyd", ".dll", ".dylib")
 
 
@@ -68,8 +70,8 @@ class State:
     def text(self) -> str:
         """The state in words, for the table."""
         if self.kind == "ok":
-            return "comes with Slicer" if self.package.with_slicer else "installed"
-        return {"missing": "not installed", "broken": "damaged", "unsuitable": "does not fit"}[self.kind]
+            return _("comes with Slicer") if self.package.with_slicer else _("installed")
+        return {"missing": _("not installed"), "broken": _("damaged"), "unsuitable": _("does not fit")}[self.kind]
 
 
 def requirements() -> dict[str, str]:
@@ -95,21 +97,22 @@ def _state(package: Package, wanted: str, paths: Sequence[str]) -> State:
     there = _module_there(package, paths)
     if package.with_slicer:
         version = _version(distributions[0]) if distributions else ""
-        detail = "" if there else f"{package.name} comes with Slicer but is not there: install Slicer again."
+        detail = "" if there else _("{name} comes with Slicer but is not there: install Slicer again.").format(
+            name=package.name)  # fmt: skip
         return State(package, "ok" if there else "missing", version, detail)
     leftovers = _leftovers(package, paths)
     if not distributions:
         folders = _folders(package, paths)
         if folders or leftovers:
-            return State(package, "broken", "", "Its installation was interrupted.", (*folders, *leftovers))
-        return State(package, "missing", "", f"Needed: {wanted}")
+            return State(package, "broken", "", _("Its installation was interrupted."), (*folders, *leftovers))
+        return State(package, "missing", "", _("Needed: {what}").format(what=wanted))
     trouble = _trouble(distributions, there)
     if trouble:
         remains = (*(_metadata_folder(each) for each in distributions), *_folders(package, paths), *leftovers)
         return State(package, "broken", _version(distributions[0]), trouble, tuple(p for p in remains if p))
     version = _version(distributions[0])
     if not _requirement(wanted).specifier.contains(version, prereleases=True):
-        return State(package, "unsuitable", version, f"Needed: {wanted}")
+        return State(package, "unsuitable", version, _("Needed: {what}").format(what=wanted))
     return State(package, "ok", version)
 
 
@@ -117,20 +120,20 @@ def _trouble(distributions: Sequence[importlib.metadata.Distribution], there: bo
     """Why the installation cannot be whole, in one sentence; "" if it looks whole."""
     versions = sorted({_version(each) for each in distributions})
     if len(versions) > 1:
-        return f"Two versions lie over one another ({', '.join(versions)})."
+        return _("Two versions lie over one another ({versions}).").format(versions=", ".join(versions))
     if not versions[0] or not there:
-        return "Its installation was interrupted."
+        return _("Its installation was interrupted.")
     for distribution in distributions:
         record = distribution.read_text("RECORD")
         if record is None:
             if (_metadata_folder(distribution) or Path()).suffix == ".dist-info":
-                return "Its installation was interrupted."
+                return _("Its installation was interrupted.")
             continue
         for entry in csv.reader(record.splitlines()):
             if len(entry) == 3 and _is_telling(entry[0]):
                 file = Path(str(distribution.locate_file(entry[0])))
                 if not file.is_file() or (entry[2].isdigit() and file.stat().st_size < int(entry[2])):
-                    return f"The file {entry[0]} is missing or cut short."
+                    return _("The file {name} is missing or cut short.").format(name=entry[0])
     return ""
 
 
@@ -199,7 +202,12 @@ class Plan:
 
     @property
     def names(self) -> list[str]:
-        return (["torch"] if self.torch else []) + [_requirement(each).name for each in self.pip]
+        return (["torch"] if self.torch else []) + names_of(self.pip)
+
+    @property
+    def loaded(self) -> list[str]:
+        """Those of `names` that this Slicer uses in their present version, if any, until it is restarted."""
+        return [each.name for each in PACKAGES if each.name in self.names and each.module in sys.modules]
 
 
 def plan(states: Sequence[State], wheels: str | Path | None = None, pytorch_extension: bool = False) -> Plan:
@@ -251,7 +259,7 @@ def lacking_wheels(wheels: Path, wanted: Sequence[str]) -> list[str]:
     offered: dict[str, list] = {}
     for file in wheels.glob("*.whl"):
         try:
-            name, version, _, fits = utils.parse_wheel_filename(file.name)
+            name, version, _build, fits = utils.parse_wheel_filename(file.name)
         except ValueError:
             continue
         if fits & here:
@@ -263,6 +271,11 @@ def lacking_wheels(wheels: Path, wanted: Sequence[str]) -> list[str]:
         if not any(requirement.specifier.contains(version, prereleases=True) for version in versions):
             lacking.append(requirement.name)
     return lacking
+
+
+def names_of(wanted: Iterable[str]) -> list[str]:
+    """Of packages, from requirement strings."""
+    return [_requirement(each).name for each in wanted]
 
 
 def _requirement(text: str):

@@ -37,8 +37,9 @@ class FindingsTable:
         self.table.setRowCount(len(self._rows))
         for index, row in enumerate(self._rows):
             place = tuple(row[f"peak_{axis}_mm"] for axis in "ras")
-            dark = _(" (dark)") if row["polarity"] == "dark" else ""
-            texts = (row["location"] + dark, f"{row['volume_ml']:.2f}", f"{row['peak']:.1f}", f"{row['mean']:.1f}",
+            where = row["location"]
+            where = _("{location} (dark)").format(location=where) if row["polarity"] == "dark" else where
+            texts = (where, f"{row['volume_ml']:.2f}", f"{row['peak']:.1f}", f"{row['mean']:.1f}",
                      in_words(place))  # fmt: skip
             set_row(self.table, index, texts)
         self.table.blockSignals(blocked)

@@ -17,20 +17,21 @@ from pathlib import Path
 
 from . import dependencies
 from .dependencies import Plan
+from .translation import tr as _
 
 MIN_FREE_GB = 4
 """PyTorch with its GPU libraries, while it is being unpacked."""
 
 _REASONS = (
-    (r"No space left|There is not enough space", "The disk is full: make room and try again."),
+    (r"No space left|There is not enough space", _("The disk is full: make room and try again.")),
     (r"Permission denied|Access is denied|WinError (5|32)\b|being used by another",
-     "A file is in use or may not be replaced: restart Slicer and try again before anything else."),
+     _("A file is in use or may not be replaced: restart Slicer and try again before anything else.")),
     (r"user requested \(constraint\)",
-     "A package would have to replace one that comes with this Slicer, which is not done: use a newer Slicer."),
+     _("A package would have to replace one that comes with this Slicer, which is not done: use a newer Slicer.")),
     (r"name resolution|getaddrinfo|NewConnectionError|ConnectTimeout|ReadTimeout|ProxyError|Network is unreachable",
-     "There is no connection to the package server: connect, or use \"Install from folder…\"."),
+     _("There is no connection to the package server: connect, or use \"Install from folder…\".")),
     (r"THESE PACKAGES DO NOT MATCH THE HASHES|has an invalid wheel|BadZipFile|is not a zip file|Wheel .* is invalid",
-     "A downloaded package is damaged: get it again."),
+     _("A downloaded package is damaged: get it again.")),
 )  # fmt: skip
 
 
@@ -55,16 +56,16 @@ def install(
         dependencies.remove(plan.remove)
     except OSError as error:
         raise InstallError(
-            f"What an interrupted installation left cannot be removed ({error.strerror}): restart Slicer and try "
-            "again before anything else."
-        ) from error
+            _("What an interrupted installation left cannot be removed ({reason}): restart Slicer and try again before "
+              "anything else.").format(reason=error.strerror)
+        ) from error  # fmt: skip
     with _pip_settings(paths) as (constraints, pip_log):
         try:
             if plan.torch is not None:
-                log("Installing PyTorch with the PyTorch extension, for this machine's GPU if it has one.")
+                log(_("Installing PyTorch with the PyTorch extension, for this machine's GPU if it has one."))
                 _install_torch(plan.torch)
             if plan.pip:
-                log(f"Installing {', '.join(dependencies._requirement(each).name for each in plan.pip)}.")
+                log(_("Installing {names}.").format(names=", ".join(dependencies.names_of(plan.pip))))
                 _install_with_pip(plan, constraints)
         except Exception as error:  # whatever the installers raise, the user gets one sentence
             lines = _read(pip_log)
@@ -74,30 +75,33 @@ def install(
     importlib.invalidate_caches()
     left = [state for state in dependencies.inspect(paths) if state.installable]
     if left:
-        raise InstallError(f"{left[0].package.name} is still {left[0].text}: {left[0].detail or 'try again.'}")
-    log("Everything that MedVAE needs is installed.")
+        raise InstallError(_("{name} is still {state}: {detail}").format(
+            name=left[0].package.name, state=left[0].text, detail=left[0].detail or _("try again.")))  # fmt: skip
+    log(_("Everything that MedVAE needs is installed."))
 
 
 def _check(plan: Plan, site: str) -> None:
     """What would fail later and less clearly."""
     if not _may_write(site):
-        raise InstallError(f"{site} may not be written: install Slicer in a folder of your own, or start it as an "
-                           "administrator once.")  # fmt: skip
+        raise InstallError(_("{folder} may not be written: install Slicer in a folder of your own, or start it as an "
+                             "administrator once.").format(folder=site))  # fmt: skip
     if plan.wheels is not None:
         if not any(plan.wheels.glob("*.whl")):
-            raise InstallError(f"{plan.wheels} holds no wheels (.whl): choose the folder that they were downloaded to.")
+            raise InstallError(_("{folder} holds no wheels (.whl): choose the folder that they were downloaded to."
+                                 ).format(folder=plan.wheels))  # fmt: skip
         lacking = dependencies.lacking_wheels(plan.wheels, plan.pip)
         if lacking:
             raise InstallError(
-                f"{plan.wheels} holds no wheel of {' and '.join(lacking)} that fits Python "
-                f"{sys.version_info.major}.{sys.version_info.minor} on {sysconfig.get_platform()}: download it there, "
-                "see README.md."
-            )
+                _("{folder} holds no wheel of {names} that fits Python {version} on {platform}: download it there, see "
+                  "README.md.").format(folder=plan.wheels, names=", ".join(lacking), platform=sysconfig.get_platform(),
+                                       version=f"{sys.version_info.major}.{sys.version_info.minor}")
+            )  # fmt: skip
     elif "torch" in plan.names:
         free_gb = shutil.disk_usage(site).free / 1e9
         if free_gb < MIN_FREE_GB:
-            raise InstallError(f"Only {free_gb:.1f} GB are free where Slicer is installed, and PyTorch needs about "
-                               f"{MIN_FREE_GB}: make room and try again.")  # fmt: skip
+            raise InstallError(_("Only {free:.1f} GB are free where Slicer is installed, and PyTorch needs about "
+                                 "{least}: make room and try again.").format(free=free_gb, least=MIN_FREE_GB)
+                               )  # fmt: skip
 
 
 def _may_write(folder: str) -> bool:
@@ -116,7 +120,7 @@ def _install_torch(version: str) -> None:
 
     torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=False, torchVersionRequirement=version)
     if torch is None:
-        raise RuntimeError("The PyTorch extension did not install PyTorch.")
+        raise RuntimeError(_("The PyTorch extension did not install PyTorch."))
 
 
 def _install_with_pip(plan: Plan, constraints: Path) -> None:
@@ -184,7 +188,8 @@ def _sentence(lines: Sequence[str], error: Exception) -> str:
             return sentence
     missing = re.search(r"No matching distribution found for (\S+)", text)
     if missing:
-        return f"There is no package {missing.group(1)} that fits this Slicer's Python where it was looked for."
+        return _("There is no package {name} that fits this Slicer's Python where it was looked for.").format(
+            name=missing.group(1))  # fmt: skip
     last = [line for line in _errors(lines) if line.startswith("ERROR:")]
     reason = last[-1].removeprefix("ERROR:").strip() if last else str(error)
-    return f"The installation failed ({reason[:200]})."
+    return _("The installation failed ({reason}).").format(reason=reason[:200])

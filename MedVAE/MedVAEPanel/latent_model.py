@@ -80,10 +80,10 @@ class LatentModelInfo:
         size = " × ".join(str(side) for side in reply["shape"][::-1])
         steps = [f"{step:g}" for step in reversed(reply["spacing_mm"] or [])]
         edges = steps[0] if len(set(steps)) == 1 else " × ".join(steps)
-        spacing = _(" of {mm} mm").format(mm=edges) if steps else ""
+        images = _("images of {size} voxels of {mm} mm") if steps else _("images of {size} voxels")
         parts = [_("{model}: {count} latents, {active} of them active").format(
             model=reply["model"], count=self.count, active=reply["active"]),
-            _("images of {size} voxels{spacing}").format(size=size, spacing=spacing)]  # fmt: skip
+            images.format(size=size, mm=edges)]  # fmt: skip
         if self.labels:
             parts.append(_("labels: {names}").format(names=", ".join(self.labels)))
         return "; ".join(parts) + (f"\n{self.problem}" if self.problem else "")

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Annotated
 
 from slicer import vtkMRMLPlotChartNode, vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 MOST_SLIDERS = 16
@@ -18,7 +19,8 @@ class Order(Enum):
     SEPARATION = "separation"
 
     def label(self) -> str:
-        return {"kl": "How much of an image they carry", "separation": "How far they set the labels apart"}[self.value]
+        return {"kl": _("How much of an image they carry"),
+                "separation": _("How far they set the labels apart")}[self.value]  # fmt: skip
 
 
 @parameterNodeWrapper

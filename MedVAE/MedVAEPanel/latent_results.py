@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import slicer
+from slicer.i18n import tr as _
 
 from . import results as runs
 from .display import show_grey
@@ -39,7 +40,7 @@ def add_decoded(scan, name: str, reply: Mapping[str, Any], settings: Mapping[str
     """
     array = np.load(reply["arrays"][DECODED])
     if scan is not None and array.shape != scan.GetImageData().GetDimensions()[::-1]:
-        raise ValueError("The scan was changed meanwhile: encode it again.")
+        raise ValueError(_("The scan was changed meanwhile: encode it again."))
     result = Result.new()
     title = unused(f"{scan.GetName() if scan is not None else name} decoded")
     try:
@@ -60,7 +61,7 @@ def fill(volume, latents: np.ndarray, reply: Mapping[str, Any]) -> None:
     array = np.load(reply["arrays"][DECODED], mmap_mode="r")
     image = volume.GetImageData()
     if image is None or array.shape != image.GetDimensions()[::-1]:
-        raise ValueError("The decoded volume was changed: encode the scan again.")
+        raise ValueError(_("The decoded volume was changed: encode the scan again."))
     slicer.util.updateVolumeFromArray(volume, array)
     note_latents(volume, latents)
 

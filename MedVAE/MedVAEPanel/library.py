@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from .translation import tr as _
+
 MODULE_DIR = Path(__file__).resolve().parents[1]
 """The folder of MedVAE.py."""
 
@@ -18,9 +20,9 @@ def library_root() -> Path:
         if (folder / "MedVAELib" / "__init__.py").is_file():
             return folder
     raise ImportError(
-        f"MedVAELib is neither in {MODULE_DIR} nor beside it: install the extension again, or add the folder MedVAE "
-        "of a complete clone to the additional module paths."
-    )
+        _("MedVAELib is neither in {folder} nor beside it: install the extension again, or add the folder MedVAE of a "
+          "complete clone to the additional module paths.").format(folder=MODULE_DIR)
+    )  # fmt: skip
 
 
 def ensure_library_on_path() -> Path:
@@ -35,5 +37,6 @@ def resource(name: str) -> Path:
     """A shipped file, e.g. `resource("sample/flair.nii.gz")`. Raises FileNotFoundError when it is not there."""
     file = library_root() / "Resources" / name
     if not file.exists():
-        raise FileNotFoundError(f"{file} is missing: install the extension again, or use a complete clone.")
+        raise FileNotFoundError(
+            _("{file} is missing: install the extension again, or use a complete clone.").format(file=file))
     return file

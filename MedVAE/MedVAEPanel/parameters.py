@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Annotated
 
 from slicer import vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 
@@ -17,7 +18,7 @@ class Modality(Enum):
     DWI = "dwi"
 
     def label(self) -> str:
-        return {"auto": "Automatic", "flair": "FLAIR", "dwi": "Diffusion (b ≈ 1000)"}[self.value]
+        return {"auto": _("Automatic"), "flair": _("FLAIR"), "dwi": _("Diffusion (b ≈ 1000)")}[self.value]
 
 
 class Map(Enum):
@@ -29,8 +30,8 @@ class Map(Enum):
     STD = "std"
 
     def label(self) -> str:
-        return {"anomaly": "Anomaly score", "residual": "Difference from healthy (signed)",
-                "reconstruction": "Healthy reconstruction", "std": "Uncertainty (standard deviation)"}[self.value]
+        return {"anomaly": _("Anomaly score"), "residual": _("Difference from healthy (signed)"),
+                "reconstruction": _("Healthy reconstruction"), "std": _("Uncertainty (standard deviation)")}[self.value]
 
 
 @parameterNodeWrapper

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
 from .scan_node import ROLE, own_ijk_to_ras, placement, write_array
 
@@ -56,19 +57,19 @@ class PlaneSource:
 
     def _problem_of_image(self) -> str:
         if min(self.node.GetImageData().GetDimensions()) > 1:
-            return "this is a volume: choose the slice view that shows the plane."
+            return _("this is a volume: choose the slice view that shows the plane.")
         return _problem_of_size(self.size_px) or self._problem_of_spacing()
 
     def _problem_of_slice(self) -> str:
         if slice_node(self.view) is None:
-            return f"there is no slice view {self.view} any more: choose another."
+            return _("there is no slice view {view} any more: choose another.").format(view=self.view)
         if _cut(self.node, slice_node(self.view)) is None:
-            return f"the view {self.view} shows no slice of this volume: scroll to the plane there."
+            return _("the view {view} shows no slice of this volume: scroll to the plane there.").format(view=self.view)
         return _problem_of_size(self.size_px) or self._problem_of_spacing()
 
     def _problem_of_spacing(self) -> str:
         if self.spacing_mm is None:
-            return "this image does not state how large its pixels are: enter their size in mm."
+            return _("this image does not state how large its pixels are: enter their size in mm.")
         return ""
 
     def write(self, folder: Path, name: str) -> dict[str, Any]:
@@ -126,18 +127,18 @@ def slice_node(view: str):
 
 def _problem_of_volume(node) -> str:
     if node.GetAttribute(ROLE):
-        return "this is a result of MedVAE: choose an image."
+        return _("this is a result of MedVAE: choose an image.")
     image = node.GetImageData()
     if image is None or image.GetPointData() is None or image.GetPointData().GetScalars() is None:
-        return "this volume holds no image: load it again."
+        return _("this volume holds no image: load it again.")
     if image.GetNumberOfScalarComponents() not in (1, 3, 4):
-        return "this volume has several values per pixel: choose a grey or colour image."
+        return _("this volume has several values per pixel: choose a grey or colour image.")
     return ""
 
 
 def _problem_of_size(size_px: tuple[int, int]) -> str:
     if min(size_px) < MIN_EDGE_PX:
-        return f"this has only {size_px[0]} × {size_px[1]} pixels: choose the whole frame."
+        return _("this has only {size} pixels: choose the whole frame.").format(size="{} × {}".format(*size_px))
     return ""
 
 

@@ -107,5 +107,6 @@ def checked_sample() -> Path:
     """The sample's file. Raises OSError, with a sentence for the user, when it is missing or not the one released."""
     file = library.resource(FILE)
     if hashlib.sha256(file.read_bytes()).hexdigest() != SHA256:
-        raise OSError(f"{file} is not the file that MedVAE came with: install the extension again, or use a new clone.")
+        raise OSError(_("{file} is not the file that MedVAE came with: install the extension again, or use a new clone."
+                        ).format(file=file))  # fmt: skip
     return file

@@ -134,7 +134,11 @@ class SetupSection:
                  "PyTorch takes a few minutes and up to several GB.").format(
                      names=", ".join(plan.names), source=source)  # fmt: skip
         if plan.remove:
-            text += "\n\n" + _("Remains of an interrupted installation are removed first.")
+            text += "\n\n" + _("Remains of an interrupted installation are removed first:") + "\n"
+            text += "\n".join(str(path) for path in plan.remove)
+        if plan.loaded:
+            text += "\n\n" + _("This Slicer has loaded {names} already: restart it after the installation.").format(
+                names=", ".join(plan.loaded))  # fmt: skip
         return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle=_("MedVAE: install packages")))
 
     # --- Bundles -----------------------------------------------------------------------------------------------------
@@ -182,8 +186,7 @@ class SetupSection:
         return qt.QFileDialog.getExistingDirectory(slicer.util.mainWindow(), title)
 
     def ask_bundle_file(self) -> str:
-        answer = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Bundle"), "", _ARCHIVES)
-        return answer[0] if isinstance(answer, tuple) else answer  # PythonQt gives the name alone
+        return qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("Bundle"), "", _ARCHIVES)
 
     def say(self, text: str, bad: bool = False) -> None:
         """What happens now or what came of it, beneath the buttons and in the log."""

@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Annotated
 
 from slicer import vtkMRMLModelNode, vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
 DEFAULT_RANGE_MM = (0.2, 1.6)
@@ -19,8 +20,8 @@ class Overlay(Enum):
     STD = "std"
 
     def label(self) -> str:
-        return {"": "Nothing", "probability": "Probability of lying inside the skull",
-                "std": "Standard deviation of the probability"}[self.value]  # fmt: skip
+        return {"": _("Nothing"), "probability": _("Probability of lying inside the skull"),
+                "std": _("Standard deviation of the probability")}[self.value]  # fmt: skip
 
 
 @parameterNodeWrapper

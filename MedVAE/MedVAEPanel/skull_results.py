@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from . import results as runs
@@ -20,7 +21,7 @@ from .results import remove, unused
 from .scan_node import ROLE, RUN
 
 __all__ = ["Result", "add_result", "plane_role", "card_role", "remove"]
-PLACED = "placed at the standard position"
+PLACED = _("placed at the standard position")
 """Nothing says where an image truly lay: it is put through the head's centre."""
 _SOURCE = "MedVAE.Plane."
 _VOLUMES = {"probability": "skull probability", "std": "skull probability std"}

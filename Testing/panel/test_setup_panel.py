@@ -119,6 +119,12 @@ def test_nothing_is_installed_if_the_user_declines(lacking, section, monkeypatch
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **_: asked.append(text))
     section.ui.wheelsButton.click()
     assert "torch, monai" in asked[0] and str(lacking) in asked[0] and "interrupted installation" in asked[0]
+    removed = asked[0].partition("are removed first:\n")[2].splitlines()
+    assert {Path(each).name for each in removed if each} >= {"torch", "torch-2.13.0.dist-info"}
+    assert "restart" not in asked[0]
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    section.ui.wheelsButton.click()
+    assert "has loaded torch already: restart it" in asked[1]
     assert section.ui.setupLabel.text == "Nothing was installed."
     assert dict(zip(*list(zip(*rows(section.ui.packagesTable), strict=True))[::2], strict=True))["torch"] == "damaged"
 
@@ -245,33 +251,3 @@ def test_the_sample_is_registered_with_an_address_that_works_and_its_checksum(pa
     file, _ = urllib.request.urlretrieve(source["uris"], tmp_path / source["fileNames"])
     assert source["checksums"] == "SHA256:" + hashlib.sha256(Path(file).read_bytes()).hexdigest()
     assert Path(source["thumbnailFileName"]).is_file()
-
-
-# --- The self-test ---------------------------------------------------------------------------------------------------
-
-
-def test_the_modules_own_test_runs_a_real_detection(panel):
-    import slicer
-
-    before = slicer.mrmlScene.GetNumberOfNodes()
-    sys.modules["MedVAE"].MedVAETest().runTest()
-    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1, "the sample, and no result"
-    assert before
-
-
-def test_the_modules_own_test_fails_when_the_detection_is_wrong(panel, monkeypatch):
-    import numpy as np
-    import slicer
-
-    module = sys.modules["MedVAE"]
-    add = module.MedVAELogic.addResult
-
-    def add_upside_down(self, scan, reply, *rest):
-        result = add(self, scan, reply, *rest)
-        slicer.util.updateVolumeFromArray(result.node("anomaly"),
-                                          np.ascontiguousarray(np.load(reply["arrays"]["anomaly"])[::-1]))
-        return result
-
-    monkeypatch.setattr(module.MedVAELogic, "addResult", add_upside_down)
-    with pytest.raises(AssertionError):
-        module.MedVAETest().runTest()
