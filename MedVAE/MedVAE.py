@@ -5,15 +5,20 @@ import sys
 if sys.version_info < (3, 10):  # noqa: UP036 (of an older Slicer, which would stumble over the next import)
     raise ImportError("MedVAE needs Slicer 5.10 or later: install it from https://download.slicer.org.")
 
+import contextlib
+import shutil
 import unittest
 from pathlib import Path
 
+import numpy as np
 import qt
 import slicer
 from MedVAEPanel import anomaly_results, library, scan_node
 from MedVAEPanel.log import PanelLog
+from MedVAEPanel.log_section import LogSection, names_of_scans
 from MedVAEPanel.offers import Offers
 from MedVAEPanel.tabs import make_tabs
+from MedVAEPanel.waiting import ask
 from MedVAEPanel.worker_client import WorkerClient, python_command
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -31,7 +36,7 @@ class MedVAE(ScriptedLoadableModule):
         ScriptedLoadableModule.__init__(self, parent)
         parent.title = _("MedVAE")
         parent.categories = [translate("qSlicerAbstractCoreModule", "Neuroimaging")]
-        parent.dependencies = []
+        parent.dependencies = ["Colors", "Plots", "SampleData", "Segmentations"]
         parent.contributors = ["MedVAE contributors"]
         parent.helpText = _(
             "Shows where a brain scan (FLAIR or diffusion MRI) departs from the healthy brain behind it, as a coloured "
@@ -62,7 +67,7 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
-        self.log = PanelLog()
+        self.log = PanelLog(names_of_scans)
         self.worker = None
         self.offers = None
         self.entered = False
@@ -74,7 +79,7 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = MedVAELogic()
         try:
-            folder = library.ensure_library_on_path()
+            folder = library.library_root()
         except ImportError as error:
             problem = qt.QLabel(str(error))
             problem.wordWrap = True
@@ -104,7 +109,6 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.initializeParameterNode()
 
     def _set_up_sections(self) -> None:
-        from MedVAEPanel.log_section import LogSection
         from MedVAEPanel.setup_section import SetupSection
 
         self.log_section = LogSection(self, self.ui)
@@ -155,7 +159,8 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for name in [name for name in sys.modules if name.split(".")[0] == "MedVAEPanel"]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
-        slicer.modules.MedVAEWidget.enter()  # the new panel is in view, which Slicer does not tell it
+        if self.parent.isEntered:  # the new panel is in view, which Slicer does not tell it
+            slicer.modules.MedVAEWidget.enter()
 
     def initializeParameterNode(self):
         node = self.logic.getParameterNode()
@@ -187,7 +192,83 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class MedVAELogic(ScriptedLoadableModuleLogic):
-    """What the panel does to the scene, usable from scripts: no widgets here."""
+    """What the panel does, for scripts: no widgets here.
+
+    `detect`, `predictSkull` and `encode` wait for the result while Slicer goes on. They raise ValueError for what
+    cannot be used, OSError for what cannot be written or read, and `waiting.WorkerFailed` with the worker's sentence.
+    """
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleLogic.__init__(self, parent)
+        self._worker = None
+
+    @property
+    def worker(self) -> WorkerClient:
+        """Started with the first question and kept warm until `close`, or until Slicer ends."""
+        if self._worker is None:
+            root = library.library_root()
+            self._worker = WorkerClient(python_command(), root, temporary=slicer.app.temporaryPath)
+            slicer.app.connect("aboutToQuit()", self._worker.shutdown)
+        return self._worker
+
+    def close(self) -> None:
+        """Ends the worker; the next question starts another."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            slicer.app.disconnect("aboutToQuit()", worker.shutdown)
+            worker.shutdown()
+
+    def detect(self, scan, modality="auto", samples=16, fpr=0.01, bundle="", device="auto", seed=0):
+        """Anomalies of a scan, as nodes beneath it: `result.node("anomaly")`, "residual", "reconstruction", "std",
+        "segmentation", "findings". The settings are those of `medvae detect`; without `bundle` the shipped one."""
+        settings = {"modality": modality, "samples": samples, "fpr": fpr, "device": device, "seed": seed}
+        settings |= {"bundle": bundle} if bundle else {}
+        with self._folder("detect") as folder:
+            given = self.request(scan, folder)
+            matrix, before = scan_node.placement(scan).ijk_to_ras, scan_node.state(scan)
+            reply = self._ask("detect", {"scan": given, **settings}, folder)
+            if not slicer.mrmlScene.IsNodePresent(scan) or scan_node.state(scan) != before:
+                raise ValueError(_("The scan was changed or removed meanwhile, so its result was dropped."))
+            return self.addResult(scan, reply, matrix, settings)
+
+    def predictSkull(self, planes, spacingMm=0.0, gaWeeks=0.0, samples=64, bundle="", device="auto", seed=0):
+        """The fetal skull behind `planes`, volume nodes by "axial", "sagittal", "coronal", as nodes in a folder:
+        `result.surface`, `result.node("probability")`, "std", "biometry". spacingMm: of the pixels of images that do
+        not state it. gaWeeks: gestational age, 0 if not known."""
+        from MedVAEPanel import plane_node, skull_results
+
+        settings = {"samples": samples, "device": device, "seed": seed}
+        settings |= ({"bundle": bundle} if bundle else {}) | ({"ga_weeks": float(gaWeeks)} if gaWeeks else {})
+        for plane, node in planes.items():
+            source = plane_node.PlaneSource(node)
+            if spacingMm and not source.problem_of_volume() and not plane_node.states_size(node):
+                plane_node.type_size(node, spacingMm)
+            if source.problem():
+                raise ValueError(f"{plane}: {source.problem()}")
+        with self._folder("skull") as folder:
+            given = {plane: plane_node.PlaneSource(node).write(folder, plane) for plane, node in planes.items()}
+            reply = self._ask("skull", {"planes": given, **settings}, folder)
+            if not all(slicer.mrmlScene.IsNodePresent(node) for node in planes.values()):
+                raise ValueError(_("An image was removed meanwhile; the result was dropped."))
+            return skull_results.add_result(planes, reply, settings)
+
+    def encode(self, scan, bundle="flair-latents", device="auto") -> np.ndarray:
+        """The latents (Z,) of a scan, or of a picture for a model of pictures. bundle: a name or a folder."""
+        with self._folder("encode") as folder:
+            given = self.request(scan, folder)
+            reply = self._ask("latent_encode", {"scan": given, "bundle": str(bundle), "device": device}, folder)
+            return np.load(reply["arrays"]["mean"])
+
+    @contextlib.contextmanager
+    def _folder(self, name: str):
+        folder = self.worker.folder(name)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _ask(self, task: str, fields: dict, folder: Path) -> dict:
+        return ask(self.worker, task, {**fields, "output": str(folder / "result")})
 
     def request(self, scan, folder: str | Path) -> dict:
         """Writes the scan into `folder` and returns the "scan" of a worker's request. Raises ValueError, OSError."""
@@ -210,17 +291,24 @@ class MedVAELogic(ScriptedLoadableModuleLogic):
 
 
 class MedVAETest(ScriptedLoadableModuleTest):
-    """Runs a real detection on the sample inside Slicer."""
+    """Puts a made result into the scene, which needs no PyTorch, and runs a real detection on the sample."""
 
     def setUp(self):
         slicer.mrmlScene.Clear()
 
     def runTest(self):
         self.setUp()
+        self.test_a_made_result()
+        self.setUp()
         try:
             self.test_detection_on_the_sample()
         except unittest.SkipTest as skipped:  # Slicer's own button "Test" would call it a failure
             self.delayDisplay(f"Skipped: {skipped}")
+
+    def test_a_made_result(self):
+        from MedVAEPanel.self_test import run_without_torch
+
+        run_without_torch(self)
 
     def test_detection_on_the_sample(self):
         from MedVAEPanel.self_test import run

@@ -137,6 +137,8 @@ class AnomalyTab(TaskTab):
 
     def detect(self) -> None:
         """Starts a detection of the chosen scan with the chosen settings; returns at once."""
+        if self._missing():  # the scan can have been changed this very moment
+            return self.run.update_button()
         parameters = self.parameters
         scan = parameters.scan
         self.panel.log.secrets.add(scan.GetName() or "")
@@ -155,7 +157,8 @@ class AnomalyTab(TaskTab):
             return choices.outcome(reply, seconds)
 
         self.panel.log.add(f"Detection started ({parameters.samples} samples, {parameters.device}).")
-        self.run.start("detect", scan, lambda folder: {"scan": self.panel.logic.request(scan, folder), **settings}, add)
+        self.run.start("detect", scan, lambda folder: {"scan": self.status.handed_over.write(scan, folder), **settings},
+                       add)  # fmt: skip
 
     # --- Helpers -----------------------------------------------------------------------------------------------------
 

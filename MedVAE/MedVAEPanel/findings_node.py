@@ -10,6 +10,8 @@ import numpy as np
 import slicer
 import vtk
 
+from .scan_node import own_ijk_to_ras
+
 _IJK_TO_RAS = "MedVAE.DetectionIJKToRAS"
 _UNITS = {"volume_ml": "ml", "peak": "score", "mean": "score"} | {
     f"{what}_{axis}_mm": "mm" for what in ("centroid", "peak") for axis in "ras"}  # fmt: skip
@@ -60,12 +62,10 @@ def position_now(table, scan, row: Mapping[str, Any]) -> tuple[float, float, flo
     if scan is None or not matrix:
         return tuple(float(value) for value in measured[:3])
     ijk = np.linalg.inv(np.array(json.loads(matrix))) @ measured
-    own = vtk.vtkMatrix4x4()
-    scan.GetIJKToRASMatrix(own)
-    ras = own.MultiplyPoint(ijk)
+    ras = own_ijk_to_ras(scan) @ ijk
     world = [0.0, 0.0, 0.0]
     if scan.GetParentTransformNode() is None:
-        return tuple(ras[:3])
+        return tuple(float(value) for value in ras[:3])
     transform = vtk.vtkGeneralTransform()
     slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(scan.GetParentTransformNode(), None, transform)
     transform.TransformPoint(ras[:3], world)

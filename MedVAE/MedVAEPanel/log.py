@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+_LOG = logging.getLogger("MedVAE")
 MAX_LINES = 400
 _REPORTED_LINES = 60
 _SUFFIX = r"\.(?:nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|ima|mgh|mgz)(?:\.gz)?(?![\w.])"
@@ -22,13 +24,17 @@ _FILE_NAME = re.compile(
 
 
 class PanelLog:
-    """Lines with their time. Listeners hear of every new line."""
+    """Lines with their time. Listeners hear of every new line; Slicer's own log has it `clean`.
 
-    def __init__(self) -> None:
+    names(): those of the scans that there are now.
+    """
+
+    def __init__(self, names: Callable[[], Iterable[str]] = tuple) -> None:
+        self._names = names
         self.lines: deque[str] = deque(maxlen=MAX_LINES)
         self.listeners: list[Callable[[str], None]] = []
         self.secrets: set[str] = set()
-        """Names of scans: they can be names of patients, so the report leaves them out."""
+        """Names of scans that there were: they can be names of patients, so the report leaves them out."""
 
     def add(self, text: str) -> None:
         for part in text.splitlines():
@@ -36,13 +42,14 @@ class PanelLog:
             self.lines.append(line)
             for listener in list(self.listeners):
                 listener(line)
+        _LOG.info(self.clean(text))
 
     def tail(self, count: int) -> list[str]:
         return list(self.lines)[-count:]
 
     def clean(self, text: str) -> str:
         """The text without file names and without names of scans."""
-        for secret in sorted(self.secrets, key=len, reverse=True):
+        for secret in sorted({*self.secrets, *self._names()}, key=len, reverse=True):
             if secret.strip():
                 text = text.replace(secret, "<scan>")
         return _FILE_NAME.sub("<file>", text)

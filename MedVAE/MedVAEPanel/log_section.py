@@ -6,6 +6,11 @@ import qt
 import slicer
 
 
+def names_of_scans() -> list[str]:
+    """Of all volumes in the scene."""
+    return [node.GetName() or "" for node in slicer.util.getNodesByClass("vtkMRMLVolumeNode")]
+
+
 class LogSection:
     """`panel` offers `log`, `offers` and `tabs`; `ui` the widgets."""
 
@@ -22,8 +27,6 @@ class LogSection:
     def report(self) -> str:
         """Text for a bug report."""
         panel = self.panel
-        names = {node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLVolumeNode")}
-        panel.log.secrets |= {name for name in names if name}
         application = {"3D Slicer": getattr(slicer.app, "applicationVersion", "unknown")}
         settings = {tab.name: tab.settings() for tab in panel.tabs}
         return panel.log.report(application, panel.offers.info, settings)

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import slicer
 import vtk
+from slicer.i18n import tr as _
 
+SCAN_FILE = "scan.npy"
 RUN, ROLE = "MedVAE.Run", "MedVAE.Role"
 """Attributes of every node that a detection made: which run, and what the node is in it."""
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -45,27 +47,27 @@ def placement(node) -> Placement:
     if transform is None:
         return Placement(own)
     if not transform.IsTransformToWorldLinear():
-        return Placement(own, "Its transform bends space and is left out of the detection.")
+        return Placement(own, _("Its transform bends space and is left out of the detection."))
     to_world = vtk.vtkMatrix4x4()
     transform.GetMatrixTransformToWorld(to_world)
     world = slicer.util.arrayFromVTKMatrix(to_world) @ own
     axes = world[:3, :3] / np.linalg.norm(world[:3, :3], axis=0)
     if np.abs(axes.T @ axes - np.eye(3)).max() > _MAX_SHEAR:
-        return Placement(own, "Its transform shears the scan and is left out of the detection.")
-    return Placement(world, "Its transform is taken into account.")
+        return Placement(own, _("Its transform shears the scan and is left out of the detection."))
+    return Placement(world, _("Its transform is taken into account."))
 
 
 def problem(node) -> str:
     """Why the node cannot be given to the worker at all, in one sentence; "" if it can."""
     if node is None:
-        return "Choose a scan."
+        return _("Choose a scan.")
     if node.GetAttribute(ROLE):
-        return "This is a result of MedVAE: choose the scan it was made from."
+        return _("This is a result of MedVAE: choose the scan it was made from.")
     image = node.GetImageData()
     if image is None or image.GetPointData() is None or image.GetPointData().GetScalars() is None:
-        return "This volume holds no image: load it again."
+        return _("This volume holds no image: load it again.")
     if image.GetNumberOfScalarComponents() != 1:
-        return "This volume has several values per voxel: choose a scalar volume."
+        return _("This volume has several values per voxel: choose a scalar volume.")
     return ""
 
 
@@ -77,8 +79,13 @@ def state(node) -> tuple:
 
 def write_scan(node, folder: str | Path) -> dict[str, Any]:
     """Writes the values into `folder` as they are and returns the request's "scan". Raises OSError on a full disk."""
-    file = Path(folder) / "scan.npy"
+    file = Path(folder) / SCAN_FILE
     write_array(slicer.util.arrayFromVolume(node), file)
+    return as_request(node, file)
+
+
+def as_request(node, file: Path) -> dict[str, Any]:
+    """The request's "scan", whose values are in `file`."""
     return {"array": str(file), "name": node.GetName() or "scan", **placement(node).as_itk()}
 
 

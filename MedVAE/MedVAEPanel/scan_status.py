@@ -7,10 +7,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
-from .scan_node import placement, problem, write_scan
+from .handed_over import HandedOver
+from .scan_node import placement, problem
+from .watch import Watch
 
 _PATIENCE_MS = 150
 _ORIENTATIONS = {"S": _("axial"), "I": _("axial"), "A": _("coronal"), "P": _("coronal"), "L": _("sagittal"),
@@ -24,8 +25,9 @@ class ScanStatus:
         self.worker, self.label, self._on_change = worker, label, on_change
         self.refusal = ""
         """Why the scan cannot be used, as far as is known."""
+        self.handed_over = HandedOver(worker)
+        self._watch = Watch(lambda: self.look(self._scan))
         self._scan: Any = None
-        self._tags: list[int] = []
         self._key: tuple | None = None
         self._asked = 0
         self._timer = qt.QTimer()
@@ -35,13 +37,8 @@ class ScanStatus:
 
     def look(self, scan) -> None:
         """Shows the status of this scan; does nothing if it is the one shown and unchanged."""
-        if scan is not self._scan:
-            self._unobserve()
-            self._scan = scan
-            if scan is not None:
-                events = (slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
-                          slicer.vtkMRMLTransformableNode.TransformModifiedEvent)  # fmt: skip
-                self._tags = [scan.AddObserver(event, lambda *a: self.look(self._scan)) for event in events]
+        self._scan = scan
+        self._watch.look_at([scan] if scan is not None else [])
         key = self._state(scan)
         if key == self._key:
             return
@@ -50,6 +47,7 @@ class ScanStatus:
         self.refusal = problem(scan) if scan is not None else ""
         if scan is None or self.refusal:
             self._timer.stop()
+            self.handed_over.drop()
             self._say(self.refusal or _("Choose a FLAIR or diffusion scan of a head."), bool(self.refusal))
         else:
             self._say(_("Looking at the scan…"))
@@ -67,13 +65,8 @@ class ScanStatus:
         if self._timer.isActive():
             self._timer.stop()
             self._key = None  # not asked yet
-        self._unobserve()
-
-    def _unobserve(self) -> None:
-        if self._scan is not None:
-            for tag in self._tags:
-                self._scan.RemoveObserver(tag)
-        self._scan, self._tags = None, []
+        self._watch.stop()
+        self._scan = None
 
     @staticmethod
     def _state(scan) -> tuple | None:
@@ -89,7 +82,7 @@ class ScanStatus:
             return
         try:
             folder = self.worker.folder("look")
-            given = write_scan(scan, folder)
+            given = self.handed_over.write(scan, folder)
         except OSError as error:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)

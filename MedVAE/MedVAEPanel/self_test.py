@@ -1,20 +1,54 @@
-"""The module's self-test: a real detection on the sample, from the node in the scene to nodes in the scene."""
+"""The module's self-test: the panel and a made result without PyTorch, and a real detection on the sample."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from typing import Any
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import slicer
 
 from . import library
 from .sample_data import load_sample
-from .worker_client import WorkerClient, python_command
+from .scan_node import own_ijk_to_ras
+from .waiting import WorkerFailed
 
-LIMIT_S = 600
 SAMPLES = 4
+_FINDING = {"label": 1, "polarity": "bright", "location": "left white matter", "volume_ml": 1.0, "peak": 5.0,
+            "mean": 4.0} | {f"{what}_{axis}_mm": 0.0 for what in ("centroid", "peak") for axis in "ras"}  # fmt: skip
+
+
+def run_without_torch(test) -> None:
+    """`test`: a MedVAETest. Opens the panel, puts a made result into the scene and takes it away."""
+    from MedVAE import MedVAELogic
+
+    test.delayDisplay("Opening the panel")
+    test.assertIsNotNone(slicer.modules.medvae.widgetRepresentation(), "the panel cannot be opened")
+    scan, logic = load_sample(), MedVAELogic()
+    test.assertIsNotNone(scan, "the sample cannot be loaded")
+    before = slicer.mrmlScene.GetNumberOfNodes()
+    with tempfile.TemporaryDirectory(prefix="medvae-test-") as folder:
+        given = logic.request(scan, folder)
+        np.testing.assert_array_equal(np.load(given["array"]), slicer.util.arrayFromVolume(scan))
+        result = logic.addResult(scan, made_reply(np.load(given["array"]), Path(folder)))
+    test.assertEqual(result.node("findings").GetNumberOfRows(), 1)
+    segmentation = result.node("segmentation").GetSegmentation()
+    test.assertEqual(segmentation.GetNumberOfSegments(), 2, "the finding and the brain")
+    np.testing.assert_allclose(own_ijk_to_ras(result.node("anomaly")), own_ijk_to_ras(scan))
+    test.assertTrue(logic.removeLastResult())
+    test.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before, "removing a result leaves nodes behind")
+
+
+def made_reply(values_zyx: np.ndarray, folder: Path) -> dict:
+    """As the worker's to "detect", with the brightest voxels for the one finding."""
+    brain = values_zyx > 0
+    found = values_zyx >= np.quantile(values_zyx[brain], 0.99)
+    arrays = {name: (5.0 * found).astype(np.float32) for name in ("anomaly", "residual", "reconstruction", "std")}
+    arrays |= {"mask": found.astype(np.uint8), "brain": brain.astype(np.uint8), "components": found.astype(np.uint16)}
+    for name, array in arrays.items():
+        np.save(folder / f"{name}.npy", array)
+    return {"arrays": {name: str(folder / f"{name}.npy") for name in arrays}, "findings": [_FINDING], "threshold": 3.0,
+            "unit": "-log10(p)", "modality": "flair"}  # fmt: skip
 
 
 def run(test) -> None:
@@ -26,47 +60,18 @@ def run(test) -> None:
     test.assertIsNotNone(scan, "the sample cannot be loaded")
     before = slicer.mrmlScene.GetNumberOfNodes()
     logic = MedVAELogic()
-    lines: list[str] = []
-    worker = WorkerClient(python_command(), library.ensure_library_on_path(), lines.append)
     try:
-        info = ask(worker, "info", {})
-        if info["missing"]:
-            test.skipTest(f"not installed: {', '.join(info['missing'])}; install it in MedVAE's section Setup")
-        folder = worker.folder("self-test")
         test.delayDisplay("Detecting anomalies")
-        reply = ask(worker, "detect", {"scan": logic.request(scan, folder), "samples": SAMPLES, "device": "auto",
-                                       "output": str(folder / "result")})  # fmt: skip
-        result = logic.addResult(scan, reply)
-        check_result(test, scan, result)
+        check_result(test, scan, logic.detect(scan, samples=SAMPLES))
     except WorkerFailed as error:
-        test.fail("\n".join([str(error), *lines[-20:]]))
+        if error.kind == "MissingPackage":
+            test.skipTest(str(error))
+        test.fail(str(error))
     finally:
-        worker.shutdown()
+        logic.close()
     test.assertTrue(logic.removeLastResult())
     test.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), before, "removing a result leaves nodes behind")
     test.delayDisplay("Test passed")
-
-
-class WorkerFailed(Exception):
-    pass
-
-
-def ask(worker: WorkerClient, task: str, fields: dict[str, Any]) -> dict[str, Any]:
-    """The worker's answer, waited for. Raises WorkerFailed."""
-    answers: list[Callable[[], dict[str, Any]]] = []
-
-    def fail(error) -> dict[str, Any]:
-        raise WorkerFailed(f"{task}: {error['message']}")
-
-    worker.request(task, fields, lambda reply: answers.append(lambda: dict(reply)),
-                   lambda error: answers.append(lambda: fail(error)))  # fmt: skip
-    end = time.monotonic() + LIMIT_S
-    while not answers:
-        slicer.app.processEvents()
-        time.sleep(0.01)
-        if time.monotonic() > end:
-            raise WorkerFailed(f"{task}: no answer within {LIMIT_S} s")
-    return answers[0]()
 
 
 def check_result(test, scan, result) -> None:
@@ -78,7 +83,7 @@ def check_result(test, scan, result) -> None:
     anomaly_zyx = slicer.util.arrayFromVolume(anomaly)
     test.assertEqual(anomaly_zyx.shape, slicer.util.arrayFromVolume(scan).shape)
     test.assertEqual(anomaly_zyx.shape, truth_zyx.shape)
-    np.testing.assert_allclose(ijk_to_ras(anomaly), ijk_to_ras(scan))
+    np.testing.assert_allclose(own_ijk_to_ras(anomaly), own_ijk_to_ras(scan))
     threshold = float(anomaly.GetAttribute("MedVAE.Threshold"))
     found = [label for label in np.unique(truth_zyx)[1:] if (anomaly_zyx[truth_zyx == label] >= threshold).any()]
     test.assertGreaterEqual(len(found), 2, "of the three lesions in the sample")
@@ -88,10 +93,3 @@ def check_result(test, scan, result) -> None:
     test.assertGreater(segmentation.GetNumberOfSegments(), 0)
     test.assertIn("bundle_sha256", result.provenance)
 
-
-def ijk_to_ras(node) -> np.ndarray:
-    import vtk
-
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    return slicer.util.arrayFromVTKMatrix(matrix)

@@ -48,7 +48,8 @@ class TaskRun:
               on_result: Callable[[Mapping[str, Any], float], str]) -> None:  # fmt: skip
         """Returns at once.
 
-        fields(folder): the request; it writes the input into the task's own folder, which is removed at the end.
+        fields(folder): the request; it writes the input into the task's own folder, which is removed at the end. The
+        sentence of a ValueError is shown, and nothing is asked then.
         on_result(reply, seconds): puts the reply into the scene and returns what came of it, as a sentence; what it
         raises is shown, and unless it is ValueError or OSError, where it came from is in the log.
         """
@@ -56,12 +57,13 @@ class TaskRun:
         try:
             folder = worker.folder(task)
             request = fields(folder)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-            reason = error.strerror or error
-            return self.say(_("The image cannot be handed over ({reason}): make room in the folder for temporary "
-                              "files, {folder}.").format(reason=reason, folder=slicer.app.temporaryPath), bad=True)
+            text = str(error) if isinstance(error, ValueError) else _(
+                "The image cannot be handed over ({reason}): make room in the folder for temporary files, "
+                "{folder}.").format(reason=error.strerror or error, folder=slicer.app.temporaryPath)  # fmt: skip
+            return self.say(text, bad=True)
         running = self.running = Running(subject, folder, time.monotonic(), on_result)
         self.bar.value = 0
         self.bar.setVisible(True)
@@ -127,8 +129,8 @@ class TaskRun:
             return self._end(running, running.why_cancelled)
         text = error["message"]
         if error.get("log"):
-            text += _(" Its last words:\n{lines}\nClick again to start it anew.").format(
-                lines="\n".join(error["log"][-6:]))  # fmt: skip
+            text = _("{problem} Its last words:\n{lines}\nClick again to start it anew.").format(
+                problem=text, lines="\n".join(error["log"][-6:]))  # fmt: skip
         if error.get("kind") == "MissingPackage":
             self.panel.show_setup()
         self._end(running, text, bad=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from .detections import ROOT, add_scan
@@ -231,6 +233,49 @@ def test_what_other_modules_do_is_not_looked_at(desk, tabs, monkeypatch):
     desk.widget.enter()
     desk.pump(seconds=0.3)
     assert len(asked) == 3
+
+
+def test_a_scan_is_written_once_for_the_look_and_for_the_detection(desk, tabs, monkeypatch):
+    import slicer
+    from MedVAEPanel import handed_over
+
+    tab, worker, written, given = tabs["anomaly"], desk.widget.worker, [], []
+    write, request = handed_over.write_scan, worker.request
+    monkeypatch.setattr(handed_over, "write_scan", lambda *args: written.append(1) or write(*args))
+
+    def spy(task, fields, *rest):
+        if task in ("describe", "detect"):
+            given.append((task, Path(fields["scan"]["array"]), np.load(fields["scan"]["array"])))
+        return request(task, fields, *rest)
+
+    monkeypatch.setattr(worker, "request", spy)
+    scan = add_scan()
+    tab.parameters.scan = scan
+    for count in (1, 2):
+        values = slicer.util.arrayFromVolume(scan).copy()
+        assert desk.pump(lambda: "voxels" in tab.ui.statusLabel.text and tab.ui.detectButton.enabled, 60)
+        tab.ui.detectButton.click()
+        (looked, _, first), (detected, file, second) = given[-2:]
+        assert (looked, detected, len(written)) == ("describe", "detect", count)
+        np.testing.assert_array_equal(first, values)
+        np.testing.assert_array_equal(second, values)
+        slicer.util.updateVolumeFromArray(scan, values + 1)
+        assert file.is_file(), "a scan that is changed takes the file of a detection away"
+        tab.ui.detectButton.click()
+        assert desk.pump(lambda: tab.running is None, 60)
+    tab.parameters.scan = None
+    assert not list(worker._folder.path.glob("scan-*"))
+
+
+@pytest.mark.parametrize("error", [ValueError("This is no scan."), OSError(28, "no space left")])
+def test_a_scan_that_cannot_be_handed_over_is_told(desk, tabs, monkeypatch, error):
+    tab = tabs["anomaly"]
+    tab.parameters.scan = add_scan()
+    desk.ready()
+    monkeypatch.setattr(tab.status.handed_over, "write", lambda *args: (_ for _ in ()).throw(error))
+    tab.ui.detectButton.click()
+    assert tab.running is None and error.args[-1] in tab.ui.messageLabel.text
+    assert tab.ui.detectButton.enabled and not list(desk.widget.worker._folder.path.glob("detect-*"))
 
 
 @pytest.mark.parametrize("away", [True, False])

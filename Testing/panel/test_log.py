@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -30,3 +31,12 @@ from MedVAEPanel.log import PanelLog  # noqa: E402
 ])  # fmt: skip
 def test_paths_go_whole_and_nothing_else_does(said, kept):
     assert PanelLog().clean(said) == kept
+
+
+def test_slicers_own_log_has_every_line_without_names(caplog):
+    log = PanelLog(lambda: ["Smith T2", ""])
+    log.secrets.add("Doe FLAIR")
+    caplog.set_level(logging.INFO)
+    log.add("Doe FLAIR was read from /home/doe/x.nii.gz\nand Smith T2 was not.")
+    assert [record.getMessage() for record in caplog.records] == ["<scan> was read from <file>\nand <scan> was not."]
+    assert len(log.lines) == 2

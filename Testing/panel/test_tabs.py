@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import shutil
 import subprocess
 import sys
 
 import pytest
 
-from .detections import ROOT
+from .conftest import Panel
+from .detections import ROOT, add_scan
 
 NEW_TAB = '''
 import qt
@@ -53,10 +53,8 @@ class EchoTab(Tab):
 OPEN = """
 import json, os, sys, time
 from pathlib import Path
-from Testing.slicer_host import application, scene
-host = scene.HeadlessSlicer()
-checkout = os.environ.get("SLICER_SOURCE_DIR")
-application.install(host, Path(checkout) / "Base" / "Python" / "slicer" if checkout else None)
+from Testing.slicer_host import application
+host = application.start(views=False)
 import slicer
 _, _, widget, top = application.loadModule(os.path.join(sys.argv[1], "MedVAE.py"))
 widget.enter()
@@ -96,9 +94,8 @@ def copy(tmp_path):
 def _open(module, code=OPEN):
     pytest.importorskip("PySide6", reason="PySide6 is not installed")
     pytest.importorskip("slicer_core", reason="slicer-core is not installed")
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow"}
     return subprocess.run([sys.executable, "-c", code, str(module)], capture_output=True, text=True, cwd=ROOT,
-                          env=environment, timeout=120)  # fmt: skip
+                          timeout=120)  # fmt: skip
 
 
 def test_a_file_in_the_folder_is_a_tab_of_the_panel(copy):
@@ -123,9 +120,8 @@ def test_a_file_that_holds_no_tab_is_named(copy):
 
 NO_LIBRARY = """
 import sys
-from Testing.slicer_host import application, scene
-host = scene.HeadlessSlicer()
-application.install(host)
+from Testing.slicer_host import application
+host = application.start(views=False)
 import qt
 import slicer
 _, _, widget, top = application.loadModule(sys.argv[1] + "/MedVAE.py")
@@ -151,6 +147,31 @@ def test_an_older_slicer_is_told_which_one_is_needed(monkeypatch):
     monkeypatch.setattr(sys, "version_info", (3, 9, 10))
     with pytest.raises(ImportError, match="needs Slicer 5.10 or later"):
         exec(code, {"__name__": "MedVAE"})
+
+
+@pytest.mark.parametrize("in_view", [True, False])
+def test_a_panel_that_is_reloaded_is_entered_where_it_is_in_view(host, in_view):
+    """Slicer's button Reload: a new panel of new modules, and the one before follows the scene no more."""
+    import slicer
+
+    slicer.mrmlScene.Clear(0)
+    before, panel = dict(sys.modules), Panel(host)
+    old = panel.widget
+    if not in_view:
+        old.exit()
+        panel.top.isEntered = False
+    try:
+        old.onReload()
+        panel.widget = new = slicer.modules.MedVAEWidget
+        assert new is not old and not isinstance(new.tabs[0], type(old.tabs[0])) and new.entered == in_view
+        for selector in old.uiWidget.findChildren(slicer.qMRMLNodeComboBox):
+            selector.forgetScene()
+        scan = add_scan()
+        panel.pump(seconds=0.1)
+        assert (new.tabs[0].parameters.scan is scan) == in_view and old.tabs[0].parameters is None
+    finally:
+        panel.close()
+        sys.modules.update({name: module for name, module in before.items() if name.startswith("MedVAE")})
 
 
 def test_no_observer_is_left_on_the_node_of_a_scene_that_closes(host):
