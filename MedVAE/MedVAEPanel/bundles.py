@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import qt
 from slicer.i18n import tr as _
 
 from .library import MODULE_DIR
+from .worker_client import bytes_of, run_module
 
 
 class BundleCommand:
@@ -27,16 +28,10 @@ class BundleCommand:
     def start(self, arguments: Sequence[str], on_done: Callable[[Mapping[str, Any]], None]) -> None:
         """Returns at once; `on_done` gets the command's answer, or {"error": sentence}."""
         process = self._process = qt.QProcess()
-        environment = qt.QProcessEnvironment.systemEnvironment()
-        inherited = environment.value("PYTHONPATH", "")
-        environment.insert("PYTHONPATH", os.pathsep.join([str(MODULE_DIR), *([inherited] if inherited else [])]))
-        for name, value in self.environment.items():
-            environment.insert(name, value)
-        process.setProcessEnvironment(environment)
-        process.setWorkingDirectory(str(MODULE_DIR))  # `-m` looks there first: not where the user happens to be
         process.connect("finished(int,QProcess::ExitStatus)", lambda *_: self._finished(process, on_done))
         process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._failed(process, error, on_done))
-        process.start(self.python[0], [*self.python[1:], "-m", f"{__package__}.bundle_command", *arguments])
+        module = [f"{__package__}.bundle_command", *arguments]
+        run_module(process, self.python, MODULE_DIR, module, self.environment)
 
     def stop(self) -> None:
         """Ends a running command; its `on_done` is not called."""
@@ -50,13 +45,14 @@ class BundleCommand:
         if process is self._process and error == qt.QProcess.FailedToStart:
             self._process = None
             process.deleteLater()
-            on_done({"error": _("{program} cannot be started.").format(program=os.path.basename(self.python[0]))})
+            on_done({"error": _("{program} cannot be started.").format(program=Path(self.python[0]).name)})
 
     def _finished(self, process, on_done) -> None:
         if process is not self._process:
             return
         self._process = None
-        printed, errors = _text(process.readAllStandardOutput()), _text(process.readAllStandardError())
+        printed, errors = (bytes_of(each).decode("utf-8", "replace")
+                           for each in (process.readAllStandardOutput(), process.readAllStandardError()))  # fmt: skip
         process.deleteLater()
         try:
             answer = json.loads(printed.strip().splitlines()[-1])
@@ -64,9 +60,3 @@ class BundleCommand:
             last = (errors.strip().splitlines() or [_("it was ended")])[-1]
             answer = {"error": _("The bundle was not read ({reason}).").format(reason=last)}
         on_done(answer)
-
-
-def _text(data) -> str:
-    """What a QByteArray holds; PythonQt and PySide hand it over differently."""
-    data = data.data()
-    return data if isinstance(data, str) else bytes(data).decode("utf-8", "replace")

@@ -80,10 +80,7 @@ def _set_window(shown, low: float, high: float) -> None:
 
 
 def _add_legend(volume, role: str) -> None:
-    logic = getattr(slicer.modules, "colors", None)
-    if logic is None:
-        return
-    legend = logic.logic().AddDefaultColorLegendDisplayNode(volume)
+    legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(volume)
     legend.SetTitleText(LEGEND_TITLES[role])
     steps = round(threshold_range(volume)) if role == "anomaly" else 4  # scores have whole numbers beside them
     legend.SetLabelFormat("%.0f" if role == "anomaly" else "%.3g")
@@ -151,7 +148,7 @@ _COMPARE_XML = (
 def show(scan, volume, opacity: float) -> None:
     """The map over the scan in all slice views; the view is fitted only where another scan was shown before."""
     manager = slicer.app.layoutManager()
-    for composite in _composites():
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         alone = composite.GetLayoutName() == COMPARED_VIEWS[0]
         new = scan is not None and composite.GetBackgroundVolumeID() != scan.GetID()
         if scan is not None:
@@ -167,15 +164,9 @@ def show(scan, volume, opacity: float) -> None:
 
 def set_opacity(volume, opacity: float) -> None:
     """In the views that show this map, and in no other."""
-    for composite in _composites():
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         if volume is not None and composite.GetForegroundVolumeID() == volume.GetID():
             composite.SetForegroundOpacity(opacity)
-
-
-def _composites() -> list:
-    scene = slicer.mrmlScene
-    count = scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")
-    return [scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode") for index in range(count)]
 
 
 def register_compare_layout() -> None:
@@ -204,7 +195,7 @@ def compare(on: bool, before: int | None = None) -> int | None:
         return left
     register_compare_layout()
     manager.setLayout(COMPARE_LAYOUT)
-    for composite in _composites():
+    for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         if composite.GetLayoutName() in COMPARED_VIEWS:
             composite.SetLinkedControl(True)
             composite.SetHotLinkedControl(True)

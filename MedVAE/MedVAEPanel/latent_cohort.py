@@ -62,9 +62,8 @@ class CohortSection:
 
     @staticmethod
     def _ask_table() -> str:
-        found = qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("A table of latents, or a CSV of scans"), "",
-                                               _("Tables (*.csv *.parquet *.pq)"))  # fmt: skip
-        return found[0] if isinstance(found, tuple) else found
+        return qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("A table of latents, or a CSV of scans"), "",
+                                              _("Tables (*.csv *.parquet *.pq)"))  # fmt: skip
 
     @staticmethod
     def _ask_folder() -> str:

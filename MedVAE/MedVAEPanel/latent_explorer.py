@@ -13,7 +13,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import display
-from .latent_results import Result, add_decoded, fill
+from .latent_results import add_decoded, fill
 from .latent_sliders import LatentSliders
 from .live import Live
 from .scan_node import write_array
@@ -247,11 +247,6 @@ class LatentExplorer:
     def say(self, text: str, bad: bool = False) -> None:
         self.ui.exploreLabel.text = text
         self.ui.exploreLabel.setStyleSheet(_BAD if bad else "")
-
-    def on_removed(self) -> None:
-        """The volume is gone from the scene; the latents are still where they were."""
-        if Result.of(self.volume) is None and self.tab.parameters is not None:
-            self.tab.parameters.decoded = None
 
 
 def show_alone(volume) -> None:

@@ -252,9 +252,10 @@ class LatentTab(TaskTab):
     @staticmethod
     def _in_words(reply: Mapping[str, Any], seconds: float) -> str:
         text = _("Encoded in {seconds:.1f} s on {device}. What the latents keep differs from the scan by {share:.1%} "
-                 "of the brightness range on average{where}.").format(
-            seconds=seconds, device=choices.device_in_words(reply), share=reply["mean_difference"],
-            where=_(" inside the brain") if reply["inside_brain"] else "")  # fmt: skip
+                 "of the brightness range on average inside the brain.") if reply["inside_brain"] else _(
+                 "Encoded in {seconds:.1f} s on {device}. What the latents keep differs from the scan by {share:.1%} "
+                 "of the brightness range on average.")  # fmt: skip
+        text = text.format(seconds=seconds, device=choices.device_in_words(reply), share=reply["mean_difference"])
         return "\n".join([text, *reply.get("warnings", [])])
 
     # --- Generating --------------------------------------------------------------------------------------------------

@@ -37,10 +37,7 @@ def prepare_surface(surface) -> None:
 
 
 def _add_legend(surface) -> None:
-    logic = getattr(slicer.modules, "colors", None)
-    if logic is None:
-        return
-    legend = logic.logic().AddDefaultColorLegendDisplayNode(surface)
+    legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(surface)
     legend.SetTitleText("std (mm)")
     legend.SetLabelFormat("%.2f")
     legend.SetNumberOfLabels(5)

@@ -14,12 +14,13 @@ import signal
 import tempfile
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import qt
+from slicer.i18n import tr as _
 
 from .temporary import TemporaryFolder
 
@@ -56,7 +57,6 @@ class WorkerClient:
     ):  # fmt: skip
         self.command, self.library = list(command), str(library)
         self.environment = dict(environment or {})
-        self.on_state: list[Callable[[str], None]] = []
         self._log, self._make_process, self._temporary = log, process_factory, temporary
         self._process: Any = None
         self._pid: int | None = None  # of the worker itself: the process may be a launcher
@@ -107,7 +107,6 @@ class WorkerClient:
             self._start()
         elif self._ready:
             self._send(line)
-        self._tell_state()
         return job
 
     def cancel(self, job: Job) -> None:
@@ -137,7 +136,7 @@ class WorkerClient:
         try:
             for job in self._jobs.values():
                 job.cancelled = True
-            self._kill("MedVAE was closed.")
+            self._kill(_("MedVAE was closed."))
             if self._folder is not None:
                 self._folder.remove()
                 self._folder = None
@@ -151,24 +150,16 @@ class WorkerClient:
         process = self._process = self._make_process()
         self._ready, self._pid, self._buffer, self._errors = False, None, b"", b""
         self._tail.clear()
-        environment = qt.QProcessEnvironment.systemEnvironment()
-        inherited = environment.value("PYTHONPATH", "")
-        environment.insert("PYTHONPATH", self.library + (os.pathsep + inherited if inherited else ""))
-        environment.insert("PYTHONUNBUFFERED", "1")
-        for name, value in self.environment.items():
-            environment.insert(name, value)
-        process.setProcessEnvironment(environment)
-        process.setWorkingDirectory(self.library)  # `-m` looks there first: not where the user happens to be
         process.connect("readyReadStandardOutput()", lambda: self._read(process))
         process.connect("readyReadStandardError()", lambda: self._read_errors(process))
-        process.connect("finished(int,QProcess::ExitStatus)", lambda *_: self._finished(process))
+        process.connect("finished(int,QProcess::ExitStatus)", lambda *a: self._finished(process))
         process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._failed(process, error))
-        process.start(self.command[0], [*self.command[1:], "-m", "MedVAELib.worker"])
+        run_module(process, self.command, self.library, ["MedVAELib.worker"], self.environment)
         qt.QTimer.singleShot(START_LIMIT_MS, lambda: self._give_up(process))
 
     def _give_up(self, process) -> None:
         if self._process is process and not self._ready:
-            self._kill("It did not start within a minute.")
+            self._kill(_("It did not start within a minute."))
 
     def _send(self, line: bytes) -> None:
         self._process.write(line)
@@ -176,7 +167,7 @@ class WorkerClient:
     def _read(self, process) -> None:
         if process is not self._process:
             return
-        self._buffer += _bytes(process.readAllStandardOutput())
+        self._buffer += bytes_of(process.readAllStandardOutput())
         *lines, self._buffer = self._buffer.split(b"\n")
         for line in lines:
             if process is self._process:  # a callback can have ended it
@@ -185,7 +176,7 @@ class WorkerClient:
     def _read_errors(self, process) -> None:
         if process is not self._process:
             return
-        self._errors += _bytes(process.readAllStandardError())
+        self._errors += bytes_of(process.readAllStandardError())
         *lines, self._errors = self._errors.split(b"\n")
         for line in lines:
             text = line.decode("utf-8", "replace").rstrip()
@@ -205,7 +196,6 @@ class WorkerClient:
             self._log(f"The worker is ready (MedVAE {message.get('version', '?')}).")
             for job in [job for job in self._jobs.values() if not job.cancelled]:
                 self._send(job.line)
-            self._tell_state()
             return
         job = self._jobs.get(message.get("id"))
         if job is None:
@@ -221,14 +211,13 @@ class WorkerClient:
 
     def _close(self, job: Job, callback: Callable[[Mapping[str, Any]], None], message: Mapping[str, Any]) -> None:
         del self._jobs[job.id]
-        self._tell_state()
         self._tell(callback, message)
 
     def _failed(self, process, error) -> None:
         """Other errors than a failed start are followed by `finished`."""
         if process is self._process and error == qt.QProcess.FailedToStart:
             self._process = None
-            self._ended(process, f"{self.command[0]} cannot be started.")
+            self._ended(process, _("{program} cannot be started.").format(program=self.command[0]))
 
     def _finished(self, process) -> None:
         if process is not self._process:
@@ -238,20 +227,20 @@ class WorkerClient:
         if process is self._process:
             self._process = None
             crashed = process.exitStatus() == qt.QProcess.CrashExit
-            self._ended(process, "It crashed or was killed, perhaps because memory ran out." if crashed
-                        else f"Its exit code was {process.exitCode()}.")  # fmt: skip
+            self._ended(process, _("It crashed or was killed, perhaps because memory ran out.") if crashed
+                        else _("Its exit code was {code}.").format(code=process.exitCode()))  # fmt: skip
 
     def _drop(self, job: Job) -> None:
         """One that still waits: the worker will pass over it, or was never told of it."""
         if self._jobs.get(job.id) is job:
             self._close(job, job.on_error, _CANCELLED)
             if not self._jobs and not self._ready:
-                self._kill("It was ended to cancel.")
+                self._kill(_("It was ended to cancel."))
 
     def _kill_if_open(self, job: Job) -> None:
         if self._jobs.get(job.id) is job:
             self._log("The worker did not stop in time and was ended.")
-            self._kill("It was ended to cancel.", keep_others=True)
+            self._kill(_("It was ended to cancel."), keep_others=True)
 
     def _kill(self, reason: str, keep_others: bool = False) -> None:
         process, pid = self._process, self._pid
@@ -275,18 +264,12 @@ class WorkerClient:
         process.deleteLater()
         if not all(job.cancelled for job in jobs):
             self._log(f"The worker has ended. {reason}")
-        self._tell_state()
-        message = {"kind": "WorkerError", "exit_code": 1, "message": f"The worker has ended. {reason}",
-                   "log": list(self._tail)}  # fmt: skip
+        text = _("The worker has ended. {reason}").format(reason=reason)
+        message = {"kind": "WorkerError", "exit_code": 1, "message": text, "log": list(self._tail)}
         for job in jobs:
             self._tell(job.on_error, _CANCELLED if job.cancelled else message)
         if self._jobs and self._process is None and not self._closed:
             self._start()
-            self._tell_state()
-
-    def _tell_state(self) -> None:
-        for listener in list(self.on_state):
-            self._tell(listener, self.state)
 
     def _tell(self, callback: Callable[[Any], None], what: Any) -> None:
         """One that fails must not keep the others from hearing what is theirs."""
@@ -296,11 +279,26 @@ class WorkerClient:
             self._log(f"What the worker said could not be used.\n{traceback.format_exc()}")
 
 
-_CANCELLED = {"kind": "Cancelled", "exit_code": 130, "message": "Cancelled."}
+_CANCELLED = {"kind": "Cancelled", "exit_code": 130, "message": _("Cancelled.")}
 
 
-def _bytes(data) -> bytes:
-    """What a QByteArray holds; PythonQt and PySide hand it over differently."""
+def run_module(
+    process, python: Sequence[str], folder: str | Path, module: Sequence[str], variables: Mapping[str, str]
+) -> None:
+    """Starts `python -m module…`, module and arguments, from `folder`. python: program and arguments."""
+    environment = qt.QProcessEnvironment.systemEnvironment()
+    inherited = environment.value("PYTHONPATH", "")
+    environment.insert("PYTHONPATH", os.pathsep.join([str(folder), *([inherited] if inherited else [])]))
+    environment.insert("PYTHONUNBUFFERED", "1")
+    for name, value in variables.items():
+        environment.insert(name, value)
+    process.setProcessEnvironment(environment)
+    process.setWorkingDirectory(str(folder))  # `-m` looks there first: not where the user happens to be
+    process.start(python[0], [*python[1:], "-m", *module])
+
+
+def bytes_of(data) -> bytes:
+    """What a QByteArray holds; older versions of PythonQt give it as text."""
     data = data.data()
     return data.encode("utf-8", "surrogateescape") if isinstance(data, str) else bytes(data)
 
