@@ -161,8 +161,8 @@ class ScoreMaps:
 
     def fluid_out_of_place(self) -> NDArray[np.bool_]:
         """True where the scan is less than 0.4 times as bright as white matter, as in a cavity, a cyst or an old
-        infarct, and the healthy brain has no fluid: cisterns and ventricles are darker than the mean of all CSF, which has the
-        partial volume of the sulci in it.
+        infarct, and the healthy brain has no fluid: cisterns and ventricles are darker than the mean of all CSF, which
+        has the partial volume of the sulci in it.
 
         Healthy tissue hardly ever is: iron darkens the pallidum on FLAIR to 0.45 to 0.7 × white matter, frontal white
         matter lies at 0.75 to 0.85, CSF near 0.1.
