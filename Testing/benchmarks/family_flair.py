@@ -53,7 +53,7 @@ def main(work: Path) -> None:
         tables[name] = encode_images(model, images)
     found = {name: classify(table) for name, table in tables.items()}
     scores += baseline_scores(against, scores)
-    draw(test, made, models, tables, found)
+    draw(test, made, models, found)
     checks = [confound_check(encode_images(models["vae-8"], which)) for which in (images, confounded)]
     on_real = real_rows(models, tables, real)
     (HERE / "family_flair.md").write_text(page(scores, against, tables, found, checks, on_real, work), encoding="utf-8")
@@ -102,7 +102,7 @@ def real_rows(models: dict[str, LatentModel], tables: dict[str, LatentTable], re
 # --- Pictures --------------------------------------------------------------------------------------------------------
 
 
-def draw(test: ImageSet, made: dict[str, Made], models: dict[str, LatentModel], tables: dict[str, LatentTable],
+def draw(test: ImageSet, made: dict[str, Made], models: dict[str, LatentModel],
          found: dict[str, Classification]) -> None:  # fmt: skip
     chosen = examples(test)
     rows: dict[str, NDArray] = {"test images": test.images[chosen]}

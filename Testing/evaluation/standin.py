@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import SimpleITK as sitk
 
 from MedVAELib.anomaly.result import Detection
 from MedVAELib.evaluation.baselines import intensity_score
 from MedVAELib.scan import Scan
-
-DATA = Path(os.environ.get("MEDVAE_DATA") or Path(__file__).resolve().parents[3] / "shared" / "data")
 
 
 def image_like(array: np.ndarray, image: sitk.Image) -> sitk.Image:

@@ -20,7 +20,7 @@ needs_no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA GPU
 @needs_no_cuda
 def test_auto_without_gpu_takes_the_cpu_and_says_why():
     choice = select_device("auto")
-    assert choice.device.type == "cpu" or choice.device.type == "mps"
+    assert choice.device.type in ("cpu", "mps")
     assert any(reason.startswith("No CUDA: ") for reason in choice.reasons)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from MedVAELib.bundle import Bundle, save_bundle
 from MedVAELib.models import build_model
 from MedVAELib.standard_planes import SUBSETS, named
+from Testing.bundle.bundle_files import metadata_of
 
 SMALL_SHAPE = {"features": 8, "width": 4, "latent": 4}
 SMALL_OUTLINE = {"width": 4}
@@ -31,15 +32,8 @@ def outline_bundle(folder: Path) -> Bundle:
 
 
 def _saved(folder: Path, name: str, config: dict, model: nn.Module, calibration: dict, grid: dict) -> Bundle:
-    metadata = {
-        "version": "0", "changelog": {}, "required_packages_version": {}, "task": "a test", "description": "a test",
-        "authors": "a test", "copyright": "", "intended_use": "", "network_data_format": {},
-        "medvae": {
-            "model": name, "config": config, "modality": ["ultrasound"],
-            "grid": {"shape_zyx": [96, 96, 96], "edge_over_ofd": 1.3, **grid}, "intensity": {},
-            "calibration": calibration, "training_data": [], "results": {},
-        },
-    }  # fmt: skip
+    grid = {"shape_zyx": [96, 96, 96], "edge_over_ofd": 1.3, **grid}
+    metadata = metadata_of(name, config, modality=["ultrasound"], grid=grid, calibration=calibration)
     return save_bundle(folder, metadata, model.state_dict(), "# a test")
 
 

@@ -52,6 +52,7 @@ def test_the_temperature_makes_up_for_a_wrong_belief(believed):
     assert len(temperatures) == 7 and all(RANGE[0] <= each <= RANGE[1] for each in temperatures.values())
     for planes, temperature in temperatures.items():
         assert 0.8 <= temperature * believed * (1.0 if "axial" in planes else 0.5) <= 1.25
+    assert len(found["coverage"]) == 7
     for shares in found["coverage"].values():
         assert all(abs(share - level) < 0.12 for share, level in zip(shares, LEVELS, strict=True))
 

@@ -73,5 +73,7 @@ def test_what_is_needed_is_named(tmp_path):
 
 def test_the_shipped_configs_have_the_declared_types():
     kinds = {kind.task: kind for kind in (HealthyAnatomyRun, ImagesRun, SkullRun, OutlineRun)}
-    for file in sorted((resource_dir() / "configs").glob("*.yaml")):
+    files = sorted((resource_dir() / "configs").glob("*.yaml"))
+    assert files
+    for file in files:
         read_config(file, kinds[read_settings(file)["task"]])
