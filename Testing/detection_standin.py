@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 import SimpleITK as sitk
 
 from MedVAELib.anomaly.result import Detection, Finding
@@ -60,6 +63,16 @@ def standin_detection(scan: Scan | None = None) -> Detection:
         provenance={"device": "cpu", "seed": np.int64(3), "bundle": {"name": "standin"}, "worst": float("nan"),
                     "timings_s": {"network": np.float32(0.5)}},
     )
+
+
+def quick_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are tested elsewhere: from now on two small files stand for the report."""
+
+    def write_report(result: Detection, directory: Path) -> None:
+        (directory / "report.html").write_text("<html></html>")
+        (directory / "overlay.png").write_bytes(b"png")
+
+    monkeypatch.setattr("MedVAELib.report.write_report", write_report)
 
 
 def _place(image: sitk.Image) -> None:

@@ -22,7 +22,7 @@ from MedVAELib.cohort.summary import read_provenance
 from MedVAELib.errors import Cancelled, InputError, UsageError
 from MedVAELib.outputs import DETECTION_FILES, atomic_output, check_writable, report_line, write_detection
 from MedVAELib.progress import CancelToken
-from Testing.detection_standin import standin_detection
+from Testing.detection_standin import quick_report, standin_detection
 
 
 @pytest.fixture
@@ -30,15 +30,9 @@ def detection():
     return standin_detection()
 
 
-@pytest.fixture
-def quick_report(monkeypatch):
-    """Pictures are tested elsewhere; here two small files stand for them."""
-
-    def write_report(result, directory):
-        (directory / "report.html").write_text("<html></html>")
-        (directory / "overlay.png").write_bytes(b"png")
-
-    monkeypatch.setattr("MedVAELib.report.write_report", write_report)
+@pytest.fixture(name="quick_report")
+def pictures_left_out(monkeypatch):
+    quick_report(monkeypatch)
 
 
 def contents(directory):
