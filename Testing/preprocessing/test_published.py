@@ -119,7 +119,7 @@ def test_a_moved_brain_is_brought_to_where_the_average_lies_however_it_is_stored
     assert difference.max() < 0.06 and difference.mean() < 1e-3
 
 
-def test_values_below_zero_and_masks_of_another_grid(head_image):
+def test_values_below_zero_and_masks_of_another_grid():
     head = template_head()
     z_scored = (head - 80.0) / 20.0
     z_scored = sitk.Cast(z_scored, sitk.sitkFloat32)
