@@ -14,7 +14,7 @@ from . import display, segments
 from . import results as runs
 from .findings_node import add_findings_table
 from .results import all_nodes, nodes_of, remove
-from .scan_node import ROLE, RUN
+from .scan_node import RUN
 
 __all__ = ["Result", "add_result", "nodes_of", "remove", "results_of"]
 VOLUMES = {
@@ -50,44 +50,39 @@ def add_result(scan, reply: Mapping[str, Any], ijk_to_ras: np.ndarray, settings:
         raise ValueError(_("The scan was changed while the detection ran: run it again."))
     result = Result.new()
     try:
-        _add(scan, reply, arrays, ijk_to_ras, settings, result.run)
+        _add(scan, reply, arrays, ijk_to_ras, settings, result)
     except Exception:
         remove(result)
         raise
     return result
 
 
-def _add(scan, reply, arrays, ijk_to_ras, settings, run: str) -> None:
+def _add(scan, reply, arrays, ijk_to_ras, settings, result: Result) -> None:
     number = _next_number(scan)
     attributes = runs.provenance_attributes(reply, settings, {
         "Modality": reply.get("modality"), "Threshold": reply.get("threshold"),
         "FalsePositiveRate": settings.get("fpr")})  # fmt: skip
     made = []
 
-    def register(node, role: str, ending: str):
-        node.SetName(f"{scan.GetName()} {ending}" + (f" ({number})" if number > 1 else ""))
-        node.SetAttribute(RUN, run)
-        node.SetAttribute(ROLE, role)
-        node.SetNodeReferenceID(_SCAN_REFERENCE, scan.GetID())
-        for name, value in attributes.items():
-            node.SetAttribute(name, value)
-        made.append(node)
-        return node
+    def register(class_name: str, role: str, ending: str):
+        name = f"{scan.GetName()} {ending}" + (f" ({number})" if number > 1 else "")
+        made.append(runs.new_node(class_name, result, role, name, attributes, {_SCAN_REFERENCE: scan}))
+        return made[-1]
 
     brain = arrays["brain"] > 0
     for role, ending in VOLUMES.items():
-        volume = register(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode"), role, ending)
+        volume = register("vtkMRMLScalarVolumeNode", role, ending)
         _fill(volume, arrays[role], scan)
         volume.SetAttribute("MedVAE.Unit", reply["unit"] if role == "anomaly" else "intensity of the scan")
         display.prepare(volume, role, np.asarray(arrays[role])[brain], float(reply["threshold"]), scan, register)
-    segmentation = register(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode"), "segmentation", "anomalies")
+    segmentation = register("vtkMRMLSegmentationNode", "segmentation", "anomalies")
     segments.fill(segmentation, scan, arrays["components"], brain, reply["findings"])
-    table = register(slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode"), "findings", "findings")
+    table = register("vtkMRMLTableNode", "findings", "findings")
     add_findings_table(table, reply["findings"], ijk_to_ras)
     for node in made:
         if node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode"):
             runs.put_beneath(runs.item_of(scan), node)
-        runs.mark_hanging(node, run)
+        runs.mark_hanging(node, result.run)
 
 
 def _fill(volume, array_zyx: np.ndarray, scan) -> None:

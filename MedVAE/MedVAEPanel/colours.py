@@ -44,20 +44,18 @@ def fill(node, rgba: np.ndarray) -> None:
     node.EndModify(changing)
 
 
-def new_table(name: str):
-    """A colour node for a table, not yet in the scene."""
-    node = slicer.vtkMRMLColorTableNode()
-    node.SetName(name)
+def make_table(node) -> None:
+    """Makes room in a new colour node for a table."""
     node.SetTypeToUser()
     node.SetNumberOfColors(STEPS)
-    return node
 
 
 def sequential_node():
     """The scene's node with the sequential table, which results share: selectors of colours list all that there are."""
     node = next(iter(_shared()), None)
     if node is None:
-        node = slicer.mrmlScene.AddNode(new_table("MedVAE"))
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLColorTableNode", "MedVAE")
+        make_table(node)
         node.SetAttribute(_SHARED, "1")
         fill(node, sequential())
     return node

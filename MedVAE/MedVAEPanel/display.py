@@ -24,7 +24,7 @@ _FAR = 1e30
 def prepare(volume, role: str, inside: np.ndarray, limit: float, scan, register: Callable) -> None:
     """Display of a new result volume. inside: its values in the brain; limit: the detection's threshold.
 
-    register(node, role, ending) names and marks a node as part of the run.
+    register(class name, role, ending) adds a node as part of the run.
     """
     shown = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeDisplayNode")
     shown.SetAutoWindowLevel(False)  # before it sees the image: the histogram for it would hold up the interface
@@ -35,8 +35,8 @@ def prepare(volume, role: str, inside: np.ndarray, limit: float, scan, register:
         _prepare_reconstruction(shown, scan, inside)
         return
     if role == "residual":  # its table has the threshold in it
-        colour = slicer.mrmlScene.AddNode(colours.new_table(""))
-        register(colour, "residual colours", "difference colours")
+        colour = register("vtkMRMLColorTableNode", "residual colours", "difference colours")
+        colours.make_table(colour)
         shown.SetAndObserveColorNodeID(colour.GetID())
         top = _top(np.abs(inside), 99.7)
         _set_window(shown, -top, top)

@@ -264,12 +264,14 @@ class CohortSection:
                 return
             self.tab.explorer.say(f"{who}: {problem}", bad=True)
             return
-        latents = cohort.latents
-        if latents is None or not self._fits(cohort):
-            reason = _("the table does not keep as many latents as this model has") if latents is None else (
-                _("the cohort was encoded with another model than the one chosen"))
-            return self.tab.explorer.say(f"{who}: {reason}.", bad=True)
-        self.tab.explorer.go_to(latents[row], _("Decoded from the latents of {who}.").format(who=who))
+        reason = ""
+        if not cohort.has_latents:
+            reason = _("{who}: the table does not keep as many latents as this model has.")
+        elif not self._fits(cohort):
+            reason = _("{who}: the cohort was encoded with another model than the one chosen.")
+        if reason:
+            return self.tab.explorer.say(reason.format(who=who), bad=True)
+        self.tab.explorer.go_to(cohort.latents_of(row), _("Decoded from the latents of {who}.").format(who=who))
 
     def _load(self, file: str, case: str) -> str:
         """Loads the scan of a case, or takes the one that is there, and encodes it. Returns why not, "" if it did."""

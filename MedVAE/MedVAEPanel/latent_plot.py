@@ -94,13 +94,17 @@ class Cohort:
     @property
     def has_latents(self) -> bool:
         """False if the model has too many to be kept in a table."""
-        return int(self.table.GetAttribute("MedVAE.LatentCount")) <= _MOST_LATENTS
+        return self._latent_count <= _MOST_LATENTS
+
+    def latents_of(self, row: int) -> np.ndarray:
+        """(Z,) of a case, where there are any in the table."""
+        table = self.table.GetTable()
+        cells = (table.GetValueByName(row, f"mu_{index}") for index in range(self._latent_count))
+        return np.array([_number(cell.ToString()) if cell.IsString() else cell.ToDouble() for cell in cells])
 
     @property
-    def latents(self) -> np.ndarray | None:
-        """(N, Z), None if the model has too many to be kept in a table."""
-        names = [f"mu_{index}" for index in range(int(self.table.GetAttribute("MedVAE.LatentCount")))]
-        return self.numbers(names) if self.has_latents else None
+    def _latent_count(self) -> int:
+        return int(self.table.GetAttribute("MedVAE.LatentCount"))
 
     @property
     def bundle(self) -> str:
@@ -128,9 +132,7 @@ def add_cohort(reply: Mapping[str, Any], name: str, settings: Mapping[str, Any])
         title = unused(_("{name} latents").format(name=name))
         folder = runs.make_folder(title, result.run)
         attributes = runs.provenance_attributes(reply, settings, {"LatentCount": mean.shape[1]})
-        table = _new(result.run, "vtkMRMLTableNode", COHORT, title)
-        for key, value in attributes.items():
-            table.SetAttribute(key, value)
+        table = runs.new_node("vtkMRMLTableNode", result, COHORT, title, attributes)
         texts = {"case": reply["cases"], LABEL: reply["labels"], "file": reply["files"]}
         tags = {key: [_text(value) for value in values] for key, values in reply["tags"].items()}
         for column, values in {**texts, **tags}.items():
@@ -143,7 +145,7 @@ def add_cohort(reply: Mapping[str, Any], name: str, settings: Mapping[str, Any])
             for axis in range(2):
                 table.AddColumn(_doubles(f"{found['name']} {axis + 1}", points[:, axis]))
         table.SetLocked(True)
-        chart = _new(result.run, "vtkMRMLPlotChartNode", CHART, title)
+        chart = runs.new_node("vtkMRMLPlotChartNode", result, CHART, title)
         for node in (table, chart):
             runs.put_beneath(folder, node)
             runs.mark_hanging(node, result.run)
@@ -233,20 +235,11 @@ def _quarters(values: Sequence[str], numbers: np.ndarray) -> dict[str, list[int]
 # --- Nodes -----------------------------------------------------------------------------------------------------------
 
 
-def _new(run: str, kind: str, role: str, name: str):
-    node = slicer.mrmlScene.CreateNodeByClass(kind)
-    node.UnRegister(None)
-    node.SetName(name)
-    node.SetAttribute(RUN, run)
-    node.SetAttribute(ROLE, role)
-    return slicer.mrmlScene.AddNode(node)
-
-
 def _add_series(cohort: Cohort, name: str, rgb: Sequence[float], size: int, mark: bool = False):
-    run = cohort.result.run
-    table = _new(run, "vtkMRMLTableNode", f"{POINTS} {name}", f"{cohort.table.GetName()}: {name}")
+    title = f"{cohort.table.GetName()}: {name}"
+    table = runs.new_node("vtkMRMLTableNode", cohort.result, f"{POINTS} {name}", title)
     table.SetHideFromEditors(True)
-    series = _new(run, "vtkMRMLPlotSeriesNode", f"{SERIES} {name}", name)
+    series = runs.new_node("vtkMRMLPlotSeriesNode", cohort.result, f"{SERIES} {name}", name)
     series.SetHideFromEditors(True)
     series.SetAndObserveTableNodeID(table.GetID())
     series.SetXColumnName("x")

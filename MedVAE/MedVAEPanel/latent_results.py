@@ -14,7 +14,6 @@ from slicer.i18n import tr as _
 from . import results as runs
 from .display import show_grey
 from .results import remove, unused
-from .scan_node import ROLE, RUN
 
 __all__ = ["Result", "add_decoded", "add_generated", "fill", "remove"]
 DECODED, SAMPLE = "decoded", "sample"
@@ -44,7 +43,7 @@ def add_decoded(scan, name: str, reply: Mapping[str, Any], settings: Mapping[str
     result = Result.new()
     title = unused(f"{scan.GetName() if scan is not None else name} decoded")
     try:
-        volume = _add(result.run, DECODED, title, scan, reply, settings)
+        volume = _add(result, DECODED, title, scan, reply, settings)
         _place(volume, array, scan, reply)
         show_grey(volume, *_WINDOW)
         runs.mark_hanging(volume, result.run)
@@ -82,7 +81,7 @@ def add_generated(scan, reply: Mapping[str, Any], settings: Mapping[str, Any]) -
         folder = runs.make_folder(title, result.run)
         for index in range(len(arrays)):
             name = unused(f"{what} sample {index + 1}")
-            volume = _add(result.run, SAMPLE, name, scan, reply, settings)
+            volume = _add(result, SAMPLE, name, scan, reply, settings)
             _place(volume, arrays[f"sample_{index + 1}"], scan, reply)
             show_grey(volume, *_WINDOW)
             runs.put_beneath(folder, volume)
@@ -94,16 +93,10 @@ def add_generated(scan, reply: Mapping[str, Any], settings: Mapping[str, Any]) -
     return made
 
 
-def _add(run: str, role: str, name: str, scan, reply: Mapping[str, Any], settings: Mapping[str, Any]):
-    volume = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
-    volume.UnRegister(None)
-    volume.SetName(name)
+def _add(result: Result, role: str, name: str, scan, reply: Mapping[str, Any], settings: Mapping[str, Any]):
     attributes = runs.provenance_attributes(reply, settings, {"Preparation": reply["provenance"]["preparation"]})
-    for key, value in {RUN: run, ROLE: role, "MedVAE.Unit": _UNIT, **attributes}.items():
-        volume.SetAttribute(key, value)
-    if scan is not None:
-        volume.SetNodeReferenceID(SCAN_REFERENCE, scan.GetID())
-    return slicer.mrmlScene.AddNode(volume)  # last, so that selectors see what it is
+    return runs.new_node("vtkMRMLScalarVolumeNode", result, role, name, {"MedVAE.Unit": _UNIT, **attributes},
+                         {SCAN_REFERENCE: scan} if scan is not None else {})  # fmt: skip
 
 
 def _place(volume, array: np.ndarray, scan, reply: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import slicer
@@ -82,6 +83,22 @@ def provenance_attributes(
     }  # fmt: skip
     attributes = {f"MedVAE.{name}": str(value) for name, value in short.items() if value is not None}
     return attributes | {PROVENANCE: json.dumps(record, ensure_ascii=False)}
+
+
+def new_node(
+    class_name: str, result: Result, role: str, name: str, attributes: Mapping[str, str] = MappingProxyType({}),
+    references: Mapping[str, Any] = MappingProxyType({}),
+):  # fmt: skip
+    """A node of a result, in the scene. references: nodes. It comes into the scene last, so that selectors see what it
+    is."""
+    node = slicer.mrmlScene.CreateNodeByClass(class_name)
+    node.UnRegister(None)
+    node.SetName(name)
+    for key, value in {RUN: result.run, ROLE: role, **attributes}.items():
+        node.SetAttribute(key, value)
+    for key, other in references.items():
+        node.SetNodeReferenceID(key, other.GetID())
+    return slicer.mrmlScene.AddNode(node)
 
 
 def all_nodes() -> list:

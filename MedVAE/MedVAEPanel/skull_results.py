@@ -18,7 +18,6 @@ from . import skull_display
 from .display import show_grey
 from .plane_node import PLANES
 from .results import remove, unused
-from .scan_node import ROLE, RUN
 
 __all__ = ["Result", "add_result", "plane_role", "card_role", "remove"]
 PLACED = _("placed at the standard position")
@@ -73,32 +72,24 @@ def add_result(sources: Mapping[str, Any], reply: Mapping[str, Any], settings: M
     arrays = {name: np.load(path) for name, path in reply["arrays"].items()}
     result = Result.new()
     try:
-        _add(sources, reply, arrays, settings, result.run)
+        _add(sources, reply, arrays, settings, result)
     except Exception:
         remove(result)
         raise
     return result
 
 
-def _add(sources, reply, arrays, settings, run: str) -> None:
+def _add(sources, reply, arrays, settings, result: Result) -> None:
     first = next(sources[plane] for plane in PLANES if plane in sources)
     title = unused(f"{first.GetName()} skull")
     attributes = runs.provenance_attributes(
         reply, settings, {"Planes": ", ".join(sources), "GestationalAge": reply.get("ga_weeks")})
-    folder = runs.make_folder(title, run)
+    references = {_SOURCE + plane: source for plane, source in sources.items()}
+    folder = runs.make_folder(title, result.run)
     made = []
 
     def register(class_name: str, role: str, ending: str):
-        node = slicer.mrmlScene.CreateNodeByClass(class_name)
-        node.UnRegister(None)
-        node.SetName(f"{title} {ending}".strip())
-        node.SetAttribute(RUN, run)
-        node.SetAttribute(ROLE, role)
-        for name, value in attributes.items():
-            node.SetAttribute(name, value)
-        for plane, source in sources.items():
-            node.SetNodeReferenceID(_SOURCE + plane, source.GetID())
-        made.append(slicer.mrmlScene.AddNode(node))  # last, so that selectors see what it is
+        made.append(runs.new_node(class_name, result, role, f"{title} {ending}".strip(), attributes, references))
         return made[-1]
 
     surface = register("vtkMRMLModelNode", "surface", "")
@@ -115,7 +106,7 @@ def _add(sources, reply, arrays, settings, run: str) -> None:
     for node in made:
         if node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode"):
             runs.put_beneath(folder, node)
-        runs.mark_hanging(node, run)
+        runs.mark_hanging(node, result.run)
 
 
 def _poly_data(arrays: Mapping[str, np.ndarray]) -> vtk.vtkPolyData:

@@ -167,7 +167,7 @@ def test_a_cohort_with_its_scan_marked_and_points_to_click(latent, table):
         plots.click(cohort.result.node(f"series of {name}"), int((labels[:case] == name).sum()))
         latent.wait(lambda case=case: f"case{case} " in latent.ui.exploreLabel.text, "the clicked case", 10)
         latent.settle()
-        np.testing.assert_allclose(latent.explorer.latents, cohort.latents[case], atol=1e-6)
+        np.testing.assert_allclose(latent.explorer.latents, cohort.latents_of(case), atol=1e-6)
     shown = cohort.result.node("series of what is shown").GetTableNode().GetTable()
     np.testing.assert_allclose(shown.GetValueByName(0, "x").ToDouble(), axis[case], atol=1e-6)
     plots.click(cohort.result.node("series of this scan"), 0)
@@ -195,7 +195,7 @@ def test_scans_as_a_cohort_and_one_of_them_loaded_by_a_click(latent, tmp_path):
     latent.tab.cohort.show_case(3)
     latent.wait(lambda: latent.explorer.encoding is not None, "encoded")
     assert latent.ui.scanSelector.currentNode().GetName() == "case3"
-    np.testing.assert_allclose(latent.explorer.latents, cohort.latents[3], atol=1e-4)
+    np.testing.assert_allclose(latent.explorer.latents, cohort.latents_of(3), atol=1e-4)
     latent.tab.cohort.show_case(3)
     latent.wait(lambda: latent.tab.run.running is None, "encoded again")
     assert len([node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
@@ -362,7 +362,7 @@ def test_the_scene_comes_back(latent, table, tmp_path):
     assert latent.ui.planeCombo.currentText == "LDA" and "this scan" not in cohort.chart.GetTitle()
     latent.tab.cohort.show_case(7)
     latent.settle()
-    np.testing.assert_allclose(latent.explorer.latents, cohort.latents[7], atol=1e-6)
+    np.testing.assert_allclose(latent.explorer.latents, cohort.latents_of(7), atol=1e-6)
     assert json.loads(latent.explorer.volume.GetAttribute("MedVAE.Provenance"))["bundle"] == "flair-latents"
     while latent.ui.removeButton.enabled:
         latent.ui.removeButton.click()

@@ -67,7 +67,7 @@ def test_a_real_scan_is_explored(opened, tmp_path, record_property):
     slicer.app.layoutManager().plotWidget(0).plotView().click(cohort.result.node(f"series of {label}"), 0)
     opened.wait(lambda: "case0" in opened.ui.exploreLabel.text, "the clicked case", 10)
     opened.settle()
-    np.testing.assert_allclose(opened.explorer.latents, cohort.latents[0], atol=1e-6)
+    np.testing.assert_allclose(opened.explorer.latents, cohort.latents_of(0), atol=1e-6)
     opened.ui.countSpin.value = 2
     opened.click(opened.ui.generateButton, opened.tab.generating)
     made = [node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode") if "sample" in node.GetName()]
