@@ -30,6 +30,8 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+DOCUMENTATION = "https://github.com/MedVAE/MedVAE#in-3d-slicer"
+
 
 class MedVAE(ScriptedLoadableModule):
     def __init__(self, parent):
@@ -44,7 +46,7 @@ class MedVAE(ScriptedLoadableModule):
             "The other tabs predict a 3D fetal skull from ultrasound planes, with its uncertainty, and explore the "
             "latent spaces of variational autoencoders.<br>"
             "Research use only: not for diagnosis."
-        )
+        ) + "<br>" + _('<a href="{address}">Documentation</a>').format(address=DOCUMENTATION)  # fmt: skip
         parent.acknowledgementText = _(
             "If MedVAE helps your research, please cite it by name, version and the bundle that was used; both are "
             "kept with every result. MedVAE builds on PyTorch, MONAI and SimpleITK."

@@ -33,8 +33,8 @@ class AnomalyTab(TaskTab):
     def setup(self, page) -> None:
         self.ui = ui = slicer.util.childWidgetVariables(page)
         scene = slicer.mrmlScene
-        self._observers = [scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._on_node_removed),
-                           scene.AddObserver(scene.NodeAddedEvent, self._on_node_added)]  # fmt: skip
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_removed)
+        self.addObserver(scene, scene.NodeAddedEvent, self._on_node_added)
         self._soon = qt.QTimer()  # a node that is being loaded has no image yet
         self._soon.setSingleShot(True)
         self._soon.setInterval(0)
@@ -81,8 +81,7 @@ class AnomalyTab(TaskTab):
         self.run.cancel(_("The scene was closed, so the detection was cancelled."))
 
     def cleanup(self) -> None:
-        for tag in self._observers:
-            slicer.mrmlScene.RemoveObserver(tag)
+        super().cleanup()
         self._soon.stop()
         self.status.stop()
 

@@ -16,9 +16,8 @@ from . import display
 from .latent_results import add_decoded, fill
 from .latent_sliders import LatentSliders
 from .live import Live
+from .saying import say
 from .scan_node import write_array
-
-_BAD = "color: #d9534f"
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,8 +244,7 @@ class LatentExplorer:
             show_alone(volume)
 
     def say(self, text: str, bad: bool = False) -> None:
-        self.ui.exploreLabel.text = text
-        self.ui.exploreLabel.setStyleSheet(_BAD if bad else "")
+        say(self.ui.exploreLabel, text, bad)
 
 
 def show_alone(volume) -> None:

@@ -38,7 +38,7 @@ class LatentTab(TaskTab):
     def setup(self, page) -> None:
         self.ui = ui = slicer.util.childWidgetVariables(page)
         scene, panel = slicer.mrmlScene, self.panel
-        self._observers = [scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._on_node_removed)]
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_removed)
         self.info = LatentModelInfo(panel.worker, self._on_parameters)
         self.explorer = LatentExplorer(self, ui, self._on_move)
         self.run = TaskRun(
@@ -100,8 +100,7 @@ class LatentTab(TaskTab):
             run.cancel(_("The scene was closed, so this was cancelled."))
 
     def cleanup(self) -> None:
-        for tag in self._observers:
-            slicer.mrmlScene.RemoveObserver(tag)
+        super().cleanup()
         self.cohort.disconnect()
         self.watch.stop()
         self._soon.stop()

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import slicer
-from slicer.i18n import tr as _
 
 from . import anomaly_results, display, segments
 from .anomaly_results import Result
 from .findings_table import FindingsTable
 from .parameters import Map
 from .scan_node import ROLE
+from .shown_result import ShownResult
 
 
-class ResultSection:
-    """Keeps widgets, parameter node and views in step. `tab` gives the parameters."""
+class ResultSection(ShownResult):
+    """Keeps widgets, parameter node and views in step."""
+
+    Result, chosen_by = Result, "anomaly"
 
     def __init__(self, tab, ui):
-        self.tab, self.ui = tab, ui
+        super().__init__(tab, ui)
         self.findings = FindingsTable(ui.findingsTable, ui.summaryLabel)
-        self._shown: tuple | None | bool = False  # what the views show; False: not known, as when a scene comes or goes
         self._opacity: float | None = None
         self._layout_before: int | None = None
         self._comparing: bool | None = None  # what the views are arranged for; None: a scene comes or goes
@@ -26,12 +27,6 @@ class ResultSection:
         ui.thresholdSlider.connect("valueChanged(double)", self._on_threshold)
         ui.compareButton.connect("toggled(bool)", self._on_compare)
         ui.surfaceButton.connect("toggled(bool)", self._on_surfaces)
-        ui.removeButton.connect("clicked(bool)", lambda *a: self.remove_last())
-
-    @property
-    def result(self) -> Result | None:
-        parameters = self.tab.parameters
-        return Result.of(parameters.result) if parameters is not None else None
 
     @property
     def volume(self):
@@ -150,18 +145,10 @@ class ResultSection:
             if on:
                 display.look_at_in_3d()
 
-    def remove_last(self) -> None:
-        """Takes away all that the last detection added; if that is shown, the one before it is, if any."""
-        last = Result.last()
-        if last is None:
-            return
-        scan, shown, parameters = last.scan, self.result, self.tab.parameters
-        anomaly_results.remove(last)
-        if shown == last:
-            earlier = anomaly_results.results_of(scan) if scan is not None else []
-            parameters.result = earlier[-1].node("anomaly") if earlier else None
-        self.update(parameters)
-        self.tab.ui.messageLabel.text = _("The last result was removed.")
+    def others(self, result: Result) -> list[Result]:
+        """Of the same scan."""
+        of_scan = anomaly_results.results_of(result.scan) if result.scan is not None else []
+        return [each for each in reversed(of_scan) if each != result]
 
     @staticmethod
     def _set_checked(button, on: bool) -> None:

@@ -10,6 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 from .handed_over import HandedOver
+from .saying import say
 from .scan_node import placement, problem
 from .watch import Watch
 
@@ -48,9 +49,9 @@ class ScanStatus:
         if scan is None or self.refusal:
             self._timer.stop()
             self.handed_over.drop()
-            self._say(self.refusal or _("Choose a FLAIR or diffusion scan of a head."), bool(self.refusal))
+            say(self.label, self.refusal or _("Choose a FLAIR or diffusion scan of a head."), bool(self.refusal))
         else:
-            self._say(_("Looking at the scan…"))
+            say(self.label, _("Looking at the scan…"))
             self._timer.start()
         self._on_change()
 
@@ -86,9 +87,8 @@ class ScanStatus:
         except OSError as error:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-            self._say(_("The scan cannot be handed to the worker ({reason}).").format(reason=error.strerror or error),
-                      True)  # fmt: skip
-            return
+            text = _("The scan cannot be handed to the worker ({reason}).").format(reason=error.strerror or error)
+            return say(self.label, text, True)
 
         note = placement(scan).note
 
@@ -103,19 +103,15 @@ class ScanStatus:
     def _show(self, reply: Mapping[str, Any], note: str) -> None:
         if not reply["usable"]:
             self.refusal = reply["message"]
-            self._say(self.refusal, True)
+            say(self.label, self.refusal, True)
         else:
-            self._say("\n".join([in_words(reply), *reply.get("warnings", []), *([note] if note else [])]))
+            say(self.label, "\n".join([in_words(reply), *reply.get("warnings", []), *([note] if note else [])]))
         self._on_change()
 
     def _show_error(self, error: Mapping[str, Any]) -> None:
         self._key = None  # asked again at the next occasion
-        self._say("" if error.get("kind") == "Cancelled" else error["message"], True)
+        say(self.label, "" if error.get("kind") == "Cancelled" else error["message"], True)
         self._on_change()
-
-    def _say(self, text: str, bad: bool = False) -> None:
-        self.label.text = text
-        self.label.setStyleSheet("color: #d9534f" if bad else "")
 
 
 def in_words(reply: Mapping[str, Any]) -> str:

@@ -12,8 +12,8 @@ from slicer.i18n import tr as _
 
 from . import dependencies, installer
 from .bundles import BundleCommand
+from .saying import BAD, say
 
-_BAD, _GOOD = "#d9534f", ""
 _ROW_HEIGHT = 22
 _ARCHIVES = "Bundles (*.zip);;All files (*)"
 
@@ -190,8 +190,7 @@ class SetupSection:
 
     def say(self, text: str, bad: bool = False) -> None:
         """What happens now or what came of it, beneath the buttons and in the log."""
-        self.ui.setupLabel.text = text
-        self.ui.setupLabel.setStyleSheet(f"color: {_BAD}" if bad else _GOOD)
+        say(self.ui.setupLabel, text, bad)
         self.panel.log.add(text)
         slicer.app.processEvents()
 
@@ -219,7 +218,7 @@ class SetupSection:
                 item = qt.QTableWidgetItem(text)
                 item.setToolTip(tip)
                 if bad[row]:
-                    item.setForeground(qt.QBrush(qt.QColor(_BAD)))
+                    item.setForeground(qt.QBrush(qt.QColor(BAD)))
                 table.setItem(row, column, item)
         table.resizeColumnsToContents()
         table.horizontalHeader().setStretchLastSection(True)

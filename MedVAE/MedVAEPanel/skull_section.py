@@ -7,28 +7,24 @@ from slicer.i18n import tr as _
 from . import display, skull_display
 from .biometry_table import BiometryTable
 from .plane_node import PLANES
+from .shown_result import ShownResult
 from .skull_parameters import DEFAULT_RANGE_MM
-from .skull_results import PLACED, Result, card_role, plane_role, remove
+from .skull_results import PLACED, Result, card_role, plane_role
 
 _ORIENTATIONS = {"axial": "Axial", "sagittal": "Sagittal", "coronal": "Coronal"}
 
 
-class SkullSection:
-    """Keeps widgets, parameter node and views in step. `tab` gives the parameters."""
+class SkullSection(ShownResult):
+    """Keeps widgets, parameter node and views in step."""
+
+    Result, chosen_by = Result, "surface"
 
     def __init__(self, tab, ui):
-        self.tab, self.ui = tab, ui
+        super().__init__(tab, ui)
         self.table = BiometryTable(ui.biometryTable)
-        self._shown: tuple | None | bool = False  # what the views show; False: not known, as when a scene comes or goes
         ui.resultSelector.addAttribute("vtkMRMLModelNode", "MedVAE.Role", "surface")
         ui.fitButton.connect("clicked(bool)", lambda *a: self._set_range(*skull_display.fitting_range(self._surface)))
         ui.defaultRangeButton.connect("clicked(bool)", lambda *a: self._set_range(*DEFAULT_RANGE_MM))
-        ui.removeButton.connect("clicked(bool)", lambda *a: self.remove_last())
-
-    @property
-    def result(self) -> Result | None:
-        parameters = self.tab.parameters
-        return Result.of(parameters.result) if parameters is not None else None
 
     @property
     def _surface(self):
@@ -87,19 +83,6 @@ class SkullSection:
     def _set_range(self, low_mm: float, high_mm: float) -> None:
         parameters = self.tab.parameters
         parameters.stdLow, parameters.stdHigh = low_mm, high_mm
-
-    def remove_last(self) -> None:
-        """Takes away all that the last prediction added; if that is shown, the one before it is, if any."""
-        last = Result.last()
-        if last is None:
-            return
-        shown, parameters = self.result, self.tab.parameters
-        remove(last)
-        if shown == last:
-            earlier = Result.last()
-            parameters.result = earlier.surface if earlier is not None else None
-        self.update(parameters)
-        self.tab.ui.messageLabel.text = _("The last result was removed.")
 
 
 def in_words(result: Result) -> str:

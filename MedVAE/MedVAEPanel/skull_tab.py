@@ -36,7 +36,7 @@ class SkullTab(TaskTab):
     def setup(self, page) -> None:
         self.ui = ui = slicer.util.childWidgetVariables(page)
         scene = slicer.mrmlScene
-        self._observers = [scene.AddObserver(scene.NodeAboutToBeRemovedEvent, self._on_node_removed)]
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self._on_node_removed)
         self.planes = [PlaneChoice(self, ui, name, self._on_parameters) for name in PLANES]
         self.watch = Watch(self._on_parameters)
         self.results = SkullSection(self, ui)
@@ -73,8 +73,7 @@ class SkullTab(TaskTab):
         self.run.cancel(_("The scene was closed, so the prediction was cancelled."))
 
     def cleanup(self) -> None:
-        for tag in self._observers:
-            slicer.mrmlScene.RemoveObserver(tag)
+        super().cleanup()
         self.watch.stop()
 
     def _on_parameters(self, caller=None, event=None) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import qt
 import slicer
 import vtk
+from slicer.util import VTKObservationMixin
 
 
-class Tab:
+class Tab(VTKObservationMixin):
     """What the panel calls. `panel` offers `logic`, `worker`, `log`, `offers`, `entered` (whether it is the module in
     use), `show_setup()` and `resourcePath(name)`.
 
@@ -31,6 +32,7 @@ class Tab:
     Parameters: type | None = None
 
     def __init__(self, panel):
+        VTKObservationMixin.__init__(self)
         self.panel = panel
         self.parameters = None
         self._gui_tag = None
@@ -119,7 +121,8 @@ class Tab:
         """All nodes are gone; the parameter node will be a new one."""
 
     def cleanup(self) -> None:
-        """The application closes, or the module is reloaded."""
+        """The application closes, or the module is reloaded. What was observed with `addObserver` is so no more."""
+        self.removeObservers()
 
 
 class TaskTab(Tab):

@@ -13,9 +13,8 @@ from typing import Any
 import slicer
 from slicer.i18n import tr as _
 
+from .saying import say
 from .worker_client import Job
-
-_BAD = "color: #d9534f"
 
 
 @dataclass
@@ -95,8 +94,7 @@ class TaskRun:
         button.toolTip = "\n".join(missing) or self.tip
 
     def say(self, text: str, bad: bool = False) -> None:
-        self.label.text = text
-        self.label.setStyleSheet(_BAD if bad else "")
+        say(self.label, text, bad)
 
     def _on_clicked(self) -> None:
         if self.running is not None:

@@ -70,7 +70,9 @@ def test_catalogue_entry_agrees_with_cmake():
     assert entry == {"build_dependencies": ["PyTorch"], "build_subdirectory": ".", "category": "Neuroimaging",
                      "scm_revision": "main", "scm_type": "git", "scm_url": f"{homepage}.git", "tier": 3}  # fmt: skip
     assert re.search(r'EXTENSION_DEPENDS "PyTorch"', cmake)
-    assert '"Neuroimaging"' in (ROOT / "MedVAE" / "MedVAE.py").read_text(encoding="utf-8")
+    module = (ROOT / "MedVAE" / "MedVAE.py").read_text(encoding="utf-8")
+    assert '"Neuroimaging"' in module and f'DOCUMENTATION = "{homepage}#in-3d-slicer"' in module
+    assert "\n## In 3D Slicer\n" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_pictures_of_the_catalogue_are_in_the_repository():
