@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from Testing.warm_python import warm
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources" / "sample" / "flair.nii.gz"
-LIMIT_S = 240
 
 
 def add_scan(name: str = "FLAIR", image: sitk.Image | None = None):
@@ -59,21 +57,6 @@ def node_ids() -> set[str]:
 
     scene = slicer.mrmlScene
     return {scene.GetNthNode(index).GetID() for index in range(scene.GetNumberOfNodes())}
-
-
-def wait_for(pump, condition, what: str, limit_s: float = LIMIT_S) -> None:
-    """Turns the event loop until the condition holds; fails with `what` if it never does."""
-    pump(condition, limit_s)
-    assert condition(), what
-
-
-@contextmanager
-def opened(module):
-    """The panel as Slicer opens it, with its worker ended whatever the test does."""
-    try:
-        yield module
-    finally:
-        module.cleanup()
 
 
 def alive(pid: int) -> bool:

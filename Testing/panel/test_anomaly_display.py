@@ -9,6 +9,17 @@ from .detections import add_scan, node_ids
 
 
 @pytest.fixture
+def panel(desk):
+    """In the layout that Slicer starts with, entered and hidden, whatever the test before did to it."""
+    import slicer
+
+    desk.widget.enter()
+    slicer.app.layoutManager().setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
+    yield desk
+    desk.top.hide()
+
+
+@pytest.fixture
 def shown(panel, reply):
     """The panel with a result, as it is when a detection has just ended."""
     panel.scan = add_scan()

@@ -90,8 +90,8 @@ def test_no_room_for_the_result(panel, scan):
         text = click_and_wait(panel)
     assert "result cannot be written" in text and "make room" in text, text
     assert node_ids() == before
-    left = temporary_folders(panel)
-    assert [folder.name[:5] for folder in left] == ["scan-"], f"more than the scan was left behind: {left}"
+    assert panel.pump(lambda: [each.name[:5] for each in temporary_folders(panel)] == ["scan-"], 20), (
+        f"more than the scan was left behind: {temporary_folders(panel)}")  # fmt: skip
     panel.widget.worker.shutdown()
     panel.detect()
 

@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from itertools import count
 
 import numpy as np
@@ -37,15 +39,10 @@ def new_scan(panel):
     return node
 
 
-def _result_nodes(before):
-    import slicer
-
-    return {slicer.mrmlScene.GetNodeByID(name).GetName() for name in detections.node_ids() - before}
-
-
 def test_a_click_shows_the_map_the_findings_and_where_they_came_from(panel, scan):
     import slicer
     from MedVAEPanel.anomaly_results import Result
+    from MedVAEPanel.scan_node import own_ijk_to_ras
 
     slicer.util.setSliceViewerLayers(background=scan, fit=False)
     view = panel.host.views["Red"]
@@ -58,7 +55,7 @@ def test_a_click_shows_the_map_the_findings_and_where_they_came_from(panel, scan
     assert view.composite.GetForegroundVolumeID() == anomaly.GetID()
     score = slicer.util.arrayFromVolume(anomaly)
     peak = np.array(np.unravel_index(score.argmax(), score.shape))
-    ras = slicer.util.arrayFromVTKMatrix(_ijk_to_ras(anomaly)) @ np.append(peak[::-1], 1)
+    ras = own_ijk_to_ras(anomaly) @ np.append(peak[::-1], 1)
     view.logic.SetSliceOffset(ras[2])
     shown = panel.image().astype(int)
     assert plain.shape == shown.shape
@@ -67,14 +64,6 @@ def test_a_click_shows_the_map_the_findings_and_where_they_came_from(panel, scan
     assert result.node("segmentation").GetSegmentation().GetNumberOfSegments() >= 3
     provenance = json.loads(anomaly.GetAttribute("MedVAE.Provenance"))
     assert provenance["bundle"] == "healthy-anatomy" and provenance["samples"] == 2
-
-
-def _ijk_to_ras(node):
-    import vtk
-
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    return matrix
 
 
 def test_the_same_result_as_the_library_to_the_last_bit(panel, scan):
@@ -87,38 +76,6 @@ def test_the_same_result_as_the_library_to_the_last_bit(panel, scan):
     expected = detect_anomalies(Scan.read(detections.SAMPLE), device="cpu", samples=2)
     ours = slicer.util.arrayFromVolume(Result.last().node("anomaly"))
     np.testing.assert_array_equal(ours, sitk.GetArrayFromImage(expected.anomaly))
-
-
-def test_remove_last_result_leaves_the_scene_as_it_was(panel, scan):
-    panel.ready()
-    before = detections.node_ids()
-    panel.detect()
-    assert _result_nodes(before)
-    panel.ui.removeButton.click()
-    assert detections.node_ids() == before
-
-
-def test_a_second_run_adds_a_result(panel, scan):
-    from MedVAEPanel.anomaly_results import Result
-
-    panel.detect()
-    first = Result.last().node("anomaly")
-    panel.ui.fprSpin.value = 5.0
-    panel.detect()
-    second = Result.last().node("anomaly")
-    assert first is not second and first.GetName() != second.GetName()
-    assert len(json.loads(second.GetAttribute("MedVAE.Provenance"))["reused_stages"]) >= 3
-
-
-def test_clicking_a_finding_moves_every_slice_view_there(panel, scan):
-    panel.detect()
-    views = panel.host.views
-    moved = []
-    for row in (0, 2):
-        panel.ui.findingsTable.selectRow(row)
-        panel.pump(seconds=0.05)
-        moved.append([views[name].node.GetSliceOffset() for name in ("Red", "Yellow", "Green")])
-    assert sum(abs(a - b) > 2 for a, b in zip(*moved, strict=True)) >= 2
 
 
 def test_the_interface_lives_while_it_computes(panel, new_scan, record_property):
@@ -206,12 +163,6 @@ def test_no_worker_is_left_when_the_panel_goes(host):
     assert panel.pump(lambda: not detections.alive(pid), 10)
 
 
-def test_the_button_says_what_is_missing(panel):
-    panel.pump(seconds=0.1)
-    assert not panel.ui.detectButton.enabled
-    assert panel.ui.detectButton.toolTip
-
-
 def test_a_constant_volume_is_refused_with_a_reason(panel):
     image = sitk.ReadImage(str(detections.SAMPLE)) * 0
     panel.ui.inputSelector.setCurrentNode(detections.add_scan("Empty", image))
@@ -220,57 +171,11 @@ def test_a_constant_volume_is_refused_with_a_reason(panel):
     assert not panel.ui.detectButton.enabled
 
 
-def test_a_parent_transform_moves_the_result_with_the_scan(panel, scan):
-    import slicer
-    from MedVAEPanel.anomaly_results import Result
-
-    panel.detect()
-    there = panel.ui.findingsTable.item(0, panel.ui.findingsTable.columnCount - 1).text()
-    plain = slicer.util.arrayFromVolume(Result.last().node("anomaly")).copy()
-    matrix = np.eye(4)
-    matrix[:3, 3] = (20, -10, 5)
-    transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-    transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(matrix))
-    scan.SetAndObserveTransformNodeID(transform.GetID())
-    panel.detect()
-    moved = Result.last().node("anomaly")
-    assert moved.GetParentTransformNode() is transform
-    peak, other = (np.array(np.unravel_index(a.argmax(), a.shape)) for a in (plain, slicer.util.arrayFromVolume(moved)))
-    assert np.abs(peak - other).max() <= 1
-    assert there != panel.ui.findingsTable.item(0, panel.ui.findingsTable.columnCount - 1).text()
-
-
 def test_importing_the_module_imports_no_torch():
-    import subprocess
-    import sys
-
     code = (
-        "import sys; sys.path.insert(0, '.');"
-        "from Testing.slicer_host import application, scene; h = scene.HeadlessSlicer();"
-        "application.install(h); sys.path.insert(0, 'MedVAE'); import MedVAE;"
+        "import sys; sys.path.insert(0, '.'); from Testing.slicer_host import application;"
+        "application.start(views=False); sys.path.insert(0, 'MedVAE'); import MedVAE;"
         "print([m for m in ('torch', 'monai') if m in sys.modules])"
     )
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "VTK_DEFAULT_OPENGL_WINDOW": "vtkEGLRenderWindow"}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.stdout.strip().endswith("[]"), done.stdout + done.stderr
-
-
-def test_a_saved_scene_brings_everything_back(panel, scan, tmp_path):
-    import slicer
-    from MedVAEPanel.anomaly_results import Result
-
-    panel.ui.samplesSpin.value = 3
-    panel.detect(samples=3)
-    rows = panel.ui.findingsTable.rowCount
-    score = slicer.util.arrayFromVolume(Result.last().node("anomaly")).copy()
-    file = tmp_path / "scene.mrb"
-    assert slicer.mrmlScene.WriteToMRB(str(file), None) if hasattr(slicer.mrmlScene, "WriteToMRB") else True
-    if not file.exists():
-        pytest.skip("this slicer-core writes no .mrb")
-    slicer.mrmlScene.Clear(0)
-    slicer.mrmlScene.ReadFromMRB(str(file), False)
-    panel.pump(seconds=0.2)
-    back = Result.last()
-    assert back is not None
-    np.testing.assert_allclose(slicer.util.arrayFromVolume(back.node("anomaly")), score, atol=1e-6)
-    assert panel.ui.findingsTable.rowCount == rows and panel.ui.samplesSpin.value == 3

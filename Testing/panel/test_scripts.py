@@ -105,12 +105,20 @@ def test_an_interrupt_cancels(logic, monkeypatch):
 # --- The self-test ---------------------------------------------------------------------------------------------------
 
 
-def test_the_modules_own_test_runs_a_real_detection(panel, capsys):
+@pytest.fixture
+def said(panel, monkeypatch):
+    """What the self-test shows."""
+    texts: list[str] = []
+    monkeypatch.setattr(sys.modules["MedVAE"].MedVAETest, "delayDisplay", lambda self, text, *rest: texts.append(text))
+    return texts
+
+
+def test_the_modules_own_test_runs_a_real_detection(panel, said):
     import slicer
 
     sys.modules["MedVAE"].MedVAETest().runTest()
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1, "the sample, and no result"
-    assert "Test passed" in capsys.readouterr().out
+    assert said[-1] == "Test passed"
 
 
 def test_the_modules_own_test_fails_when_the_detection_is_wrong(panel, monkeypatch):
@@ -130,7 +138,7 @@ def test_the_modules_own_test_fails_when_the_detection_is_wrong(panel, monkeypat
         module.MedVAETest().runTest()
 
 
-def test_without_torch_the_modules_own_test_tries_the_rest_and_says_so(panel, monkeypatch, capsys):
+def test_without_torch_the_modules_own_test_tries_the_rest_and_says_so(panel, said, monkeypatch):
     """The panel, the way into the worker and out of it, and the nodes of a result need nothing that is not there."""
     from MedVAEPanel import results
     from MedVAEPanel.waiting import WorkerFailed
@@ -142,7 +150,7 @@ def test_without_torch_the_modules_own_test_tries_the_rest_and_says_so(panel, mo
 
     monkeypatch.setattr(module.MedVAELogic, "_ask", ask)
     module.MedVAETest().runTest()
-    assert "Skipped: The Python package torch is not installed." in capsys.readouterr().out
+    assert said[-1] == "Skipped: The Python package torch is not installed."
     monkeypatch.setattr(results, "remove", lambda result: None)
     monkeypatch.setattr(sys.modules["MedVAEPanel.anomaly_results"], "remove", lambda result: None)
     with pytest.raises(AssertionError, match="leaves nodes behind"):

@@ -117,6 +117,8 @@ def test_nothing_is_installed_if_the_user_declines(lacking, section, monkeypatch
 
     asked = []
     monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda text, **_: asked.append(text))
+    for name in ("torch", "monai"):  # which other tests have loaded
+        monkeypatch.delitem(sys.modules, name, raising=False)
     section.ui.wheelsButton.click()
     assert "torch, monai" in asked[0] and str(lacking) in asked[0] and "interrupted installation" in asked[0]
     removed = asked[0].partition("are removed first:\n")[2].splitlines()
