@@ -233,13 +233,13 @@ class MedVAELogic(ScriptedLoadableModuleLogic):
                 raise ValueError(_("The scan was changed or removed meanwhile, so its result was dropped."))
             return self.addResult(scan, reply, matrix, settings)
 
-    def predictSkull(self, planes, spacingMm=0.0, gaWeeks=0.0, samples=64, bundle="", device="auto", seed=0):
+    def predictSkull(self, planes, spacingMm=0.0, gaWeeks=0.0, samples=None, bundle="", device="auto", seed=0):
         """The fetal skull behind `planes`, volume nodes by "axial", "sagittal", "coronal", as nodes in a folder:
         `result.surface`, `result.node("probability")`, "std", "biometry". spacingMm: of the pixels of images that do
-        not state it. gaWeeks: gestational age, 0 if not known."""
+        not state it. gaWeeks: gestational age, 0 if not known. samples: by default as many as `medvae skull` draws."""
         from MedVAEPanel import plane_node, skull_results
 
-        settings = {"samples": samples, "device": device, "seed": seed}
+        settings = {"device": device, "seed": seed} | ({"samples": samples} if samples is not None else {})
         settings |= ({"bundle": bundle} if bundle else {}) | ({"ga_weeks": float(gaWeeks)} if gaWeeks else {})
         for plane, node in planes.items():
             source = plane_node.PlaneSource(node)
@@ -252,7 +252,8 @@ class MedVAELogic(ScriptedLoadableModuleLogic):
             reply = self._ask("skull", {"planes": given, **settings}, folder)
             if not all(slicer.mrmlScene.IsNodePresent(node) for node in planes.values()):
                 raise ValueError(_("An image was removed meanwhile; the result was dropped."))
-            return skull_results.add_result(planes, reply, settings)
+            drawn = {"samples": reply["provenance"]["samples"]}
+            return skull_results.add_result(planes, reply, settings | drawn)
 
     def encode(self, scan, bundle="flair-latents", device="auto") -> np.ndarray:
         """The latents (Z,) of a scan, or of a picture for a model of pictures. bundle: a name or a folder."""

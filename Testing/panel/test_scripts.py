@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from MedVAELib.bundle import SKULL_SAMPLES
 from Testing.panel.detections import ROOT, add_scan, alive, node_ids
 
 _PART = (ROOT / "README.md").read_text(encoding="utf-8").split("## In 3D Slicer")[1]
@@ -30,6 +31,7 @@ def test_the_example_of_the_readme_runs(panel):
     for role, kind in (("anomaly", "ScalarVolume"), ("segmentation", "Segmentation"), ("findings", "Table")):
         assert result.node(role).IsA(f"vtkMRML{kind}Node") and slicer.mrmlScene.IsNodePresent(result.node(role))
     assert skull.surface.GetPolyData().GetNumberOfCells() > 1000 and np.isfinite(names["latents"]).all()
+    assert skull.surface.GetAttribute("MedVAE.Samples") == str(SKULL_SAMPLES)
     assert names["logic"]._worker is None, "the example leaves a worker behind"
 
 
