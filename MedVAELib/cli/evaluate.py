@@ -12,11 +12,11 @@ import typer
 
 from ..bundle import DEFAULT_ANOMALY_BUNDLE
 from ..listening import cancelled_by_signals
-from ..outputs import atomic_output, json_text
+from ..outputs import json_text
 from ..progress import CancelToken, Progress
 from . import evaluate_skull, latent_compare
 from .detect import ModalityChoice
-from .evaluation_output import BundleOption, OutputOption, evaluation_task, finish, write_provenance
+from .evaluation_output import BundleOption, OutputOption, evaluation_task, finish
 from .listeners import progress_listener
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ..anomaly.result import Detection
     from ..evaluation.anomaly import Detect
     from ..scan import Scan
-
-ANOMALY_TASK, BRAIN_TASK = "evaluation: anomaly", "evaluation: brain"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Score a folder of cases with expert masks, the simple baseline beside every figure.",
@@ -83,27 +81,24 @@ def anomaly(
     settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE, "score": score,
                 "modality": modality.value, "device": device, "not_in_mean": left_out,
                 "autoencoders": autoencoders or []}
-    with (
-        evaluation_task(output, progress, ANOMALY_TASK, ("table.md", "cases.csv", "results.json"))
-        as (listener, cancel),
-        atomic_output(output) as partial,
-    ):
-        detect = _detector(bundle, device, score, cancel)
+    with evaluation_task(output, progress, "evaluation: anomaly", ("table.md", "cases.csv", "results.json")) as run:
+        run.settings = settings
+        detect = _detector(bundle, device, score, run.cancel)
         models = [load_latent_model(name, device) for name in autoencoders or []]
-        others = AutoencoderScores(models, cancel) if models else None
+        others = AutoencoderScores(models, run.cancel) if models else None
         if others:
             others.check(case.scan for case in cases)
         results = evaluate_cases(
-            cases, detect, modality.value, progress=listener, cancel=cancel, others=others,
-            look=lambda case, found, truth: write_case_picture(found, truth, case.name, partial / f"{case.name}.png"))
+            cases, detect, modality.value, progress=run.progress, cancel=run.cancel, others=others,
+            look=lambda case, found, truth: write_case_picture(found, truth, case.name,
+                                                               run.folder / f"{case.name}.png"))
         rows = case_rows(results)
         text = anomaly_markdown(results, left_out, _notes(settings, [r.provenance for r in results]))
-        (partial / "table.md").write_text(text, encoding="utf-8")
-        (partial / "cases.csv").write_text(to_csv(rows), encoding="utf-8")
-        (partial / "results.json").write_text(json_text({
+        (run.folder / "table.md").write_text(text, encoding="utf-8")
+        (run.folder / "cases.csv").write_text(to_csv(rows), encoding="utf-8")
+        (run.folder / "results.json").write_text(json_text({
             "settings": settings, "definitions": DEFINITIONS, "means": means(results, left_out), "cases": rows,
             "provenance": {r.case.name: r.provenance for r in results}}), encoding="utf-8")
-        write_provenance(partial, settings, ANOMALY_TASK)
     finish(text, output, progress, [r.case.name for r in results if r.failure], len(results))
 
 
@@ -130,18 +125,17 @@ def brain(
     cases = find_cases(cases_dir)
     settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE,
                 "modality": modality.value, "device": device}
-    with evaluation_task(output, progress, BRAIN_TASK, ("brain.md", "brain.csv", "brain.json")) as (listener, cancel):
-        detect = _detector(bundle, device, "zscore", cancel)
-        template = bound(template_brain_mask, cancel=cancel)
-        results = evaluate_brains(cases, detect, template, modality.value, listener, cancel)
+    with evaluation_task(output, progress, "evaluation: brain", ("brain.md", "brain.csv", "brain.json")) as run:
+        run.settings = settings
+        detect = _detector(bundle, device, "zscore", run.cancel)
+        template = bound(template_brain_mask, cancel=run.cancel)
+        results = evaluate_brains(cases, detect, template, modality.value, run.progress, run.cancel)
         text = brain_markdown(results, _notes(settings, []))
-        if output is not None:
+        if run.folder is not None:
             rows = [{"case": r.case.name} | {k: v for k, v in asdict(r).items() if k != "case"} for r in results]
-            with atomic_output(output) as partial:
-                (partial / "brain.md").write_text(text, encoding="utf-8")
-                (partial / "brain.csv").write_text(to_csv(rows), encoding="utf-8")
-                (partial / "brain.json").write_text(json_text({"settings": settings, "cases": rows}), encoding="utf-8")
-                write_provenance(partial, settings, BRAIN_TASK)
+            (run.folder / "brain.md").write_text(text, encoding="utf-8")
+            (run.folder / "brain.csv").write_text(to_csv(rows), encoding="utf-8")
+            (run.folder / "brain.json").write_text(json_text({"settings": settings, "cases": rows}), encoding="utf-8")
     finish(text, output, progress, [r.case.name for r in results if r.skipped.startswith("failed")], len(results))
 
 

@@ -11,18 +11,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..bundle import MIN_SKULL_SAMPLES, SKULL_SAMPLES
-from ..outputs import atomic_output, json_text
+from ..outputs import json_text
 from ..progress import CancelToken
 from ..resources import resource_dir
-from .evaluation_output import BundleOption, OutputOption, evaluation_task, finish, write_provenance
+from .evaluation_output import BundleOption, OutputOption, evaluation_task, finish
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
     from ..evaluation.skull import Case, Predict, Score
     from ..evaluation.skull_planes import Examination
     from ..skull.predictor import SkullPredictor
-
-SKULL_TASK, HC18_TASK = "evaluation: skull", "evaluation: hc18"
 
 
 class Outlines(str, Enum):
@@ -85,22 +83,19 @@ def skull(
     from ..evaluation.skull_planes import Examination, drawn_cases, held_back_names, mask_cases
 
     chosen = held_back_names(heads_dir, training_heads(), names or ())
-    with (
-        evaluation_task(output, progress, SKULL_TASK, ("table.md", "cases.csv", "results.json", "summary.png"))
-        as (listener, cancel),
-        atomic_output(output) as partial,
-    ):
+    files = ("table.md", "cases.csv", "results.json", "summary.png")
+    with evaluation_task(output, progress, "evaluation: skull", files) as run:
         predictors = _predictors([bundle, *(compare or [])], device, outline_bundle)
         first = next(iter(predictors.values()))
         examination = Examination(first.outline if outlines is Outlines.found else None, misplacement)
         cases = chain(mask_cases(heads_dir, chosen, views, examination, seed),
                       drawn_cases(heads_dir, chosen, heads, examination, seed) if heads else ())
-        methods = _methods(predictors, samples, seed, cancel)
-        scores = evaluate_heads(cases, methods, len(chosen) * views + heads, look=_picture_of_each(partial),
-                                progress=listener, cancel=cancel)
-        settings = {"heads": str(heads_dir), "names": chosen, "views": views, "drawn": heads,
-                    "outlines": outlines.value, "misplacement": misplacement, "samples": samples, "seed": seed}
-        text = _write_skull(partial, scores, settings, predictors, examination)
+        methods = _methods(predictors, samples, seed, run.cancel)
+        scores = evaluate_heads(cases, methods, len(chosen) * views + heads, look=_picture_of_each(run.folder),
+                                progress=run.progress, cancel=run.cancel)
+        run.settings = {"heads": str(heads_dir), "names": chosen, "views": views, "drawn": heads,
+                        "outlines": outlines.value, "misplacement": misplacement, "samples": samples, "seed": seed}
+        text = _write_skull(run.folder, scores, run.settings, predictors, examination)
     failed = list(dict.fromkeys(s.case for s in scores if s.failure))
     finish(text, output, progress, failed, len({s.case for s in scores}))
 
@@ -135,21 +130,17 @@ def hc18(
 
     chosen = plane_names(planes_dir, None if split is Split.all else split.value)
     chosen = chosen[:: max(1, len(chosen) // limit)][:limit] if limit else chosen
-    with (
-        evaluation_task(output, progress, HC18_TASK,
-                        ("table.md", "planes.csv", "results.json", "worst.png", "planes.png"))
-        as (listener, cancel),
-        atomic_output(output) as partial,
-    ):
+    files = ("table.md", "planes.csv", "results.json", "worst.png", "planes.png")
+    with evaluation_task(output, progress, "evaluation: hc18", files) as run:
         method, predictor = next(iter(_predictors([bundle], device, outline_bundle).items()))
         sheet = Sheet()
         scores = evaluate_planes(
             [lambda name=name: read_drawn_plane(planes_dir, name) for name in chosen], method,
             lambda image: predict_skull({"axial": image}, predictor=predictor, samples=samples, seed=seed,
-                                        cancel=cancel),
-            MeanHead.shipped(), sheet.keep, listener, cancel)
-        settings = {"planes": str(planes_dir), "split": split.value, "samples": samples, "seed": seed}
-        text = _write_hc18(partial, scores, settings, predictor, sheet)
+                                        cancel=run.cancel),
+            MeanHead.shipped(), sheet.keep, run.progress, run.cancel)
+        run.settings = {"planes": str(planes_dir), "split": split.value, "samples": samples, "seed": seed}
+        text = _write_hc18(run.folder, scores, run.settings, predictor, sheet)
     finish(text, output, progress, [s.name for s in scores if s.failure], len(scores))
 
 
@@ -209,7 +200,6 @@ def _write_skull(folder: Path, scores: Sequence[Score], settings: Mapping[str, o
         "provenance": {name: predictor.describe() for name, predictor in predictors.items()}}), encoding="utf-8")
     if any(not s.failure for s in scores):
         write_summary_plot(scores, folder / "summary.png")
-    write_provenance(folder, settings, SKULL_TASK)
     return text
 
 
@@ -225,7 +215,6 @@ def _write_hc18(folder: Path, scores, settings: Mapping[str, object], predictor:
         "provenance": predictor.describe()}), encoding="utf-8")
     sheet.write(worst_first(scores)[:12], folder / "worst.png")
     sheet.write(sorted(scores, key=lambda s: s.name), folder / "planes.png")
-    write_provenance(folder, settings, HC18_TASK)
     return text
 
 

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
-from ..outputs import atomic_output
 from ..progress import scaled
-from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
+from .evaluation_output import OutputOption, evaluation_task, finish
 from .latent_images import BundleChoice, write_image
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -42,7 +41,7 @@ def generate(
 
     Example:  medvae generate --bundle runs/vae-8/bundle/vae-8 --count 20 --label ms --label healthy --output generated
     """
-    with evaluation_task(output, progress, "generate") as (listener, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "generate") as run:
         from ..latent.model import load_latent_model
         from ..reporting.latent_pictures import write_strips
         from ..scan import safe_name
@@ -59,24 +58,22 @@ def generate(
             while prefix in prefixes:  # two labels may differ in signs that no file name takes
                 prefix += "_"
             prefixes.add(prefix)
-            told = scaled(listener, turn / len(kinds), (turn + 1) / len(kinds))
+            told = scaled(run.progress, turn / len(kinds), (turn + 1) / len(kinds))
             number = 0
-            for made in model.samples(count, seed, kind, told, cancel):
+            for made in model.samples(count, seed, kind, told, run.cancel):
                 shown.setdefault(kind or model.bundle.name, made)
                 for image in made:
-                    cancel.check()
+                    run.cancel.check()
                     name = f"{prefix}{number:0{len(str(count - 1)) + 1}d}"
-                    path = write_image(model, image, partial / f"generated_{name}", f"generated, seed {seed}", nifti)
+                    path = write_image(model, image, run.folder / f"generated_{name}", f"generated, seed {seed}", nifti)
                     case = f"generated_{name}"
                     rows.append((path.name, case, case, kind or "", "train", model.bundle.name))
                     number += 1
-        with (partial / TABLE_FILE).open("w", newline="", encoding="utf-8") as file:
+        with (run.folder / TABLE_FILE).open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerows([("file", "case", "patient", "label", "split", GENERATED_BY), *rows])
-        write_strips(shown, partial / OVERVIEW_FILE)
-        write_provenance(partial, {
-            "bundle": model.bundle.name, "sha256": model.bundle.sha256, "count": count, "seed": seed,
-            "labels": label or [], "preparation": model.preparation}, "generate")  # fmt: skip
+        write_strips(shown, run.folder / OVERVIEW_FILE)
+        run.used(model, count=count, seed=seed, labels=label or [], preparation=model.preparation)
     _say(output, len(rows), progress)
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import CohortError, InputError, UsageError
-from ..outputs import atomic_output, json_text
+from ..outputs import json_text
 from . import latent_compare, latent_images
-from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
+from .evaluation_output import OutputOption, evaluation_task, finish
 from .latent_images import BundleChoice, warn
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -73,7 +73,7 @@ def encode(
 
     Example:  medvae latent encode prepared/images.csv --bundle runs/vae-8/bundle/vae-8 --output latents
     """
-    with evaluation_task(output, progress, "latent encode") as (listener, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "latent encode") as run:
         from ..latent.cohort import encode_cohort
         from ..latent.model import load_latent_model
         from ..latent.table import pyarrow_module
@@ -81,10 +81,9 @@ def encode(
         if table is TableKind.parquet:
             pyarrow_module()  # before a whole cohort is encoded
         model = load_latent_model(bundle, device)
-        made = encode_cohort(model, images, pattern, patient, listener, cancel)
-        path = made.table.write(partial / f"{TABLE_FILE}.{table.value}")
-        write_provenance(partial, {"images": images, "bundle": model.bundle.name, "sha256": model.bundle.sha256,
-                                   "failed": made.failed}, "latent encode")  # fmt: skip
+        made = encode_cohort(model, images, pattern, patient, run.progress, run.cancel)
+        path = made.table.write(run.folder / f"{TABLE_FILE}.{table.value}")
+        run.used(model, images=images, failed=made.failed)
     count = len(made.table)
     finish(f"{count} images, {made.table.latents} latents: {output / path.name}", None, progress, [], count)
     warn(made.warnings)
@@ -118,19 +117,18 @@ def classify(
     from ..latent.classify import classify as classified
     from ..reporting.latent_pictures import write_classification
 
-    with evaluation_task(output, progress, "latent classify") as (_, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "latent classify") as run:
         table = _read(latents)
         found = classified(table, label, seed)
-        cancel.check()
-        check, unchecked = _confound(table, label, tags, seed, cancel)
+        run.cancel.check()
+        check, unchecked = _confound(table, label, tags, seed, run.cancel)
         text = classification_markdown(found, check, [f"Latents: `{latents}`."], unchecked)
-        (partial / "table.md").write_text(text, encoding="utf-8")
-        (partial / "predictions.csv").write_text(to_csv(prediction_rows(found)), encoding="utf-8")
-        (partial / "results.json").write_text(json_text(_figures(found, check)), encoding="utf-8")
-        write_classification(found, partial / "classification.png")
-        write_provenance(partial, {"latents": str(latents), "label": label, "tags": tags, "seed": seed},
-                         "latent classify")  # fmt: skip
-        cancel.check()
+        (run.folder / "table.md").write_text(text, encoding="utf-8")
+        (run.folder / "predictions.csv").write_text(to_csv(prediction_rows(found)), encoding="utf-8")
+        (run.folder / "results.json").write_text(json_text(_figures(found, check)), encoding="utf-8")
+        write_classification(found, run.folder / "classification.png")
+        run.settings = {"latents": str(latents), "label": label, "tags": tags, "seed": seed}
+        run.cancel.check()
     finish(text, output, progress, [], len(found.cases))
     if check is not None and check.verdict == "alarm":
         warn([check.sentence])
@@ -157,23 +155,22 @@ def embed(
     from ..reporting.latent_pictures import write_embedding
     from ..scan import safe_name
 
-    with evaluation_task(output, progress, "latent embed") as (_, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "latent embed") as run:
         table = _read(latents)
         columns = {name: table.column(name) for name in colour or ["label", *table.tags]}
         found = embedded(table.mean, method.value, seed, perplexity)
-        with (partial / "embedding.csv").open("w", newline="", encoding="utf-8") as file:
+        with (run.folder / "embedding.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["case", "patient", "label", "x", "y"])
             writer.writerows(zip(table.cases, table.patients, table.labels, *found.points.T.round(5), strict=True))
         for name, values in columns.items():
-            cancel.check()
-            path = partial / f"{method.value}_{safe_name(name)}.png"
+            run.cancel.check()
+            path = run.folder / f"{method.value}_{safe_name(name)}.png"
             while path.exists():  # two columns may differ in signs that no file name takes
                 path = path.with_stem(f"{path.stem}_")
             write_embedding(found, values, name, path)
-        write_provenance(partial, {"latents": str(latents), "method": method.value, "perplexity": perplexity,
-                                   "seed": seed}, "latent embed")  # fmt: skip
-        cancel.check()
+        run.settings = {"latents": str(latents), "method": method.value, "perplexity": perplexity, "seed": seed}
+        run.cancel.check()
     finish(f"{len(table)} images in the plane by {method.value}.", output, progress, [], len(table))
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
-from ..outputs import atomic_output, json_text
-from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
+from ..outputs import json_text
+from .evaluation_output import OutputOption, evaluation_task, finish
 from .latent_images import warn
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -83,27 +83,23 @@ def generative(
 
 def _measure(task: str, title: str, bundles: list[str], images: str, output: Path, samples: int | None, pattern: str,
              patient: str, seed: int, device: str, progress: ProgressKind, latents: bool) -> None:  # fmt: skip
-    with (
-        evaluation_task(output, progress, task, ("table.md", "results.json", "reconstructions.png", "samples.png"))
-        as (listener, cancel),
-        atomic_output(output) as partial,
-    ):
+    names = ("table.md", "results.json", "reconstructions.png", "samples.png")
+    with evaluation_task(output, progress, task, names) as run:
         from ..evaluation.generative_report import compare_models, comparison_markdown
         from ..evaluation.generative_tables import generative_rows
 
-        found = compare_models(_models(bundles, device), images, partial, latents, samples, seed, pattern, patient,
-                               listener, cancel)  # fmt: skip
+        found = compare_models(_models(bundles, device), images, run.folder, latents, samples, seed, pattern,
+                               patient, run.progress, run.cancel)  # fmt: skip
         text = comparison_markdown(title, found, [f"Images: `{images}`. Models: {', '.join(map(str, bundles))}."])
-        settings = {"bundles": bundles, "images": images, "samples": samples, "seed": seed}
-        (partial / "table.md").write_text(text, encoding="utf-8")
-        (partial / "results.json").write_text(json_text({
-            "settings": settings, "floor": found.against.floor, "blurred": found.against.blurred,
+        run.settings = {"bundles": bundles, "images": images, "samples": samples, "seed": seed}
+        (run.folder / "table.md").write_text(text, encoding="utf-8")
+        (run.folder / "results.json").write_text(json_text({
+            "settings": run.settings, "floor": found.against.floor, "blurred": found.against.blurred,
             "models": generative_rows(found.scores), "baselines": generative_rows(found.baselines),
             "classification": {name: {"accuracy": asdict(c.accuracy), "balanced_accuracy": asdict(c.balanced_accuracy),
                                       "majority": c.majority} for name, c in found.classes.items()},
             "confounding": {name: check.sentence for name, check in found.checks.items()},
             "unchecked": found.unchecked, "doubts": found.doubts}), encoding="utf-8")
-        write_provenance(partial, settings, task)
     finish(text, output, progress, [], len(bundles))
     warn(found.doubts)
 

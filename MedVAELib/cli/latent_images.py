@@ -13,8 +13,7 @@ import typer
 
 from ..errors import UsageError
 from ..nifti_files import write_nifti_gz
-from ..outputs import atomic_output
-from .evaluation_output import OutputOption, evaluation_task, finish, write_provenance
+from .evaluation_output import OutputOption, Run, evaluation_task, finish
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
     from ..latent.model import LatentModel
     from ..latent.placing import Encoded
-    from ..progress import CancelToken, Progress
 
 BundleChoice = Annotated[str, typer.Option(
     "--bundle", metavar="NAME|DIR", show_default=False, help="Model, as 'medvae train' made it for the task images.")]
@@ -56,7 +54,7 @@ def traverse(
 
     Example:  medvae latent traverse --bundle runs/vae-8/bundle/vae-8 --order separation --output strips
     """
-    with evaluation_task(output, progress, "latent traverse") as (listener, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "latent traverse") as run:
         from ..latent.importance import order_of_latents
         from ..latent.model import load_latent_model
         from ..latent.traverse import spread
@@ -65,23 +63,22 @@ def traverse(
 
         model = load_latent_model(bundle, device)
         moments = model.statistics.all
-        start = moments.mean if scan is None else _encoded(model, scan, listener, cancel).mean
+        start = moments.mean if scan is None else _encoded(model, scan, run).mean
         chosen = latents or order_of_latents(model.statistics, order.value)[:count].tolist()
         rows = {}
         for done, index in enumerate(chosen):
-            cancel.check()
-            listener("decode", done / len(chosen), f"Moving latent {index}")
+            run.cancel.check()
+            run.progress("decode", done / len(chosen), f"Moving latent {index}")
             if not 0 <= index < moments.mean.size:
                 raise UsageError(f"There is no latent {index}: {model.bundle.name} has latents 0 to "
                                  f"{moments.mean.size - 1}.")  # fmt: skip
             values = spread(float(moments.mean[index]), float(moments.std[index]), steps, extent)
             rows[f"latent {index}"] = images = traversed(model, start, index, values)
-            _write_series(model, images, partial / f"latent_{index:04d}.nii.gz", f"latent {index} from "
+            _write_series(model, images, run.folder / f"latent_{index:04d}.nii.gz", f"latent {index} from "
                           f"{values[0]:.3g} to {values[-1]:.3g}")  # fmt: skip
         titles = [f"{place:+.1f} SD" for place in spread(0.0, 1.0, steps, extent)]
-        write_strips(rows, partial / "traversal.png", titles)
-        write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256, "scan": _text(scan),
-                                   "latents": chosen, "steps": steps, "extent": extent}, "latent traverse")  # fmt: skip
+        write_strips(rows, run.folder / "traversal.png", titles)
+        run.used(model, scan=_text(scan), latents=chosen, steps=steps, extent=extent)
     finish(f"Latents {', '.join(map(str, chosen))} of {model.bundle.name}, {steps} steps each.", output, progress, [],
            len(chosen))  # fmt: skip
 
@@ -100,10 +97,7 @@ def interpolate(
 
     Example:  medvae latent interpolate a.nii.gz b.nii.gz --bundle runs/vae-8/bundle/vae-8 --output between
     """
-    with (
-        evaluation_task(output, progress, "latent interpolate") as (listener, cancel),
-        atomic_output(output) as partial,
-    ):
+    with evaluation_task(output, progress, "latent interpolate") as run:
         import numpy as np
 
         from ..latent.model import load_latent_model
@@ -111,14 +105,13 @@ def interpolate(
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
-        ends = [_encoded(model, path, listener, cancel) for path in (first, second)]
+        ends = [_encoded(model, path, run) for path in (first, second)]
         images = model.decode(interpolated(ends[0].mean, ends[1].mean, steps))
-        _write_series(model, images, partial / "interpolation.nii.gz", f"{first.name} to {second.name}")
+        _write_series(model, images, run.folder / "interpolation.nii.gz", f"{first.name} to {second.name}")
         shown = np.concatenate([ends[0].image[None], images, ends[1].image[None]])
         titles = [first.name, *(f"{share:.0%}" for share in np.linspace(0, 1, steps)), second.name]
-        write_strips({"": shown}, partial / "interpolation.png", titles)
-        write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256, "first": str(first),
-                                   "second": str(second), "steps": steps}, "latent interpolate")  # fmt: skip
+        write_strips({"": shown}, run.folder / "interpolation.png", titles)
+        run.used(model, first=str(first), second=str(second), steps=steps)
     finish(f"{steps} images from {first.name} to {second.name}.", output, progress, [], 1)
 
 
@@ -136,7 +129,7 @@ def arithmetic(
 
     Example:  medvae latent arithmetic --plus ill.nii.gz --minus well.nii.gz --plus other.nii.gz --bundle B --output sum
     """
-    with evaluation_task(output, progress, "latent arithmetic") as (listener, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "latent arithmetic") as run:
         import numpy as np
 
         from ..latent.model import load_latent_model
@@ -144,15 +137,13 @@ def arithmetic(
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
-        added, taken = ([_encoded(model, path, listener, cancel) for path in paths] for paths in (plus, minus or []))
+        added, taken = ([_encoded(model, path, run) for path in paths] for paths in (plus, minus or []))
         images = model.decode(summed([e.mean for e in added], [e.mean for e in taken])[None])
-        write_image(model, images[0], partial / "result", "sum of latents")
+        write_image(model, images[0], run.folder / "result", "sum of latents")
         terms = [(f"+ {e.name}", e.image) for e in added] + [(f"− {e.name}", e.image) for e in taken]
         shown = np.stack([*(image for _, image in terms), images[0]])
-        write_strips({"": shown}, partial / "terms.png", [*(title for title, _ in terms), "="])
-        write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256,
-                                   "plus": list(map(str, plus)), "minus": list(map(str, minus or []))},
-                         "latent arithmetic")  # fmt: skip
+        write_strips({"": shown}, run.folder / "terms.png", [*(title for title, _ in terms), "="])
+        run.used(model, plus=list(map(str, plus)), minus=list(map(str, minus or [])))
     finish(f"Sum of {len(plus)} images less {len(minus or [])}.", output, progress, [], 1)
 
 
@@ -177,7 +168,7 @@ def edit(
 
     Example:  medvae latent edit flair.nii.gz --bundle runs/vae-8/bundle/vae-8 --towards healthy:ms --output changed
     """
-    with evaluation_task(output, progress, "latent edit") as (listener, cancel), atomic_output(output) as partial:
+    with evaluation_task(output, progress, "latent edit") as run:
         import numpy as np
         import SimpleITK as sitk
 
@@ -186,16 +177,15 @@ def edit(
 
         model = load_latent_model(bundle, device)
         moved_by = _shift(model, move or [], towards)
-        given = _encoded(model, scan, listener, cancel)
+        given = _encoded(model, scan, run)
         before, after = model.decode(np.stack([given.mean, given.mean + moved_by]))
         placed = {"reconstruction": before[0], "edited": after[0], "change": after[0] - before[0]}
         for name, array in placed.items():
-            write_nifti_gz(given.to_scan(array), partial / f"{name}.nii.gz", sitk.sitkFloat32,
-                           f"MedVAE {name}, 0 to 1 as {model.bundle.name} sees it", cancel)  # fmt: skip
+            write_nifti_gz(given.to_scan(array), run.folder / f"{name}.nii.gz", sitk.sitkFloat32,
+                           f"MedVAE {name}, 0 to 1 as {model.bundle.name} sees it", run.cancel)  # fmt: skip
         shown = np.stack([given.image, before, after, 0.5 + (after - before)])
-        write_strips({"": shown}, partial / "edit.png", ["image", "reconstruction", "edited", "change (grey: none)"])
-        write_provenance(partial, {"bundle": model.bundle.name, "sha256": model.bundle.sha256, "scan": str(scan),
-                                   "move": move, "towards": towards}, "latent edit")  # fmt: skip
+        write_strips({"": shown}, run.folder / "edit.png", ["image", "reconstruction", "edited", "change (grey: none)"])
+        run.used(model, scan=str(scan), move=move, towards=towards)
     change, place = np.abs(placed["change"])[model.shown(given.image[0])].mean(), "" if model.plain else " in the brain"
     finish(f"{scan.name} edited: mean absolute change{place} {change:.4f} of the range.", output, progress, [], 1)
 
@@ -223,10 +213,10 @@ def write_image(model: LatentModel, image: NDArray, stem: Path, description: str
     return path
 
 
-def _encoded(model: LatentModel, path: Path, listener: Progress, cancel: CancelToken) -> Encoded:
+def _encoded(model: LatentModel, path: Path, run: Run) -> Encoded:
     from ..latent.placing import encode_file
 
-    given = encode_file(model, path, listener, cancel)
+    given = encode_file(model, path, run.progress, run.cancel)
     warn(given.warnings)
     return given
 
