@@ -38,7 +38,8 @@ def skull(
     coronal: Annotated[str | None, _plane_option("coronal")] = None,
     spacing: Annotated[str, typer.Option(
         metavar="MM", show_default=False,
-        help="Edge of a pixel in mm, where the files do not state it: 0.25, or axial=0.25,coronal=0.3.")] = "",
+        help="Edge of a pixel in mm: 0.25 where the files do not state it; axial=0.25,coronal=0.3 whatever they "
+             "state.")] = "",
     ga: Annotated[float | None, typer.Option(
         metavar="WEEKS", show_default=False, help="Gestational age in weeks, for percentiles of the measures.")] = None,
     sample: Annotated[bool, typer.Option(

@@ -91,6 +91,11 @@ class SkullRow:
     hc_mm: float | None = None
     hc_std_mm: float | None = None
     hc_percentile: float | None = None
+    bpd_percentile: float | None = None
+    ofd_percentile: float | None = None
+    cephalic_index_percent: float | None = None
+    cephalic_index_std_percent: float | None = None
+    ga_weeks: float | None = None
     volume_ml: float | None = None
     volume_std_ml: float | None = None
     seconds: float | None = None
@@ -118,14 +123,15 @@ class SkullRow:
 
     @classmethod
     def _done(cls, case: SkullCase, record: Mapping[str, Any], seconds: float) -> SkullRow:
-        measures = record["measures"]
         numbers = {}
-        for name, unit in (("BPD", "mm"), ("OFD", "mm"), ("HC", "mm"), ("volume", "ml")):
-            numbers[f"{name.lower()}_{unit}"] = round(measures[name]["value"], 3)
-            numbers[f"{name.lower()}_std_{unit}"] = round(measures[name]["std"], 3)
-        share = measures["HC"]["percentile"]
-        return cls(case.name, _listed(case), DONE, **numbers, hc_percentile=None if share is None else round(share, 2),
-                   seconds=round(seconds, 2), exit_code=0, message=" ".join(record["warnings"]))  # fmt: skip
+        for name, unit in (("BPD", "mm"), ("OFD", "mm"), ("HC", "mm"), ("cephalic index", "percent"), ("volume", "ml")):
+            measure, column = record["measures"][name], name.lower().replace(" ", "_")
+            numbers[f"{column}_{unit}"] = round(measure["value"], 3)
+            numbers[f"{column}_std_{unit}"] = round(measure["std"], 3)
+            if measure["percentile"] is not None:
+                numbers[f"{column}_percentile"] = round(measure["percentile"], 2)
+        return cls(case.name, _listed(case), DONE, **numbers, ga_weeks=record["ga_weeks"], seconds=round(seconds, 2),
+                   exit_code=0, message=" ".join(record["warnings"]))  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -192,7 +198,7 @@ def read_planes(case: SkullCase, spacing: str) -> dict[str, PlaneImage]:
     """The planes of a head. spacing: of all heads, for one without its own; may tell of planes that this one lacks.
     Raises what `parse_spacings` and `PlaneImage.read` raise."""
     sizes = parse_spacings(case.spacing, dict(case.planes)) if case.spacing else parse_spacings(spacing)
-    return {plane: PlaneImage.read(text, sizes.get(plane)) for plane, text in case.planes}
+    return {plane: PlaneImage.read(text, sizes.by_plane.get(plane), sizes.unstated) for plane, text in case.planes}
 
 
 def _listed(case: SkullCase) -> str:

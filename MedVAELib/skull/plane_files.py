@@ -1,11 +1,12 @@
 """Files that hold an ultrasound plane: what is in them, and the pixel size they state, if they state one.
 
 Screen formats (PNG, JPEG, TIFF ...) know a size for printing at most, never one of tissue; DICOM states it as pixel
-spacing or, for ultrasound, per region of the frame. Photographs say how they are to be turned (Exif).
+spacing or, for ultrasound, per region of the frame. Pictures may say how they are to be turned (Exif, TIFF).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import struct
@@ -26,7 +27,9 @@ MAX_PIXELS = 64_000_000
 _STATE_SIZE = ("Nifti", "Nrrd", "Meta", "MINC", "VTK", "Gipl")
 """Formats whose spacing is one of tissue, if they state one; every other reader makes up 1 mm or a size on paper."""
 _CUT = re.compile(r"^(?P<file>.+)@(?P<axis>[xyz]?)(?P<index>\d+)$", re.S)
-_REGION_HEADER_BYTES = _EXIF_BYTES = 1 << 18
+_EXIF_BYTES = 1 << 18  # of a JPEG file
+_REGIONS = "SequenceOfUltrasoundRegions"
+_PLACEHOLDER_MM = (1.0, 1.0)  # a pixel spacing that programs write where they know none
 _SPACING_TAGS = (0x00280030, 0x00181164, 0x00182010)  # of pixels, at the detector, as scanned: GDCM takes any of them
 
 
@@ -48,6 +51,15 @@ class StoredPlane:
     spacing_source: str
     warnings: tuple[str, ...] = ()
     aspect: float = 1.0
+
+    @property
+    def states_size(self) -> bool:
+        return self.spacing_yx_mm is not None and all(math.isfinite(mm) and mm > 0 for mm in self.spacing_yx_mm)
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Height over width of a pixel, by the size that the file states or by what it says of that alone."""
+        return self.spacing_yx_mm[0] / self.spacing_yx_mm[1] if self.states_size else self.aspect
 
 
 def parse_cut(text: str | Path) -> tuple[Path, Cut | None]:
@@ -75,10 +87,10 @@ def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
             unsized = dicom and 0.0 in reader.GetSpacing()[:2]
             image = _without_pixel_spacing(path) if unsized else reader.Execute()
         except (RuntimeError, MemoryError) as error:
-            if "PixelType" in str(error):
-                raise InputError(f"{path} holds grey values with opacity: save it without opacity.") from None
-            raise InputError(f"{path} cannot be read as an image, it is damaged or in no known format: give a PNG, "
-                             "JPEG, DICOM, NIfTI or NRRD file.") from None  # fmt: skip
+            image = _opaque_png(path) if "PixelType" in str(error) else None
+            if image is None:
+                raise InputError(f"{path} cannot be read as an image, it is damaged or in no known format: give a PNG, "
+                                 "JPEG, DICOM, NIfTI or NRRD file.") from None  # fmt: skip
     if dicom:
         spacing, source, doubts = _dicom_spacing(path, reader)
         plane = plane_of_image(image, str(path), cut, spacing, source, (*notes.warnings, *doubts))
@@ -87,7 +99,10 @@ def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
     if kind.startswith(_STATE_SIZE) and notes.states_spacing:
         return plane_of_image(image, str(path), cut, image.GetSpacing()[:3], "file header", notes.warnings)
     plane = plane_of_image(image, str(path), cut, None, "", notes.warnings)
-    return replace(plane, values=_turned(plane.values, _exif_orientation(path)))
+    orientation, values = _orientation(path), plane.values
+    if kind.startswith("TIFF"):  # the reader has mirrored it already, and has not exchanged rows and columns
+        values = _turned(values, (orientation - 1) % 4 + 1)
+    return replace(plane, values=_turned(values, orientation))
 
 
 def plane_of_image(
@@ -135,23 +150,54 @@ def _check_size(path: Path, size: tuple[int, ...], pixel: int) -> None:
         raise InputError(f"{path} declares {' x '.join(str(n) for n in size)} pixels, too many for a plane: crop it.")
 
 
-def _exif_orientation(path: Path) -> int:
-    """How a JPEG picture is to be turned before it is shown, 1 (not at all) to 8, by the tag 0x0112 of its Exif."""
-    with path.open("rb") as file:
-        start = file.read(_EXIF_BYTES)
-    at = start.find(b"Exif\0\0") + 6
-    if not start.startswith(b"\xff\xd8") or at < 6:
+def _opaque_png(path: Path) -> sitk.Image | None:
+    """The grey values of a PNG file that holds opacity beside them, which SimpleITK does not read; None for another."""
+    from vtkmodules.util.numpy_support import vtk_to_numpy
+    from vtkmodules.vtkIOImage import vtkPNGReader
+
+    reader = vtkPNGReader()
+    if not reader.CanReadFile(str(path)):
+        return None
+    reader.SetFileName(str(path))
+    reader.Update()
+    (width, height, _), scalars = reader.GetOutput().GetDimensions(), reader.GetOutput().GetPointData().GetScalars()
+    if scalars is None:
+        return None
+    values = vtk_to_numpy(scalars).reshape(height, width, -1)[::-1, :, 0]  # VTK counts rows from below
+    return sitk.GetImageFromArray(np.ascontiguousarray(values))
+
+
+def _orientation(path: Path) -> int:
+    """How a picture is to be turned before it is shown, 1 (not at all) to 8: tag 0x0112 of a TIFF file, or of the Exif
+    in a JPEG or PNG file."""
+    data = path.read_bytes()
+    at = 0 if data[:4] in (b"II*\0", b"MM\0*") else _exif_place(data)
+    order = {b"II": "<", b"MM": ">"}.get(data[at : at + 2])
+    if order is None:
         return 1
-    order = {b"II": "<", b"MM": ">"}.get(start[at : at + 2])
     try:
-        directory = at + struct.unpack_from(f"{order}I", start, at + 4)[0]
-        for entry in range(struct.unpack_from(f"{order}H", start, directory)[0]):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", start, directory + 2 + 12 * entry)
+        directory = at + struct.unpack_from(f"{order}I", data, at + 4)[0]
+        for entry in range(struct.unpack_from(f"{order}H", data, directory)[0]):
+            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, directory + 2 + 12 * entry)
             if tag == 0x0112:
-                return value
+                return value if 1 <= value <= 8 else 1
     except struct.error:
         pass
     return 1
+
+
+def _exif_place(data: bytes) -> int:
+    """Where a JPEG or PNG file's Exif begins, behind all where it has none."""
+    if data.startswith(b"\xff\xd8"):
+        at = data.find(b"Exif\0\0", 0, _EXIF_BYTES)
+        return at + 6 if at >= 0 else len(data)
+    at = 8 if data.startswith(b"\x89PNG") else len(data)
+    while at + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        if kind == b"eXIf":
+            return at + 8
+        at += 12 + size
+    return len(data)
 
 
 def _turned(values: NDArray, orientation: int) -> NDArray:
@@ -186,19 +232,18 @@ def _without_pixel_spacing(path: Path) -> sitk.Image:
 def _dicom_spacing(
     path: Path, reader: sitk.ImageFileReader
 ) -> tuple[tuple[float | None, ...] | None, str, tuple[str, ...]]:
-    """Column and row spacing in mm: PixelSpacing, unless it is 0, or that of the frame's only 2D ultrasound region;
-    where it comes from; a warning if both are there and differ. Frames may be moments as well as slices, so what lies
-    between them is None."""
-    with path.open("rb") as file:
-        regions = ultrasound_region_spacings(file.read(_REGION_HEADER_BYTES))
+    """Column and row spacing in mm: PixelSpacing, unless it is 0, or that of the frame's only 2D ultrasound region,
+    which also goes before a spacing of 1 mm; where it comes from; a warning if both are there and differ. Frames may be
+    moments as well as slices, so what lies between them is None."""
+    regions = ultrasound_region_spacings(path)
     pair = _two_numbers(reader, "0028|0030")
-    if pair is not None and all(pair):
+    if pair is not None and all(pair) and not (pair == _PLACEHOLDER_MM and len(regions) == 1):
         row, column = pair
         doubts = ()
         if regions and not any(np.allclose(region, (column, row), rtol=0.02) for region in regions):
             said = " or ".join(f"{mm:.4g}" for mm in sorted({mm for region in regions for mm in region}))
             doubts = (f"{path} states two pixel sizes: {column:.4g} mm as pixel spacing, which is used, and {said} mm "
-                      "in its ultrasound region: give the true one with --spacing.",)  # fmt: skip
+                      "in its ultrasound region: give the true one by the plane's name (--spacing PLANE=MM).",)
         return (column, row, None), "DICOM pixel spacing", doubts
     if len(regions) == 1:
         return (*regions.pop(), None), "DICOM ultrasound region", ()
@@ -220,30 +265,19 @@ def _two_numbers(reader: sitk.ImageFileReader, tag: str) -> tuple[float, float] 
     return first, second
 
 
-def ultrasound_region_spacings(header: bytes) -> set[tuple[float, float]]:
-    """(column, row) pixel sizes in mm of the 2D tissue regions in a DICOM header's SequenceOfUltrasoundRegions.
+def ultrasound_region_spacings(path: Path) -> set[tuple[float, float]]:
+    """(column, row) pixel sizes in mm of the 2D tissue regions in a DICOM file, wherever in its header they stand;
+    none where they are damaged."""
+    import pydicom
 
-    SimpleITK does not hand sequences on, so the little-endian elements are looked up by their bytes: each region
-    begins with RegionSpatialFormat (0018,6012) and holds the units and PhysicalDelta of both axes.
-    """
-    starts = [match.start() for match in re.finditer(rb"\x18\x00\x12\x60", header)]
     found = set()
-    for start, stop in zip(starts, [*starts[1:], None], strict=False):
-        region = header[start:stop]
-        spatial, *units = (_element(region, tag, "H") for tag in (0x6012, 0x6024, 0x6026))
-        deltas = [_element(region, tag, "d") for tag in (0x602C, 0x602E)]
-        if spatial == 1 and units == [3, 3] and all(delta for delta in deltas):  # two-dimensional, in cm
-            found.add((abs(deltas[0]) * 10, abs(deltas[1]) * 10))
+    try:
+        header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=[_REGIONS])
+        for region in header.get(_REGIONS) or ():
+            units = [region.get(f"PhysicalUnits{axis}Direction") for axis in "XY"]
+            column, row = (abs(float(region.get(f"PhysicalDelta{axis}") or 0)) for axis in "XY")
+            if region.get("RegionSpatialFormat") == 1 and units == [3, 3] and column and row:  # two-dimensional, in cm
+                found.add((column * 10, row * 10))
+    except Exception:  # pydicom raises whatever it trips over
+        return set()
     return found
-
-
-def _element(data: bytes, tag: int, form: str) -> float | None:
-    """A number of group 0018 by its element, with its type spelt out (explicit) or not (implicit)."""
-    size = struct.calcsize(form)
-    kind = {"H": b"US", "d": b"FD"}[form]
-    for head in (kind + struct.pack("<H", size), struct.pack("<I", size)):
-        mark = struct.pack("<HH", 0x0018, tag) + head
-        at = data.find(mark)
-        if at >= 0 and len(data) >= at + len(mark) + size:
-            return struct.unpack_from("<" + form, data, at + len(mark))[0]
-    return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from ..bundle import MIN_SKULL_SAMPLES
 from ..errors import InputError, UsageError, check_seed
 from ..file_damage import MAX_NONFINITE_FRACTION
-from ..growth_charts import FIRST_WEEK, LAST_WEEK
 from ..scan import IMAGE_SUFFIX, safe_name
 from ..standard_planes import PLANES
 from .plane_files import Cut, StoredPlane, parse_cut, plane_of_image, read_stored_plane
@@ -27,6 +26,8 @@ MAX_EDGE_PX = 1200
 """Larger frames are resampled: the outline is found on far fewer pixels."""
 MAX_SAMPLES = 10_000
 _BRIGHTEST_PERCENT = 99.9
+_DARK = 0.5  # of full scale: a picture whose brightest pixels stay below is brightened
+PLAUSIBLE_WEEKS = (8.0, 45.0)
 _GIVEN = "given"
 _DECIMAL_COMMA = re.compile(r"(?<![.\d])(\d+),(\d+)(?![.\d])")
 
@@ -53,17 +54,21 @@ class PlaneImage:
         return str(self.path or self.name)
 
     @classmethod
-    def read(cls, path: str | Path, spacing_mm: float | None = None) -> PlaneImage:
+    def read(
+        cls, path: str | Path, spacing_mm: float | None = None, unstated_mm: float | None = None
+    ) -> PlaneImage:  # fmt: skip
         """Reads PNG, JPEG, DICOM, NIfTI, NRRD and whatever else SimpleITK reads.
 
         path: a file with one frame, or "volume.nii.gz@40" (or @x40, @y40) for a slice of a volume, counted from 0.
-        spacing_mm: pixel size; needed where the file does not state one, and then never guessed. Raises UsageError
-        when it is missing or impossible, InputError (one sentence naming the file and what to do) otherwise.
+        spacing_mm: pixel size, whatever the file states, or unstated_mm, where it states none; needed there, and never
+        guessed. Raises UsageError when it is missing or impossible, InputError (one sentence naming the file and what
+        to do) otherwise.
         """
         check_spacing(spacing_mm)
+        check_spacing(unstated_mm)
         file, cut = parse_cut(path)
         stored = read_stored_plane(file, cut)
-        return _plane(stored, str(path), safe_name(IMAGE_SUFFIX.sub("", file.name)), file, spacing_mm)
+        return _plane(stored, str(path), safe_name(IMAGE_SUFFIX.sub("", file.name)), file, spacing_mm, unstated_mm)
 
     @classmethod
     def from_image(
@@ -89,23 +94,36 @@ def check_spacing(spacing_mm: float | None) -> None:
                          "ultrasound machine states (--spacing).")  # fmt: skip
 
 
-def _plane(stored: StoredPlane, source: str, name: str, path: Path | None, spacing_mm: float | None) -> PlaneImage:
+def _plane(
+    stored: StoredPlane, source: str, name: str, path: Path | None, spacing_mm: float | None,
+    unstated_mm: float | None = None,
+) -> PlaneImage:  # fmt: skip
     """The checks common to every source; `source` is what messages call the plane."""
     grey, warnings = _grey(stored.values, source)
-    spacing_yx, from_where = _spacing(stored, source, spacing_mm)
-    if from_where == _GIVEN and stored.aspect != 1.0:
-        warnings.append(f"{source} says that its pixels are {stored.aspect:.4g} times as high as wide: the pixel size "
-                        f"of {spacing_mm:g} mm is taken for their width.")  # fmt: skip
+    spacing_yx, from_where = _spacing(stored, source, spacing_mm, unstated_mm)
     _check_field_of_view(source, grey.shape, spacing_yx)
-    warnings = [*stored.warnings, *warnings]
-    if spacing_mm is not None and stored.spacing_yx_mm is not None and not np.allclose(
-        stored.spacing_yx_mm, spacing_mm, rtol=0.02
-    ):
-        said = " x ".join(f"{mm:.4g}" for mm in stored.spacing_yx_mm)
-        warnings.append(f"The pixel size of {spacing_mm:g} mm is used for {source} as asked, although the "
-                        f"{stored.spacing_source} says {said} mm.")  # fmt: skip
+    warnings = [*stored.warnings, *warnings, *_size_warnings(stored, source, spacing_mm, unstated_mm, from_where)]
     grey, pixel_mm = _square_pixels(grey, spacing_yx)
     return PlaneImage(grey, pixel_mm, from_where, name, path, tuple(warnings))
+
+
+def _size_warnings(
+    stored: StoredPlane, source: str, spacing_mm: float | None, unstated_mm: float | None, from_where: str
+) -> list[str]:  # fmt: skip
+    """Where a given pixel size and what the file states do not go together."""
+    warnings, given_mm, stated = [], spacing_mm or unstated_mm, stored.spacing_yx_mm
+    if given_mm is None:
+        return []
+    if from_where == _GIVEN and not math.isclose(stored.pixel_aspect, 1, rel_tol=0.02):
+        warnings.append(f"{source} says that its pixels are {stored.pixel_aspect:.4g} times as high as wide: the pixel "
+                        f"size of {given_mm:g} mm is taken for their width.")  # fmt: skip
+    if stated is None or math.isclose(stated[1], given_mm, rel_tol=0.02):
+        return warnings
+    said = f"{stored.spacing_source} says {' x '.join(f'{mm:.4g}' for mm in stated)} mm"
+    if from_where == _GIVEN:
+        return [*warnings, f"The pixel size of {given_mm:g} mm is used for {source} as asked, although the {said}."]
+    return [*warnings, f"The pixel size of {given_mm:g} mm is not used for {source}, whose {said}: put the plane's "
+            f"name before it to override that, as axial={given_mm:g} (--spacing)."]  # fmt: skip
 
 
 def _grey(values: NDArray, source: str) -> tuple[NDArray[np.float32], list[str]]:
@@ -132,21 +150,25 @@ def _grey(values: NDArray, source: str) -> tuple[NDArray[np.float32], list[str]]
     low, high = float(values.min()), float(values.max())
     if low == high:
         raise InputError(f"{source} is blank, every pixel is {low:g}: export the frame again.")
-    if eight_bit:
-        low, high = 0.0, 255.0
-    elif low < 0 or high > 1:
-        high = max(float(np.percentile(values, _BRIGHTEST_PERCENT)), low + 1e-6 * (high - low))
+    bright = float(np.percentile(values, _BRIGHTEST_PERCENT))
+    if not eight_bit and (low < 0 or high > 1):
+        high = max(bright, low + 1e-6 * (high - low))
     else:
-        low, high = 0.0, 1.0
+        low, high = 0.0, 255.0 if eight_bit else 1.0
+        if 0 < bright < _DARK * high:
+            high = bright
     return np.clip((values - low) / (high - low), 0, 1).astype(np.float32), warnings
 
 
-def _spacing(stored: StoredPlane, source: str, spacing_mm: float | None) -> tuple[tuple[float, float], str]:
-    if spacing_mm is not None:
-        return (spacing_mm * stored.aspect, spacing_mm), _GIVEN
+def _spacing(
+    stored: StoredPlane, source: str, spacing_mm: float | None, unstated_mm: float | None
+) -> tuple[tuple[float, float], str]:  # fmt: skip
+    given_mm = spacing_mm or (None if stored.states_size else unstated_mm)
+    if given_mm is not None:
+        return (given_mm * stored.pixel_aspect, given_mm), _GIVEN
     if stored.spacing_yx_mm is None:
         raise UsageError(f"{source} does not say how large its pixels are: give their size in mm with --spacing.")
-    if not all(math.isfinite(mm) and mm > 0 for mm in stored.spacing_yx_mm):
+    if not stored.states_size:
         raise InputError(f"{source} states an impossible pixel size: give the true one in mm with --spacing.")
     return stored.spacing_yx_mm, stored.spacing_source
 
@@ -156,7 +178,7 @@ def _check_field_of_view(source: str, shape: tuple[int, ...], spacing_yx_mm: tup
     least, most = FIELD_OF_VIEW_MM
     if not least <= max(height, width) <= most:
         raise InputError(f"{source} would be {width:.4g} x {height:.4g} mm large with pixels of {spacing_yx_mm[1]:.4g} "
-                         f"mm, and no plane of a head is: give the true pixel size in mm with --spacing.")  # fmt: skip
+                         f"mm, and no plane of a head is: give the true pixel size (--spacing PLANE=MM).")  # fmt: skip
 
 
 def _square_pixels(grey: NDArray[np.float32], spacing_yx_mm: tuple[float, float]) -> tuple[NDArray[np.float32], float]:
@@ -174,30 +196,41 @@ def _square_pixels(grey: NDArray[np.float32], spacing_yx_mm: tuple[float, float]
     return resampled[0, 0].clamp(0, 1).numpy(), pixel_mm
 
 
-def parse_spacings(text: str, given: Collection[str] = PLANES) -> dict[str, float]:
-    """Pixel sizes in mm by plane from "0.25" (all planes) or "axial=0.25,coronal=0.3"; {} from an empty text. Decimal
-    commas are understood.
+@dataclass(frozen=True)
+class PixelSizes:
+    """Of planes in mm. unstated: where a file states none; by_plane: whatever the file of that plane states."""
+
+    unstated: float | None = None
+    by_plane: Mapping[str, float] = field(default_factory=dict)
+
+
+def parse_spacings(text: str, given: Collection[str] = PLANES) -> PixelSizes:
+    """Pixel sizes from "0.25", "axial=0.25,coronal=0.3" or both; none from an empty text. Commas may be decimal ones.
 
     given: the planes that there are. Raises UsageError, also for the size of another plane.
     """
-    sizes: dict[str, float] = {}
+    unstated, by_plane = None, {}
     plain = _DECIMAL_COMMA.sub(r"\1.\2", text).replace(";", ",")
     for part in filter(None, (part.strip() for part in plain.split(","))):
         plane, equals, number = part.rpartition("=")
-        names = [plane.strip().lower()] if equals else list(PLANES)
+        name = plane.strip().lower()
         try:
             size = float(number)
         except ValueError:
             size = math.nan
-        if not set(names) <= set(PLANES) or not math.isfinite(size) or set(names) & set(sizes):
-            raise UsageError(f"The pixel size '{text}' cannot be read: give mm for all planes, as 0.25, or by plane, "
-                             "as axial=0.25,coronal=0.3 (--spacing).")  # fmt: skip
+        again = name in by_plane if equals else unstated is not None
+        if (equals and name not in PLANES) or not math.isfinite(size) or again:
+            raise UsageError(f"The pixel size '{text}' cannot be read: give mm for all planes that state none, as "
+                             "0.25, or by plane, as axial=0.25,coronal=0.3 (--spacing).")  # fmt: skip
         check_spacing(size)
-        if equals and names[0] not in given:
-            raise UsageError(f"The pixel size '{text}' names the {names[0]} plane, which is not given: give that "
+        if equals and name not in given:
+            raise UsageError(f"The pixel size '{text}' names the {name} plane, which is not given: give that "
                              "plane, too, or leave its size out (--spacing).")  # fmt: skip
-        sizes |= dict.fromkeys(names, size)
-    return sizes
+        if equals:
+            by_plane[name] = size
+        else:
+            unstated = size
+    return PixelSizes(unstated, by_plane)
 
 
 def check_arguments(planes: Mapping[str, object], samples: int, ga_weeks: float | None, seed: int = 0) -> None:
@@ -210,6 +243,6 @@ def check_arguments(planes: Mapping[str, object], samples: int, ga_weeks: float 
     if not MIN_SKULL_SAMPLES <= samples <= MAX_SAMPLES:
         raise UsageError(f"samples must lie between {MIN_SKULL_SAMPLES} and {MAX_SAMPLES}, not {samples}.")
     check_seed(seed)
-    if ga_weeks is not None and not FIRST_WEEK <= ga_weeks <= LAST_WEEK:
-        raise UsageError(f"The gestational age must lie between {FIRST_WEEK:g} and {LAST_WEEK:g} weeks, which the "
-                         f"growth charts cover, not {ga_weeks:g}.")  # fmt: skip
+    if ga_weeks is not None and not PLAUSIBLE_WEEKS[0] <= ga_weeks <= PLAUSIBLE_WEEKS[1]:
+        raise UsageError(f"The gestational age must lie between {PLAUSIBLE_WEEKS[0]:g} and {PLAUSIBLE_WEEKS[1]:g} "
+                         f"weeks, not {ga_weeks:g}.")  # fmt: skip

@@ -11,7 +11,7 @@ from PIL import Image
 
 from MedVAELib.errors import InputError, UsageError
 from MedVAELib.skull.plane_files import Cut, parse_cut, plane_of_image, ultrasound_region_spacings
-from MedVAELib.skull.planes import MAX_EDGE_PX, PlaneImage, parse_spacings
+from MedVAELib.skull.planes import MAX_EDGE_PX, PixelSizes, PlaneImage, parse_spacings
 
 from .ultrasound_dicom import region, write_ultrasound
 
@@ -46,18 +46,32 @@ def test_png_and_jpeg_need_a_spacing_and_keep_their_grey(png, tmp_path):
         assert not plane.warnings
 
 
+UNDO = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_photograph_is_upright(tmp_path, orientation):
-    """However the camera was held: stored turned, with a note in its Exif of how to turn it back."""
-    undo = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-            5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
-            8: Image.Transpose.ROTATE_270}  # fmt: skip
-    picture, note = Image.fromarray(frame()), Image.Exif()
+def test_a_photograph_is_upright(tmp_path, orientation, suffix):
+    """However the camera was held: stored turned, with a note of how to turn it back."""
+    picture, note, options = Image.fromarray(frame()), Image.Exif(), {}
     note[0x0112] = orientation
-    stored = picture.transpose(undo[orientation]) if orientation > 1 else picture
-    stored.save(tmp_path / "plane.jpg", quality=98, exif=note)
-    plane = PlaneImage.read(tmp_path / "plane.jpg", 0.5)
+    stored = picture.transpose(UNDO[orientation]) if orientation > 1 else picture
+    options = {"tiffinfo": {0x0112: orientation}} if suffix == ".tiff" else {"exif": note}
+    stored.save(tmp_path / f"plane{suffix}", quality=98, **options)
+    plane = PlaneImage.read(tmp_path / f"plane{suffix}", 0.5)
     assert plane.grey_yx.shape == frame().shape and np.abs(plane.grey_yx * 255 - frame()).mean() < 2
+
+
+@pytest.mark.parametrize("orientation", [2, 6])
+@pytest.mark.parametrize("kind", ["RGB", "P"])
+def test_a_coloured_tiff_is_upright(tmp_path, orientation, kind):
+    stored = Image.fromarray(frame()).transpose(UNDO[orientation]).convert("RGB")
+    stored = stored.quantize(256) if kind == "P" else stored
+    stored.save(tmp_path / "plane.tiff", tiffinfo={0x0112: orientation})
+    plane = PlaneImage.read(tmp_path / "plane.tiff", 0.5)
+    assert plane.grey_yx.shape == frame().shape and np.abs(plane.grey_yx * 255 - frame()).mean() < 3
 
 
 @pytest.mark.parametrize("suffix", [".tiff", ".bmp", ".jp2"])
@@ -77,7 +91,8 @@ def test_colour_palette_and_opacity_become_grey(tmp_path):
     grey = frame()
     colours = np.stack([grey, grey, grey], -1)
     for name, picture in {
-        "rgb": Image.fromarray(colours), "rgba": Image.fromarray(np.dstack([colours, np.full_like(grey, 255)])),
+        "la": Image.fromarray(grey).convert("LA"), "rgb": Image.fromarray(colours),
+        "rgba": Image.fromarray(np.dstack([colours, np.full_like(grey, 255)])),
         "palette": Image.fromarray(colours).quantize(256),
     }.items():  # fmt: skip
         picture.save(tmp_path / f"{name}.png")
@@ -100,6 +115,18 @@ def test_float_and_16_bit_intensities_are_scaled(tmp_path):
         plane = PlaneImage.read(written(sitk.GetImageFromArray(values), tmp_path / "plane.nrrd"))
         assert plane.grey_yx.min() == 0 and plane.grey_yx.max() == 1
         assert np.corrcoef(plane.grey_yx.ravel(), frame().ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("full", [255, 1.0])
+def test_a_dark_picture_is_brightened_and_another_is_not(full):
+    """Low gain leaves the ring at a few grey levels; a black frame with a few lit pixels stays as it is."""
+    dark, normal = (PlaneImage.from_array((frame() * gain * full / 255).astype(np.asarray(full).astype(
+        np.uint8 if full == 255 else np.float32).dtype), 0.5).grey_yx for gain in (0.15, 1.0))  # fmt: skip
+    assert np.percentile(dark, 99.9) == pytest.approx(1) and np.corrcoef(dark.ravel(), normal.ravel())[0, 1] > 0.99
+    assert normal == pytest.approx(frame() / 255, abs=0.01)
+    black = np.zeros((400, 400), np.uint8)
+    black[5, 5] = 90
+    assert PlaneImage.from_array(black, 0.5).grey_yx.max() == pytest.approx(90 / 255)
 
 
 def test_a_volume_is_no_plane_but_its_slices_are(tmp_path):
@@ -167,14 +194,29 @@ def test_a_dicom_pixel_spacing_of_0_is_none(tmp_path, stated, colours):
     assert PlaneImage.read(measured).pixel_mm == pytest.approx(0.3)
 
 
-def test_regions_are_read_without_types_too():
-    import struct
+def test_regions_are_read_wherever_they_stand(tmp_path):
+    far = write_ultrasound(tmp_path / "far.dcm", frame(), [region((0.03, 0.03))], private=400_000)
+    assert PlaneImage.read(far).pixel_mm == pytest.approx(0.3)
+    whole = far.read_bytes()
+    far.write_bytes(whole[: whole.index(b"\x18\x00\x2c\x60")])  # ends within a region
+    assert ultrasound_region_spacings(far) == set()
 
-    implicit = b"".join(struct.pack("<HHI", 0x18, tag, size) + value for tag, size, value in (
-        (0x6012, 2, struct.pack("<H", 1)), (0x6024, 2, struct.pack("<H", 3)), (0x6026, 2, struct.pack("<H", 3)),
-        (0x602C, 8, struct.pack("<d", 0.02)), (0x602E, 8, struct.pack("<d", 0.025))))  # fmt: skip
-    assert ultrasound_region_spacings(implicit) == {(0.2, 0.25)}
-    assert ultrasound_region_spacings(implicit[:40]) == set()
+
+def test_regions_are_read_without_types_too(tmp_path):
+    import pydicom
+
+    explicit = write_ultrasound(tmp_path / "plane.dcm", frame(), [region((0.02, 0.025))])
+    header = pydicom.dcmread(explicit)
+    header.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+    header.save_as(tmp_path / "implicit.dcm")
+    assert ultrasound_region_spacings(tmp_path / "implicit.dcm") == {(0.2, 0.25)}
+
+
+def test_a_region_goes_before_a_placeholder(tmp_path):
+    """A pixel spacing of 1 mm is what programs write that know none; the frame would be too large with it."""
+    plane = PlaneImage.read(write_ultrasound(tmp_path / "one.dcm", frame(), [region((0.03, 0.03))], r"1\1"))
+    assert plane.pixel_mm == pytest.approx(0.3) and plane.spacing_source == "DICOM ultrasound region"
+    assert PlaneImage.read(write_ultrasound(tmp_path / "two.dcm", frame(), [], r"1\1")).pixel_mm == 1
 
 
 def test_given_spacing_wins_over_the_file_and_says_so(tmp_path):
@@ -182,6 +224,23 @@ def test_given_spacing_wins_over_the_file_and_says_so(tmp_path):
     plane = PlaneImage.read(path, 0.7)
     assert plane.pixel_mm == 0.7 and "0.5" in plane.warnings[0]
     assert not PlaneImage.read(path, 0.5).warnings
+
+
+def test_a_size_for_all_fills_in_and_one_by_plane_overrides(tmp_path, png):
+    path = written(sitk.GetImageFromArray(frame()), tmp_path / "plane.nii.gz")
+    filled = PlaneImage.read(path, unstated_mm=0.7)
+    assert filled.pixel_mm == 0.5 and filled.spacing_source == "file header" and "not used" in filled.warnings[0]
+    assert not PlaneImage.read(path, unstated_mm=0.5).warnings
+    assert PlaneImage.read(path, 0.6, 0.7).pixel_mm == 0.6
+    bare = PlaneImage.read(png, unstated_mm=0.7)
+    assert bare.pixel_mm == 0.7 and bare.spacing_source == "given" and not bare.warnings
+
+
+def test_a_size_that_overrides_keeps_the_pixels_shape(tmp_path):
+    path = written(sitk.GetImageFromArray(frame()), tmp_path / "plane.nrrd", (0.5, 1.0))
+    plane = PlaneImage.read(path, 0.7)
+    assert plane.grey_yx.shape == (240, 160) and plane.pixel_mm == 0.7
+    assert "2 times as high" in plane.warnings[0] and "0.5" not in plane.warnings[0] and "1 x 0.5" in plane.warnings[1]
 
 
 def test_oblong_pixels_become_square(tmp_path):
@@ -213,13 +272,11 @@ def test_an_absurd_field_of_view_is_refused(png, spacing):
 def test_blank_tiny_and_broken_frames_are_refused(tmp_path, png):
     Image.fromarray(np.full((90, 90), 17, np.uint8)).save(tmp_path / "blank.png")
     Image.fromarray(frame(20, 20)).save(tmp_path / "tiny.png")
-    Image.fromarray(frame()).convert("LA").save(tmp_path / "la.png")
     (tmp_path / "cut.png").write_bytes(png.read_bytes()[:300])
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").write_bytes(b"")
     for name, said in {
         "blank": "blank", "tiny": "20 x 20", "cut": "damaged", "text": "damaged", "empty": "empty", "none": "not exist",
-        "la": "opacity",
     }.items():
         with pytest.raises(InputError, match=rf"{name}\.png.*{said}"):
             PlaneImage.read(tmp_path / f"{name}.png", 0.5)
@@ -284,11 +341,13 @@ def test_a_picture_that_ends_early_is_refused(tmp_path, suffix):
         PlaneImage.read(path, 0.5)
 
 
-@pytest.mark.parametrize(("text", "sizes"), [
-    ("0,25", {"axial": 0.25, "sagittal": 0.25, "coronal": 0.25}),
-    ("axial=0,25;coronal=0,3", {"axial": 0.25, "coronal": 0.3}),
-    ("axial=0,25,coronal=1", {"axial": 0.25, "coronal": 1.0}),
-    ("axial=0.25,coronal=0.3", {"axial": 0.25, "coronal": 0.3}),
+@pytest.mark.parametrize(("text", "unstated", "by_plane"), [
+    ("", None, {}),
+    ("0,25", 0.25, {}),
+    ("axial=0,25;coronal=0,3", None, {"axial": 0.25, "coronal": 0.3}),
+    ("axial=0,25,coronal=1", None, {"axial": 0.25, "coronal": 1.0}),
+    ("axial=0.25,coronal=0.3", None, {"axial": 0.25, "coronal": 0.3}),
+    ("0.2,coronal=0.3", 0.2, {"coronal": 0.3}),
 ])
-def test_decimal_commas_of_pixel_sizes(text, sizes):
-    assert parse_spacings(text) == sizes
+def test_pixel_sizes_for_all_and_by_plane(text, unstated, by_plane):
+    assert parse_spacings(text) == PixelSizes(unstated, by_plane)
