@@ -36,9 +36,9 @@ DEFAULT_SKULL_BUNDLE = "fetal-skull"
 OUTLINE_BUNDLE = "head-outline"
 SKULL_MODELS = ("hcvae", "cvae", "tlnet", "cgan")
 """Models from planes to a skull."""
-SKULL_SAMPLES, MIN_SKULL_SAMPLES = 64, 2
-"""Heads drawn by default, in mirrored pairs, so that 32 independent ones tell the standard deviation, and at least:
-one would have none, which must not be taken for certainty."""
+SKULL_SAMPLES, FEW_SKULL_SAMPLES, MIN_SKULL_SAMPLES = 256, 16, 2
+"""Heads drawn by default, in mirrored pairs, so that 128 independent ones tell the standard deviation; below which
+there is a warning; and at least: one would have none, which must not be taken for certainty."""
 USER_BUNDLES_VARIABLE = "MEDVAE_BUNDLES"
 METADATA_FILE, WEIGHTS_FILE, CARD_FILE = "metadata.json", "model.safetensors", "README.md"
 PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", ".joblib"})

@@ -43,9 +43,9 @@ def write_skull(
     def fill(partial: Path, report: Progress) -> None:
         frame = "head frame, not registered"
         write_volumes(partial, {
-            "skull": (result.probability, sitk.sitkFloat32, f"MedVAE probability of head; {frame}"),
+            "skull": (result.probability, sitk.sitkFloat32, f"MedVAE probability of lying in the head; {frame}"),
             "skull_mask": (result.mask, sitk.sitkUInt8, f"MedVAE head inside outer table; {frame}"),
-            "std": (result.std, sitk.sitkFloat32, f"MedVAE std of the probability; {frame}"),
+            "std": (result.std, sitk.sitkFloat32, f"MedVAE std of the soft occupancy over samples; {frame}"),
         }, scaled(report, 0.0, _SHARE_OF_VOLUMES), cancel)  # fmt: skip
         report("write", _SHARE_OF_VOLUMES, "Writing skull.vtp")
         write_surface(result.surface, str(partial / "skull.vtp"))
@@ -70,7 +70,8 @@ def biometry_record(result: SkullPrediction) -> dict[str, object]:
     return {
         "measures": measures, "ga_weeks": result.ga_weeks, "planes_used": result.planes_used,
         "planes_missing": result.planes_missing, "samples": result.samples,
-        "conventions": "outer to outer, in the axial plane through the head's centre; HC of the outline's ellipse; "
+        "conventions": "outer to outer, in the axial plane through the head's centre; axes and circumference of the "
+                       "outline's ellipse; "
                        "percentiles by INTERGROWTH-21st" + where_drawn(result.provenance["drawn_outside_mm"]),
-        "warnings": list(result.warnings),
+        "notes": result.notes, "warnings": list(result.warnings),
     }  # fmt: skip

@@ -21,7 +21,7 @@ class Overlay(Enum):
 
     def label(self) -> str:
         return {"": _("Nothing"), "probability": _("Probability of lying inside the skull"),
-                "std": _("Standard deviation of the probability")}[self.value]  # fmt: skip
+                "std": _("Standard deviation over the samples")}[self.value]  # fmt: skip
 
 
 @parameterNodeWrapper
@@ -41,7 +41,7 @@ class SkullParameters:
     gaWeeks: Annotated[float, WithinRange(0, 40)] = 0.0
     bundle: str = ""
     device: str = "auto"
-    samples: Annotated[int, WithinRange(2, 1024)] = 64
+    samples: Annotated[int, WithinRange(2, 1024)] = 256
     overlay: Overlay = Overlay.STD
     overlayOpacity: Annotated[float, WithinRange(0, 1)] = 0.6
     surfaceOpacity: Annotated[float, WithinRange(0, 1)] = 1.0

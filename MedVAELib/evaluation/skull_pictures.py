@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from ..skull.outline import unletterbox
 from ..standard_planes import AXES, BY_COUNT, PLANES, Subset, named
 from .skull import LEVELS, MEAN_HEAD, Case, Guess, Score
 from .skull_metrics import Solid
@@ -77,7 +76,7 @@ def write_head_picture(case: Case, seen: SeenPlanes, guesses: Mapping[tuple[str,
 def _show_plane(panel, seen: SeenPlanes, plane: str) -> None:
     grey = seen.images[plane].grey_yx
     panel.imshow(grey, cmap="gray", vmin=0, vmax=1)
-    found = unletterbox(seen.outlines[plane].map, grey.shape)
+    found = seen.outlines[plane].on_image()
     for outline, colour in ((seen.true_outlines[plane], TRUE_COLOUR), (found, OURS_COLOUR)):
         if (outline > 0.5).any():
             panel.contour(outline, levels=[0.5], colors=colour, linewidths=1)

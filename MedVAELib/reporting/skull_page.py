@@ -17,7 +17,7 @@ from .colours import jpeg_uri
 from .page import render, run_date, timings
 from .skull_pictures import PROBABILITY, STD, plane_picture, section_legend, sections, views
 
-_HIGHEST_STD = 0.5  # of a probability
+_HIGHEST_STD = 0.5  # of what lies between 0 and 1
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def write_skull_report(result: SkullPrediction, directory: Path) -> Path:
              "note": "of lying inside the skull's outer table",
              "legend": section_legend("probability", PROBABILITY, 1.0)},
             {"title": "Standard deviation", "uri": jpeg_uri(sections(result, std, STD, _HIGHEST_STD)),
-             "note": "of that probability over samples of the model",
-             "legend": section_legend("standard deviation of the probability", STD, _HIGHEST_STD)},
+             "note": "over samples of the model, of how much of each voxel lies inside",
+             "legend": section_legend("standard deviation of the share inside", STD, _HIGHEST_STD)},
         ],
         reading=_reading(result), provenance=words.flatten(result.provenance),
         timings=timings(result.provenance),
@@ -119,10 +119,11 @@ def _reading(result: SkullPrediction) -> list[str]:
         "The planes are not registered to each other or to the uterus, so the skull has a frame of its own: x to the "
         "right, y to the front, z to the top of the head, in mm about its centre. Left and right cannot be told from "
         "the planes, so an asymmetry may be mirrored.",
-        "BPD and OFD are outer to outer and HC is the circumference of the outline's ellipse, in the axial plane "
-        "through the centre, as in the INTERGROWTH-21st charts"
+        "BPD, OFD and HC are the axes and the circumference of the outline's ellipse, outer to outer, in the axial "
+        "plane through the centre, as in the INTERGROWTH-21st charts"
         f"{where_drawn(result.provenance['drawn_outside_mm'])}. The interval is mean ± 1.96 standard deviations.",
     ]
+    paragraphs += result.notes
     if result.ga_weeks is not None:
         paragraphs.append("The percentile says how many of a hundred healthy fetuses of the given age measure less "
                           f"(INTERGROWTH-21st, {FIRST_WEEK:g} to {LAST_WEEK:g} weeks).")  # fmt: skip

@@ -1,7 +1,7 @@
 """Mean and spread of sampled heads, streamed over batches of samples.
 
-A sample is a signed distance on a grid of 48³; its probability, sigmoid of the distance, lives on 96³. Away from the
-surface all samples agree and the probability is 0 or 1 to four digits, so only the voxels of a band are computed.
+A sample is a signed distance on a grid of 48³; its soft occupancy, sigmoid of the distance, lives on 96³. Away from the
+surface all samples agree and the occupancy is 0 or 1 to four digits, so only the voxels of a band are computed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 SOFTNESS = 0.5
-"""Voxels of the 96³ grid over which the probability rises from 1/2 to 0.73."""
-_SETTLED = 9.0 * SOFTNESS  # beyond this distance the probability is 0 or 1 to 1e-4
+"""Voxels of the 96³ grid over which the occupancy rises from 1/2 to 0.73."""
+_SETTLED = 9.0 * SOFTNESS  # beyond this distance the occupancy is 0 or 1 to 1e-4
 
 
 class _Running:
@@ -40,18 +40,18 @@ class HeadMoments:
         self.shape, self.count = shape, 0
         self._fine = tuple(2 * n for n in shape)
         self._distance = _Running(shape, device)
-        self._probability = _Running(self._fine, device)
+        self._occupancy = _Running(self._fine, device)
 
     def update(self, sdf: Tensor) -> None:
         """Merges a batch, (n, d, h, w); larger ones are faster."""
         sdf = sdf.float()
         mean = sdf.mean(0)
         self._distance.merge(self.count, len(sdf), mean, (sdf - mean).square_().sum(0))
-        self._probability.merge(self.count, len(sdf), *self._probabilities(sdf))
+        self._occupancy.merge(self.count, len(sdf), *self._occupancies(sdf))
         self.count += len(sdf)
 
-    def _probabilities(self, sdf: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and Σ (p - mean)² of a batch's probabilities on the fine grid."""
+    def _occupancies(self, sdf: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and Σ (o - mean)² of a batch's occupancies on the fine grid."""
         # Interpolation never leaves the range of what it lies between, so these bound every sample on the fine grid.
         low, high = self._finer(torch.stack([sdf.amin(0), sdf.amax(0)]))
         mean = (low > _SETTLED).float()
@@ -59,9 +59,9 @@ class HeadMoments:
         band = ((low <= _SETTLED) & (high >= -_SETTLED)).flatten().nonzero()[:, 0]
         index, weight = _between(band, self.shape)
         rows = sdf.flatten(1).T.contiguous()
-        p = F.embedding_bag(index, rows, per_sample_weights=weight, mode="sum").div_(SOFTNESS).sigmoid_()
-        mean.view(-1)[band] = p.mean(1)
-        m2.view(-1)[band] = p.sub_(p.mean(1, keepdim=True)).square_().sum(1)
+        soft = F.embedding_bag(index, rows, per_sample_weights=weight, mode="sum").div_(SOFTNESS).sigmoid_()
+        mean.view(-1)[band] = soft.mean(1)
+        m2.view(-1)[band] = soft.sub_(soft.mean(1, keepdim=True)).square_().sum(1)
         return mean, m2
 
     def _finer(self, volumes: Tensor) -> Tensor:
@@ -73,9 +73,15 @@ class HeadMoments:
         mean, std = self._finer(torch.stack([self._distance.mean, self._distance.std(self.count)]))
         return mean, std
 
-    def probability(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation over samples of the probability on the fine grid."""
-        return self._probability.mean, self._probability.std(self.count)
+    def probability(self) -> Tensor:
+        """Of lying inside, on the fine grid: Φ of the distance's mean over its standard deviation, 1/2 where the mean
+        surface lies. Without a spread it is a step."""
+        mean, std = self.distance()
+        return torch.special.ndtr(mean / std.clamp(min=torch.finfo(std.dtype).tiny))
+
+    def occupancy(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation over samples of the soft occupancy on the fine grid."""
+        return self._occupancy.mean, self._occupancy.std(self.count)
 
 
 def _between(fine: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..errors import InputError
-from ..preprocessing.morphology import dilated, eroded, largest_part
+from ..preprocessing.morphology import bounding_box, dilated, eroded, largest_part
 from ..preprocessing.outlines import MomentEllipse, ellipse_map, moment_ellipse
 from .engine import OutlineEngine
 from .planes import PlaneImage
@@ -29,6 +29,19 @@ _STRAND = 0.25
 """Of the radius of the largest circle within the head: what is thinner on either side of its middle is none of it."""
 HEAD_MM = (30.0, 150.0)
 """Long axis of a fetal head in any of the planes, from the twelfth week."""
+CLOSER_BELOW = 0.5
+"""Of the network's grid: a head whose long axis spans less is looked at again, with _AROUND of it on every side, which
+makes it as large as heads are on most pictures that the network has learned."""
+_AROUND = 0.45
+_MOST_LOOKS = 3
+_AGREE = 0.9
+MIN_SHARED = 0.7
+"""Dice of two looks at a head: from _AGREE on there is no further one; below MIN_SHARED of the last with the first, or
+with that before, is a doubt."""
+_RING_PX = 3
+_DARKER = 0.01
+Window = tuple[slice, slice]
+"""Rows and columns of an image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +49,8 @@ class Outline:
     """The head on a plane, on the network's grid.
 
     map: (192, 192) float32 fraction of head; pixel_mm: of that grid; ellipse: in its pixels; misfit: share of the
-    area by which the outline departs from the ellipse; confidence: 0…1; doubts: sentences.
+    area by which the outline departs from the ellipse; confidence: 0…1; window: what the grid shows of the image, of
+    image_shape; doubts: sentences.
     """
 
     map: Tensor
@@ -44,6 +58,8 @@ class Outline:
     ellipse: MomentEllipse
     misfit: float
     confidence: float
+    window: Window
+    image_shape: tuple[int, int]
     doubts: tuple[str, ...] = ()
 
     @property
@@ -52,12 +68,77 @@ class Outline:
         return major, minor
 
 
+    @property
+    def centre_yx_px(self) -> tuple[float, float]:
+        """Row and column of the centroid on the image."""
+        place = image_position(self.ellipse.centre[0].tolist(), _shape(self.window))
+        row, column = (at + part.start for at, part in zip(place, self.window, strict=True))
+        return row, column
+
+    def on_image(self) -> NDArray[np.float32]:
+        """The map on the image's own pixels."""
+        whole = np.zeros(self.image_shape, np.float32)
+        whole[self.window] = unletterbox(self.map, _shape(self.window))
+        return whole
+
+
 def find_outlines(planes: Sequence[tuple[str, PlaneImage]], engine: OutlineEngine) -> list[Outline]:
-    """The outline on each of the named planes. Raises InputError where there is nothing like a head."""
-    images = torch.stack([letterbox(image.grey_yx) for _, image in planes])
+    """The outline on each of the named planes: a small head's is found on the whole image, then on what is around it.
+    Raises InputError where there is nothing like a head."""
+    found = _looked_at(planes, [_whole(image.grey_yx) for _, image in planes], engine)
+    return [_closer(plane, outline, engine) if _is_small(outline) else outline
+            for plane, outline in zip(planes, found, strict=True)]  # fmt: skip
+
+
+def _looked_at(
+    planes: Sequence[tuple[str, PlaneImage]], windows: Sequence[Window], engine: OutlineEngine
+) -> list[Outline]:  # fmt: skip
+    images = torch.stack([letterbox(image.grey_yx[window]) for (_, image), window in zip(planes, windows, strict=True)])
     probability, confidence = engine.find(images)
-    return [judge(name, image, clean(probability[i], f"{image.label} ({name})"), float(confidence[i]))
+    return [judge(name, image, clean(probability[i], f"{image.label} ({name})"), float(confidence[i]), windows[i])
             for i, (name, image) in enumerate(planes)]  # fmt: skip
+
+
+def _whole(grey_yx: NDArray[np.float32]) -> Window:
+    height, width = grey_yx.shape
+    return slice(0, height), slice(0, width)
+
+
+def _around(outline: Outline) -> Window:
+    """A head's box with a margin."""
+    head = outline.on_image() > 0.5
+    rows, columns = bounding_box(head, (0, 0))
+    margin = round(_AROUND * max(rows.stop - rows.start, columns.stop - columns.start))
+    return bounding_box(head, (margin, margin))
+
+
+def _is_small(outline: Outline) -> bool:
+    return 2 * float(outline.ellipse.semi_axes[0, 0]) < CLOSER_BELOW * NETWORK_SIZE
+
+
+def _closer(plane: tuple[str, PlaneImage], outline: Outline, engine: OutlineEngine) -> Outline:
+    """A small head looked at again, from closer by, until two looks agree; with a doubt where they do not."""
+    first, agree, kept = outline.on_image() > 0.5, 0.0, 0.0
+    for _ in range(_MOST_LOOKS - 1):
+        try:
+            again = _looked_at([plane], [_around(outline)], engine)[0]
+        except InputError:  # nothing like a head any more
+            agree = 0.0
+            break
+        head = again.on_image() > 0.5
+        agree, kept = _dice(outline.on_image() > 0.5, head), _dice(first, head)
+        outline = again
+        if agree >= _AGREE:
+            break
+    if min(agree, kept) >= MIN_SHARED:
+        return outline
+    doubt = (f"The head on {plane[1].label} ({plane[0]}) is small in its frame, and another one when looked at more "
+             "closely: crop the image to the head.")  # fmt: skip
+    return replace(outline, doubts=(*outline.doubts, doubt))
+
+
+def _dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    return 2 * float((one & other).sum()) / max(1, int(one.sum()) + int(other.sum()))
 
 
 def letterbox(grey_yx: NDArray[np.float32]) -> Tensor:
@@ -118,13 +199,18 @@ def _without_strands(head: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return head & (ndimage.distance_transform_edt(~largest_part(depth > thin)) <= 2 * thin)
 
 
-def judge(name: str, image: PlaneImage, outline: Tensor, confidence: float) -> Outline:
-    """What speaks against this being a usable standard plane of a head."""
-    pixel_mm = image.pixel_mm * max(image.grey_yx.shape) / NETWORK_SIZE
+def judge(
+    name: str, image: PlaneImage, outline: Tensor, confidence: float, window: Window | None = None
+) -> Outline:  # fmt: skip
+    """What speaks against this being a usable standard plane of a head. window: what the outline's grid shows of the
+    image, None for all of it."""
+    window = window or _whole(image.grey_yx)
+    pixel_mm = image.pixel_mm * max(_shape(window)) / NETWORK_SIZE
     ellipse = moment_ellipse(outline[None])
     drawn = ellipse_map(ellipse, *outline.shape)[0]
     misfit = float((outline - drawn).abs().sum() / outline.sum())
-    major_mm, minor_mm = (2 * ellipse.semi_axes[0] * pixel_mm).tolist()
+    found = Outline(outline, pixel_mm, ellipse, misfit, confidence, window, image.grey_yx.shape)
+    major_mm, minor_mm = (2 * mm for mm in found.semi_axes_mm)
     label, doubts = f"{image.label} ({name})", []
     if confidence < MIN_CONFIDENCE:
         doubts.append(f"{label} does not look like a standard plane of a fetal head "
@@ -134,9 +220,36 @@ def judge(name: str, image: PlaneImage, outline: Tensor, confidence: float) -> O
     if not HEAD_MM[0] <= major_mm <= HEAD_MM[1]:
         doubts.append(f"The outline found on {label} is {major_mm:.0f} x {minor_mm:.0f} mm large, and fetal heads are "
                       f"{HEAD_MM[0]:g} to {HEAD_MM[1]:g} mm long: check the pixel size.")  # fmt: skip
-    if _touches_border(unletterbox(outline, image.grey_yx.shape)):
+    if _touches_border(found.on_image()):
         doubts.append(f"The head on {label} reaches the frame's edge: what is cut off is guessed.")
-    return Outline(outline, pixel_mm, ellipse, misfit, confidence, tuple(doubts))
+    if _looks_inverted(image, found):
+        doubts.append(f"{label} looks inverted, bone darker than brain and the frame's border brighter than its "
+                      "middle: give the image as the machine shows it, bright on black.")  # fmt: skip
+    return replace(found, doubts=tuple(doubts))
+
+
+def _looks_inverted(image: PlaneImage, outline: Outline) -> bool:
+    """Both signs of a print on white paper: of 250 real planes, 7 show the first, 11 the second, and none both."""
+    head, grey = outline.map.numpy() > 0.5, letterbox(image.grey_yx[outline.window]).numpy()
+    inner = eroded(head, 2 * _RING_PX)
+    if not inner.any():
+        return False
+    bone = float(np.median(grey[dilated(head, _RING_PX) & ~eroded(head, _RING_PX)]))
+    middle, border = _middle_and_border(image.grey_yx)
+    return bone < float(np.median(grey[inner])) - _DARKER and middle < border - _DARKER
+
+
+def _middle_and_border(grey_yx: NDArray[np.float32]) -> tuple[float, float]:
+    """Medians of the middle half and of a strip of 5 % along the border."""
+    rows, columns = ((n // 4, n - n // 4, max(1, n // 20)) for n in grey_yx.shape)
+    strip = np.ones(grey_yx.shape, bool)
+    strip[rows[2] : -rows[2], columns[2] : -columns[2]] = False
+    return float(np.median(grey_yx[rows[0] : rows[1], columns[0] : columns[1]])), float(np.median(grey_yx[strip]))
+
+
+def _shape(window: Window) -> tuple[int, int]:
+    rows, columns = window
+    return rows.stop - rows.start, columns.stop - columns.start
 
 
 def _touches_border(outline_yx: NDArray[np.float32]) -> bool:

@@ -127,7 +127,7 @@ def _windowed(draw: Draw, image: Tensor, outline: Tensor) -> tuple[Tensor, Tenso
 
 
 def degraded(draw: Draw, image: Tensor) -> Tensor:
-    """Gain, gamma, blur, noise, an inverted picture now and then, 8 bits."""
+    """Gain, gamma, blur, noise, uneven brightness, 8 bits."""
     image = image.clamp(0, 1) ** math.exp(draw.number(-0.5, 0.5)) * draw.number(0.55, 1.25)
     if draw.chance(0.3):
         image = F.avg_pool2d(image[None, None], 3, 1, 1)[0, 0]

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..bundle import SKULL_SAMPLES, Bundle
+from ..bundle import FEW_SKULL_SAMPLES, SKULL_SAMPLES, Bundle
 from ..errors import InputError
+from ..growth_charts import FIRST_WEEK, LAST_WEEK
 from ..preprocessing.geometry import like, ras_grid
 from ..preprocessing.outlines import MARGIN, SIZE, canonical_map, case_spacing
 from ..progress import CancelToken, Progress, no_progress, scaled
@@ -22,10 +23,11 @@ from ..versions import versions
 from .agreement import OutlineMap, agreement_warnings
 from .biometry import drawn_outside, summarise
 from .engine import SampledHeads
-from .outline import Outline, find_outlines, image_position, unletterbox
+from .outline import Outline, find_outlines
 from .placement import place_plane, section_fit
 from .planes import PlaneImage, check_arguments
 from .predictor import SkullPredictor
+from .repeats import refuse_repeats
 from .result import FoundPlane, Measure, SkullPrediction
 from .surface import head_surface
 
@@ -100,6 +102,9 @@ def predict_from_outlines(
     }  # fmt: skip
     measures = summarise(drawn_outside(heads.measures, outside_mm), ga_weeks)
     result = _result(heads, measures, spacing_mm, samples, ga_weeks, provenance, timer)
+    if samples < FEW_SKULL_SAMPLES:
+        result.warnings.append(f"Of {samples} samples, standard deviations and intervals are rough: draw "
+                               f"{FEW_SKULL_SAMPLES} or more.")  # fmt: skip
     misfits = _misfits(outlines, maps, result.distance_mm, spacing_mm)
     provenance["section_misfit"] = {name: round(share, 4) for name, share in misfits.items()}
 
@@ -131,22 +136,13 @@ def network_input(outlines: Mapping[str, OutlineMap]) -> tuple[Tensor, Tensor, f
     return maps, torch.tensor([name in outlines for name in PLANES]), spacing_mm
 
 
-def refuse_repeats(planes: Mapping[str, PlaneImage]) -> None:
-    """Raises InputError when two planes are one and the same image."""
-    names = list(planes)
-    for i, one in enumerate(names):
-        for other in names[i + 1 :]:
-            if np.array_equal(planes[one].grey_yx, planes[other].grey_yx):
-                raise InputError(f"{planes[other].label} is given as {one} and as {other} plane: each must be an image "
-                                 "of its own; leave out what was not acquired.")  # fmt: skip
-
-
 def _result(
     heads: SampledHeads, measures: list[Measure], spacing_mm: float, samples: int, ga_weeks: float | None,
     provenance: dict[str, object], timer: Timer,
 ) -> SkullPrediction:  # fmt: skip
     with timer.stage("volumes"):
-        probability, std = (volume.cpu().numpy() for volume in heads.moments.probability())
+        probability = heads.moments.probability().cpu().numpy()
+        std = heads.moments.occupancy()[1].cpu().numpy()
         distance, distance_std = (volume.cpu().numpy() * spacing_mm for volume in heads.moments.distance())
     if not (distance > 0).any():
         raise InputError("No head could be reconstructed from these planes: check that they show a fetal head.")
@@ -163,10 +159,9 @@ def _result(
 
 
 def _found_plane(name: str, image: PlaneImage, outline: Outline, result: SkullPrediction) -> FoundPlane:
-    shape = image.grey_yx.shape
-    centre_px = image_position(outline.ellipse.centre[0].tolist(), shape)
+    centre_px = outline.centre_yx_px
     return FoundPlane(
-        plane=name, image=image, outline_yx=unletterbox(outline.map, shape), centre_yx_px=centre_px,
+        plane=name, image=image, outline_yx=outline.on_image(), centre_yx_px=centre_px,
         semi_axes_mm=outline.semi_axes_mm, confidence=outline.confidence, ellipse_misfit=outline.misfit,
         doubts=outline.doubts,
         ijk_to_ras_mm=place_plane(name, outline, image.pixel_mm, centre_px, result.distance_mm, result.spacing_mm),
@@ -195,8 +190,11 @@ def _size_warnings(first: str, spacing_mm: float, ga_weeks: float | None) -> lis
 
 
 def _chart_warnings(circumference: Measure, ga_weeks: float | None) -> list[str]:
-    """A head that no healthy fetus of that age has: more often the pixels or the age are wrong."""
+    """An age beyond the charts, or a head that no healthy fetus of that age has: more often the pixels or the age are
+    wrong."""
     share = circumference.percentile
+    if ga_weeks is not None and share is None:
+        return [f"The growth charts cover {FIRST_WEEK:g} to {LAST_WEEK:g} weeks, not {ga_weeks:g}: no percentiles."]
     if share is None or _OFF_THE_CHART <= share <= 100 - _OFF_THE_CHART:
         return []
     side = f"below the {_OFF_THE_CHART:g}" if share < 50 else f"above the {100 - _OFF_THE_CHART:g}"

@@ -57,7 +57,8 @@ class SkullPrediction:
 
     The planes are not registered to anything, so the frame is the skull's own: x right, y anterior, z superior, and
     nothing in it says how the fetus lay in the uterus. probability: float32, of lying inside the skull's outer table;
-    mask: uint8, where the mean surface encloses it; std: float32, standard deviation of the probability over samples.
+    mask: uint8, where the mean surface encloses it; std: float32, standard deviation over samples of the soft
+    occupancy, which falls from 1 within the outer table to 0 outside over about two voxels.
     distance_mm, distance_std_mm: (z, y, x) float32, mean and standard deviation of the signed distance, > 0 inside,
     meaningful near the surface. surface: closed triangle mesh in RAS mm, its points with `std_mm` (standard deviation
     along the normal) and normals. measures: biometry in the order to be shown.
@@ -84,6 +85,13 @@ class SkullPrediction:
     @property
     def planes_missing(self) -> list[str]:
         return [plane for plane in PLANES if plane not in self.planes_used]
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be checked."""
+        if len(self.planes) != 1:
+            return []
+        return [f"That this is the {self.planes[0].plane} plane was not checked: one plane alone does not tell."]
 
     def measure(self, name: str) -> Measure:
         """The measure of that name. Raises KeyError."""

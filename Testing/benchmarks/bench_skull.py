@@ -71,7 +71,7 @@ def ours(engine: ShapeEngine, planes: Tensor, present: Tensor, spacing_mm: float
     heads = timed.run("samples, moments, measures", lambda: engine.sample(planes, present, spacing_mm, samples))
 
     def volumes() -> tuple[np.ndarray, np.ndarray]:
-        heads.moments.probability()
+        heads.moments.probability(), heads.moments.occupancy()
         distance, std = heads.moments.distance()
         return distance.cpu().numpy() * spacing_mm, std.cpu().numpy() * spacing_mm
 

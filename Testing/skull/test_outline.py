@@ -10,8 +10,21 @@ from hypothesis import strategies as st
 
 from MedVAELib.errors import InputError
 from MedVAELib.preprocessing.outlines import ellipse_map, moment_ellipse
-from MedVAELib.skull.outline import NETWORK_SIZE, clean, image_position, judge, letterbox, unletterbox
+from MedVAELib.resources import resource_dir
+from MedVAELib.skull.outline import (
+    NETWORK_SIZE,
+    clean,
+    find_outlines,
+    image_position,
+    judge,
+    letterbox,
+    unletterbox,
+)
 from MedVAELib.skull.planes import PlaneImage
+from MedVAELib.skull.predictor import SkullPredictor
+
+from .bundles import bright_outline
+from .heads import plane_with_head
 
 sizes = st.tuples(st.integers(60, 700), st.integers(60, 700))
 
@@ -77,6 +90,76 @@ def test_a_base_is_no_reason_to_doubt_a_sagittal_plane():
     head[126:] = 0
     assert not judge("sagittal", image, head, 1.0).doubts
     assert any("no oval" in doubt for doubt in judge("axial", image, head, 1.0).doubts)
+
+
+class Eye:
+    """An engine whose looks are given by a function of the pictures and of how often it looked."""
+
+    def __init__(self, look):
+        self.look, self.looks = look, 0
+
+    def find(self, images):
+        self.looks += 1
+        return self.look(images, self.looks)
+
+
+def placed(pixel_mm=0.3, shape=(900, 1200)) -> PlaneImage:
+    """A ring of 42 and 33 mm semi-axes in the middle of a frame."""
+    picture = plane_with_head((42.0, 33.0), pixel_mm, shape)
+    return PlaneImage(picture.astype(np.float32) / 255, pixel_mm)
+
+
+def test_a_small_head_is_looked_at_from_closer_by():
+    eye, image = Eye(lambda images, _: bright_outline(images)), placed()
+    found = find_outlines([("axial", image)], eye)[0]
+    assert eye.looks == 2 and found.window != (slice(0, 900), slice(0, 1200)) and not found.doubts
+    assert found.semi_axes_mm == pytest.approx((42.0, 33.0), rel=0.03)
+    assert found.centre_yx_px == pytest.approx((449.5, 599.5), abs=2)
+    on_image = found.on_image()
+    assert on_image.shape == (900, 1200)
+    assert np.argwhere(on_image > 0.5).mean(0) == pytest.approx(found.centre_yx_px, abs=1)
+    assert float(on_image.sum()) * 0.3**2 == pytest.approx(np.pi * 42 * 33, rel=0.05)
+
+
+def test_a_large_one_is_not():
+    eye, image = Eye(lambda images, _: bright_outline(images)), placed(shape=(320, 440))
+    found = find_outlines([("axial", image)], eye)[0]
+    assert eye.looks == 1 and found.window == (slice(0, 320), slice(0, 440))
+
+
+@pytest.mark.parametrize("closer", [torch.tensor(blob((192, 192), (96, 96), 15)), torch.zeros(192, 192)],
+                         ids=["another one", "none"])  # fmt: skip
+def test_looks_that_do_not_agree_are_a_doubt(closer):
+    first = torch.tensor(blob((192, 192), (96, 96), 30))
+    eye = Eye(lambda images, looks: ((first if looks == 1 else closer)[None], torch.tensor([1.0])))
+    assert any("more closely" in doubt for doubt in find_outlines([("axial", placed())], eye)[0].doubts)
+
+
+def test_a_screen_shot_gives_the_size_that_the_plane_alone_gives():
+    """The shipped network on the sample's axial plane, and on that in the middle of a large black frame."""
+    plane = PlaneImage.read(resource_dir() / "sample" / "skull" / "axial.png", 0.28)
+    (height, width), shot = plane.grey_yx.shape, np.zeros((1080, 1920), np.float32)
+    shot[330 : 330 + height, 680 : 680 + width] = plane.grey_yx
+    engine = SkullPredictor.load(device="cpu").outline
+    alone, small = find_outlines([("axial", plane), ("axial", PlaneImage(shot, 0.28))], engine)
+    assert small.semi_axes_mm == pytest.approx(alone.semi_axes_mm, rel=0.015)
+
+
+def test_a_print_on_white_is_a_doubt():
+    picture = placed(shape=(320, 440)).grey_yx
+    head = bright_outline(letterbox(picture)[None])[0][0]
+    for grey, inverted in ((picture, False), (1 - picture, True)):
+        doubts = judge("axial", PlaneImage(grey, 0.3), head, 1.0).doubts
+        assert any("inverted" in doubt for doubt in doubts) is inverted, doubts
+
+
+def test_a_bright_window_around_a_plane_does_not_look_inverted():
+    shot = np.full((700, 900), 0.4, np.float32)
+    shot[190:510, 230:670] = placed(shape=(320, 440)).grey_yx
+    whole = torch.zeros(700, 900)
+    whole[190:510, 230:670] = torch.tensor(blob((320, 440), (160, 220), 120))
+    doubts = judge("axial", PlaneImage(shot, 0.3), letterbox(whole.numpy()), 1.0).doubts
+    assert not any("inverted" in doubt for doubt in doubts), doubts
 
 
 def test_confidence_is_judged():
