@@ -189,12 +189,14 @@ def test_what_does_not_falsify_a_run_may_change(tmp_path, old, new):
 
 
 def test_a_checkpoint_without_a_record_resumes_as_before(tmp_path):
-    start(configured(tmp_path), tmp_path).save()
+    run = start(configured(tmp_path), tmp_path)
+    run.step = 3
+    run.save()
     file = tmp_path / "out" / "checkpoint.pt"
     state = torch.load(file, weights_only=True)
     del state["run"]
     torch.save(state, file)
-    start(configured(tmp_path, "batch: 1", "batch: 2, seed: 4"), tmp_path, resume=True)
+    assert start(configured(tmp_path, "batch: 1", "batch: 2, seed: 4"), tmp_path, resume=True).step == 3
 
 
 def test_a_run_starts_from_the_weights_of_a_bundle(tmp_path):
