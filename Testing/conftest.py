@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from MedVAELib.preprocessing.geometry import ras_grid, to_grid
+from MedVAELib.resources import resource_dir
+
 _TEXT = locale.setlocale(locale.LC_CTYPE)
 
 
@@ -64,6 +67,16 @@ def medvae_data() -> Path:
     if not (folder / "brain").is_dir():
         pytest.skip(f"no real data at {folder}: set MEDVAE_DATA to run this test")
     return folder
+
+
+def coarse_sample(size_xyz: Sequence[int], spacing_mm: float, turn: Sequence[float] = (0.0, 0.0, 0.0)) -> sitk.Image:
+    """The bundled sample on a coarser grid around the same point, turned by angles about the axes."""
+    source = sitk.ReadImage(str(resource_dir() / "sample" / "flair.nii.gz"), sitk.sitkFloat32)
+    grid = ras_grid((0, 0, 0), size_xyz, spacing_mm)
+    turned = np.array(sitk.Euler3DTransform((0, 0, 0), *turn).GetMatrix()).reshape(3, 3)
+    grid.SetDirection((turned @ np.array(grid.GetDirection()).reshape(3, 3)).ravel().tolist())
+    grid.SetOrigin((turned @ np.array(grid.GetOrigin())).tolist())
+    return to_grid(source, grid)
 
 
 def synthetic_head(size_ijk: Sequence[int] = (60, 72, 36), spacing_mm: Sequence[float] = (3.0, 3.0, 5.0),

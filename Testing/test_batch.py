@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import subprocess
@@ -14,8 +13,8 @@ import pytest
 import SimpleITK as sitk
 
 from MedVAELib.outputs import DETECTION_FILES
-from MedVAELib.preprocessing.geometry import ras_grid, to_grid
-from MedVAELib.resources import resource_dir
+from Testing.conftest import coarse_sample
+from Testing.tables import summary_rows
 from Testing.warm_python import warm
 from Testing.worker_process import WorkerProcess, handed_over
 
@@ -34,17 +33,11 @@ def batch(*arguments: object, before: str = "", **options: object) -> subprocess
     return subprocess.run(warm([sys.executable, "-c", code]), capture_output=True, text=True, timeout=600, **options)
 
 
-def rows(output: Path) -> dict[str, dict[str, str]]:
-    with (output / "summary.csv").open(newline="", encoding="utf-8") as file:
-        return {row["case"]: row for row in csv.DictReader(file)}
-
-
 @pytest.fixture(scope="module")
 def scans(tmp_path_factory):
     """A folder with two usable scans and a broken one, the bundled sample on a coarse grid."""
     folder = tmp_path_factory.mktemp("scans")
-    image = sitk.ReadImage(str(resource_dir() / "sample" / "flair.nii.gz"), sitk.sitkFloat32)
-    image = sitk.Round(to_grid(image, ras_grid((0, 0, 0), (72, 88, 72), 2.4)))
+    image = sitk.Round(coarse_sample((72, 88, 72), 2.4))
     sitk.WriteImage(image, str(folder / "one.nii.gz"))
     sitk.WriteImage(image * 2, str(folder / "two.nii.gz"))
     (folder / "broken.nii.gz").write_bytes(b"no gzip")
@@ -62,7 +55,7 @@ def test_real_scans_one_of_them_broken(medvae_data, tmp_path):
     first = batch(*command)
     assert first.returncode == 5, first.stderr
     assert "1 of 3 scans failed" in first.stderr and "broken.nii.gz" in first.stderr
-    table = rows(tmp_path / "out")
+    table = summary_rows(tmp_path / "out")
     assert [table[name]["status"] for name in (*REAL, "broken")] == ["done"] * 2 + ["failed"]
     assert all({file.name for file in (tmp_path / "out" / name).iterdir()} == set(DETECTION_FILES) for name in REAL)
 
@@ -91,7 +84,7 @@ def test_real_scans_one_of_them_broken(medvae_data, tmp_path):
 def test_a_folder_after_slicers_mark(scans, tmp_path):
     done = batch("--", scans, "--match", "t*.nii.gz", "--output", tmp_path / "out", *FAST, "--progress", "json")
     assert done.returncode == 0, done.stderr
-    assert list(rows(tmp_path / "out")) == ["two"]
+    assert list(summary_rows(tmp_path / "out")) == ["two"]
     fractions = [json.loads(line)["fraction"] for line in done.stdout.splitlines()]
     assert fractions == sorted(fractions) and fractions[-1] == 1
 
@@ -113,7 +106,9 @@ slicer = ModuleType("slicer")
 def leave(code):
     print("SLICER EXIT", code)
 slicer.app, slicer.util = SimpleNamespace(), SimpleNamespace(exit=leave)
-sys.modules["slicer"] = slicer
+i18n = ModuleType("slicer.i18n")
+i18n.tr = lambda text, *context: text
+sys.modules |= {"slicer": slicer, "slicer.i18n": i18n}
 """
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from PIL import Image
 from MedVAELib.bundle import SKULL_SAMPLES
 from MedVAELib.skull_outputs import SKULL_FILES
 from Testing.panel.skull_scenes import make_resources, picture
+from Testing.tables import summary_rows
 from Testing.warm_python import warm
 
 SCRIPT = Path(__file__).resolve().parents[1] / "MedVAE" / "Batch" / "skull.py"
@@ -44,8 +44,7 @@ def test_one_of_three_heads_is_unusable(heads, tmp_path):
     done = batch(heads, "--", "heads.csv", "--output", tmp_path, "--samples", 4, "--device", "cpu")
     assert done.returncode == 5, done.stderr
     assert "1 of 3 heads failed" in done.stderr and "missing.png" in done.stderr and "Traceback" not in done.stderr
-    with (tmp_path / "summary.csv").open(newline="", encoding="utf-8") as file:
-        rows = {row["case"]: row for row in csv.DictReader(file)}
+    rows = summary_rows(tmp_path)
     assert [rows[name]["status"] for name in ("one", "two", "three")] == ["done", "done", "failed"]
     assert rows["one"]["hc_percentile"] and not rows["two"]["hc_percentile"]
     assert {file.name for file in (tmp_path / "two").iterdir()} >= set(SKULL_FILES) - {"report.html"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import os
 import subprocess
@@ -19,6 +18,7 @@ from MedVAELib.cohort import summary as summary_module
 from MedVAELib.cohort.summary import DONE, FAILED, NOT_RUN, CaseRow, write_summary
 from MedVAELib.errors import Cancelled, UsageError
 from MedVAELib.progress import CancelToken
+from Testing.tables import summary_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,20 +27,15 @@ def row(case: str, status: str = FAILED, **values: object) -> CaseRow:
     return CaseRow(case, f"{case}.nii.gz", status, **values)
 
 
-def lines(output: Path) -> dict[str, dict[str, str]]:
-    with (output / "summary.csv").open(newline="", encoding="utf-8") as file:
-        return {line["case"]: line for line in csv.DictReader(file)}
-
-
 def test_lines_of_other_runs_stay_as_they_are(tmp_path):
     (tmp_path / "a").mkdir()
     message = 'It says "no",\nin two lines, with é.'
     write_summary([row("a", DONE, findings=2, volume_ml=0.5), row("b", message=message), row("c", NOT_RUN)], tmp_path)
-    before = lines(tmp_path)
+    before = summary_rows(tmp_path)
     write_summary([row("d"), row("e", NOT_RUN)], tmp_path)
-    assert list(lines(tmp_path)) == ["a", "b", "c", "d", "e"]
+    assert list(summary_rows(tmp_path)) == ["a", "b", "c", "d", "e"]
     write_summary([row("c", message="now"), row("b2")], tmp_path)
-    after = lines(tmp_path)
+    after = summary_rows(tmp_path)
     assert list(after) == ["a", "b", "c", "b2", "d", "e"]  # a run's own lines stand together, in its own order
     assert after["a"] == before["a"] and after["b"] == before["b"] and after["b"]["message"] == message
     assert after["c"]["status"] == FAILED and after["c"]["message"] == "now"
@@ -53,7 +48,7 @@ def test_a_result_that_is_gone_has_no_line(tmp_path):
     write_summary([row("a", DONE), row("b", DONE)], tmp_path)
     (tmp_path / "a").rmdir()
     write_summary([row("c")], tmp_path)
-    assert list(lines(tmp_path)) == ["b", "c"]
+    assert list(summary_rows(tmp_path)) == ["b", "c"]
 
 
 def test_runs_at_the_same_time(tmp_path):
@@ -64,7 +59,7 @@ def test_runs_at_the_same_time(tmp_path):
             "    write_summary(cases, Path(sys.argv[2]))")  # fmt: skip
     runs = [subprocess.Popen([sys.executable, "-c", code, name, str(tmp_path / "out")], cwd=ROOT) for name in "xyz"]
     assert [run.wait(timeout=240) for run in runs] == [0, 0, 0]
-    found = lines(tmp_path / "out")
+    found = summary_rows(tmp_path / "out")
     assert sorted(found) == [f"{name}{case}" for name in "xyz" for case in range(3)]
     assert {line["message"] for line in found.values()} == {"39"}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.csv"]
@@ -148,7 +143,8 @@ def test_a_table_that_is_open_elsewhere_stops_no_run_and_is_true_at_the_end(tmp_
             rows[i] = row(f"{i}")
             summary.changed()
             summary.write_if_due()
-    assert len(refused) == 2 and [line["status"] for line in lines(tmp_path).values()] == [FAILED, FAILED, NOT_RUN]
+    assert len(refused) == 2
+    assert [line["status"] for line in summary_rows(tmp_path).values()] == [FAILED, FAILED, NOT_RUN]
 
 
 def test_a_small_table_is_true_after_every_case(tmp_path, monkeypatch):
@@ -166,4 +162,4 @@ def test_a_small_table_is_true_after_every_case(tmp_path, monkeypatch):
             now[0] += 1
             summary.changed()
             summary.write_if_due()
-            assert [line["status"] for line in lines(tmp_path).values()].count(FAILED) == i + 1
+            assert [line["status"] for line in summary_rows(tmp_path).values()].count(FAILED) == i + 1

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +14,11 @@ from MedVAELib.reporting.head_views import VIEWS, HeadPainter  # noqa: E402
 from MedVAELib.reporting.skull_page import write_skull_report  # noqa: E402
 from MedVAELib.reporting.skull_pictures import PROBABILITY, UNCERTAINTY, plane_picture, sections  # noqa: E402
 from MedVAELib.skull.predict import SkullPredictor, predict_skull  # noqa: E402
+from Testing.browser import assert_shown_whole, needs_browser  # noqa: E402
 
 from .bundles import bright_outline, outline_bundle, shape_bundle  # noqa: E402
 from .heads import ellipsoid_sdf  # noqa: E402
 from .test_predict import images  # noqa: E402
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -97,23 +93,7 @@ def test_a_head_that_fills_its_grid_is_drawn_without_end():
     assert painter.paint(VIEWS[0], 40).size == (40, 40)
 
 
-PROBE = """<script>addEventListener("load", () => {
-  const broken = [...document.images].filter(i => !i.naturalWidth).length;
-  document.title = JSON.stringify({pictures: document.images.length, broken,
-    overflow: document.documentElement.scrollWidth - innerWidth});
-});</script></body>"""
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed: the page is not rendered")
+@needs_browser
 @pytest.mark.parametrize("width", [1200, 500])
 def test_a_browser_shows_the_page_whole(page_file, tmp_path, width):
-    probed = tmp_path / "probed.html"
-    page = page_file.read_text(encoding="utf-8")
-    probed.write_text(page.replace("style-src", "script-src 'unsafe-inline'; style-src").replace("</body>", PROBE))
-    done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-         f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", f"--window-size={width},2000",
-         "--dump-dom", probed.as_uri()], capture_output=True, text=True, timeout=240)  # fmt: skip
-    seen = json.loads(re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL).group(1))
-    assert seen["pictures"] >= 8 and seen["broken"] == 0 and seen["overflow"] <= 0
-    assert "CONSOLE" not in done.stderr
+    assert_shown_whole(page_file.read_text(encoding="utf-8"), tmp_path, width, pictures=8)

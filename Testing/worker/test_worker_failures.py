@@ -97,7 +97,7 @@ def test_killed_in_mid_run_it_leaves_no_result_and_another_one_works(strange, wo
 
 
 @posix
-def test_it_does_not_outlive_a_killed_parent(tmp_path):
+def test_it_does_not_outlive_a_killed_parent():
     code = ("import subprocess, sys, time; p = subprocess.Popen([sys.executable, '-m', 'MedVAELib.worker'],"
             " stdin=subprocess.PIPE, stdout=subprocess.PIPE); p.stdout.readline(); print(p.pid, flush=True);"
             " time.sleep(600)")
