@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from MedVAELib.skull.engine import OutlineEngine
 from MedVAELib.skull_outputs import SKULL_FILES
 from Testing.skull.bundles import bright_outline, outline_bundle, shape_bundle
 from Testing.skull.heads import AXES_MM, plane_with_head
+from Testing.tables import summary_rows
 
 FAST = ("--samples", "2", "--device", "cpu", "--progress", "none")
 
@@ -173,7 +173,7 @@ def test_a_large_colour_frame_and_mirrored_planes_give_the_same_head(planes, tmp
     assert found == pytest.approx([found[0]] * 3, rel=0.01)
 
 
-def test_a_slice_of_a_volume(planes, tmp_path):
+def test_a_slice_of_a_volume(tmp_path):
     image = sitk.GetImageFromArray(np.stack([plane_with_head()] * 9))
     image.SetSpacing((0.4, 0.4, 2.0))
     sitk.WriteImage(image, str(tmp_path / "volume.nii.gz"))
@@ -211,8 +211,7 @@ def test_a_cohort(planes, tmp_path, capsys):
     out = tmp_path / "out"
     assert skull("--cohort", table, "--output", out, *FAST) == 5
     assert "none.png" in capsys.readouterr().err
-    with (out / "summary.csv").open(newline="") as file:
-        rows = {row["case"]: row for row in csv.DictReader(file)}
+    rows = summary_rows(out)
     assert [rows[name]["status"] for name in ("both", "side", "bad")] == ["done", "done", "failed"]
     assert rows["both"]["planes"] == "axial sagittal" and rows["both"]["hc_percentile"]
     assert "<h1>both</h1>" in (out / "both" / "report.html").read_text(), "files of several heads may be called alike"
@@ -232,8 +231,7 @@ def test_pixel_sizes_of_planes_that_a_cohort_lacks(planes, tmp_path, capsys):
     assert skull("--cohort", table, "--spacing", "axial=0.4,coronal=0.4", "--output", out, *FAST) == 2
     assert "coronal plane, which is not given" in sentence(capsys) and not out.exists()
     assert skull("--cohort", table, "--spacing", "axial=0.4,sagittal=0.4", "--output", out, *FAST) == 5
-    with (out / "summary.csv").open(newline="") as file:
-        rows = {row["case"]: row for row in csv.DictReader(file)}
+    rows = summary_rows(out)
     assert [rows[name]["exit_code"] for name in ("one", "two", "wrong")] == ["0", "0", "2"]
     assert "coronal plane" in rows["wrong"]["message"]
 
@@ -248,7 +246,7 @@ def test_tables_that_leave_something_unclear(tmp_path, capsys, text, said):
     assert said in sentence(capsys)
 
 
-def test_cancelling_leaves_nothing(planes, tmp_path, capsys, monkeypatch):
+def test_cancelling_leaves_nothing(planes, tmp_path, monkeypatch):
     from MedVAELib.errors import Cancelled
 
     monkeypatch.setattr("MedVAELib.skull.surface.write_surface", lambda *_: (_ for _ in ()).throw(Cancelled()))

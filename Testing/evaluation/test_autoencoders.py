@@ -11,7 +11,6 @@ import SimpleITK as sitk
 import torch
 from typer.testing import CliRunner
 
-from MedVAELib.bundle import save_bundle
 from MedVAELib.cli import evaluate
 from MedVAELib.errors import UsageError
 from MedVAELib.evaluation.anomaly import METHODS, evaluate_cases
@@ -21,7 +20,7 @@ from MedVAELib.evaluation.tables import anomaly_markdown, case_rows, means
 from MedVAELib.latent.model import load_latent_model
 from MedVAELib.scan import Scan
 
-from ..latent.bundles import image_bundle
+from ..latent.bundles import bundle_from_before_fitting, image_bundle
 from .standin import image_like
 from .test_anomaly import BRAIN, LESION, SHAPE, oracle, write_case
 
@@ -125,9 +124,7 @@ def test_a_scan_of_another_size_does_not_refuse_the_others(tmp_path):
 
 def test_a_bundle_from_before_samples_were_fitted_is_scored(models, cases, tmp_path):
     made = models[0].bundle
-    state = {name: value for name, value in made.state_dict().items() if not name.startswith("drawn")}
-    metadata = {key: value for key, value in made.metadata.items() if not key.endswith("_version")}
-    older = save_bundle(tmp_path / "older", metadata | {"required_packages_version": {}}, state, "# a test")
+    older = bundle_from_before_fitting(made, tmp_path / "older")
     scan = Scan.read(find_cases(cases)[0].scan)
     brain = image_like(BRAIN.astype(np.uint8), scan.image)
     new, old = (AutoencoderScores([load_latent_model(bundle, "cpu")])(scan, brain) for bundle in (made, older))

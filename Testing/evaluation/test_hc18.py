@@ -60,7 +60,7 @@ def test_the_bright_ring_is_measured():
     assert (major, minor) == pytest.approx(AXES_MM, rel=0.06)
 
 
-def test_a_dark_corner_of_nothing_has_some_extent_and_no_crash(mean_head):
+def test_a_dark_corner_of_nothing_has_some_extent_and_no_crash():
     assert bright_axes_mm(np.zeros((64, 64), np.float32), 0.5) == (0.0, 0.0)
 
 

@@ -104,7 +104,7 @@ def test_confounded_cohort_raises_the_alarm_and_the_other_does_not():
     assert alarm.sentence.startswith("CONFOUNDED") and "repetition_time_ms" in alarm.sentence
     calm = confound_check(cohort())
     assert calm.verdict != "alarm" and calm.tags.low < 1 / 3 + 0.1
-    assert calm.latents.value > 0.9
+    assert calm.latents.value > 0.9 and not calm.left_out
 
 
 def test_a_relation_that_no_line_shows_is_found():
@@ -122,19 +122,21 @@ def test_a_patients_images_never_help_to_predict_it():
     assert confound_check(replace(table, tags={"number": number})).verdict != "alarm"
 
 
+def with_one_tag(table, **more):
+    """Every tag is checked by itself, which takes a second."""
+    return replace(table, tags={"echo_time_ms": table.tags["echo_time_ms"], **more})
+
+
 def test_tags_that_cannot_be_checked_are_named():
-    table = cohort()
-    tags = {**table.tags, "series": np.array([f"s{i}" for i in range(120)], object)}
-    check = confound_check(replace(table, tags=tags))
+    check = confound_check(with_one_tag(cohort(), series=np.array([f"s{i}" for i in range(120)], object)))
     assert check.left_out == ("series",) and check.sentence.endswith("nearly every image: series.")
-    assert not confound_check(table).left_out
 
 
 @pytest.mark.parametrize("own", ["lesion_fraction", "generated_by"])
 def test_the_librarys_own_columns_are_no_acquisition_tags(own):
     table = cohort()
     share = np.array([CLASSES.index(label) / 2 for label in table.labels])
-    table = replace(table, tags={**table.tags, own: share})
+    table = with_one_tag(table, **{own: share})
     assert own not in confound_check(table).each_tag
     assert confound_check(table, tags=[own]).verdict == "alarm"
 

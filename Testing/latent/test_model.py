@@ -10,7 +10,6 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from MedVAELib.bundle import save_bundle
 from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
 from MedVAELib.latent.model import load_latent_model
 from MedVAELib.latent.placing import encode_file
@@ -18,7 +17,7 @@ from MedVAELib.progress import CancelToken
 from MedVAELib.scan import Scan
 from Testing.training.image_files import write_dicom_series
 
-from .bundles import image_bundle
+from .bundles import bundle_from_before_fitting, image_bundle
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +71,7 @@ def test_a_label_draws_around_its_mean(latents, monkeypatch):
 
 def test_a_bundle_from_before_samples_were_fitted_still_works(tmp_path):
     made = image_bundle(tmp_path / "b")
-    state = {name: value for name, value in made.state_dict().items() if not name.startswith("drawn")}
-    metadata = {key: value for key, value in made.metadata.items() if not key.endswith("_version")}
-    older = save_bundle(tmp_path / "older", metadata | {"required_packages_version": {}}, state, "# a test")
+    older = bundle_from_before_fitting(made, tmp_path / "older")
     new, old = load_latent_model(made), load_latent_model(older)
     assert np.array_equal(old.sample(3, seed=1), new.sample(3, seed=1))  # whose Gaussian was never fitted, either
 

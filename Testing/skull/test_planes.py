@@ -324,7 +324,7 @@ def test_a_pixel_size_that_a_header_leaves_out_is_never_guessed(tmp_path, suffix
     assert PlaneImage.read(path, 0.5).pixel_mm == 0.5
 
 
-def test_what_lies_between_the_frames_of_a_dicom_is_never_guessed(tmp_path):
+def test_what_lies_between_the_frames_of_a_dicom_is_never_guessed():
     """A cut across the frames would need it; they may be moments as well as slices."""
     image = sitk.GetImageFromArray(np.stack([frame()] * 3))
     across = plane_of_image(image, "cine", Cut(1, 60), (0.3, 0.3, None), "DICOM pixel spacing")
