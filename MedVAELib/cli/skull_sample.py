@@ -36,22 +36,32 @@ def sample_truth() -> Mapping[str, Any]:
 
 
 def biometry_table(result: SkullPrediction, truth: Mapping[str, Any] | None) -> Table:
-    """The measures with their standard deviations, and the truth beside them where it is known."""
+    """The measures with their standard deviations, and beside them the truth where it is known, drawn as far outside of
+    the head as they are."""
     from rich.table import Table
 
     table = Table(title="Biometry", title_justify="left")
     table.add_column("measure")
     for column in ("value", "std", "95 % interval", "centile"):
         table.add_column(column, justify="right")
-    if truth is not None:
+    true = {} if truth is None else _as_drawn(truth["measures"], result.provenance["drawn_outside_mm"])
+    if true:
         table.add_column("true", justify="right")
         table.add_column("inside")
     for measure in result.measures:
         low, high = measure.interval
         row = [measure.name, f"{measure.value:.1f} {measure.unit}", f"{measure.std:.1f}", f"{low:.1f} to {high:.1f}",
                "-" if measure.percentile is None else f"{measure.percentile:.0f}"]  # fmt: skip
-        if truth is not None:
-            true = float(truth["measures"][measure.name])
-            row += [f"{true:.1f}", "yes" if low <= true <= high else "no"]
+        if true:
+            row += [f"{true[measure.name]:.1f}", "yes" if low <= true[measure.name] <= high else "no"]
         table.add_row(*row)
     return table
+
+
+def _as_drawn(measures: Mapping[str, float], outside_mm: float) -> dict[str, float]:
+    import torch
+
+    from ..skull.biometry import drawn_outside
+
+    values = {name: torch.tensor([float(value)]) for name, value in measures.items()}
+    return {name: float(value) for name, value in drawn_outside(values, outside_mm).items()}

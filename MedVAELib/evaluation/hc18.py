@@ -1,4 +1,4 @@
-"""Real axial planes with a drawn head: circumference of the predicted 3D skull against the drawn one.
+"""Real axial planes with a drawn head: circumference and diameters of the predicted 3D skull against the drawn ones.
 
 Beside it on the same planes: the ellipse of the outline that the network found (what 2D methods measure), the mean
 head scaled to that outline, and the mean head scaled to the image's bright extent, which needs no network at all.
@@ -6,7 +6,6 @@ head scaled to that outline, and the mean head scaled to the image's bright exte
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ import torch
 from ..errors import Cancelled, DeviceMemoryError, MedVAEError
 from ..preprocessing.outlines import MARGIN, SIZE
 from ..progress import CancelToken, Progress, no_progress, scaled
-from ..skull.biometry import ellipse_circumference, measure_heads
+from ..skull.biometry import drawn_outside, ellipse_circumference, measure_heads
 from ..skull.planes import PlaneImage
 from ..skull.predict import network_input
 from ..skull.result import FoundPlane, SkullPrediction
@@ -28,37 +27,44 @@ from .mean_head import MeanHead
 from .metrics import dice
 
 OUTLINE, MEAN_HEAD, BRIGHT = "found outline, 2D ellipse", "mean head on the outline", "mean head on the bright extent"
+MEASURES = {"HC": "mm", "BPD": "mm", "OFD": "mm", "cephalic index": "%"}
+"""What a drawn ellipse tells, with its unit."""
 NAN = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
 class DrawnPlane:
-    """A plane with the truth: the image, its drawn outline filled (H, W) bool or None, the circumference in mm."""
+    """A plane with the truth: the image, its drawn outline filled (H, W) bool or None, and MEASURES of it."""
 
     name: str
     image: PlaneImage
     drawn: np.ndarray | None
-    circumference_mm: float
+    measures: Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class PlaneScore:
-    """One plane. predicted_mm: head circumference by method; std_mm: of the 3D prediction's; outline_dice: of the found
-    outline against the drawn one; failure: why there is no prediction."""
+    """One plane. drawn: MEASURES of the drawn ellipse; predicted: the same by method; std: of the 3D prediction's;
+    outline_dice: of the found outline against the drawn one; warnings: all that the user sees; failure: why there is no
+    prediction."""
 
     name: str
-    circumference_mm: float
-    predicted_mm: Mapping[str, float] = field(default_factory=dict)
-    std_mm: float = NAN
+    drawn: Mapping[str, float]
+    predicted: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    std: Mapping[str, float] = field(default_factory=dict)
     outline_dice: float = NAN
     confidence: float = NAN
-    doubts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     seconds: float = NAN
     failure: str = ""
 
-    def error_mm(self, method: str) -> float:
+    def error(self, method: str, measure: str = "HC") -> float:
         """Predicted − drawn; NaN where there is no prediction."""
-        return self.predicted_mm.get(method, NAN) - self.circumference_mm
+        return self.predicted.get(method, {}).get(measure, NAN) - self.drawn.get(measure, NAN)
+
+    def spread(self, measure: str = "HC") -> float:
+        """Standard deviation of the 3D prediction's measure; NaN where there is none."""
+        return self.std.get(measure, NAN)
 
 
 Predict = Callable[[PlaneImage], SkullPrediction]
@@ -70,7 +76,9 @@ def read_drawn_plane(folder: Path, name: str) -> DrawnPlane:
     """A plane of the HC18 set, its image read as a user's would be. Raises InputError."""
     plane = read_plane(folder, name)
     image = PlaneImage.read(folder / "images" / f"{name}.png", plane.pixel_mm)
-    return DrawnPlane(name, image, plane.outline_yx > 0.5, plane.circumference_mm)
+    major_mm, minor_mm = (axis * plane.pixel_mm for axis in plane.ellipse.semi_axes_px)
+    measures = _of_ellipse(major_mm, minor_mm) | {"HC": plane.circumference_mm}
+    return DrawnPlane(name, image, plane.outline_yx > 0.5, measures)
 
 
 def evaluate_planes(planes: Sequence[Callable[[], DrawnPlane]], method: str, predict: Predict, mean_head: MeanHead,
@@ -94,7 +102,7 @@ def evaluate_planes(planes: Sequence[Callable[[], DrawnPlane]], method: str, pre
 def evaluate_plane(plane: DrawnPlane, method: str, predict: Predict, mean_head: MeanHead,
                    look: Look | None = None) -> PlaneScore:
     """One plane. A plane on which no head is found is a failure of every method but the one without a network."""
-    predicted = {BRIGHT: _scaled_circumference(mean_head, *bright_axes_mm(plane.image.grey_yx, plane.image.pixel_mm))}
+    predicted = {BRIGHT: _of_scaled(mean_head, *bright_axes_mm(plane.image.grey_yx, plane.image.pixel_mm))}
     started = time.perf_counter()
     try:
         prediction = predict(plane.image)
@@ -103,35 +111,42 @@ def evaluate_plane(plane: DrawnPlane, method: str, predict: Predict, mean_head: 
     except MedVAEError as error:
         if look is not None:
             look(plane, None)
-        return PlaneScore(plane.name, plane.circumference_mm, predicted, failure=str(error))
+        return PlaneScore(plane.name, plane.measures, predicted, failure=str(error))
     seconds = time.perf_counter() - started
-    found, circumference = prediction.planes[0], prediction.measure("HC")
+    found, ours = prediction.planes[0], {name: prediction.measure(name) for name in MEASURES}
     if look is not None:
         look(plane, found)
-    major, minor = found.semi_axes_mm
-    predicted[method] = circumference.value
-    outside_mm = prediction.provenance["drawn_outside_mm"]  # calibrated alike, so that the 3D model alone differs
-    predicted[OUTLINE] = float(ellipse_circumference(torch.tensor(major), torch.tensor(minor))) + math.tau * outside_mm
-    predicted[MEAN_HEAD] = _circumference_on_outline(mean_head, found)
+    predicted[method] = {name: measure.value for name, measure in ours.items()}
+    # Calibrated alike, so that the 3D model alone differs.
+    predicted[OUTLINE] = _of_ellipse(*found.semi_axes_mm, prediction.provenance["drawn_outside_mm"])
+    predicted[MEAN_HEAD] = _of_mean_head_on(mean_head, found)
     overlap = NAN if plane.drawn is None else dice(found.outline_yx > 0.5, plane.drawn)
-    return PlaneScore(plane.name, plane.circumference_mm, predicted, circumference.std, overlap, found.confidence,
-                      found.doubts, seconds)
+    return PlaneScore(plane.name, plane.measures, predicted, {name: measure.std for name, measure in ours.items()},
+                      overlap, found.confidence, tuple(prediction.warnings), seconds)
 
 
-def _circumference_on_outline(mean_head: MeanHead, found: FoundPlane) -> float:
-    """Circumference in mm of the mean head scaled to the extents of a found outline."""
+def _of_ellipse(major_mm: float, minor_mm: float, outside_mm: float = 0.0) -> dict[str, float]:
+    """MEASURES of an ellipse with these semi-axes, or of one drawn around it."""
+    a, b = torch.tensor([major_mm]), torch.tensor([minor_mm])
+    values = {"HC": ellipse_circumference(a, b), "BPD": 2 * b, "OFD": 2 * a}
+    return {name: float(value) for name, value in drawn_outside(values, outside_mm).items()}
+
+
+def _of_mean_head_on(mean_head: MeanHead, found: FoundPlane) -> dict[str, float]:
+    """MEASURES of the mean head scaled to the extents of a found outline."""
     maps, _, spacing_mm = network_input({"axial": (torch.from_numpy(found.outline_yx), found.image.pixel_mm)})
-    return _circumference(mean_head.predict({"axial": maps[0].numpy()}, spacing_mm), spacing_mm)
+    return _of_head(mean_head.predict({"axial": maps[0].numpy()}, spacing_mm), spacing_mm)
 
 
-def _scaled_circumference(mean_head: MeanHead, ofd_mm: float, bpd_mm: float) -> float:
-    """Circumference in mm of the mean head with these diameters; NaN where there is no extent."""
+def _of_scaled(mean_head: MeanHead, ofd_mm: float, bpd_mm: float) -> dict[str, float]:
+    """MEASURES of the mean head with these diameters; none where there is no extent."""
     if min(ofd_mm, bpd_mm) <= 0:
-        return NAN
+        return {}
     spacing_mm = MARGIN * ofd_mm / SIZE
     head = mean_head.scaled(**mean_head.complete({"ofd": ofd_mm, "bpd": bpd_mm}), spacing_mm=spacing_mm)
-    return _circumference(head, spacing_mm)
+    return _of_head(head, spacing_mm)
 
 
-def _circumference(distance_mm: np.ndarray, spacing_mm: float) -> float:
-    return float(measure_heads(torch.from_numpy(distance_mm)[None] / spacing_mm, spacing_mm)["HC"])
+def _of_head(distance_mm: np.ndarray, spacing_mm: float) -> dict[str, float]:
+    found = measure_heads(torch.from_numpy(distance_mm)[None] / spacing_mm, spacing_mm)
+    return {name: float(found[name]) for name in MEASURES}

@@ -49,7 +49,7 @@ class Sheet:
             for shape, colour in ((drawn, DRAWN_COLOUR), (outline, FOUND_COLOUR)):
                 if shape.any():
                     panel.contour(shape, levels=[0.5], colors=colour, linewidths=0.8)
-            said = "no head found" if score.failure else (f"{score.error_mm(first):+.1f} ± {score.std_mm:.1f} mm, "
+            said = "no head found" if score.failure else (f"{score.error(first):+.1f} ± {score.spread():.1f} mm, "
                                                           f"outline Dice {score.outline_dice:.3f}")
-            panel.set_title(f"{score.name}, {score.circumference_mm:.0f} mm: {said}", color="white", fontsize=7)
+            panel.set_title(f"{score.name}, {score.drawn['HC']:.0f} mm: {said}", color="white", fontsize=7)
         figure.savefig(path, dpi=80)

@@ -100,6 +100,13 @@ def test_sample_says_how_it_compares(tmp_path, capsys):
     assert "true" in said and "312.0" in said
 
 
+def test_the_samples_truth_is_drawn_as_far_outside_as_the_prediction(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("MedVAELib.skull.predictor.drawn_outside_mm", lambda bundle: 0.5)
+    assert skull("--sample", "--output", tmp_path / "out", *FAST) == 0
+    said = capsys.readouterr().out
+    assert "315.1" in said and "89.0" in said and "425.0" in said, "HC 312 + π, BPD 88 + 1, and the volume as it is"
+
+
 def test_progress_as_json_lines(planes, tmp_path, capsys):
     assert skull("--axial", planes["axial"], "--spacing", 0.4, "--output", tmp_path / "out", "--samples", 2,
                  "--device", "cpu", "--progress", "json") == 0  # fmt: skip
@@ -115,7 +122,9 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
     volume = sitk.GetImageFromArray(np.stack([ring] * 12))
     sitk.WriteImage(volume, str(folder / "volume.nii.gz"))
     Image.fromarray(np.zeros((300, 300), np.uint8)).save(folder / "blank.png")
-    Image.fromarray(np.random.default_rng(0).integers(0, 80, (256, 256), dtype=np.uint8)).save(folder / "noise.png")
+    noise = np.random.default_rng(0).integers(0, 80, (256, 256), dtype=np.uint8)
+    noise[:9, :9] = 255  # lettering: without it the noise would be brightened
+    Image.fromarray(noise).save(folder / "noise.png")
     (folder / "notes.txt").write_text("no picture")
     return {
         "volume": (folder / "volume.nii.gz", "volume.nii.gz@6"), "blank": (folder / "blank.png", "blank"),
@@ -234,6 +243,27 @@ def test_pixel_sizes_of_planes_that_a_cohort_lacks(planes, tmp_path, capsys):
     rows = summary_rows(out)
     assert [rows[name]["exit_code"] for name in ("one", "two", "wrong")] == ["0", "0", "2"]
     assert "coronal plane" in rows["wrong"]["message"]
+
+
+def test_a_size_for_a_whole_cohort_is_for_files_that_state_none(planes, tmp_path, capsys):
+    """A size by plane is for all; a line of the summary has all measures."""
+    picture = sitk.GetImageFromArray(plane_with_head())
+    picture.SetSpacing((0.4, 0.4))
+    sitk.WriteImage(picture, str(tmp_path / "stated.nii.gz"))
+    (tmp_path / "heads.csv").write_text(f"case,axial,ga\nstated,stated.nii.gz,30\nbare,{planes['axial']},41.5\n")
+    sizes = {}
+    for spacing in ("0.5", "axial=0.5"):
+        out = tmp_path / spacing
+        assert skull("--cohort", tmp_path / "heads.csv", "--spacing", spacing, "--output", out, *FAST) == 0
+        rows = summary_rows(out)
+        sizes[spacing] = [float(rows[name]["ofd_mm"]) for name in ("stated", "bare")]
+    assert sizes["axial=0.5"] == pytest.approx([1.25 * sizes["0.5"][0], sizes["0.5"][1]], rel=0.03)
+    assert "is not used" in capsys.readouterr().err
+    row = rows["stated"]
+    index = 100 * float(row["bpd_mm"]) / float(row["ofd_mm"])
+    assert float(row["cephalic_index_percent"]) == pytest.approx(index, rel=0.01) and row["cephalic_index_std_percent"]
+    assert row["bpd_percentile"] and row["ofd_percentile"] and row["ga_weeks"] == "30.0"
+    assert rows["bare"]["hc_percentile"] == rows["bare"]["bpd_percentile"] == "" and rows["bare"]["ga_weeks"] == "41.5"
 
 
 @pytest.mark.parametrize("text, said", [

@@ -20,6 +20,7 @@ axis = st.floats(24, 38)
 @settings(max_examples=25, deadline=None)
 @given(z=axis, y=axis, x=axis, spacing=st.floats(0.8, 1.8))
 def test_ellipsoids(z, y, x, spacing):
+    x, y = sorted((x, y))  # the longer diameter is the OFD
     sdf = ellipsoid_sdf((z, y, x), 48, 2.0) / 2  # voxels of the 48³ grid
     found = measure_heads(sdf.clamp(-4, 4)[None], 2 * spacing)
     assert float(found["BPD"]) == pytest.approx(2 * x * spacing, abs=0.15 * spacing)
@@ -28,6 +29,17 @@ def test_ellipsoids(z, y, x, spacing):
     assert float(found["HC"]) == pytest.approx(circumference, rel=4e-3)
     assert float(found["volume"]) == pytest.approx(4 / 3 * math.pi * x * y * z * spacing**3 / 1000, rel=0.01)
     assert float(found["cephalic index"]) == pytest.approx(100 * x / y, rel=0.01)
+
+
+def test_diameters_are_those_of_the_ellipse_whose_circumference_is_given():
+    """Of a section that is no ellipse, too: extents would be those of its corners."""
+    plain, corner = ellipsoid_sdf((28.0, 36.0, 29.0), 48, 2.0) / 2, torch.full((48, 48, 48), -4.0)
+    corner[20:28, 22:26, 37:41] = 0.5  # a knob at the side, 3 voxels beyond the head
+    found, knobbed = (measure_heads(sdf[None], 2.0) for sdf in (plain, torch.maximum(plain, corner)))
+    assert 0 < float(knobbed["BPD"] - found["BPD"]) < 2
+    for sizes in (found, knobbed):
+        assert float(ellipse_circumference(sizes["OFD"] / 2, sizes["BPD"] / 2)) == pytest.approx(float(sizes["HC"]))
+        assert float(sizes["cephalic index"]) == pytest.approx(100 * float(sizes["BPD"] / sizes["OFD"]))
 
 
 def test_a_circle_and_a_line():
