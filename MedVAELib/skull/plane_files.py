@@ -11,6 +11,8 @@ import os
 import re
 import struct
 import tempfile
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +30,7 @@ _STATE_SIZE = ("Nifti", "Nrrd", "Meta", "MINC", "VTK", "Gipl")
 """Formats whose spacing is one of tissue, if they state one; every other reader makes up 1 mm or a size on paper."""
 _CUT = re.compile(r"^(?P<file>.+)@(?P<axis>[xyz]?)(?P<index>\d+)$", re.S)
 _EXIF_BYTES = 1 << 18  # of a JPEG file
+_PNG = b"\x89PNG\r\n\x1a\n"
 _REGIONS = "SequenceOfUltrasoundRegions"
 _PLACEHOLDER_MM = (1.0, 1.0)  # a pixel spacing that programs write where they know none
 _SPACING_TAGS = (0x00280030, 0x00181164, 0x00182010)  # of pixels, at the detector, as scanned: GDCM takes any of them
@@ -155,10 +158,12 @@ def _opaque_png(path: Path) -> sitk.Image | None:
     from vtkmodules.util.numpy_support import vtk_to_numpy
     from vtkmodules.vtkIOImage import vtkPNGReader
 
-    reader = vtkPNGReader()
-    if not reader.CanReadFile(str(path)):
+    data = path.read_bytes()
+    if not data.startswith(_PNG) or not _is_whole_png(data):  # VTK fills up what is missing without a word
         return None
-    reader.SetFileName(str(path))
+    reader = vtkPNGReader()
+    reader.SetMemoryBuffer(data)
+    reader.SetMemoryBufferLength(len(data))
     reader.Update()
     (width, height, _), scalars = reader.GetOutput().GetDimensions(), reader.GetOutput().GetPointData().GetScalars()
     if scalars is None:
@@ -191,13 +196,26 @@ def _exif_place(data: bytes) -> int:
     if data.startswith(b"\xff\xd8"):
         at = data.find(b"Exif\0\0", 0, _EXIF_BYTES)
         return at + 6 if at >= 0 else len(data)
-    at = 8 if data.startswith(b"\x89PNG") else len(data)
+    if data.startswith(_PNG):
+        return next((start for kind, start, _ in _png_chunks(data) if kind == b"eXIf"), len(data))
+    return len(data)
+
+
+def _is_whole_png(data: bytes) -> bool:
+    """To its last chunk, each with the checksum it states."""
+    chunks = list(_png_chunks(data))
+    sound = (data[stop : stop + 4] == zlib.crc32(data[start - 4 : stop]).to_bytes(4, "big")
+             for _, start, stop in chunks)  # fmt: skip
+    return bool(chunks) and chunks[-1][0] == b"IEND" and all(sound)
+
+
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and stop of each."""
+    at = len(_PNG)
     while at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
-        if kind == b"eXIf":
-            return at + 8
+        yield kind, at + 8, at + 8 + size
         at += 12 + size
-    return len(data)
 
 
 def _turned(values: NDArray, orientation: int) -> NDArray:

@@ -273,10 +273,13 @@ def test_blank_tiny_and_broken_frames_are_refused(tmp_path, png):
     Image.fromarray(np.full((90, 90), 17, np.uint8)).save(tmp_path / "blank.png")
     Image.fromarray(frame(20, 20)).save(tmp_path / "tiny.png")
     (tmp_path / "cut.png").write_bytes(png.read_bytes()[:300])
+    Image.fromarray(frame()).convert("LA").save(tmp_path / "la.png")
+    (tmp_path / "la.png").write_bytes((tmp_path / "la.png").read_bytes()[:300])
     (tmp_path / "text.png").write_text("not an image")
     (tmp_path / "empty.png").write_bytes(b"")
     for name, said in {
         "blank": "blank", "tiny": "20 x 20", "cut": "damaged", "text": "damaged", "empty": "empty", "none": "not exist",
+        "la": "damaged",
     }.items():
         with pytest.raises(InputError, match=rf"{name}\.png.*{said}"):
             PlaneImage.read(tmp_path / f"{name}.png", 0.5)
