@@ -51,7 +51,8 @@ def _entry(name: str, source: str, used_for: str, licence: str = "not stated") -
 
 
 def model_metadata(
-    config: HealthyAnatomyRun, settings: dict[str, object], calibration: dict[str, object], steps: int, seconds: float
+    config: HealthyAnatomyRun, settings: dict[str, object], calibration: dict[str, object], steps: int, seconds: float,
+    kept: int | None = None,
 ) -> dict[str, object]:
     """Everything `save_bundle` needs but the weights."""
     grid = {"shape_zyx": list(config.synthesis.shape), "spacing_mm": config.synthesis.spacing_mm}
@@ -69,7 +70,7 @@ def model_metadata(
             "model": config.model_name, "config": settings, "modality": ["flair", "dwi"], "grid": grid,
             "intensity": {"brain_median": 0.5, "maximum": 1.5}, "calibration": calibration,
             "training_data": training_data(config.data),
-            "results": {"training": training_record(config, steps, seconds) | {
+            "results": {"training": training_record(config, steps, seconds, kept) | {
                 "synthesis": asdict(config.synthesis),
                 "label_maps": {"train": len(config.data.train), "validation": len(config.data.validation)},
             }},

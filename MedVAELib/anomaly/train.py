@@ -72,7 +72,8 @@ def write_bundle(
         "emphasis": {modality: asdict(emphasis) for modality, emphasis in EMPHASIS.items()},
         "coarse_sigma_mm": config.calibration.coarse_sigma_mm, "fine_sigma_mm": config.calibration.fine_sigma_mm,
     }  # fmt: skip
-    metadata = model_metadata(config, settings, blank, trainer.step, trainer.seconds)
+    trained = trainer.step, trainer.seconds, trainer.weights_step
+    metadata = model_metadata(config, settings, blank, *trained)
     with TemporaryDirectory(prefix=".uncalibrated-", dir=output, ignore_cleanup_errors=True) as aside:
         bundle = save_bundle(Path(aside) / "bundle", metadata, trainer.averaged, model_card(metadata),
                              config.bundle.weights)  # fmt: skip
@@ -80,7 +81,7 @@ def write_bundle(
             calibrated = calibrate_bundle(config, bundle, trainer.device, progress, cancel)
         except InputError as error:
             raise _unfinished(config, error) from error
-    metadata = model_metadata(config, settings, calibrated, trainer.step, trainer.seconds)
+    metadata = model_metadata(config, settings, calibrated, *trained)
     return save_bundle(folder, metadata, trainer.averaged, model_card(metadata), config.bundle.weights).path
 
 

@@ -29,9 +29,10 @@ CONVENTION = {
 def images_metadata(
     config: ImagesRun, settings: dict[str, object], images: ImageSet, statistics: LatentStatistics,
     measured: dict[str, float], counts: dict[str, int], steps: int, seconds: float,
+    kept: int | None = None,
 ) -> dict[str, object]:  # fmt: skip
     """Everything `save_bundle` needs but the weights. settings: all of the model's; measured: on the validation images
-    and, named so, the test images; counts: images and patients by part."""
+    and, named so, the test images; counts: images and patients by part; kept: see `training_record`."""
     shape, spacing, data = list(images.shape), images.spacing_mm, config.data
     image = {"type": "image", "modality": data.modality, "num_channels": 1, "dtype": "float32",
              "spatial_shape": shape, "value_range": [0, 1]}  # fmt: skip
@@ -49,7 +50,7 @@ def images_metadata(
             "training_data": [SOURCES[name] for name in data.made_from] or [
                 {"name": data.name or without_folders(data.source), "licence": data.licence, "used_for": "weights",
                  "source": data.citation or without_folders(data.source)}],
-            "results": {"training": training_record(config, steps, seconds) | counts | _augmented(config),
+            "results": {"training": training_record(config, steps, seconds, kept) | counts | _augmented(config),
                         "Held-back images": _table(measured)},
         },
     }  # fmt: skip

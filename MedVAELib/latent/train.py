@@ -8,12 +8,13 @@ import multiprocessing
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import count
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..bundle import save_bundle
 from ..errors import InputError
@@ -55,7 +56,7 @@ def train_from_config(
     target = select_device(device).device
     shape = _shape(config, path)
     images = _read(config, shape, scaled(progress, 0.0, 0.05), cancel)
-    trainer = start_trainer(config, output, target, resume, warm_up_steps)
+    trainer = start_trainer(config, output, target, resume, attrgetter("warm_up_steps"))
     if trainer.processes.first:
         _keep_split(images, output / SPLIT_FILE, resume)
         parts = count_in_words(images.patients, images.labels, images.splits)
@@ -95,7 +96,7 @@ def write_bundle(
               for what, values in (("images", images.part(part).cases), ("patients", images.part(part).patients))}
     settings = asdict(validation.model.config)
     metadata = images_metadata(config, settings, images, validation.statistics(train.images, train.labels),
-                               measured, counts, trainer.step, trainer.seconds)  # fmt: skip
+                               measured, counts, trainer.step, trainer.seconds, trainer.weights_step)  # fmt: skip
     save_bundle(folder, metadata, state, images_card(config, metadata), config.bundle.weights)
 
 
@@ -145,11 +146,6 @@ def _changers(device: torch.device, augment: Augment | None) -> int:
     """Processes that change images, where one cannot do it as fast as a GPU trains, and images need not be copied."""
     forks = "fork" in multiprocessing.get_all_start_methods()
     return data_processes(device) if augment and forks and device.type == "cuda" else 0
-
-
-def warm_up_steps(model: nn.Module) -> int:
-    """Steps until every part of a model's divergence counts in full; a ladder warms up one rung after the other."""
-    return int(getattr(model.config, "warmup", 0) * getattr(model.config, "rungs", 1))
 
 
 def _shape(config: ImagesRun, path: Path) -> tuple[int, ...]:

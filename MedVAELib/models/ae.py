@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,6 +55,15 @@ class Autoencoder(ImageAutoencoder):
         centred = latent - self.latent_mean
         outer = centred[:, :, None] * centred[:, None, :]  # not a matrix product, which autocast would round
         self.latent_covariance.lerp_(batch_mean(outer), share)
+
+    @torch.no_grad()
+    def settle(self, batches: Iterable[Tensor]) -> None:
+        """Fits the Gaussian to the latents of these images. What training followed are latents of earlier weights and
+        of batches' own statistics. For a trained model in evaluation mode."""
+        latents = torch.cat([self.encode(batch)[0] for batch in batches]).cpu().double()  # not every device has float64
+        centred = latents - latents.mean(0)
+        self.latent_mean.copy_(latents.mean(0).float())
+        self.latent_covariance.copy_((centred.T @ centred / len(latents)).float())
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """`count` images whose latents are drawn from the Gaussian fitted to those of the training images."""

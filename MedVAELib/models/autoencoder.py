@@ -145,6 +145,11 @@ class ImageAutoencoder(nn.Module):
             each = 0.5 * ((image - torch.sigmoid(logits)) / self.config.noise).square()
         return each.flatten(1).sum(1)
 
+    @property
+    def warm_up_steps(self) -> int:
+        """Steps until all of the loss counts in full: before, its values say little of the weights."""
+        return getattr(self.config, "warmup", 0)
+
     def warmed(self) -> Tensor:
         """How much of the warm-up is over at the present step, 0…1."""
         return ((self.updates + 1) / max(1, self.config.warmup)).clamp(max=1.0)
@@ -201,15 +206,15 @@ class ImageAutoencoder(nn.Module):
         """Maps (B, 1, *shape), ≥ 0, higher where an image is less like those trained on; of each image alone.
 
         "residual": |x − x̂|; "excess": the part of it where the image is brighter. Of variational models also
-        "elbo_gradient": |∂KL/∂x|, and "combined": residual × that (Zimmerer et al. 2019). Nothing is divided by a
+        "kl_gradient": |∂KL/∂x|, and "combined": residual × that (Zimmerer et al. 2019). Nothing is divided by a
         maximum or mean over images, so an image's map does not depend on what it is scored with.
         """
         with torch.no_grad():
             difference = image - self.reconstruct(image)
         scores = {"residual": difference.abs(), "excess": difference.clamp(min=0)}
         if self.variational:
-            scores["elbo_gradient"] = self._divergence_gradient(image)
-            scores["combined"] = scores["residual"] * scores["elbo_gradient"]
+            scores["kl_gradient"] = self._divergence_gradient(image)
+            scores["combined"] = scores["residual"] * scores["kl_gradient"]
         return scores
 
     def _divergence_gradient(self, image: Tensor) -> Tensor:

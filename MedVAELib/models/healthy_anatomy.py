@@ -42,7 +42,9 @@ class HealthyAnatomyVAE(HealthyAnatomyNet):
         self.config = config
 
     def loss(self, image: Tensor, target: Tensor, generator: torch.Generator | None = None) -> dict[str, Tensor]:
-        """Negative evidence lower bound per voxel (Kingma & Welling 2014) with class weights.
+        """Cross-entropy of the tissues, class-weighted, per voxel + beta · KL divergence per latent.
+
+        A negative evidence lower bound (Kingma and Welling 2014) but for these weights and means.
 
         image: (B, 1, D, H, W); target: (B, K, D, H, W) tissue fractions; voxels whose fractions are all zero do
         not count. Returns "loss", "cross_entropy" (nats per voxel) and "kl" (nats per latent).

@@ -1,10 +1,12 @@
 """Introspective VAEs: the encoder tells real from generated images, the decoder tries to deceive it.
 
-Two forms by `variant`: "soft" (Soft-IntroVAE, Daniel and Tamar 2021), and "hinge" with a margin (IntroVAE, Huang et
-al. 2018). The model warms up as a plain VAE. In the adversarial terms the divergence of generated images counts
-relative to that of real ones, (KL_fake − KL_real) / KL_real, so that margin and weights mean the same for any latent
-and image. With the published absolute scales and 2 nats per latent or more, both forms were content with generated
-images far below real ones; with real images as a mark that cannot move, both chased each other upwards.
+Two forms by `variant`: "soft", after Soft-IntroVAE (Daniel and Tamar 2021), and "hinge" with a margin, after IntroVAE
+(Huang et al. 2018). The model warms up as a plain VAE. They differ from the published ones: the adversarial terms are
+of divergences alone, without the misfit of generated images that Soft-IntroVAE's exponent has as well; and what counts
+is the divergence of generated images relative to that of real ones, (KL_fake − KL_real) / KL_real, so that margin and
+weights mean the same for any latent and image. With the published absolute scales and 2 nats per latent or more, both
+forms were content with generated images far below real ones; with real images as a mark that cannot move, both chased
+each other upwards; and with the misfit an encoder was content to reconstruct generated images badly.
 """
 
 from __future__ import annotations
@@ -81,6 +83,11 @@ class IntroVAE(VAE):
         return terms | {"loss": loss, "kl_fake": (of_drawn[0] / of_drawn[1]).detach(), "encoder": encoder,
                         "decoder": decoder}  # fmt: skip
 
+    @property
+    def warm_up_steps(self) -> int:
+        """The adversarial terms rise after the warm-up, over as many steps."""
+        return 2 * self.config.warmup
+
     def adversarial_share(self) -> Tensor:
         """How much of the adversarial terms' rise is over at the present step, 0…1."""
         warmup = self.config.warmup
@@ -90,8 +97,7 @@ class IntroVAE(VAE):
         """What the encoder has to lower, and the divergences (B,) of generated images in nats.
 
         real: mean divergence of real images, which it may pull down as well. The soft form's exponential goes on as its
-        tangent above 1, else one image that is much likelier than real ones would outweigh all others. The published
-        exponent has the misfit of generated images in it; an encoder was then content to reconstruct them badly.
+        tangent above 1, else one image that is much likelier than real ones would outweigh all others.
         """
         divergence = kl_to_standard_normal(self.encode(generated)).sum(1)
         beyond = _beyond(divergence, real)
@@ -103,7 +109,7 @@ class IntroVAE(VAE):
     def health(self, terms: Mapping[str, float | Tensor]) -> str | None:
         """Also: the encoder must tell generated images from real ones, or it teaches the decoder nothing."""
         real, fake = float(terms.get("kl", -math.inf)), float(terms.get("kl_fake", math.inf))
-        if int(self.updates) > 2 * self.config.warmup and self.config.adversarial > 0 and fake < _WORSE * real:
+        if int(self.updates) > self.warm_up_steps and self.config.adversarial > 0 and fake < _WORSE * real:
             return (f"The encoder takes generated images for real ones (KL {fake:.3g} against {real:.3g} nats): "
                     "raise adversarial or margin, or lower the learning rate.")  # fmt: skip
         return super().health(terms)

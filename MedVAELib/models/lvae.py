@@ -78,6 +78,11 @@ class LadderVAE(ImageAutoencoder):
         terms["loss"] = (terms["reconstruction"] + paid) / self.config.voxels
         return terms | {f"kl{number}": level.sum(1).mean() for number, level in enumerate(levels, 1)}
 
+    @property
+    def warm_up_steps(self) -> int:
+        """The levels warm up one after the other."""
+        return self.config.rungs * self.config.warmup
+
     def level_betas(self) -> list[Tensor]:
         """Weight of every level's divergence at the present step, the top level's first."""
         steps, rungs = max(1, self.config.warmup), self.config.rungs

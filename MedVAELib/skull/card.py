@@ -29,7 +29,7 @@ SKULL_LIMITS = """\
 
 
 def skull_metadata(
-    config: SkullRun, calibration: dict[str, object], steps: int, seconds: float
+    config: SkullRun, calibration: dict[str, object], steps: int, seconds: float, kept: int | None = None
 ) -> dict[str, object]:
     """Everything `save_bundle` needs but the weights."""
     planes = {"type": "outline", "modality": "US", "num_channels": 3, "dtype": "float32", "spatial_shape": [96, 96],
@@ -45,7 +45,7 @@ def skull_metadata(
             "model": config.model_name, "config": config.model_settings, "modality": ["ultrasound"],
             "grid": {"shape_zyx": [SIZE] * 3, "edge_over_ofd": MARGIN}, "intensity": {"outline": [0, 1]},
             "calibration": calibration, "training_data": ATLASES,
-            "results": {"training": training_record(config, steps, seconds) | {"cases": config.data.cases,
+            "results": {"training": training_record(config, steps, seconds, kept) | {"cases": config.data.cases,
                                                                          "planes": asdict(config.planes)}},
         },
     }  # fmt: skip
@@ -77,7 +77,7 @@ HC18_ENTRY = {
 }  # fmt: skip
 
 
-def outline_metadata(config: OutlineRun, steps: int, seconds: float) -> dict[str, object]:
+def outline_metadata(config: OutlineRun, steps: int, seconds: float, kept: int | None = None) -> dict[str, object]:
     """Everything `save_bundle` needs but the weights."""
     side = [192, 192]
     image = {"type": "magnitude", "modality": "US", "num_channels": 1, "dtype": "float32", "spatial_shape": side,
@@ -94,7 +94,7 @@ def outline_metadata(config: OutlineRun, steps: int, seconds: float) -> dict[str
             "model": config.model_name, "config": config.model_settings, "modality": ["ultrasound"],
             "grid": {"shape_yx": side}, "intensity": {"grey": [0, 1]}, "calibration": {},
             "training_data": ATLASES + real,
-            "results": {"training": training_record(config, steps, seconds) | {"mix": asdict(config.mix)}},
+            "results": {"training": training_record(config, steps, seconds, kept) | {"mix": asdict(config.mix)}},
         },
     }  # fmt: skip
 

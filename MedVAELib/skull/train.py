@@ -67,7 +67,7 @@ def write_bundle(config: SkullRun, trainer: Trainer, output: Path, held_back: He
     model.load_state_dict(trainer.averaged, assign=True)  # which keeps the layout that convolutions are fast in
     with trainer.precision():
         calibration = calibrate(model, held_back, config.calibration.samples, cancel)
-    metadata = skull_metadata(config, calibration, trainer.step, trainer.seconds)
+    metadata = skull_metadata(config, calibration, trainer.step, trainer.seconds, trainer.weights_step)
     folder = output / "bundle" / config.bundle.name
     return save_bundle(folder, metadata, trainer.averaged, skull_card(metadata), config.bundle.weights).path
 

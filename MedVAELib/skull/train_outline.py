@@ -56,7 +56,7 @@ def train_from_config(
     trainer.run(_batches(config, target, cancel), validate, progress, cancel)
     folder = output / "bundle" / config.bundle.name
     if trainer.processes.first:
-        metadata = outline_metadata(config, trainer.step, trainer.seconds)
+        metadata = outline_metadata(config, trainer.step, trainer.seconds, trainer.weights_step)
         if config.data.hc18:
             model = build_model(config.model_name, config.model_settings)
             model.load_state_dict(trainer.averaged)

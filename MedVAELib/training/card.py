@@ -35,9 +35,10 @@ def common_metadata(config: RunConfig) -> dict[str, object]:
     }  # fmt: skip
 
 
-def training_record(config: RunConfig, steps: int, seconds: float) -> dict[str, object]:
-    """How long a model was trained, for `results`."""
-    return {"steps": steps, "batch": config.trainer.batch, "hours": round(seconds / 3600, 2)}
+def training_record(config: RunConfig, steps: int, seconds: float, kept: int | None = None) -> dict[str, object]:
+    """How long a model was trained, for `results`. kept: the step that the weights are of, if not the last."""
+    record = {"steps": steps, "batch": config.trainer.batch, "hours": round(seconds / 3600, 2)}
+    return record if kept in (None, steps) else record | {"weights_of_step": kept}
 
 
 def without_folders(text: str) -> str:
@@ -52,10 +53,11 @@ def card(metadata: dict[str, object], limits: str, middle: Sequence[str] = ()) -
     """The README.md of a bundle, in Markdown; middle: lines between the training data and what was measured."""
     medvae = metadata["medvae"]
     training = medvae["results"]["training"]
+    kept = f" Weights of step {training['weights_of_step']}, the best." if "weights_of_step" in training else ""
     lines = [
         f"# {metadata['name']} {metadata['version']}", "", str(metadata["description"]), "", "## Training", "",
-        f"Model `{medvae['model']}`, {training['steps']} steps of {training['batch']}, {training['hours']} hours. "
-        f"{training.get('note', '')}".strip(), "", "| data | source | licence | used for |", "|---|---|---|---|",
+        f"Model `{medvae['model']}`, {training['steps']} steps of {training['batch']}, {training['hours']} hours."
+        f"{kept} {training.get('note', '')}".strip(), "", "| data | source | licence | used for |", "|---|---|---|---|",
     ]  # fmt: skip
     lines += [f"| {without_folders(d['name'])} | {without_folders(d['source'])} | {d['licence']} | {d['used_for']} |"
               for d in medvae["training_data"]]  # fmt: skip

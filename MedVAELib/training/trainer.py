@@ -143,6 +143,11 @@ class Trainer:
         return self.directory / "checkpoint.pt"
 
     @property
+    def weights_step(self) -> int:
+        """The step that the weights in `averaged` are of after `run`: with patience the best one's, not the last."""
+        return self.early.step if self.early.weights else self.step
+
+    @property
     def log(self) -> Path:
         return self.directory / "log.jsonl"
 

@@ -44,7 +44,7 @@ def cases(tmp_path):
 
 def test_every_score_of_every_model_is_a_method(models, cases):
     results = evaluate_cases(find_cases(cases), oracle, others=AutoencoderScores(models))
-    names = {"some-vae residual", "some-vae combined", "some-vae elbo_gradient", "some-vqvae restoration",
+    names = {"some-vae residual", "some-vae combined", "some-vae kl_gradient", "some-vqvae restoration",
              "intensity, plain"}
     for result in results:
         assert not result.failure and names <= set(result.methods) and tuple(result.methods)[:3] == METHODS

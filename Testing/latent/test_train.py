@@ -105,6 +105,17 @@ def test_augmented_images_teach_other_weights_and_the_card_says_so(folder):
     assert (bundle / "model.safetensors").read_bytes() != (plain / "model.safetensors").read_bytes()
 
 
+def test_after_an_early_stop_the_card_names_the_step_of_its_weights(folder):
+    config = written(folder, trainer={"steps": 40, "patience": 1, "gain": 0.9})
+    bundle = train_from_config(config, folder / "out", device="cpu")
+    training = json.loads((bundle / "metadata.json").read_text())["medvae"]["results"]["training"]
+    assert (training["steps"], training["weights_of_step"]) == (6, 3)
+    assert "6 steps of 4" in (bundle / "README.md").read_text()
+    assert "Weights of step 3, the best." in (bundle / "README.md").read_text()
+    plain = train_from_config(written(folder), folder / "plain", device="cpu")
+    assert "eights of step" not in (plain / "README.md").read_text()
+
+
 def test_the_split_can_be_read_again_and_is_kept_by_a_resume(folder):
     """More images than the run started with are refused: some would change their part."""
     config = written(folder)

@@ -91,13 +91,13 @@ def test_an_images_scores_do_not_depend_on_its_neighbours(name, inference):
         if not key.startswith("restoration"):  # which draws, and a batch draws in another order
             assert torch.allclose(score[:1], alone[key], atol=1e-5)
     if "combined" in together:
-        assert torch.allclose(together["combined"], together["residual"] * together["elbo_gradient"])
+        assert torch.allclose(together["combined"], together["residual"] * together["kl_gradient"])
 
 
 def test_the_gradient_score_is_the_divergences_own():
     """Against a difference at the pixel with the steepest divergence, where rounding does not show."""
     model, images = small("vae").eval(), blobs(1, SHAPES["2d"])
-    gradient = model.anomaly_scores(images)["elbo_gradient"]
+    gradient = model.anomaly_scores(images)["kl_gradient"]
     place, step = int(gradient.argmax()), torch.zeros_like(images)
     step.view(-1)[place] = 0.05
     with torch.no_grad():
@@ -155,6 +155,15 @@ def test_the_fitted_gaussian_of_an_autoencoder_is_that_of_its_latents():
     latent = model.encode(images)[0]  # the batch's own statistics, as in the loss
     assert torch.allclose(model.latent_mean, latent.mean(0), atol=1e-5)
     assert torch.allclose(model.latent_covariance, torch.cov(latent.T, correction=0), atol=1e-4)
+
+
+def test_the_gaussian_that_an_autoencoder_keeps_is_that_of_the_training_images_under_its_last_weights():
+    model, images = small("ae"), blobs(30, SHAPES["2d"])
+    model.loss(images)
+    model.eval().settle(images.split(8))
+    latent = model.encode(images)[0]
+    assert torch.allclose(model.latent_mean, latent.mean(0), atol=1e-5)
+    assert torch.allclose(model.latent_covariance, torch.cov(latent.T, correction=0), atol=1e-5)
 
 
 def test_a_collapsed_posterior_is_named():

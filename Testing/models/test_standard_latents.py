@@ -67,6 +67,8 @@ def test_a_spatial_latent_keeps_its_weights_and_samples_around_its_own_mean():
 @pytest.mark.parametrize("name", ["ae", "vqvae", "lvae"])
 def test_the_weights_of_other_models_stay_as_they_were_trained(name):
     made = build_model(name, SMALL | {"shape": SHAPES["2d"]}).eval()
-    before = {key: value.clone() for key, value in made.state_dict().items()}
-    made.settle(blobs(4, made.shape).split(2))
-    assert all(torch.equal(value, before[key]) for key, value in made.state_dict().items())
+    before, images = {key: value.clone() for key, value in made.named_parameters()}, blobs(4, made.shape)
+    shown = made.reconstruct(images)
+    made.settle(images.split(2))
+    assert all(torch.equal(value, before[key]) for key, value in made.named_parameters())
+    assert torch.equal(made.reconstruct(images), shown)
