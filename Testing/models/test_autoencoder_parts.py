@@ -8,6 +8,7 @@ from torch.distributions import Normal, kl_divergence
 
 from MedVAELib.models import gaussians
 from MedVAELib.models.cevae import paint_boxes
+from MedVAELib.models.vqvae import _nearness
 from MedVAELib.networks import autoencoder as networks
 from MedVAELib.networks.batch_norm import statistics_kept
 
@@ -152,6 +153,22 @@ def test_a_trained_codebook_is_in_use():
     assert model.health(terms) is None and "codebook" in model.health({"perplexity": 1.1})
 
 
+def test_the_prior_does_not_say_which_weights_are_best():
+    """It learns with the rest, and a validation judges images alone: a codebook that comes into use is no loss."""
+    model, images = small("vqvae"), blobs(4, SHAPES["2d"])
+    for training in (True, False):
+        terms = model.train(training).loss(images, seeded())
+        of_images = terms["reconstruction"] / (16 * 24) + terms["commitment"]
+        assert torch.allclose(terms["loss"], of_images + terms["prior"] * training)
+
+
+def test_perplexity_counts_the_codes_of_all_processes(monkeypatch):
+    other = torch.zeros(16)
+    other[4:8] = 0.25
+    monkeypatch.setattr("MedVAELib.models.vqvae.mean_over_processes", lambda share: (share + other) / 2)
+    assert float(small("vqvae")._perplexity(torch.tensor([[0, 1, 2, 3]]))) == pytest.approx(8.0)
+
+
 def test_perplexity_counts_codes():
     model = small("vqvae")
     assert float(model._perplexity(torch.tensor([[0, 1, 2, 3]]))) == pytest.approx(4.0)
@@ -179,7 +196,7 @@ def test_a_restoration_draws_the_unlikely_and_keeps_the_rest(depth):
         codes = torch.full((2, 24), 3)
         codes[:, 5] = 9
         with torch.no_grad():
-            restored = model._draw(codes, seeded())
+            restored = model._restored(codes, seeded())
         assert torch.equal(restored, torch.full_like(codes, 3))
     else:
         model.prior.to_logits.weight.data.zero_()
@@ -187,7 +204,40 @@ def test_a_restoration_draws_the_unlikely_and_keeps_the_rest(depth):
         codes = torch.zeros(1, 24, dtype=torch.int64)
         codes[0, 7] = 4
         with torch.no_grad():
-            assert not model._draw(codes, seeded()).any()
+            assert not model._restored(codes, seeded()).any()
+
+
+def test_what_follows_a_code_drawn_anew_is_judged_after_it():
+    """A prior for which a code is the one before it: once the first is drawn anew, all that agreed with it are odd."""
+    model = small("vqvae", prior_depth=1).eval()
+    model.unlikely.fill_(1.0)
+    same = torch.eye(16) * 20
+
+    def logits(indices):
+        before = torch.cat([torch.zeros_like(indices[:, :1]), indices[:, :-1]], 1)
+        return same[before].log_softmax(-1)
+
+    model.code_logits = logits
+    codes = torch.zeros(3, 24, dtype=torch.int64)
+    codes[1, 5:] = 7
+    codes[2, 20] = 3
+    assert not model._restored(codes, seeded()).any()
+
+
+def test_few_of_the_training_images_codes_are_drawn_anew_once_it_is_known_which_are_rare():
+    model, images = small("vqvae", rare=0.1).eval(), blobs(20, SHAPES["2d"])
+    with torch.no_grad():
+        model.settle(images.split(6))
+        nats = model.code_nats(model.codes(images))
+    assert float((nats > model.unlikely).float().mean()) == pytest.approx(0.1, abs=0.03)  # codes may tie
+
+
+def test_restorations_nearer_to_the_image_count_more():
+    difference = torch.tensor([0.1, 0.2, 0.3]).view(1, 3, 1, 1, 1).expand(2, 3, 1, 4, 4)
+    weights = _nearness(difference)
+    assert weights.shape == (2, 3, 1, 1, 1) and torch.allclose(weights.sum(1), torch.ones(2, 1, 1, 1))
+    assert weights[0, 0] > weights[0, 1] > weights[0, 2] > 0
+    assert torch.allclose(_nearness(difference * 7), weights)  # whatever the scale
 
 
 # ---- cevae and lvae ----
@@ -209,6 +259,20 @@ def test_the_context_branch_learns_from_the_clean_image(monkeypatch):
     terms = model.loss(image, seeded())
     expected = model.negative_log_likelihood(image, model.logits(model.encode(torch.zeros_like(image))[0])).mean()
     assert torch.allclose(terms["context"], expected)
+
+
+@pytest.mark.parametrize(("name", "steps"), [("ae", 0), ("vae", 7), ("lvae", 21), ("introvae", 14)])
+def test_a_model_says_when_its_loss_counts_in_full(name, steps):
+    """What is paid before and after: the same weights have another loss one step earlier, and none later."""
+    model = small(name, **({"warmup": 7} if steps else {})).train()
+    assert model.warm_up_steps == steps
+
+    def loss(updates: int) -> float:
+        model.updates.fill_(updates)
+        return float(model.loss(blobs(4, SHAPES["2d"]), seeded())["loss"].detach())
+
+    if steps:
+        assert loss(steps - 2) != loss(steps - 1) == loss(steps + 50)
 
 
 def test_rungs_warm_up_from_below_and_are_logged():
