@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import SimpleITK as sitk
@@ -136,9 +137,9 @@ class LatentModel(PlacedModel):
             progress("sampling", done / count, f"{done} of {count} samples")
 
     def draw(self, count: int, seed: int, label: str) -> NDArray[np.float32]:
-        """Latents (count, *latent_shape) from the Gaussian of a label: its images' mean and deviations, correlated as
-        in all training images if the model knows how. Raises UsageError for an unknown label or one of one image, or a
-        model whose latents no Gaussian describes."""
+        """Latents (count, *latent_shape) from the Gaussian of a label: its images' mean and deviations, with what the
+        posteriors of all training images are wide besides, and correlated as in these, if the model knows how. Raises
+        UsageError for an unknown label or one of one image, or a model whose latents no Gaussian describes."""
         self._check_count(count)
         if not self.model.gaussian:
             raise UsageError(f"The latents of {self.bundle.name}, a {self.bundle.model}, cannot be drawn by label, "
@@ -150,12 +151,18 @@ class LatentModel(PlacedModel):
         if moments.count < 2:
             raise UsageError(f"The bundle {self.bundle.name} learned '{label}' from one image and does not know how "
                              "such images differ: choose another label, or leave it out.")  # fmt: skip
-        noise = np.array([np.random.default_rng((seed, i)).standard_normal(len(moments.mean)) for i in range(count)])
-        factor = getattr(self.model, "drawn_factor", None)
-        if factor is not None and factor.dim() == 2:
+        own = crc32(label.encode())  # or the first images of all labels would come from the same noise
+        noise = np.array([np.random.default_rng((seed, own, i)).standard_normal(len(moments.mean))
+                          for i in range(count)])  # fmt: skip
+        variance, factor = moments.std.astype(np.float64) ** 2, getattr(self.model, "drawn_factor", None)
+        if factor is not None:
             rows = factor.cpu().double().numpy()
-            noise = noise @ (rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)).T
-        flat = moments.mean + moments.std * noise
+            rows = rows if rows.ndim == 2 else rows[:, None]
+            drawn = np.square(rows).sum(1)
+            if rows.shape[1] > 1:
+                noise = noise @ (rows / np.sqrt(drawn)[:, None].clip(1e-12)).T
+            variance = variance + (drawn - self.statistics.all.std.astype(np.float64) ** 2).clip(min=0)
+        flat = moments.mean + np.sqrt(variance) * noise
         return flat.astype(np.float32).reshape(count, *self.latent_shape)
 
     def first_drawn(self, seed: int, label: str | None = None) -> NDArray[np.float32]:

@@ -51,10 +51,13 @@ def _separable(table: LatentTable) -> bool:
 
 
 def _lda(table: LatentTable, mean: NDArray) -> Plane:
-    """Fitted on the training images where the table says which they are. Two labels have one axis: the second is then
-    what varies most at right angles to it."""
+    """Fitted on the training images where the table says which they are. Else the axis' title has it: with many latents
+    any labels of the images that it was fitted on lie apart. Two labels have one axis: the second is then what varies
+    most at right angles to it."""
     labels, split = np.asarray(table.labels, object), np.asarray(table.split, object)
-    fit = (labels != "") & ((split == TRAIN) if _all_labels_in(labels, split == TRAIN) else True)
+    known, train = labels != "", split == TRAIN
+    fit = known & train if _all_labels_in(labels, train) else known
+    held_back = bool((known & ~fit).any())
     model = fit_linear(mean[fit], labels[fit])
     axes = discriminant_axes(model)
     matrix, offset = axes.matrix, axes.offset
@@ -64,7 +67,8 @@ def _lda(table: LatentTable, mean: NDArray) -> Plane:
         across = _across(mean, matrix[0])
         matrix, offset = np.stack([matrix[0], across]), np.array([offset[0], -across @ mean.mean(0)])
         second = "what varies most across LD 1"
-    return Plane("LDA", ("LD 1 (sets the labels apart best)", second), mean @ matrix.T + offset, matrix, offset)
+    fitted = "the training images" if held_back else "these images: new ones lie less apart"
+    return Plane("LDA", (f"LD 1 (fitted on {fitted})", second), mean @ matrix.T + offset, matrix, offset)
 
 
 def _all_labels_in(labels: NDArray, rows: NDArray) -> bool:

@@ -244,6 +244,15 @@ def test_latents_that_are_all_alike_are_not_embedded():
     assert planes_of(replace(cohort(), mean=np.ones((120, 6), np.float32))) == []
 
 
+def test_the_lda_plane_says_where_labels_that_mean_nothing_lie_apart():
+    """Fitted on few images of many latents, it sets any labels apart; on the training images alone, not the others."""
+    table = cohort(patients=40, latents=64, apart=0)
+    seen = planes_of(replace(table, split=[""] * 80))[0]
+    assert seen.name == "LDA" and "fitted on these images" in seen.axes[0]
+    held_back = planes_of(table)[0]
+    assert "fitted on the training images" in held_back.axes[0] and not np.allclose(seen.points, held_back.points)
+
+
 def test_the_confound_check_can_be_cancelled():
     cancel = CancelToken()
     cancel.cancel()

@@ -57,8 +57,10 @@ def test_samples_depend_on_the_seed_alone(latents):
 def test_a_label_draws_around_its_mean(latents, monkeypatch):
     drawn = latents.draw(4000, 0, "b")
     moments = latents.statistics.labels["b"]
-    assert np.allclose(drawn.mean(0), moments.mean, atol=4 * moments.std.max() / 4000**0.5)
-    assert np.allclose(drawn.std(0), moments.std, rtol=0.1)
+    # What the posteriors are wide: before samples are fitted, as much as the prior is wider than all images' means.
+    std = np.sqrt(moments.std**2 + 1 - latents.statistics.all.std**2)
+    assert np.allclose(drawn.mean(0), moments.mean, atol=4 * std.max() / 4000**0.5)
+    assert np.allclose(drawn.std(0), std, rtol=0.1) and std.min() > 1.5 * moments.std.max()
     assert latents.sample(2, 0, "b").shape == (2, 1, 16, 16)
     with pytest.raises(UsageError, match="a, b"):
         latents.sample(2, 0, "c")
@@ -76,12 +78,27 @@ def test_a_bundle_from_before_samples_were_fitted_still_works(tmp_path):
     assert np.array_equal(old.sample(3, seed=1), new.sample(3, seed=1))  # whose Gaussian was never fitted, either
 
 
+def test_images_of_two_labels_do_not_come_from_the_same_noise(latents):
+    apart = [(latents.draw(200, 0, name) - latents.statistics.labels[name].mean)[:, 0] for name in "ab"]
+    assert abs(np.corrcoef(apart)[0, 1]) < 0.3
+    assert np.array_equal(latents.draw(2, 0, "a"), latents.draw(5, 0, "a")[:2])
+
+
+def test_a_vqvae_from_before_rare_codes_were_known_restores_by_what_its_config_says(tmp_path):
+    made = image_bundle(tmp_path / "b", "vqvae", codes=8, prior_depth=1, prior_width=16, unlikely=3.0)
+    assert made.state_dict()["unlikely"] == 3
+    older = bundle_from_before_fitting(made, tmp_path / "older")
+    assert "unlikely" not in older.state_dict() and load_latent_model(older, "cpu").model.unlikely == 3
+
+
 def test_a_labels_latents_go_together_as_in_all_images(tmp_path):
     model = load_latent_model(image_bundle(tmp_path / "b"))
     model.model.drawn_factor = torch.tensor([[2.0, 0, 0], [1.5, 0.5, 0], [0, 0, 1]])
     drawn = model.draw(4000, 1, "a")
     moments = model.statistics.labels["a"]
-    np.testing.assert_allclose(drawn.std(0), moments.std, rtol=0.05)
+    drawn_from = np.array([4.0, 2.5, 1.0])  # the factor's rows squared
+    np.testing.assert_allclose(drawn.std(0), np.sqrt(moments.std**2 + drawn_from - model.statistics.all.std**2),
+                               rtol=0.05)  # fmt: skip
     assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(1.5 / np.hypot(1.5, 0.5), abs=0.02)
     assert abs(np.corrcoef(drawn.T)[0, 2]) < 0.05
 
@@ -93,7 +110,9 @@ def test_latents_by_label_that_the_model_cannot_draw_are_refused_and_an_ae_draws
     model = load_latent_model(image_bundle(tmp_path / "b", "ae"))
     model.model.latent_covariance = torch.tensor([[4.0, 1.6, 0], [1.6, 1, 0], [0, 0, 1]])
     drawn = model.draw(4000, 1, "a")
-    np.testing.assert_allclose(drawn.std(0), model.statistics.labels["a"].std, rtol=0.05)
+    moments = model.statistics
+    wider = np.array([4.0, 1.0, 1.0]) - moments.all.std**2
+    np.testing.assert_allclose(drawn.std(0), np.sqrt(moments.labels["a"].std**2 + wider), rtol=0.05)
     assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(0.8, abs=0.02)
 
 
