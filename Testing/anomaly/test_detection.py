@@ -17,11 +17,11 @@ from MedVAELib.anomaly.detect import CUT_CM2, Detector, detect_anomalies, prepar
 from MedVAELib.anomaly.scores import SCORES
 from MedVAELib.bundle import load_bundle
 from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
-from MedVAELib.preprocessing.geometry import from_grid, ras_grid, to_grid
+from MedVAELib.preprocessing.geometry import from_grid
 from MedVAELib.progress import CancelToken
-from MedVAELib.resources import resource_dir
 from MedVAELib.scan import Scan
 from MedVAELib.tissues import OUTER_CSF, VENTRICLES, WHITE
+from Testing.conftest import coarse_sample
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,7 @@ def detector():
 @pytest.fixture(scope="module")
 def sample():
     """The bundled sample on a coarser grid: seconds instead of tens of seconds, the same pipeline."""
-    folder = resource_dir() / "sample"
-    grid = ras_grid((0, 0, 0), (80, 96, 80), 2.2)
-    return to_grid(sitk.ReadImage(str(folder / "flair.nii.gz"), sitk.sitkFloat32), grid)
+    return coarse_sample((80, 96, 80), 2.2)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +102,7 @@ def test_scores_of_both_signs_tell_dark_findings(detector, hollow):
     assert "bright" in {finding.polarity for finding in found.findings} and found.dark_threshold is None
 
 
-def test_black_fluid_where_it_belongs_is_no_finding(detector, sample, detection):
+def test_black_fluid_where_it_belongs_is_no_finding(detector, sample):
     maps = score_inputs(detector, Scan.from_image(sample))
     fluid = sitk.GetArrayFromImage(maps.image(maps.probability[[VENTRICLES, OUTER_CSF]].sum(0)))
     values = sitk.GetArrayFromImage(sample)
