@@ -34,6 +34,8 @@ def half(job):
         job.progress("half", 0.5)
         time.sleep(600)
     return requests.hand_over(Path(job.request["output"]), arrays(), 2, job, job.progress)
+def large(job):
+    return requests.hand_over(Path(job.request["output"]), [("values", np.zeros(1 << 18))], 1, job, job.progress)
 def chatter(job):
     print("a library's chatter")
     os.system("echo chatter of a child")
@@ -44,7 +46,7 @@ def slip(job):
     raise ZeroDivisionError("a slip\\non two lines")
 def nothing(job):
     return {"dice": float("nan")}
-tasks.TASKS |= {"half": half, "chatter": chatter, "memory": memory, "slip": slip, "nothing": nothing}
+tasks.TASKS |= {"half": half, "large": large, "chatter": chatter, "memory": memory, "slip": slip, "nothing": nothing}
 server.main()
 """
 
@@ -227,8 +229,8 @@ def limit_file_size():
 
 @posix
 def test_a_disk_that_refuses_leaves_no_result(scan, tmp_path):
-    with WorkerProcess(preexec_fn=limit_file_size) as worker:  # the limit stands in for a full disk
-        failed = worker.ask(**request(1, scan, tmp_path / "1"))
+    with WorkerProcess(STRANGE_TASKS, preexec_fn=limit_file_size) as worker:  # the limit stands in for a full disk
+        failed = worker.ask(id=1, task="large", output=str(tmp_path / "1"))
         assert failed["kind"] == "UsageError" and "cannot be written" in failed["message"], failed
         assert not (tmp_path / "1").exists()
         assert worker.ask(id=2, task="describe", scan=scan)["usable"]
