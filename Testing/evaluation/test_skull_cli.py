@@ -87,7 +87,7 @@ def test_hc18_scores_the_test_split(medvae_evaluate, tmp_path, monkeypatch):
         "planes.csv", "planes.png", "provenance.json", "results.json", "table.md", "worst.png"]
     rows = {row["plane"]: row for row in csv.DictReader((tmp_path / "out" / "planes.csv").open())}
     assert set(rows) == {"005_HC", "010_HC"}
-    assert abs(float(rows["005_HC"]["found outline, 2D ellipse error mm"])) < 0.1 * CIRCUMFERENCE_MM
+    assert abs(float(rows["005_HC"]["found outline, 2D ellipse HC error mm"])) < 0.1 * CIRCUMFERENCE_MM
     assert float(rows["005_HC"]["outline_dice"]) > 0.9
     assert "van den Heuvel" in result.output
 

@@ -135,6 +135,15 @@ def test_looks_that_do_not_agree_are_a_doubt(closer):
     assert any("more closely" in doubt for doubt in find_outlines([("axial", placed())], eye)[0].doubts)
 
 
+def test_closer_looks_that_agree_on_another_head_are_a_doubt_too():
+    """Half as large as from afar, twice."""
+    radii = {1: 30, 2: 25.3, 3: 50.5}  # the windows are 114 and 57 pixels of the first look's grid
+    eye = Eye(lambda images, looks: (torch.tensor(blob((192, 192), (96, 96), radii[looks]))[None], torch.tensor([1.0])))
+    found = find_outlines([("axial", placed())], eye)[0]
+    assert eye.looks == 3 and found.semi_axes_mm[0] == pytest.approx(15 * 1200 / 192 * 0.3, rel=0.05)
+    assert any("more closely" in doubt for doubt in found.doubts)
+
+
 def test_a_screen_shot_gives_the_size_that_the_plane_alone_gives():
     """The shipped network on the sample's axial plane, and on that in the middle of a large black frame."""
     plane = PlaneImage.read(resource_dir() / "sample" / "skull" / "axial.png", 0.28)
