@@ -46,25 +46,16 @@ def rank_findings(
     voxel_ml = float(np.prod(image.GetSpacing())) / 1000
     mask = (bright > limit).astype(np.uint8)
     components = find_components(bright, limit, voxel_ml)
-    ranked = [(b, f, components, f.label) for b, f in
-              describe(components, bright, image, "bright", probability, grid, mirror)]  # fmt: skip
+    described = describe(components, bright, image, "bright", probability, grid, mirror)
     if dark is not None:
         hypo = find_components(np.where(mask > 0, 0, dark), limit + DARK_MARGIN, voxel_ml)
         mask[hypo > 0] = DARK
-        ranked += [(b, f, hypo, f.label) for b, f in
-                   describe(hypo, dark, image, "dark", probability, grid, mirror)]  # fmt: skip
-    ranked.sort(key=lambda row: -row[0])
-    tables = {id(components): np.zeros(int(components.max()) + 1, np.uint16)}
-    if dark is not None:
-        tables[id(hypo)] = np.zeros(int(hypo.max()) + 1, np.uint16)
-    findings = []
-    for rank, (_, finding, source, old) in enumerate(ranked, 1):
-        tables[id(source)][old] = rank
-        findings.append(Finding(**{**finding.__dict__, "label": rank}))
-    labels = tables[id(components)][components]
-    if dark is not None:
-        labels = labels + tables[id(hypo)][hypo]
-    return mask, labels, findings
+        components = np.where(hypo > 0, hypo + len(described), components)  # numbered on from the bright ones
+        described += describe(hypo, dark, image, "dark", probability, grid, mirror)
+    order = np.argsort([-burden for burden, _ in described], kind="stable")
+    ranks = np.zeros(len(described) + 1, np.uint16)
+    ranks[order + 1] = np.arange(1, len(ranks))
+    return mask, ranks[components], [replace(described[n][1], label=rank) for rank, n in enumerate(order, 1)]
 
 
 def by_residual(
