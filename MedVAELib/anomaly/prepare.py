@@ -65,7 +65,7 @@ class PreparedScan:
         return mine is other or (
             mine.GetSize() == other.GetSize() and mine.GetSpacing() == other.GetSpacing()
             and mine.GetOrigin() == other.GetOrigin() and mine.GetDirection() == other.GetDirection()
-            and np.array_equal(self.scan.array_zyx(), scan.array_zyx())
+            and np.array_equal(sitk.GetArrayViewFromImage(mine), sitk.GetArrayViewFromImage(other))
         )  # fmt: skip
 
 
