@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..networks.batch_norm import statistics_kept
 from .autoencoder import VariationalConfig
-from .gaussians import draw_gaussian, kl_to_standard_normal
+from .gaussians import draw_gaussian, kl_to_standard_normal, uniform
 from .registry import register
 from .vae import VAE
 
@@ -53,18 +53,14 @@ class ContextVAE(VAE):
 def paint_boxes(image: Tensor, config: ContextConfig, generator: torch.Generator | None = None) -> Tensor:
     """The images (B, 1, *shape) with `boxes` boxes each at random places, every box of one random grey 0…1."""
     sides, device = image.shape[2:], image.device
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, device=generator.device if generator else device).to(device)
-
     painted = image
     for _ in range(config.boxes):
         inside = torch.ones_like(image, dtype=torch.bool)
         for axis, side in enumerate(sides):
-            length = config.largest * (0.2 + 0.8 * uniform(len(image), 1))
-            start = uniform(len(image), 1) * (1 - length)
+            length = config.largest * (0.2 + 0.8 * uniform((len(image), 1), generator, device))
+            start = uniform((len(image), 1), generator, device) * (1 - length)
             place = (torch.arange(side, device=device) + 0.5) / side
             within = (place >= start) & (place < start + length)
             inside = inside & within.view(len(image), *(side if a == axis else 1 for a in range(-1, len(sides))))
-        painted = torch.where(inside, uniform(len(image), *[1] * (image.dim() - 1)), painted)
+        painted = torch.where(inside, uniform((len(image), *[1] * (image.dim() - 1)), generator, device), painted)
     return painted

@@ -14,6 +14,11 @@ def standard_normal(shape: tuple[int, ...], generator: torch.Generator | None, d
     return torch.randn(shape, generator=generator, device=generator.device if generator else device).to(device)
 
 
+def uniform(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Numbers in 0…1, drawn as `standard_normal` draws."""
+    return torch.rand(shape, generator=generator, device=generator.device if generator else device).to(device)
+
+
 def draw_gaussian(gaussian: Gaussian, generator: torch.Generator | None) -> Tensor:
     """A sample of independent latents."""
     mean, log_variance = gaussian

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..networks.across_processes import mean_over_processes
 from ..networks.healthy_anatomy import HealthyAnatomyNet
-from .gaussians import kl_to_standard_normal, standard_normal
+from .gaussians import draw_gaussian, kl_to_standard_normal
 from .registry import register
 
 
@@ -50,8 +50,7 @@ class HealthyAnatomyVAE(HealthyAnatomyNet):
         not count. Returns "loss", "cross_entropy" (nats per voxel) and "kl" (nats per latent).
         """
         posterior = self.encode(image)
-        noise = standard_normal(posterior.mean.shape, generator, image.device)
-        z = posterior.mean + noise * (0.5 * posterior.logvar).exp()
+        z = draw_gaussian((posterior.mean, posterior.logvar), generator)
         logits = self.decode(z.to(image.dtype), posterior.skips).float()
         weight = torch.tensor(self.CLASS_WEIGHTS[: self.config.classes], device=image.device).view(1, -1, 1, 1, 1)
         weighted = target * weight

@@ -20,6 +20,7 @@ from ..networks.across_processes import mean_over_processes
 from ..networks.autoencoder import from_spatial
 from ..networks.codebook import CodePrior, RevivingQuantizer
 from .autoencoder import AutoencoderConfig, ImageAutoencoder
+from .gaussians import uniform
 from .registry import register
 
 _MEMORY = 0.02  # how much a batch changes the frequencies of codes
@@ -225,7 +226,6 @@ def _nearness(difference: Tensor) -> Tensor:
 
 def _choose(probability: Tensor, generator: torch.Generator | None) -> Tensor:
     """One index per row of (B, n), by inverting the cumulative distribution: the same on every device."""
-    where = generator.device if generator else probability.device
-    level = torch.rand((len(probability), 1), generator=generator, device=where).to(probability.device)
+    level = uniform((len(probability), 1), generator, probability.device)
     cumulative = probability.cumsum(1)
     return torch.searchsorted(cumulative, level * cumulative[:, -1:]).clamp(max=probability.shape[1] - 1)[:, 0]
