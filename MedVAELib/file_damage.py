@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +32,11 @@ class FileNotes:
     """Of a NIfTI orientation off by rounding: the direction (3, 3), LPS, of the rectangular grid next to it. ITK has to
     be told to accept such a file, and then takes the inverse of that direction (mended by ITK pull request 4847)."""
     states_spacing: bool = True  # False where a NRRD or MetaImage header leaves out the voxel size
+
+
+def times(values: Iterable[float]) -> str:
+    """One number per axis, for a message."""
+    return " x ".join(f"{float(value):.4g}" for value in values)
 
 
 def text_name(path: str | Path) -> str:

@@ -19,6 +19,7 @@ from .file_damage import (
     gzip_errors,
     is_gzip,
     judge_nonfinite,
+    times,
     truncated,
     unsaid_orientation,
 )
@@ -110,7 +111,7 @@ def check_nifti(path: Path, start: bytes) -> FileNotes:
     _check_intent(path, header.intent_code)
     for length in header.pixdim[1 : min(axes, 3) + 1]:
         if not (math.isfinite(length) and length > 0):  # the reader would take 1 mm without a word
-            raise InputError(f"{path} has an impossible voxel size {_numbers(header.pixdim[1:4])}: "
+            raise InputError(f"{path} has an impossible voxel size {times(header.pixdim[1:4])}: "
                              "correct its header or export it again.")
     warnings = _check_data(path, data_file, header)
     orientation = _orientation(path, header)
@@ -181,8 +182,8 @@ def _orientation(path: Path, header: _Header) -> FileNotes:
         raise InputError(f"{path} has sheared axes (its direction cosines are not orthonormal): "
                          "resample it to a rectangular grid.")
     if stretched:
-        raise InputError(f"{path} contradicts itself on its voxel size, {_numbers(header.pixdim[1:4])} mm and "
-                         f"{_numbers(lengths)} mm: correct its header or export it again.")
+        raise InputError(f"{path} contradicts itself on its voxel size, {times(header.pixdim[1:4])} mm and "
+                         f"{times(lengths)} mm: correct its header or export it again.")
     u, _, vt = np.linalg.svd(columns / lengths)
     return FileNotes(nearest=np.diag([-1.0, -1.0, 1.0]) @ u @ vt if shear > 1e-5 else None)
 
@@ -202,7 +203,3 @@ def _two_orientations(path: Path, header: _Header, used: str) -> FileNotes:
         return FileNotes()
     return FileNotes((f"The two orientations of {path.name} (qform and sform) lie up to {apart:.3g} mm apart, which is "
                       f"usual after a registration: the {used} is used, and the results lie where it says.",))
-
-
-def _numbers(values: object) -> str:
-    return " x ".join(f"{float(v):.4g}" for v in values)  # type: ignore[attr-defined]

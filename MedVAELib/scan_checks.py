@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .file_damage import MAX_SHEAR, judge_nonfinite
+from .file_damage import MAX_SHEAR, judge_nonfinite, times
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,17 +58,17 @@ def check_header(name: str, header: Header) -> None:
                          "give a scan with one intensity per voxel.")
     spacing = np.array(header.spacing_mm[:3])
     if not np.all(np.isfinite(spacing)) or spacing.min() < SPACING_MM[0] or spacing.max() > SPACING_MM[1]:
-        raise InputError(f"{name} has an impossible voxel size of {_times(spacing)} mm: correct its header "
+        raise InputError(f"{name} has an impossible voxel size of {times(spacing)} mm: correct its header "
                          f"(between {SPACING_MM[0]} and {SPACING_MM[1]:g} mm) or export it again.")
     direction = header.direction[:3, :3]
     if not np.all(np.isfinite(direction)) or np.abs(direction.T @ direction - np.eye(3)).max() > MAX_SHEAR:
         raise InputError(f"{name} has direction cosines that are not orthonormal: resample it to a rectangular grid.")
     extent = spacing * header.size[:3]
     if extent.min() < FIELD_OF_VIEW_MM[0]:
-        raise InputError(f"{name} covers only {_times(extent)} mm, too little of a head: "
+        raise InputError(f"{name} covers only {times(extent)} mm, too little of a head: "
                          "check its voxel size or give the whole scan.")
     if extent.max() > FIELD_OF_VIEW_MM[1]:
-        raise InputError(f"{name} covers {_times(extent)} mm, too much for a head: "
+        raise InputError(f"{name} covers {times(extent)} mm, too much for a head: "
                          "check its voxel size or crop it to the head.")
 
 
@@ -82,10 +82,10 @@ def check_size(name: str, size: Sequence[int]) -> None:
     if min(size[:3]) == 1:
         raise InputError(f"{name} is a single slice: give the whole three-dimensional scan.")
     if min(size[:3]) < MIN_VOXELS_PER_AXIS:
-        raise InputError(f"{name} has only {_times(size[:3])} voxels, at least {MIN_VOXELS_PER_AXIS} along each axis "
+        raise InputError(f"{name} has only {times(size[:3])} voxels, at least {MIN_VOXELS_PER_AXIS} along each axis "
                          "are needed: give the whole scan.")
     if math.prod(size[:3]) > MAX_VOXELS:
-        raise InputError(f"{name} declares {_times(size[:3])} voxels, more than {MAX_VOXELS:,}: "
+        raise InputError(f"{name} declares {times(size[:3])} voxels, more than {MAX_VOXELS:,}: "
                          "crop or resample it, or export it again if its header is damaged.")
 
 
@@ -125,7 +125,3 @@ def _looks_like_labels(values: NDArray[np.float32]) -> bool:
     foreground = values[..., :-1] != distinct[np.argmax(np.bincount(np.searchsorted(distinct, values.ravel())))]
     same = values[..., :-1] == values[..., 1:]
     return bool(foreground.any() and same[foreground].mean() > 0.7)
-
-
-def _times(values: Sequence[float] | NDArray[np.float64]) -> str:
-    return " x ".join(f"{float(v):.4g}" for v in values)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..bundle import OUTLINE_BUNDLE, load_bundle, save_bundle
 from ..inference import select_device
 from ..models import build_model
+from ..networks.skull import VOLUME_SIZE
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..training.config import data_path, read_config
 from ..training.pictures import draw_curves
@@ -27,9 +28,6 @@ from .config import SkullRun
 from .held_back import HeldBack, draw_predictions, held_back_heads, measure
 from .imaged_planes import OutlineImager
 from .predictor import load_outline_engine
-
-VOLUME = 48
-"""Edge of the volumes that the models are trained on, in voxels."""
 
 
 def train_from_config(
@@ -48,7 +46,7 @@ def train_from_config(
     progress("data", 0.0, "Reading head masks")
     imager = _imager(config.planes, torch.device("cpu"))
     held_back = held_back_heads(data_path(config.data.head_masks), config.data.validation, config.calibration.heads,
-                                config.planes, VOLUME, imager, progress, cancel)  # fmt: skip
+                                config.planes, VOLUME_SIZE, imager, progress, cancel)  # fmt: skip
     report = scaled(progress, 0.0, 0.98)
 
     def tell(words: str) -> None:
@@ -76,7 +74,8 @@ def case_store(config: SkullRun, output: Path, device: torch.device) -> CaseStor
     """The cases that a run trains on, where the config keeps them."""
     folder = Path(config.data.store) if config.data.store else output / "cases"
     masks, names = data_path(config.data.head_masks), config.data.train
-    settings = {"seed": config.trainer.seed, "heads": sorted(names), "planes": asdict(config.planes), "size": VOLUME}
+    settings = {"seed": config.trainer.seed, "heads": sorted(names), "planes": asdict(config.planes),
+                "size": VOLUME_SIZE}  # fmt: skip
     if config.planes.imaged:
         settings["outlines"] = load_bundle(OUTLINE_BUNDLE).sha256
     make = partial(_case_maker, masks, names, config.planes, device)
@@ -92,7 +91,7 @@ def _case_maker(
     for name in names:
         look()
         shapes += read_head_shapes(masks, [name])
-    population = HeadPopulation(shapes, device, VOLUME)
+    population = HeadPopulation(shapes, device, VOLUME_SIZE)
     return PlaneCaseMaker(population, planes, _imager(planes, device))
 
 

@@ -16,6 +16,7 @@ from ..bundle import save_bundle
 from ..errors import InputError
 from ..inference import select_device
 from ..models import build_model
+from ..networks.skull import VOLUME_SIZE
 from ..preprocessing.outlines import moment_ellipse
 from ..progress import CancelToken, Progress, no_progress
 from ..training.config import data_path, read_config
@@ -35,7 +36,6 @@ from .outline_cases import MixConfig, OutlineCaseMaker, outline_batch, outline_s
 from .planes import PlaneImage
 
 VALIDATION_SEED = 99
-_HEAD_SIZE = 48
 
 
 def train_from_config(
@@ -86,7 +86,7 @@ class HeadPool:
 def case_maker(config: OutlineRun, part: str) -> OutlineCaseMaker:
     """Makes the cases of a part, "train" or "validation"."""
     names = config.data.train if part == "train" else config.data.validation
-    population = HeadPopulation(read_head_shapes(data_path(config.data.head_masks), names), size=_HEAD_SIZE)
+    population = HeadPopulation(read_head_shapes(data_path(config.data.head_masks), names), size=VOLUME_SIZE)
     real = read_real(data_path(config.data.hc18), part) if config.data.hc18 and config.mix.real > 0 else []
     return OutlineCaseMaker(PictureMaker(HeadPool(population, config.data.heads), NETWORK_SIZE), real, config.mix)
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ...tissues import TISSUES
+from .anatomy import TISSUE_OF_GROUP
 
 
 def sample_groups(groups: Tensor, coords: Tensor, linear: Tensor, spacing_mm: float) -> Tensor:
@@ -23,6 +28,13 @@ def sample_groups(groups: Tensor, coords: Tensor, linear: Tensor, spacing_mm: fl
         value = flat[(index[..., 0] * size[1] + index[..., 1]) * size[2] + index[..., 2]]
         out.append(torch.where(inside, value, torch.zeros_like(value)).flatten())
     return torch.stack(out).long()
+
+
+def tissue_fractions(groups: Tensor, shape: Sequence[int]) -> Tensor:
+    """How much of each voxel is of which tissue, (K, *shape), by the groups at the points inside it (S, N)."""
+    fractions = torch.zeros(len(TISSUES), groups.shape[1], device=groups.device)
+    share = torch.full(groups.shape, 1 / len(groups), device=groups.device)
+    return fractions.scatter_add_(0, TISSUE_OF_GROUP.to(groups.device)[groups], share).view(-1, *shape)
 
 
 def blur(image: Tensor, sigma: float) -> Tensor:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ...preprocessing.intensity import NETWORK_MAX, NETWORK_MEDIAN
-from ...tissues import TISSUES, VENTRICLES
-from .acquisition import blur, closed, ragged, sample_groups, thick_slices
-from .anatomy import GROUP_INDEX, GROUPS, TISSUE_OF_GROUP, Anatomy, LesionMask
+from ...tissues import VENTRICLES
+from .acquisition import blur, closed, ragged, sample_groups, thick_slices, tissue_fractions
+from .anatomy import GROUP_INDEX, GROUPS, Anatomy, LesionMask
 from .lesions import MNI_BRAIN_CENTRE, MNI_BRAIN_SIZE, add_lesions
 from .normal_brightness import brighten
 from .random import Draw
@@ -81,7 +81,6 @@ class BrainSynthesiser:
         self.device = torch.device(device)
         self.masks = masks
         self.anatomies = anatomies
-        self.tissue = TISSUE_OF_GROUP.to(self.device)
         axes = [(torch.arange(n, device=self.device) - (n - 1) / 2) * config.spacing_mm for n in config.shape]
         self.grid_mm = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)  # (D, H, W, zyx)
 
@@ -95,10 +94,7 @@ class BrainSynthesiser:
         labels = anatomy.groups.to(self.device)
         groups = sample_groups(labels, coords + centre, linear, self.config.spacing_mm)  # (S, N) subsamples
         shape = self.config.shape
-        target = torch.zeros(len(TISSUES), groups.shape[1], device=self.device)
-        target.scatter_add_(0, self.tissue[groups], torch.full(groups.shape, 1 / len(groups), device=self.device))
-        target = target.view(-1, *shape)
-
+        target = tissue_fractions(groups, shape)
         contrast, means, spreads = self._contrast(draw)
         image = means[groups].mean(0).view(shape)
         image = image * (1 + draw.number(0, 0.06) * draw.field(shape, 20)[0])

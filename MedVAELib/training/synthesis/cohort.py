@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...preprocessing.mni import WINDOW_CENTER_RAS_MM, WINDOW_MM_ZYX
-from ...tissues import BACKGROUND, EXTRACEREBRAL, OUTER_CSF, TISSUES, VENTRICLES
-from .acquisition import blur, closed, ragged, sample_groups, thick_slices
-from .anatomy import GROUP_INDEX, GROUPS, TISSUE_OF_GROUP, LesionMask
+from ...tissues import BACKGROUND, EXTRACEREBRAL, OUTER_CSF, VENTRICLES
+from .acquisition import blur, closed, ragged, sample_groups, thick_slices, tissue_fractions
+from .anatomy import GROUP_INDEX, GROUPS, LesionMask
 from .brains import DWI, FLAIR
 from .lesions import real_lesion
 from .mni_heads import MniHead
@@ -133,10 +133,7 @@ class CohortSynthesiser:
         to_head = head.linear.to(self.device)
         groups = sample_groups(head.anatomy.groups.to(self.device), mni @ to_head.T + head.offset.to(self.device),
                                to_head @ linear, SPACING_MM)  # fmt: skip
-        target = torch.zeros(len(TISSUES), groups.shape[1], device=self.device)
-        share = torch.full(groups.shape, 1 / len(groups), device=self.device)
-        target.scatter_add_(0, TISSUE_OF_GROUP.to(self.device)[groups], share)
-        target = target.view(-1, *self.shape)
+        target = tissue_fractions(groups, self.shape)
         grey, lesion_factor = brightness_factors(self.kind.modality, case.acquisition)
         means = _group_means(draw, self.kind.modality, grey).to(self.device)
         image = means[groups].mean(0).view(self.shape)

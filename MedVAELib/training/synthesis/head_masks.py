@@ -48,6 +48,7 @@ class HeadMask:
     spacing_mm: float
     ga_weeks: float
 
+
 def skull_thickness_mm(ga_weeks: float) -> float:
     """From the inner to the outer table: about 0.7 mm at 20 and 2 mm at 36 weeks."""
     return 0.7 + 0.08 * (ga_weeks - 20.0)

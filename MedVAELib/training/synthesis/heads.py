@@ -8,8 +8,10 @@ growth charts. Sizes stay in mm throughout. A head is the filled volume inside t
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -25,7 +27,7 @@ from .random import Draw
 
 KINDS = ("typical", "dolichocephaly", "brachycephaly", "asymmetry", "moulding", "spina bifida")
 WEEKS = (20.0, 36.0)
-_KIND_SHARES = (0.5, 0.1, 0.1, 0.1, 0.1, 0.1)
+_KIND_EDGES = tuple(accumulate((0.5, 0.1, 0.1, 0.1, 0.1, 0.1)))  # of the kinds' shares
 _CEPHALIC_INDEX = {"dolichocephaly": (0.64, 0.74), "brachycephaly": (0.84, 0.96)}
 _DIAMETER_CORRELATION = 0.4
 """Of BPD and OFD at one age: what makes the spread of π/2 (BPD + OFD) that of the chart's head circumference."""
@@ -116,8 +118,7 @@ class HeadPopulation:
 
     def __call__(self, seed: int, kind: str | None = None) -> Head:
         draw = Draw(seed, self.device)
-        choice = draw.number(0, sum(_KIND_SHARES))
-        drawn = next(k for k, edge in zip(KINDS, _cumulative(_KIND_SHARES), strict=True) if choice <= edge)
+        drawn = KINDS[bisect_left(_KIND_EDGES[:-1], draw.number(0, _KIND_EDGES[-1]))]
         kind = kind or drawn
         if kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {kind}")
@@ -229,7 +230,3 @@ def _modes(lines: Sequence[_AgeLine]) -> Tensor:
     keep = min(_MODES, len(size))
     scaled = modes[:keep] * (size[:keep, None] / math.sqrt(len(residuals)))
     return scaled.view(keep, star_shapes.ROWS, star_shapes.COLUMNS)
-
-
-def _cumulative(shares: Sequence[float]) -> list[float]:
-    return [sum(shares[: index + 1]) + (1e-9 if index == len(shares) - 1 else 0) for index in range(len(shares))]
