@@ -258,7 +258,7 @@ def _announce(partial: Path, directory: Path, earlier: Path) -> None:
     announced = partial / "announced.json"
     announced.write_text(json.dumps(coming), encoding="utf-8")
     if (directory / PROVENANCE_FILE).exists():
-        put_in_place(directory / PROVENANCE_FILE, earlier / PROVENANCE_FILE)
+        shutil.copyfile(directory / PROVENANCE_FILE, earlier / PROVENANCE_FILE)  # never gone: files would be foreign
     put_in_place(announced, directory / PROVENANCE_FILE)
 
 

@@ -439,23 +439,29 @@ def test_what_is_said_of_a_report_that_was_not_written(detection, quick_report, 
         "The report was not written: the Python packages jinja2 are not installed.")  # fmt: skip
 
 
-def test_killed_between_two_moves_it_is_no_result_and_can_be_written_again(tmp_path, monkeypatch):
+def test_killed_at_any_move_it_is_no_result_and_can_be_written_again(tmp_path, monkeypatch):
     """Else files of two results would be taken for one."""
     monkeypatch.setattr(csv_files, "_LOCK_ABANDONED_AFTER_S", 0.3)
-    write_some(tmp_path / "out", "t", "a", "b")
     script = (
-        "import json, os, sys; from pathlib import Path; from MedVAELib import outputs\n"
-        "move = os.replace\n"
-        "def killed(source, target): os._exit(9) if os.path.basename(source) == 'b' else move(source, target)\n"
+        "import json, os, sys; from MedVAELib import outputs\n"
+        "moves, move = iter(range(int(sys.argv[2]))), os.replace\n"
+        "def killed(source, target): os._exit(9) if next(moves, None) is None else move(source, target)\n"
         "os.replace = killed\n"
         "with outputs.atomic_output(sys.argv[1]) as partial:\n"
         "    for name in ('a', 'b'): (partial / name).write_bytes(b'new')\n"
         "    said = dict(task='t', request={}, files=['a', 'b'])\n"
         "    (partial / 'provenance.json').write_text(json.dumps(said))\n"
     )
-    assert subprocess.run([sys.executable, "-c", script, str(tmp_path / "out")]).returncode == 9
-    assert sorted(file.read_bytes() for file in (tmp_path / "out").glob("[ab]")) == [b"new", b"t"]
-    assert read_provenance(tmp_path / "out") is None
-    write_some(tmp_path / "out", "t", "a", "b")
-    names = [file.name for file in (tmp_path / "out").iterdir() if file.is_file()]
-    assert sorted(names) == ["a", "b", "provenance.json"]
+    mixed = 0
+    for survived in range(20):
+        folder = tmp_path / str(survived)
+        write_some(folder, "t", "a", "b")
+        if not subprocess.run([sys.executable, "-c", script, str(folder), str(survived)]).returncode:
+            break
+        left = {file.read_bytes() for file in folder.glob("[ab]")}
+        mixed += len(left) == 2
+        assert left == {b"t"} or read_provenance(folder) is None
+        write_some(folder, "t", "a", "b")
+        names = [file.name for file in folder.iterdir() if file.is_file()]
+        assert sorted(names) == ["a", "b", "provenance.json"]
+    assert mixed and survived > 4
