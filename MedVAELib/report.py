@@ -19,7 +19,7 @@ from .reporting import words
 from .reporting.colours import DIVERGING, ScoreScale, jpeg_uri, map_legend, score_legend
 from .reporting.display import AXIAL, CORONAL, OBLIQUE_FROM_DEG, Display
 from .reporting.histogram import histogram_uri
-from .reporting.page import NOTICE, render, run_date, timings
+from .reporting.page import NOTICE, render, timings
 from .reporting.pictures import Painter, Spot, captioned, grid, montage, three_planes
 from .whole_files import replaced
 
@@ -158,7 +158,7 @@ def _words(result: Detection, painter: Painter, scores: np.ndarray) -> dict[str,
                 + " × ".join(f"{step:.2f}" for step in spacing) + " mm")
     return {
         "name": str(scan.name), "modality": words.MODALITIES.get(result.modality, result.modality),
-        "date": run_date(result.provenance), "geometry": geometry,
+        "geometry": geometry,
         "tilt": f"{axes.tilt_deg:.0f}°" if axes.tilt_deg >= OBLIQUE_FROM_DEG else "",
         "summary": words.summary(result.findings, words.flagged_ml(result)), "facts": facts,
         "warnings": list(dict.fromkeys([*scan.warnings, *result.warnings])),

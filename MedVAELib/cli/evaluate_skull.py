@@ -204,7 +204,7 @@ def _write_skull(folder: Path, scores: Sequence[Score], settings: Mapping[str, o
 
 
 def _write_hc18(folder: Path, scores, settings: Mapping[str, object], predictor: SkullPredictor, sheet) -> str:
-    from ..evaluation.hc18_tables import DEFINITIONS, hc18_markdown, plane_rows, summary, worst_first
+    from ..evaluation.hc18_tables import DEFINITIONS, WORST, hc18_markdown, plane_rows, summary, worst_first
     from ..evaluation.tables import to_csv
 
     text = hc18_markdown(scores, list(_notes(settings, {predictor.bundle.model: predictor})))
@@ -213,7 +213,7 @@ def _write_hc18(folder: Path, scores, settings: Mapping[str, object], predictor:
     (folder / "results.json").write_text(json_text({
         "settings": settings, "definitions": DEFINITIONS, "summary": summary(scores), "planes": plane_rows(scores),
         "provenance": predictor.describe()}), encoding="utf-8")
-    sheet.write(worst_first(scores)[:12], folder / "worst.png")
+    sheet.write(worst_first(scores)[:WORST], folder / "worst.png")
     sheet.write(sorted(scores, key=lambda s: s.name), folder / "planes.png")
     return text
 

@@ -207,7 +207,7 @@ def _score_methods(volumes: _Volumes) -> dict[str, MethodScores]:
         truth = volumes.truth[region]
         ranked = metrics.ranking(truth, score[region])
         scores.ap, scores.best_dice = ranked.ap, ranked.best_dice
-        _score_elsewhere(scores, method, volumes, score)
+        _score_elsewhere(scores, method, volumes)
         other, ours = scores, scored[OURS]
         if method != OURS:
             other.ap_gain, other.dice_gain = ours.ap - other.ap, ours.dice - other.dice
@@ -246,7 +246,7 @@ def _threshold_scores(method: str, volumes: _Volumes, mask: np.ndarray) -> Metho
     return scores
 
 
-def _score_elsewhere(scores: MethodScores, method: str, volumes: _Volumes, score: np.ndarray) -> None:
+def _score_elsewhere(scores: MethodScores, method: str, volumes: _Volumes) -> None:
     """The same score against the second rater, and within the given brain mask (united with the truth)."""
     if volumes.second is not None and volumes.second.any():
         region = volumes.brain | volumes.second

@@ -34,11 +34,11 @@ NAN = float("nan")
 
 @dataclass(frozen=True, eq=False)
 class DrawnPlane:
-    """A plane with the truth: the image, its drawn outline filled (H, W) bool or None, and MEASURES of it."""
+    """A plane with the truth: the image, its drawn outline filled (H, W) bool, and MEASURES of it."""
 
     name: str
     image: PlaneImage
-    drawn: np.ndarray | None
+    drawn: np.ndarray
     measures: Mapping[str, float]
 
 
@@ -120,7 +120,7 @@ def evaluate_plane(plane: DrawnPlane, method: str, predict: Predict, mean_head: 
     # Calibrated alike, so that the 3D model alone differs.
     predicted[OUTLINE] = _of_ellipse(*found.semi_axes_mm, prediction.provenance["drawn_outside_mm"])
     predicted[MEAN_HEAD] = _of_mean_head_on(mean_head, found)
-    overlap = NAN if plane.drawn is None else dice(found.outline_yx > 0.5, plane.drawn)
+    overlap = dice(found.outline_yx > 0.5, plane.drawn)
     return PlaneScore(plane.name, plane.measures, predicted, {name: measure.std for name, measure in ours.items()},
                       overlap, found.confidence, tuple(prediction.warnings), seconds)
 

@@ -26,10 +26,9 @@ class Sheet:
     def keep(self, plane: DrawnPlane, found: FoundPlane | None) -> None:
         """found: None where no outline was found."""
         step = max(1, max(plane.image.grey_yx.shape) // _KEPT_PX)
-        nothing = np.zeros(plane.image.grey_yx.shape, bool)
-        drawn = nothing if plane.drawn is None else plane.drawn
-        outline = nothing if found is None else found.outline_yx > 0.5
-        self._kept[plane.name] = tuple(array[::step, ::step].copy() for array in (plane.image.grey_yx, drawn, outline))
+        outline = np.zeros(plane.image.grey_yx.shape, bool) if found is None else found.outline_yx > 0.5
+        kept = (plane.image.grey_yx, plane.drawn, outline)
+        self._kept[plane.name] = tuple(array[::step, ::step].copy() for array in kept)
 
     def write(self, scores: Sequence[PlaneScore], path: Path) -> None:
         """Writes a PNG of these planes in this order: drawn outline green, found one red, and the errors."""

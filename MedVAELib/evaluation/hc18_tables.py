@@ -23,6 +23,8 @@ PUBLISHED = (
     "circumference off by 0.6 ± 4.3, 0.4 ± 4.7 and 2.5 ± 12.4 days in the three trimesters, on those 335 images",
 )
 """2D methods, each on the test images its authors had: none of them are the planes scored here."""
+WORST = 12
+"""Planes listed and pictured."""
 DEFINITIONS = (
     "Error: what the method measures − the same of the drawn ellipse: circumference, minor axis (BPD), major axis "
     "(OFD), 100 times their ratio (cephalic index). HC18's ellipses are drawn from outer to outer table. Percent: of "
@@ -117,7 +119,7 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def hc18_markdown(scores: Sequence[PlaneScore], notes: Sequence[str], listed: int = 12) -> str:
+def hc18_markdown(scores: Sequence[PlaneScore], notes: Sequence[str]) -> str:
     """The whole result as Markdown."""
     table, rows = summary(scores), []
     for method in methods(scores):
@@ -132,7 +134,7 @@ def hc18_markdown(scores: Sequence[PlaneScore], notes: Sequence[str], listed: in
              "Within the 3D prediction's intervals:\n", _warning_table(table, methods(scores)[0]),
              "## Diameters and cephalic index\n", _measure_table(table, methods(scores)),
              "Published for 2D methods, on other test images: " + "; ".join(PUBLISHED) + ".\n",
-             "## Worst first\n", _worst_table(scores, listed)]
+             "## Worst first\n", _worst_table(scores)]
     failed = [s for s in scores if s.failure]
     if failed:
         parts += ["## Failed\n", *(f"- {s.name}: {s.failure}" for s in failed), ""]
@@ -174,11 +176,11 @@ def worst_first(scores: Sequence[PlaneScore]) -> list[PlaneScore]:
     return sorted(scores, key=lambda s: math.inf if s.failure else abs(s.error(first)), reverse=True)
 
 
-def _worst_table(scores: Sequence[PlaneScore], listed: int) -> str:
+def _worst_table(scores: Sequence[PlaneScore]) -> str:
     names = methods(scores)
     rows = [[s.name, f"{s.drawn['HC']:.1f}", *(number(s.error(method), 1, signed=True) for method in names),
              number(s.spread(), 1), number(s.outline_dice, 3), number(s.confidence, 2), "yes" if s.warnings else "no"]
-            for s in worst_first(scores)[:listed]]
+            for s in worst_first(scores)[:WORST]]
     return markdown_table(["plane", "drawn mm", *(f"error of {method}, mm" for method in names), "std mm",
                            "outline Dice", "confidence", "warned"], rows)  # fmt: skip
 

@@ -29,7 +29,6 @@ class Ranking:
 
     ap: float
     best_dice: float
-    best_threshold: float
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,10 @@ def ranking(truth: np.ndarray, score: np.ndarray) -> Ranking:
     truth, score: (n,) voxels of the evaluation region. All NaN where there is no lesion voxel.
     """
     if not truth.any():
-        return Ranking(*(float("nan"),) * 3)
-    precision, recall, thresholds = precision_recall_curve(truth, score)
+        return Ranking(float("nan"), float("nan"))
+    precision, recall, _ = precision_recall_curve(truth, score)
     dice = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    best = int(dice[:-1].argmax())
-    return Ranking(float(-np.sum(np.diff(recall) * precision[:-1])), float(dice[best]), float(thresholds[best]))
+    return Ranking(float(-np.sum(np.diff(recall) * precision[:-1])), float(dice[:-1].max()))
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
@@ -156,9 +154,7 @@ def interval(draws: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mean_with_interval(
-    values: np.ndarray, seed: int = 0, groups: Sequence[str] | None = None
-) -> tuple[float, float, float]:
+def mean_with_interval(values: np.ndarray, groups: Sequence[str] | None = None) -> tuple[float, float, float]:
     """Mean over cases and its interval from resampling the cases, or with `groups`, one for each case, whole groups
     (several images of a patient are far from independent); undefined values are left out.
 
@@ -172,5 +168,5 @@ def mean_with_interval(
     mean = float(values[known].mean()) if known.any() else float("nan")
     if sizes.size < 2:
         return mean, float("nan"), float("nan")
-    drawn = np.random.default_rng(seed).integers(sizes.size, size=(RESAMPLES, sizes.size))
+    drawn = np.random.default_rng(0).integers(sizes.size, size=(RESAMPLES, sizes.size))
     return mean, *interval(sums[drawn].sum(1) / sizes[drawn].sum(1))

@@ -23,6 +23,7 @@ FIGURES: Mapping[str, tuple[str, int, Callable[[Score], float]]] = {
     "volume_difference": ("volume difference", 4, lambda s: s.agreement.volume_difference),
 }
 """Title, digits and value of every figure of agreement."""
+_WORST = 8
 COMPARED = ("dice", "hausdorff_mm", "surface_mm", "absolute_volume_difference")
 PUBLISHED = (
     "Published for other heads (72 real ones, private), three / two / one plane: Dice .91 / .89 / .86, Hausdorff "
@@ -201,12 +202,12 @@ def _measure_table(scores: Sequence[Score]) -> str:
                            *(f"within {level:.0%}" for level in LEVELS)], rows)  # fmt: skip
 
 
-def _worst_table(scores: Sequence[Score], ours: str, rows: int = 8) -> str:
+def _worst_table(scores: Sequence[Score], ours: str) -> str:
     chosen = [s for s in scores if s.method == ours and s.planes in BY_COUNT and not s.failure]
     chosen.sort(key=lambda s: -s.agreement.hausdorff_mm)
     return markdown_table(["head", "kind", "planes", *(FIGURES[name][0] for name in COMPARED)], [
         [s.case, s.kind, named(s.planes), *(number(FIGURES[name][2](s), FIGURES[name][1]) for name in COMPARED)]
-        for s in chosen[:rows]])  # fmt: skip
+        for s in chosen[:_WORST]])  # fmt: skip
 
 
 def mean_of(scores: Sequence[Score], method: str, name: str) -> tuple[float, float, float]:

@@ -160,10 +160,10 @@ def by_patient(fit: Callable[[NDArray, NDArray], object], features: NDArray, lab
     return Probe(classes, labels, probability, patients, folds)
 
 
-def estimate(figure: Callable[[NDArray], NDArray], patients: NDArray, seed: int = 0) -> Estimate:
+def estimate(figure: Callable[[NDArray], NDArray], patients: NDArray) -> Estimate:
     """figure(weights (R, N) of the images) → (R,), of all images once, and its interval over resampled patients."""
     names, place = np.unique(np.asarray(patients, str), return_inverse=True)
-    drawn = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
+    drawn = np.random.default_rng(0).multinomial(len(names), np.full(len(names), 1 / len(names)), RESAMPLES)
     with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)  # a resample without any class's image
         value = figure(np.ones((1, len(place))))[0]

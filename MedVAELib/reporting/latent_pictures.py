@@ -23,16 +23,12 @@ _COLOURS = matplotlib.colormaps["tab10"].colors
 _OTHERS = "#b8bcc2"
 
 
-def write_embedding(
-    embedding: Embedding, values: Sequence, name: str, path: Path, title: str = "", boundary: NDArray | None = None
-) -> None:
-    """Writes a PNG: the points, coloured by a column of labels or numbers; `boundary`: a line through (N, 2) points."""
+def write_embedding(embedding: Embedding, values: Sequence, name: str, path: Path) -> None:
+    """Writes a PNG: the points, coloured by a column of labels or numbers."""
     figure = _figure(6.4, 5.2)
     axes = figure.subplots()
     scatter(axes, embedding.points, values, name)
-    if boundary is not None:
-        axes.plot(*boundary.T, color="black", linewidth=1)
-    axes.set(xlabel=embedding.axes[0], ylabel=embedding.axes[1], title=title)
+    axes.set(xlabel=embedding.axes[0], ylabel=embedding.axes[1])
     figure.savefig(path, dpi=110)
 
 

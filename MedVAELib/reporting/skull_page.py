@@ -14,7 +14,7 @@ from ..standard_planes import PLANES
 from ..whole_files import replaced
 from . import words
 from .colours import jpeg_uri
-from .page import render, run_date, timings
+from .page import render, timings
 from .skull_pictures import PROBABILITY, STD, plane_picture, section_legend, sections, views
 
 _HIGHEST_STD = 0.5  # of what lies between 0 and 1
@@ -37,8 +37,8 @@ def write_skull_report(result: SkullPrediction, directory: Path) -> Path:
     surface, surface_legend = views(result)
     probability, std = (sitk.GetArrayViewFromImage(image) for image in (result.probability, result.std))
     page = render(
-        "skull_report.html.j2", name=_heading(result), date=run_date(result.provenance),
-        summary=_summary(result), facts=_facts(result), warnings=list(dict.fromkeys(result.warnings)),
+        "skull_report.html.j2", name=_heading(result), summary=_summary(result), facts=_facts(result),
+        warnings=list(dict.fromkeys(result.warnings)),
         planes=_planes(result), missing=result.planes_missing, surface=jpeg_uri(surface),
         surface_legend=surface_legend, rows=[_row(measure) for measure in result.measures],
         ga_weeks=result.ga_weeks, samples=result.samples,

@@ -14,6 +14,8 @@ from .display import DisplayAxes
 
 MODALITIES = {"flair": "FLAIR", "dwi": "DWI", "other": "neither FLAIR nor DWI"}
 TABLE_ROWS = 20
+TIMINGS = "timings_s"
+"""Where a provenance has the seconds of its stages."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def flatten(record: Mapping[str, object]) -> list[tuple[str, str]]:
     """Nested provenance as (name, text) rows; timings are left out, they have a picture of their own."""
     rows: list[tuple[str, str]] = []
     for key, value in record.items():
-        if is_timing(key, value):
+        if key == TIMINGS:
             continue
         name = str(key).replace("_", " ")
         if isinstance(value, Mapping):
@@ -149,12 +151,6 @@ def flatten(record: Mapping[str, object]) -> list[tuple[str, str]]:
         else:
             rows.append((name, _plain(value)))
     return rows
-
-
-def is_timing(key: object, value: object) -> bool:
-    """Whether a provenance entry holds seconds per stage."""
-    return (str(key).startswith("timing") and isinstance(value, Mapping)
-            and all(isinstance(seconds, Real) for seconds in value.values()))
 
 
 def _plain(value: object) -> str:

@@ -56,7 +56,7 @@ def synthetic_case(synthesise: BrainSynthesiser, seed: int, modality: str) -> Sy
 
 def write_cases(
     label_maps: Path, output: Path, modality: str, scans: int, lesion_masks: Path | None = None,
-    names: list[str] | None = None, spacing_mm: float = 1.0, seed: int = 0, progress: Progress = no_progress,
+    names: list[str] | None = None, seed: int = 0, progress: Progress = no_progress,
     cancel: CancelToken | None = None,
 ) -> list[Path]:  # fmt: skip
     """Writes `scans` cases in the layout that `medvae evaluate` reads; healthy ones where there are no lesion masks.
@@ -65,7 +65,7 @@ def write_cases(
     Raises UsageError when the folder cannot be written, Cancelled with the cases so far.
     """
     healthy, output, cancel = lesion_masks is None, Path(output), cancel or CancelToken()
-    synthesise = load_synthesiser(label_maps, lesion_masks, case_config(modality, healthy, spacing_mm), "cpu", names)
+    synthesise = load_synthesiser(label_maps, lesion_masks, case_config(modality, healthy), "cpu", names)
     folders = []
     for number in range(scans):
         cancel.check()

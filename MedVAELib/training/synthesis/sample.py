@@ -21,16 +21,17 @@ from .cases import case_config, synthetic_case
 HELD_BACK = "20"
 """The sample's head: a label map that the shipped detector was not trained on."""
 _MIN_ML = 0.1
+_SPACING_MM = 1.5
 
 
-def write_sample(label_maps: Path, output: Path, seed: int = 0, spacing_mm: float = 1.5) -> list[dict[str, object]]:
+def write_sample(label_maps: Path, output: Path, seed: int = 0) -> list[dict[str, object]]:
     """Writes flair.nii.gz (int16), truth.nii.gz (labels 1…n) and truth.json; returns the latter's content.
 
     Lesions are blobs only, no real mask: nothing of a patient is in the sample but the deformed anatomy of one head.
     """
-    config = replace(case_config("flair", healthy=False, spacing_mm=spacing_mm), real_masks=0.0, blobs=1.0, head=1.0)
+    config = replace(case_config("flair", healthy=False, spacing_mm=_SPACING_MM), real_masks=0.0, blobs=1.0, head=1.0)
     case = synthetic_case(load_synthesiser(label_maps, None, config, "cpu", [HELD_BACK]), seed, "auto")
-    voxel_ml = spacing_mm**3 / 1000
+    voxel_ml = _SPACING_MM**3 / 1000
     truth = sitk.RelabelComponent(sitk.ConnectedComponent(case.lesions, True), round(_MIN_ML / voxel_ml))
     labels = sitk.GetArrayFromImage(truth)
     lesions = []
