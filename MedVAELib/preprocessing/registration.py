@@ -1,7 +1,7 @@
 """Affine registration by mutual information, the classical way to bring a scan into a template's space.
 
 It builds the atlas, brings scans and label maps into MNI space, and carries the average head's brain mask over to a
-scan. The detector does without; with `FULL` it is the alternative that the detector is measured against.
+scan. The detector does without, and is measured against it (`Testing/benchmarks`).
 """
 
 from __future__ import annotations
@@ -35,10 +35,6 @@ class AffineRecipe:
             raise ValueError("An affine recipe needs one smoothing per shrink factor, and at least one level.")
         if not 0 < self.sampling <= 1:
             raise ValueError(f"sampling is a fraction in (0, 1], not {self.sampling}.")
-
-
-FULL = AffineRecipe((8, 4, 2, 1), (4.0, 2.0, 1.0, 0.0), min_step=1e-2)
-"""Four levels down to the fixed image's own resolution with every voxel: what a classical pipeline runs."""
 
 
 def quick(fixed: sitk.Image) -> AffineRecipe:

@@ -25,12 +25,12 @@ import SimpleITK as sitk
 
 from MedVAELib.anomaly.result import Detection
 from MedVAELib.errors import InputError
-from MedVAELib.evaluation.classical import classical_recipe
 from MedVAELib.evaluation.tables import markdown_table
 from MedVAELib.outputs import write_detection
 from MedVAELib.resources import resource_dir
 from MedVAELib.scan import Scan
 
+from .bench_classical import classical_recipe
 from .bench_skull import skull_tables
 from .bench_worker import clicks_table, measure_clicks
 

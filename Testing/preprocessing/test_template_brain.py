@@ -1,4 +1,4 @@
-"""The registration that stands for the classical way must work, or beating it would mean nothing."""
+"""The average head's brain mask on a scan, by registration."""
 
 from __future__ import annotations
 

@@ -7,9 +7,11 @@ import time
 import numpy as np
 import SimpleITK as sitk
 
-from ..preprocessing.atlas import Atlas, load_atlas
-from ..preprocessing.registration import FULL, register_affine
+from MedVAELib.preprocessing.atlas import load_atlas
+from MedVAELib.preprocessing.registration import AffineRecipe, register_affine
 
+FULL = AffineRecipe((8, 4, 2, 1), (4.0, 2.0, 1.0, 0.0), min_step=1e-2)
+"""Four levels down to the fixed image's own resolution with every voxel: what a classical pipeline runs."""
 # The usual template grid at 1 mm. A smaller one, close around the brain, was slower: the registration then needs
 # several times as many iterations.
 TEMPLATE_SIZE_XYZ = (182, 218, 182)
@@ -17,15 +19,14 @@ TEMPLATE_FIRST_VOXEL_RAS_MM = (-90.5, -126.0, -72.0)
 VAE_SIZE_ZYX = (40, 48, 40)
 
 
-def classical_recipe(scan: sitk.Image, atlas: Atlas | None = None) -> dict[str, float]:
+def classical_recipe(scan: sitk.Image) -> dict[str, float]:
     """Seconds of each step of the classical recipe on `scan`, on the CPU; its brain extraction is not counted.
 
     register: affine, Mattes mutual information, four levels down to the template's 1 mm, every voxel. resample: scan
     to the template, then to 40×48×40. vae: one pass of MONAI's VarAutoEncoder (three stride-2 levels) there; its
     weights are random, because only its time matters.
     """
-    atlas = atlas or load_atlas()
-    fixed = sitk.Resample(atlas.intensity, template_grid())
+    fixed = sitk.Resample(load_atlas().intensity, template_grid())
     seconds = {}
     started = time.perf_counter()
     transform = register_affine(fixed, scan, FULL)
