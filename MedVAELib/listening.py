@@ -7,15 +7,13 @@ import os
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from types import FrameType
 from typing import Any, TextIO
 
-from .progress import CancelToken
+from .progress import CancelToken, Progress, throttled
 
-_SECONDS_BETWEEN_LINES = 0.1
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name))
 _listening = 0  # blocks of `cancelled_by_signals` that are open
 
@@ -68,25 +66,20 @@ class _Lossy:
             os.close(nowhere)
 
 
-class JsonLines:
-    """Writes {"stage", "fraction", "message"} as one JSON object per line, at most ten a second within a stage."""
+def json_lines(stream: TextIO) -> Progress:
+    """Writes {"stage", "fraction", "message"} as one JSON object per line, `throttled`."""
+    listening = True
 
-    def __init__(self, stream: TextIO):
-        self._stream: TextIO | None = stream
-        self._stage, self._time, self._fraction = "", 0.0, 0.0
-
-    def __call__(self, stage: str, fraction: float, message: str = "") -> None:
-        now = time.monotonic()
-        if stage == self._stage and fraction < 1.0 and now - self._time < _SECONDS_BETWEEN_LINES:
-            return
-        self._stage, self._time, self._fraction = stage, now, max(self._fraction, fraction)
-        line = json.dumps({"stage": stage, "fraction": round(self._fraction, 4), "message": message})
-        if self._stream is not None:
+    def write(stage: str, fraction: float, message: str = "") -> None:
+        nonlocal listening
+        if listening:
             try:
-                self._stream.write(line + "\n")
-                self._stream.flush()
+                stream.write(json.dumps({"stage": stage, "fraction": fraction, "message": message}) + "\n")
+                stream.flush()
             except OSError:  # nobody listens any more; the results still matter
-                self._stream = None
+                listening = False
+
+    return throttled(write)
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
 from .errors import Cancelled
 
 Progress = Callable[[str, float, str], None]
 """Called as progress(stage, fraction, message); fraction in [0, 1] over the whole task, never decreasing."""
+_SECONDS_BETWEEN_REPORTS = 0.1
 
 
 def no_progress(stage: str, fraction: float, message: str = "") -> None:
@@ -20,6 +22,21 @@ def scaled(progress: Progress, start: float, stop: float) -> Progress:
 
     def report(stage: str, fraction: float, message: str = "") -> None:
         progress(stage, start + (stop - start) * min(max(fraction, 0.0), 1.0), message)
+
+    return report
+
+
+def throttled(progress: Progress) -> Progress:
+    """A listener that passes on at most ten reports a second within a stage, and no fraction that falls."""
+    last, reported, highest = "", 0.0, 0.0
+
+    def report(stage: str, fraction: float, message: str = "") -> None:
+        nonlocal last, reported, highest
+        now = time.monotonic()
+        if stage == last and fraction < 1.0 and now - reported < _SECONDS_BETWEEN_REPORTS:
+            return
+        last, reported, highest = stage, now, max(highest, fraction)
+        progress(stage, round(highest, 4), message)
 
     return report
 

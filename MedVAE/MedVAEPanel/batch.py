@@ -66,7 +66,7 @@ def run_cases(parser: argparse.ArgumentParser, options: argparse.Namespace, case
     code; raises what `run_cohort` raises.
     """
     from MedVAELib.cohort import SUMMARY_FILE, run_cohort
-    from MedVAELib.listening import JsonLines, cancelled_by_signals
+    from MedVAELib.listening import cancelled_by_signals, json_lines
     from MedVAELib.outputs import report_problem
     from MedVAELib.progress import no_progress
 
@@ -83,7 +83,7 @@ def run_cases(parser: argparse.ArgumentParser, options: argparse.Namespace, case
 
     if report_problem():
         say(parser, f"The reports are {report_problem()}.")
-    progress = JsonLines(sys.stdout) if options.progress == "json" else no_progress
+    progress = json_lines(sys.stdout) if options.progress == "json" else no_progress
     with cancelled_by_signals() as cancel:
         rows = run_cohort(cases, options.output, settings, resume=options.resume, progress=progress, cancel=cancel,
                           told=tell, debug=options.debug)  # fmt: skip

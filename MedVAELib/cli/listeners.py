@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
-from ..listening import JsonLines
+from ..listening import json_lines
 from ..progress import Progress, no_progress
 from .options import ProgressKind
 
@@ -19,7 +19,7 @@ def progress_listener(kind: ProgressKind) -> Iterator[Progress]:
     goes to standard error.
     """
     if kind is ProgressKind.json:
-        lines = JsonLines(sys.stdout)
+        lines = json_lines(sys.stdout)
         with redirect_stdout(sys.stderr):
             yield lines
     elif kind is ProgressKind.bar and sys.stderr.isatty():

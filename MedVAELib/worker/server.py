@@ -10,7 +10,6 @@ import shutil
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,10 +18,9 @@ from typing import Any, BinaryIO
 from .. import __version__
 from ..errors import Cancelled, UsageError
 from ..failures import Failure
-from ..progress import CancelToken
+from ..progress import CancelToken, throttled
 
 MAX_LINE_BYTES = 4 << 20
-_SECONDS_BETWEEN_PROGRESS = 0.1
 _END_SIGNALS = ("SIGTERM", "SIGINT", "SIGHUP")
 
 Task = Callable[["Job"], Mapping[str, Any]]
@@ -36,17 +34,8 @@ class Job:
         self.cancel = CancelToken()
         self.partial: Path | None = None
         """A folder with unfinished files, to be removed should the process have to end at once."""
-        self._reply = reply
-        self._stage, self._time, self._fraction = "", 0.0, 0.0
-
-    def progress(self, stage: str, fraction: float, message: str = "") -> None:
-        """Reports at most ten times a second within a stage; the fraction never falls."""
-        now = time.monotonic()
-        if stage == self._stage and fraction < 1.0 and now - self._time < _SECONDS_BETWEEN_PROGRESS:
-            return
-        self._stage, self._time, self._fraction = stage, now, max(self._fraction, fraction)
-        self._reply({"id": self.id, "event": "progress", "stage": stage, "fraction": round(self._fraction, 4),
-                     "message": message})  # fmt: skip
+        self.progress = throttled(lambda stage, fraction, message: reply({
+            "id": self.id, "event": "progress", "stage": stage, "fraction": fraction, "message": message}))
 
 
 class Server:
