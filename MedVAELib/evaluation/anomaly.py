@@ -16,6 +16,7 @@ import SimpleITK as sitk
 
 from ..anomaly.findings import BRIGHT, DARK
 from ..anomaly.result import Detection
+from ..bootstrap import interval
 from ..errors import Cancelled, DeviceMemoryError, MedVAEError
 from ..preprocessing.mask_files import read_mask
 from ..progress import CancelToken, Progress, no_progress, scaled
@@ -215,10 +216,10 @@ def _score_methods(volumes: _Volumes) -> dict[str, MethodScores]:
             continue
         draws[method] = (metrics.bootstrap_ap(truth, score[region], blocks, weights),
                          metrics.bootstrap_dice(truth, mask[region], blocks, weights))
-        scores.ap_interval, scores.dice_interval = map(metrics.interval, draws[method])
+        scores.ap_interval, scores.dice_interval = map(interval, draws[method])
         if method != OURS:
             other.ap_gain_interval, other.dice_gain_interval = (
-                metrics.interval(mine - theirs) for mine, theirs in zip(draws[OURS], draws[method], strict=True))
+                interval(mine - theirs) for mine, theirs in zip(draws[OURS], draws[method], strict=True))
     return scored
 
 

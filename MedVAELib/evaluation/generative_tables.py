@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from ..bootstrap import CONFIDENCE
 from .generative import BLUR_VOXELS, PLAUSIBLE, GenerativeScores, Reference
 from .generative_features import NAME
-from .metrics import CONFIDENCE
 from .tables import markdown_table
 
 _PAIRS = ("mse", "ms_ssim", "plausible", "nearer")

@@ -8,8 +8,9 @@ from statistics import NormalDist
 
 import numpy as np
 
+from ..bootstrap import CONFIDENCE, RESAMPLES
 from .hc18 import BRIGHT, MEAN_HEAD, MEASURES, OUTLINE, PlaneScore
-from .metrics import CONFIDENCE, RESAMPLES, mean_with_interval
+from .metrics import mean_with_interval
 from .skull import LEVELS
 from .skull_tables import estimated, number, share_within
 from .tables import markdown_table

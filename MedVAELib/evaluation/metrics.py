@@ -13,8 +13,8 @@ import numpy as np
 from scipy import ndimage
 from sklearn.metrics import precision_recall_curve
 
-RESAMPLES = 1000
-CONFIDENCE = 0.95
+from ..bootstrap import RESAMPLES, interval
+
 BLOCK_MM = 20.0
 MIN_LESION_BLOCKS = 5
 """A lesion in fewer blocks is hardly ever drawn otherwise than it is: an interval would be far too narrow."""
@@ -142,16 +142,6 @@ def bootstrap_dice(truth: np.ndarray, mask: np.ndarray, blocks: np.ndarray, weig
     total = np.bincount(blocks[truth], minlength=count) + np.bincount(blocks[mask], minlength=count)
     with np.errstate(invalid="ignore"):
         return 2 * (weights @ both) / (weights @ total)
-
-
-def interval(draws: np.ndarray) -> tuple[float, float]:
-    """The central CONFIDENCE of the draws (percentile bootstrap); NaN, NaN with no draw that is defined."""
-    draws = draws[np.isfinite(draws)]
-    if not draws.size:
-        return float("nan"), float("nan")
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(draws, (tail, 1 - tail))
-    return float(low), float(high)
 
 
 def mean_with_interval(values: np.ndarray, groups: Sequence[str] | None = None) -> tuple[float, float, float]:

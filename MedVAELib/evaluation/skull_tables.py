@@ -9,8 +9,9 @@ from statistics import NormalDist
 import numpy as np
 from scipy.stats import spearmanr
 
+from ..bootstrap import CONFIDENCE, RESAMPLES
 from ..standard_planes import BY_COUNT, SUBSETS, Subset, named
-from .metrics import CONFIDENCE, RESAMPLES, mean_with_interval
+from .metrics import mean_with_interval
 from .skull import FAR_MM, LEVELS, MEAN_HEAD, NEAR_MM, Score
 from .tables import markdown_table, percent
 

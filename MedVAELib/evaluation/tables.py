@@ -10,16 +10,9 @@ from dataclasses import asdict
 
 import numpy as np
 
+from ..bootstrap import CONFIDENCE, RESAMPLES
 from .anomaly import METHODS, OURS, CaseScores
-from .metrics import (
-    BLOCK_MM,
-    CONFIDENCE,
-    MIN_LESION_BLOCKS,
-    MIN_LESION_MM3,
-    MIN_OVERLAP,
-    RESAMPLES,
-    mean_with_interval,
-)
+from .metrics import BLOCK_MM, MIN_LESION_BLOCKS, MIN_LESION_MM3, MIN_OVERLAP, mean_with_interval
 
 AVERAGED = ("ap", "dice", "best_dice", "sensitivity", "lesion_f1", "false_positive_ml", "false_positive_fraction",
             "ap_given_brain", "ap_gain", "dice_gain")

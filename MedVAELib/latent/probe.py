@@ -9,11 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..bootstrap import RESAMPLES, interval
 from ..errors import InputError
 
 FOLDS = 5
-RESAMPLES = 1000
-CONFIDENCE = 0.95
 MAX_COMPONENTS = 200
 """Latents beyond as many are first brought to their principal components, of the fitted images alone."""
 
@@ -168,10 +167,7 @@ def estimate(figure: Callable[[NDArray], NDArray], patients: NDArray) -> Estimat
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)  # a resample without any class's image
         value = figure(np.ones((1, len(place))))[0]
         draws = figure(drawn[:, place].astype(np.float64))
-    draws = draws[np.isfinite(draws)]
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(draws, (tail, 1 - tail)) if draws.size else (np.nan, np.nan)
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(float(value), *interval(draws))
 
 
 def mean_recall(true: NDArray, predicted: NDArray, patients: NDArray) -> Estimate:

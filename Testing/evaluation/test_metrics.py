@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
+from MedVAELib.bootstrap import interval
 from MedVAELib.evaluation import metrics
 
 
@@ -76,7 +77,7 @@ def test_bootstrap_of_independent_voxels_agrees_with_brute_force(voxels):
     draws = metrics.bootstrap_ap(truth, score, blocks, weights)
     exact = [average_precision_score(truth, score, sample_weight=weight[blocks]) for weight in weights[:20]]
     assert np.abs(draws[:20] - exact).max() < 0.005
-    low, high = metrics.interval(draws)
+    low, high = interval(draws)
     assert low < metrics.ranking(truth, score).ap < high
 
 
@@ -98,14 +99,14 @@ def test_intervals_widen_when_voxels_are_dependent(voxels):
         blocks = np.arange(truth.size) // size
         blocks = blocks % 2000 if size == 1 else blocks
         draws = metrics.bootstrap_ap(truth, score, blocks, metrics.block_weights(2000, resamples=300))
-        widths.append(np.subtract(*metrics.interval(draws)[::-1]))
+        widths.append(np.subtract(*interval(draws)[::-1]))
     assert widths[1] > 1.5 * widths[0]
 
 
 def test_resamples_without_lesion_are_left_out():
     truth, score = np.array([True, False, False, False]), np.array([4.0, 3, 2, 1])
     draws = metrics.bootstrap_ap(truth, score, np.arange(4), metrics.block_weights(4))
-    assert np.isnan(draws).any() and np.isfinite(metrics.interval(draws)).all()
+    assert np.isnan(draws).any() and np.isfinite(interval(draws)).all()
 
 
 def test_mean_over_cases():
