@@ -14,8 +14,9 @@ from types import SimpleNamespace
 import pytest
 
 from MedVAELib import csv_files
+from MedVAELib.cohort import CaseRow
 from MedVAELib.cohort import summary as summary_module
-from MedVAELib.cohort.summary import DONE, FAILED, NOT_RUN, CaseRow, write_summary
+from MedVAELib.cohort.summary import DONE, FAILED, NOT_RUN, write_summary
 from MedVAELib.errors import Cancelled, UsageError
 from MedVAELib.progress import CancelToken
 from Testing.tables import summary_rows

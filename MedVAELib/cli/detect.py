@@ -100,7 +100,7 @@ def detect(
         listener("start", 0.0, "Starting")
         from ..bundle import DEFAULT_ANOMALY_BUNDLE, load_bundle
         from ..cohort import Case, Settings, cases_of_paths, read_cases
-        from ..cohort.run import detect_case
+        from ..cohort.detect import detect_case
         from .sample import compare_with_truth, sample_scan
 
         settings = Settings(bundle or DEFAULT_ANOMALY_BUNDLE, device, samples, fpr, score, seed, modality.value, series)

@@ -31,6 +31,10 @@ class Case:
     def sources(self) -> tuple[Path, ...]:
         return (self.scan,)
 
+    @property
+    def listed(self) -> str:
+        return listed(self.scan)
+
     def resolved(self) -> Case:
         """With an absolute path, for another machine."""
         return replace(self, scan=self.scan.absolute())

@@ -18,7 +18,6 @@ from .. import __version__
 from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle
 from ..csv_files import refuse_foreign_table, write_csv
 from ..errors import InputError, UsageError
-from ..failures import Failure
 from ..nifti_files import MNI, write_nifti_gz
 from ..outputs import PROVENANCE_FILE, atomic_output, check_writable, plain
 from ..preprocessing.mask_files import read_fractions
@@ -30,7 +29,7 @@ from ..progress import CancelToken, Progress, scaled
 from ..scan import Scan
 from .cases import listed, refuse_double_names
 from .run import fingerprint, released
-from .summary import DONE, FAILED, NOT_RUN
+from .summary import DONE, NOT_RUN, Row
 from .table import Line, read_table
 
 FindBrain = Callable[[Scan, Progress, CancelToken], sitk.Image | None]
@@ -64,6 +63,10 @@ class PrepareCase:
     def sources(self) -> tuple[Path, ...]:
         return (self.scan,)
 
+    @property
+    def listed(self) -> str:
+        return listed(self.scan)
+
     def resolved(self) -> PrepareCase:
         """With absolute paths, for another machine."""
         files = {name: getattr(self, name).absolute() for name in ("scan", "lesion", "brain") if getattr(self, name)}
@@ -79,8 +82,8 @@ class PreparedImages:
 
 
 @dataclass(frozen=True)
-class PrepareRow:
-    """A line of the summary. message: warnings of a result, or why there is none."""
+class PrepareRow(Row):
+    """A line of the summary. images: how many were made."""
 
     case: str
     scan: str
@@ -91,18 +94,8 @@ class PrepareRow:
     message: str = ""
 
     @classmethod
-    def not_run(cls, case: PrepareCase) -> PrepareRow:
-        return cls(case.name, listed(case.scan))
-
-    @classmethod
     def of_result(cls, case: PrepareCase, result: PreparedImages, seconds: float) -> PrepareRow:
-        return cls(case.name, listed(case.scan), DONE, len(result.images), round(seconds, 2), 0,
-                   " ".join(result.warnings))  # fmt: skip
-
-    @classmethod
-    def of_failure(cls, case: PrepareCase, failure: Failure, seconds: float) -> PrepareRow:
-        return cls(case.name, listed(case.scan), FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
-                   message=failure.message)  # fmt: skip
+        return cls(case.name, case.listed, DONE, len(result.images), round(seconds, 2), 0, " ".join(result.warnings))
 
     @classmethod
     def of_folder(cls, case: PrepareCase, folder: Path, provenance: Mapping[str, Any]) -> PrepareRow:
@@ -285,7 +278,7 @@ def write_images_table(cases: Sequence[PrepareCase], rows: Sequence[PrepareRow],
         for image in record["images"]:
             own = {key: value for key, value in image.items() if key not in ("file", "case", "label")}
             records.append({"file": f"{case.name}/{image['file']}", "case": image["case"], "patient": case.patient,
-                            "label": image["label"], "split": case.split, "scan": listed(case.scan),
+                            "label": image["label"], "split": case.split, "scan": case.listed,
                             **tags, **own})  # fmt: skip
     columns = list(dict.fromkeys(key for record in records for key in record)) or list(_IMAGE_COLUMNS)
     return write_csv(output / IMAGES_FILE, records, columns)

@@ -5,34 +5,31 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from .. import __version__
-from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle, load_bundle
+from ..bundle import Bundle, load_bundle
 from ..errors import Cancelled, InputError
 from ..failures import Failure
-from ..outputs import check_writable, write_detection
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..scan import files_of
-from .cases import Case, refuse_results_among_slices
-from .summary import DONE, CaseRow, Summary, check_summary, read_provenance, write_summary
-
-if TYPE_CHECKING:
-    from ..anomaly.detector import Detector
-    from ..anomaly.result import Detection
+from .cases import refuse_results_among_slices
+from .summary import DONE, Summary, check_summary, read_provenance, write_summary
 
 Told = Callable[[Any, Any], None]
 """Called after every case with its row, and its result where there is one at hand."""
-_SHARE_OF_WRITING = 0.15  # of a scan's progress, the rest being the detection
 
 
 class NamedCase(Protocol):
-    """What all kinds of cases have. name: of their folder, too; sources: files and folders that are read."""
+    """What all kinds of cases have. name: of their folder, too; listed: what is read, as the summary says it; sources:
+    files and folders that are read."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def listed(self) -> str: ...
 
     @property
     def sources(self) -> Sequence[Path]: ...
@@ -67,49 +64,6 @@ class Task(Protocol):
             cancel: CancelToken) -> Any:  # fmt: skip
         """Reads a case, computes and writes every file of the contract into `directory`; raises what these raise.
         model: None to load it only when the case was read."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How every scan is to be detected; as in `detect_anomalies`. bundle: name or folder."""
-
-    bundle: str = DEFAULT_ANOMALY_BUNDLE
-    device: str = "auto"
-    samples: int = 16
-    fpr: float = 0.01
-    score: str = "zscore"
-    seed: int = 0
-    modality: str = "auto"
-    series: str | None = None
-
-    row = CaseRow
-
-    def arguments(self) -> dict[str, Any]:
-        return {"samples": self.samples, "fpr": self.fpr, "score": self.score, "seed": self.seed}
-
-    def check(self, cases: Sequence[Case]) -> None:
-        from ..anomaly.scores import check_arguments
-
-        check_arguments(self.samples, self.fpr, self.score, self.seed)
-
-    def request(self, case: Case, bundle: Bundle) -> dict[str, Any]:
-        return {
-            "medvae_version": __version__, **released("bundle", bundle), **self.arguments(),
-            "modality": case.modality or self.modality, "series": case.series or self.series,
-            "scan": fingerprint(case.scan),
-        }  # fmt: skip
-
-    def load(self, bundle: Bundle) -> Detector:
-        from ..anomaly.detect import Detector
-
-        return Detector.load(bundle, self.device)
-
-    def degraded(self, model: Detector) -> bool:
-        return bool(model.engine.steps)
-
-    def run(self, case: Case, directory: Path, bundle: Bundle, model: Detector | None, progress: Progress,
-            cancel: CancelToken) -> Detection:  # fmt: skip
-        return detect_case(case, directory, self, bundle, model, progress, cancel, titled=True)
 
 
 def run_cohort(
@@ -175,41 +129,10 @@ def run_case(
         failure = Failure.of(error)
         if debug:
             traceback.print_exc()
-        row = settings.row.of_failure(case, failure, time.perf_counter() - started)
         if read_provenance(output / case.name) is not None:
-            failure = Failure(failure.kind, failure.exit_code, f"{failure.message} Its folder holds an earlier result.")
-            row = settings.row.of_failure(case, failure, time.perf_counter() - started)
-        return row, None
+            failure = replace(failure, message=f"{failure.message} Its folder holds an earlier result.")
+        return settings.row.of_failure(case, failure, time.perf_counter() - started), None
     return settings.row.of_result(case, result, time.perf_counter() - started), result
-
-
-def detect_case(
-    case: Case, directory: Path, settings: Settings, bundle: Bundle, detector: Detector | None = None,
-    progress: Progress = no_progress, cancel: CancelToken | None = None, titled: bool = False,
-) -> Detection:  # fmt: skip
-    """Reads the scan, detects and writes every file of the contract into `directory`; raises what these raise. titled:
-    the result has the case's name, not its file's, which may be the same in all cases."""
-    started, cancel = time.perf_counter(), cancel or CancelToken()
-    refuse_results_among_slices(case.sources, [directory])
-    check_writable(directory)
-    progress("read", 0.0, f"Reading {case.scan.name}")
-    from ..scan import Scan
-
-    cancel.check()
-    modality, series = case.modality or settings.modality, case.series or settings.series
-    scan = Scan.read(case.scan, modality=modality, series=series)
-    scan = replace(scan, name=case.name) if titled else scan
-    request = settings.request(case, bundle)
-    cancel.check()
-    from ..anomaly.detect import detect_anomalies  # torch takes seconds to load: an unusable scan is named before
-
-    where = {"bundle": bundle, "device": settings.device} if detector is None else {"detector": detector}
-    result = detect_anomalies(
-        scan, progress=scaled(progress, 0.0, 1.0 - _SHARE_OF_WRITING), cancel=cancel, **settings.arguments(), **where
-    )
-    result.provenance["request"] = {**request, "seconds": round(time.perf_counter() - started, 2)}
-    write_detection(result, directory, progress=scaled(progress, 1.0 - _SHARE_OF_WRITING, 1.0), cancel=cancel)
-    return result
 
 
 def earlier_row(case: NamedCase, folder: Path, settings: Task, bundle: Bundle) -> Any:

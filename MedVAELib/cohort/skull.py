@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, SKULL_SAMPLES, Bundle, load_bundle
-from ..failures import Failure
 from ..outputs import plain
 from ..progress import CancelToken, Progress, scaled
 from ..skull.plane_files import parse_cut
@@ -21,7 +20,7 @@ from ..skull_outputs import BIOMETRY_FILE, biometry_record, check_skull_writable
 from ..standard_planes import PLANES
 from .cases import refuse_double_names
 from .run import fingerprint, released
-from .summary import DONE, FAILED, NOT_RUN
+from .summary import DONE, NOT_RUN, Row
 from .table import Line, read_table
 
 if TYPE_CHECKING:
@@ -44,6 +43,10 @@ class SkullCase:
     @property
     def sources(self) -> tuple[Path, ...]:
         return tuple(parse_cut(text)[0] for _, text in self.planes)
+
+    @property
+    def listed(self) -> str:
+        return " ".join(plane for plane, _ in self.planes)
 
     def resolved(self) -> SkullCase:
         """With absolute paths, for another machine."""
@@ -77,9 +80,8 @@ def _case(line: Line) -> SkullCase:
 
 
 @dataclass(frozen=True)
-class SkullRow:
-    """A line of the summary. status: done, failed or not run; measures with their standard deviations; message:
-    warnings of a result, or why there is none."""
+class SkullRow(Row):
+    """A line of the summary: measures with their standard deviations."""
 
     case: str
     planes: str
@@ -103,17 +105,8 @@ class SkullRow:
     message: str = ""
 
     @classmethod
-    def not_run(cls, case: SkullCase) -> SkullRow:
-        return cls(case.name, _listed(case))
-
-    @classmethod
     def of_result(cls, case: SkullCase, result: SkullPrediction, seconds: float) -> SkullRow:
         return cls._done(case, plain(biometry_record(result)), seconds)
-
-    @classmethod
-    def of_failure(cls, case: SkullCase, failure: Failure, seconds: float) -> SkullRow:
-        return cls(case.name, _listed(case), FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
-                   message=failure.message)  # fmt: skip
 
     @classmethod
     def of_folder(cls, case: SkullCase, folder: Path, provenance: Mapping[str, Any]) -> SkullRow:
@@ -130,7 +123,7 @@ class SkullRow:
             numbers[f"{column}_std_{unit}"] = round(measure["std"], 3)
             if measure["percentile"] is not None:
                 numbers[f"{column}_percentile"] = round(measure["percentile"], 2)
-        return cls(case.name, _listed(case), DONE, **numbers, ga_weeks=record["ga_weeks"], seconds=round(seconds, 2),
+        return cls(case.name, case.listed, DONE, **numbers, ga_weeks=record["ga_weeks"], seconds=round(seconds, 2),
                    exit_code=0, message=" ".join(record["warnings"]))  # fmt: skip
 
 
@@ -199,8 +192,4 @@ def read_planes(case: SkullCase, spacing: str) -> dict[str, PlaneImage]:
     Raises what `parse_spacings` and `PlaneImage.read` raise."""
     sizes = parse_spacings(case.spacing, dict(case.planes)) if case.spacing else parse_spacings(spacing)
     return {plane: PlaneImage.read(text, sizes.by_plane.get(plane), sizes.unstated) for plane, text in case.planes}
-
-
-def _listed(case: SkullCase) -> str:
-    return " ".join(plane for plane, _ in case.planes)
 

@@ -8,20 +8,15 @@ import json
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..anomaly.result import FINDING_COLUMNS
 from ..csv_files import only_writer, refuse_foreign_table, write_csv
 from ..errors import UsageError
 from ..failures import Failure
 from ..outputs import PROVENANCE_FILE, UNFINISHED
 from ..progress import CancelToken
-from .cases import Case, listed
-
-if TYPE_CHECKING:
-    from ..anomaly.result import Detection
 
 SUMMARY_FILE = "summary.csv"
 DONE, FAILED, NOT_RUN = "done", "failed", "not run"
@@ -29,57 +24,18 @@ _AGAIN_AFTER_S = 5.0
 _SHARE_OF_TIME = 0.05  # of a run that may go into writing the table: all of it is written every time
 
 
-@dataclass(frozen=True)
-class CaseRow:
-    """A line of the table. status: done, failed or not run; findings: how many, with the volume of all, the largest
-    and the highest peak; message: warnings of a result, or why there is none."""
-
-    case: str
-    scan: str
-    status: str = NOT_RUN
-    modality: str = ""
-    findings: int | None = None
-    volume_ml: float | None = None
-    largest_ml: float | None = None
-    peak: float | None = None
-    seconds: float | None = None
-    exit_code: int | None = None
-    message: str = ""
+class Row:
+    """A line of a summary: a dataclass that begins with the case and what is read for it. status: done, failed or not
+    run; message: warnings of a result, or why there is none."""
 
     @classmethod
-    def not_run(cls, case: Case) -> CaseRow:
-        return cls(case.name, listed(case.scan))
+    def not_run(cls, case: Any) -> Any:
+        return cls(case.name, case.listed)
 
     @classmethod
-    def of_result(cls, case: Case, result: Detection, seconds: float) -> CaseRow:
-        findings = [(finding.volume_ml, finding.peak) for finding in result.findings]
-        return cls._done(case, result.modality, findings, seconds, result.warnings)
-
-    @classmethod
-    def of_failure(cls, case: Case, failure: Failure, seconds: float) -> CaseRow:
-        return cls(case.name, listed(case.scan), FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
+    def of_failure(cls, case: Any, failure: Failure, seconds: float) -> Any:
+        return cls(case.name, case.listed, FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
                    message=failure.message)  # fmt: skip
-
-    @classmethod
-    def of_folder(cls, case: Case, folder: Path, provenance: dict[str, Any]) -> CaseRow:
-        """The line of a result that an earlier run left. Raises OSError, ValueError or KeyError if it is damaged."""
-        with (folder / "findings.csv").open(newline="", encoding="utf-8") as file:
-            table = csv.DictReader(file)
-            if tuple(table.fieldnames or ()) != FINDING_COLUMNS:
-                raise ValueError(f"{file.name} is not a table of findings")
-            findings = [(float(row["volume_ml"]), float(row["peak"])) for row in table]
-        seconds = float(provenance["request"].get("seconds", 0.0))
-        return cls._done(case, provenance["modality"], findings, seconds, provenance["warnings"])
-
-    @classmethod
-    def _done(cls, case: Case, modality: str, findings: list[tuple[float, float]], seconds: float,
-              warnings: Iterable[str]) -> CaseRow:  # fmt: skip
-        volumes = [round(volume, 4) for volume, _ in findings]  # as in findings.csv, so that a resumed row is the same
-        return cls(
-            case.name, listed(case.scan), DONE, modality, len(findings), round(sum(volumes), 4),
-            max(volumes, default=0.0),
-            round(max((peak for _, peak in findings), default=0.0), 4), round(seconds, 2), 0, " ".join(warnings),
-        )  # fmt: skip
 
 
 def check_summary(row: type, output: Path) -> None:
