@@ -17,14 +17,13 @@ import SimpleITK as sitk
 from ..anomaly.findings import BRIGHT, DARK
 from ..anomaly.result import Detection
 from ..bootstrap import interval
-from ..errors import Cancelled, DeviceMemoryError, MedVAEError
 from ..preprocessing.mask_files import read_mask
-from ..progress import CancelToken, Progress, no_progress, scaled
+from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
 from . import metrics
 from .autoencoders import OtherScores
 from .baselines import equalised_score, flag_brightest, intensity_score
-from .cases import Case
+from .cases import Case, one_by_one
 
 Detect = Callable[[Scan, Progress], Detection]
 """Called as detect(scan, progress)."""
@@ -124,20 +123,9 @@ def evaluate_cases(cases: Sequence[Case], detect: Detect, modality: str = "auto"
 
     Raises Cancelled, and DeviceMemoryError (it would hit every case).
     """
-    cancel = cancel or CancelToken()
-    results = []
-    for number, case in enumerate(cases):
-        cancel.check()
-        part = scaled(progress, number / len(cases), (number + 1) / len(cases))
-        part("evaluate", 0.0, case.name)
-        try:
-            results.append(evaluate_case(case, detect, modality, look, scaled(part, 0.0, 0.9), others))
-        except (Cancelled, DeviceMemoryError):
-            raise
-        except MedVAEError as error:
-            results.append(CaseScores(case, failure=str(error)))
-        part("evaluate", 1.0, case.name)
-    return results
+    return one_by_one(
+        cases, len(cases), lambda case, part: evaluate_case(case, detect, modality, look, part, others),
+        lambda case, reason: CaseScores(case, failure=reason), progress, cancel)
 
 
 def evaluate_case(case: Case, detect: Detect, modality: str = "auto", look: Look | None = None,

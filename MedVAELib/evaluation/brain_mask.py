@@ -10,12 +10,11 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
-from ..errors import Cancelled, DeviceMemoryError, MedVAEError
 from ..preprocessing.mask_files import read_mask
-from ..progress import CancelToken, Progress, no_progress, scaled
+from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
 from .anomaly import Detect
-from .cases import Case
+from .cases import Case, one_by_one
 from .metrics import dice, mean_with_interval
 from .tables import figure, markdown_table, percent
 
@@ -53,19 +52,8 @@ def evaluate_brains(cases: Sequence[Case], detect: Detect, template: Callable[[s
     template: called with the scan's image, returns a brain mask on its grid (as `template_brain_mask`).
     Raises Cancelled, and DeviceMemoryError.
     """
-    cancel = cancel or CancelToken()
-    results = []
-    for number, case in enumerate(cases):
-        cancel.check()
-        part = scaled(progress, number / len(cases), (number + 1) / len(cases))
-        try:
-            results.append(_evaluate(case, detect, template, modality, part))
-        except (Cancelled, DeviceMemoryError):
-            raise
-        except MedVAEError as error:
-            results.append(BrainScores(case, skipped=f"failed: {error}"))
-        part("evaluate", 1.0, case.name)
-    return results
+    return one_by_one(cases, len(cases), lambda case, part: _evaluate(case, detect, template, modality, part),
+                      lambda case, reason: BrainScores(case, skipped=f"failed: {reason}"), progress, cancel)
 
 
 def _evaluate(case: Case, detect: Detect, template: Callable[[sitk.Image], sitk.Image], modality: str,

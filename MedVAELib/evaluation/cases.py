@@ -9,10 +9,15 @@ A case without a mask counts as healthy when its folder's name starts with "heal
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from ..errors import InputError
+from ..errors import Cancelled, DeviceMemoryError, InputError, MedVAEError
+from ..progress import CancelToken, Progress, scaled
+
+Scores = TypeVar("Scores")
 
 SCAN_NAMES = ("flair", "flair_zscored", "dwi")
 TRUTH_NAMES = ("mask", "mask1", "labels")
@@ -37,6 +42,31 @@ class Case:
         if self.truth is not None:
             return "lesions"
         return "healthy" if self.name.startswith("healthy") else "no truth"
+
+
+def one_by_one(
+    cases: Iterable[Any], total: int, evaluate: Callable[[Any, Progress], Scores],
+    failed: Callable[[Any, str], Scores], progress: Progress, cancel: CancelToken | None,
+) -> list[Scores]:  # fmt: skip
+    """Scores of every case, of one that fails those that `failed` makes of the reason: it does not stop the others.
+
+    cases: each has a name; they may be made while they are used. Raises Cancelled, and DeviceMemoryError (it would hit
+    every case).
+    """
+    results = []
+    for number, case in enumerate(cases):
+        if cancel is not None:
+            cancel.check()
+        part = scaled(progress, number / total, (number + 1) / total)
+        part("evaluate", 0.0, case.name)
+        try:
+            results.append(evaluate(case, scaled(part, 0.0, 0.9)))
+        except (Cancelled, DeviceMemoryError):
+            raise
+        except MedVAEError as error:
+            results.append(failed(case, str(error)))
+        part("evaluate", 1.0, case.name)
+    return results
 
 
 def find_cases(folder: str | Path) -> list[Case]:

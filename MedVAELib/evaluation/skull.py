@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from statistics import NormalDist
 
 import numpy as np
 from scipy.stats import spearmanr
 
-from ..errors import Cancelled, DeviceMemoryError, MedVAEError
-from ..progress import CancelToken, Progress, no_progress, scaled
+from ..progress import CancelToken, Progress, no_progress
 from ..standard_planes import BY_COUNT, SUBSETS, Subset
+from .cases import one_by_one
 from .skull_metrics import Agreement, Solid, agreement
 
 MEAN_HEAD = "mean head"
@@ -106,19 +107,13 @@ def evaluate_heads(cases: Iterator[Case] | Sequence[Case], methods: Mapping[str,
     DeviceMemoryError.
     """
     cancel = cancel or CancelToken()
-    scores: list[Score] = []
-    for number, case in enumerate(cases):
-        part = scaled(progress, number / total, (number + 1) / total)
-        part("evaluate", 0.0, case.name)
-        try:
-            scores += _evaluate(case, methods, subsets, look, cancel)
-        except (Cancelled, DeviceMemoryError):
-            raise
-        except MedVAEError as error:
-            scores += [Score(case.name, case.head, case.kind, method, subset, failure=str(error))
-                       for method in methods for subset in subsets]
-        part("evaluate", 1.0, case.name)
-    return scores
+
+    def failed(case: Case, reason: str) -> list[Score]:
+        return [Score(case.name, case.head, case.kind, method, subset, failure=reason)
+                for method in methods for subset in subsets]
+
+    return list(chain.from_iterable(one_by_one(
+        cases, total, lambda case, _: _evaluate(case, methods, subsets, look, cancel), failed, progress, cancel)))
 
 
 def _evaluate(case: Case, methods: Mapping[str, Predict], subsets: Sequence[Subset], look: Look | None,
