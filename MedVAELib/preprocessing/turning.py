@@ -32,8 +32,7 @@ class Turn:
 
     def image(self, image: sitk.Image) -> sitk.Image:
         """The image turned, every voxel where it was in space."""
-        values = sitk.GetArrayViewFromImage(image).transpose(self._order_zyx)
-        turned = sitk.GetImageFromArray(np.ascontiguousarray(values[self._steps]))
+        turned = sitk.GetImageFromArray(np.ascontiguousarray(self.view(sitk.GetArrayViewFromImage(image))))
         last = [n - 1 if self.flipped[self.order.index(axis)] else 0 for axis, n in enumerate(image.GetSize())]
         turned.SetOrigin(image.TransformIndexToPhysicalPoint(last))
         turned.SetSpacing([image.GetSpacing()[axis] for axis in self.order])
@@ -44,6 +43,10 @@ class Turn:
         """The direction of the turned image: (3, 3), one column per axis, LPS rows."""
         signs = np.where(self.flipped, -1.0, 1.0)
         return np.array(image.GetDirection()).reshape(3, 3)[:, list(self.order)] * signs + 0.0
+
+    def view(self, values_zyx: NDArray) -> NDArray:
+        """An array of the scan as the turned image has it, not a copy."""
+        return values_zyx.transpose(self._order_zyx)[self._steps]
 
     def back(self, values_zyx: NDArray) -> NDArray:
         """An array of a turned image, in the scan's storage order."""

@@ -53,24 +53,26 @@ class DisplayAxes:
     """How a scan's voxel axes are permuted and flipped to lie closest to left, posterior, superior."""
 
     image: sitk.Image
-    order: tuple[int, int, int]  # display axis a (x = left, y = posterior, z = superior) is scan axis order[a] …
-    flip: tuple[bool, bool, bool]  # … run backwards where flip[a]
-    spacing_zyx_mm: tuple[float, float, float]
-    tilt_deg: float  # angle between the scan's axes and the body's
+    turn: Turn
 
     @classmethod
     def of(cls, image: sitk.Image) -> DisplayAxes:
         """The display axes of a 3D image, read from its direction alone."""
-        turn, spacing = Turn.to_patient(image), image.GetSpacing()
-        cosine = min(max((np.trace(turn.axes(image)) - 1.0) / 2.0, -1.0), 1.0)
-        return cls(image, turn.order, turn.flipped, tuple(float(spacing[turn.order[axis]]) for axis in (2, 1, 0)),
-                   math.degrees(math.acos(cosine)))
+        return cls(image, Turn.to_patient(image))
+
+    @property
+    def spacing_zyx_mm(self) -> tuple[float, float, float]:
+        return tuple(float(self.image.GetSpacing()[axis]) for axis in reversed(self.turn.order))
+
+    @property
+    def tilt_deg(self) -> float:
+        """Angle between the scan's axes and the body's."""
+        cosine = min(max((np.trace(self.turn.axes(self.image)) - 1.0) / 2.0, -1.0), 1.0)
+        return math.degrees(math.acos(cosine))
 
     def array(self, image: sitk.Image) -> np.ndarray:
         """The voxels of an image on the scan's grid as a view, axes zyx = superior, posterior, left."""
-        voxels = sitk.GetArrayViewFromImage(image)
-        shown = voxels.transpose([2 - self.order[axis] for axis in (2, 1, 0)])
-        return shown[tuple(slice(None, None, -1 if self.flip[axis] else 1) for axis in (2, 1, 0))]
+        return self.turn.view(sitk.GetArrayViewFromImage(image))
 
     def index_zyx(self, position_ras_mm: tuple[float, float, float]) -> tuple[int, int, int]:
         """Display index (zyx) of the voxel that holds a position, clipped to the image."""
@@ -79,9 +81,9 @@ class DisplayAxes:
         size = self.image.GetSize()
         index = []
         for axis in (2, 1, 0):
-            scan_axis = self.order[axis]
+            scan_axis = self.turn.order[axis]
             along = min(max(int(math.floor(ijk[scan_axis] + 0.5)), 0), size[scan_axis] - 1)
-            index.append(size[scan_axis] - 1 - along if self.flip[axis] else along)
+            index.append(size[scan_axis] - 1 - along if self.turn.flipped[axis] else along)
         return tuple(index)
 
     def position_ras_mm(self, index_zyx: tuple[float, float, float]) -> tuple[float, float, float]:
@@ -89,15 +91,15 @@ class DisplayAxes:
         ijk = [0.0, 0.0, 0.0]
         size = self.image.GetSize()
         for axis, along in zip((2, 1, 0), index_zyx, strict=True):
-            scan_axis = self.order[axis]
-            ijk[scan_axis] = size[scan_axis] - 1 - along if self.flip[axis] else along
+            scan_axis = self.turn.order[axis]
+            ijk[scan_axis] = size[scan_axis] - 1 - along if self.turn.flipped[axis] else along
         left, posterior, superior = self.image.TransformContinuousIndexToPhysicalPoint(ijk)
         return (-left, -posterior, superior)
 
     def extent_mm(self, bbox_size_ijk: tuple[int, int, int]) -> tuple[float, float, float]:
         """Size of a bounding box along the display axes: right-left, anterior-posterior, superior-inferior."""
         spacing = self.image.GetSpacing()
-        return tuple(bbox_size_ijk[self.order[axis]] * spacing[self.order[axis]] for axis in (0, 1, 2))
+        return tuple(bbox_size_ijk[self.turn.order[axis]] * spacing[self.turn.order[axis]] for axis in (0, 1, 2))
 
 
 class Display:
