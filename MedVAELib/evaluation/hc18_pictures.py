@@ -32,12 +32,10 @@ class Sheet:
 
     def write(self, scores: Sequence[PlaneScore], path: Path) -> None:
         """Writes a PNG of these planes in this order: drawn outline green, found one red, and the errors."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
         rows = max(1, math.ceil(len(scores) / COLUMNS))
         figure = Figure(figsize=(3.6 * COLUMNS, 2.9 * rows), facecolor="black", layout="constrained")
-        FigureCanvasAgg(figure)
         panels = figure.subplots(rows, COLUMNS, squeeze=False).ravel()
         first = methods(scores)[0] if scores else ""
         for panel in panels:

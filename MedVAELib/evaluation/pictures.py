@@ -23,7 +23,6 @@ def write_case_picture(detection: Detection, truth: np.ndarray | None, title: st
     truth: bool, zyx on the scan's voxels, or None. Slices lie about the largest lesion, without truth about our
     largest finding, else mid-brain. Radiological convention: the patient's right is on the left.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     axes = DisplayAxes.of(detection.scan.image)
@@ -39,7 +38,6 @@ def write_case_picture(detection: Detection, truth: np.ndarray | None, title: st
     chosen = _slices(lesion if lesion.any() else mask if mask.any() else brain, brain | lesion, axes.spacing_zyx_mm[0])
 
     figure = Figure(figsize=(9.6, 3.3 * len(chosen) + 0.8), facecolor="black", layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(len(chosen), 3, squeeze=False)
     aspect = axes.spacing_zyx_mm[1] / axes.spacing_zyx_mm[2]
     middle = [(side - 1) / 2 for side in scan.shape[1:]]

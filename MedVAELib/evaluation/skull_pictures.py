@@ -27,13 +27,11 @@ def write_head_picture(case: Case, seen: SeenPlanes, guesses: Mapping[tuple[str,
 
     The first method among the guesses is ours.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     ours = next(iter(guesses))[0]
     most, least = guesses[ours, BY_COUNT[0]], guesses[ours, BY_COUNT[-1]]
     figure = Figure(figsize=(15, 9.4), facecolor="black")  # placed by hand: arranging costs more than drawing
-    FigureCanvasAgg(figure)
     panels = figure.subplots(3, 5, gridspec_kw={"left": 0.02, "right": 0.99, "top": 0.9, "bottom": 0.06,
                                                 "wspace": 0.05, "hspace": 0.05})  # fmt: skip
     for row, plane in zip(panels, PLANES, strict=True):
@@ -101,11 +99,9 @@ def _shown(values: np.ndarray, distance: np.ndarray) -> np.ma.MaskedArray:
 def write_summary_plot(scores: Sequence[Score], path: Path) -> None:
     """Writes a PNG: Dice, Hausdorff and surface distance by number of planes and, for three planes, by kind; and what
     the standard deviation is worth."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 8.5), layout="constrained")
-    FigureCanvasAgg(figure)
     panels = figure.subplots(2, 3)
     names = ("dice", "hausdorff_mm", "surface_mm")
     for panel, name in zip(panels[0], names, strict=True):

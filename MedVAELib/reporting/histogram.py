@@ -15,7 +15,6 @@ SCAN_COLOUR, REFERENCE_COLOUR, THRESHOLD_COLOUR = "#2f6f8f", "#59636e", "#b3261e
 def histogram_uri(scores: np.ndarray, reference: Mapping[str, Sequence[float]], threshold: float, unit: str) -> str:
     """SVG data URI: density of the scores (1D, inside the brain) with the reference's, log y, threshold line."""
     import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     edges, density = _reference(reference)
@@ -28,7 +27,6 @@ def histogram_uri(scores: np.ndarray, reference: Mapping[str, Sequence[float]], 
     floor = min([float(d[d > 0].min()) for d in (own, density) if (d > 0).any()], default=1e-3) / 2
 
     figure = Figure(figsize=(10.6, 3.3))  # margins by hand: a layout engine draws everything twice to find them
-    FigureCanvasSVG(figure)
     axes = figure.subplots(gridspec_kw={"left": 0.08, "right": 0.99, "bottom": 0.15, "top": 0.97})
     axes.stairs(np.maximum(own, floor), bins, baseline=floor, fill=True, color=SCAN_COLOUR, alpha=0.35)
     axes.stairs(np.maximum(own, floor), bins, baseline=floor, color=SCAN_COLOUR, lw=1.2, label="this scan's brain")
