@@ -21,7 +21,6 @@ from .reporting.display import AXIAL, CORONAL, OBLIQUE_FROM_DEG, Display
 from .reporting.histogram import histogram_uri
 from .reporting.page import NOTICE, render, timings
 from .reporting.pictures import Painter, Spot, captioned, grid, montage, three_planes
-from .whole_files import replaced
 
 PICTURED_FINDINGS = 6
 SHEET_WIDTH_PX = 1380
@@ -39,12 +38,8 @@ class Picture:
     uri: str
 
 
-def write_report(result: Detection, directory: Path) -> dict[str, Path]:
-    """Writes `report.html` and `overlay.png` into `directory`, which is made if need be.
-
-    Both are written under a temporary name and renamed. Returns {"report": …, "overlay": …}. Raises OSError when the
-    folder cannot be written.
-    """
+def write_report(result: Detection, directory: Path) -> None:
+    """Writes `report.html` and `overlay.png` into `directory`. Raises OSError when they cannot be written."""
     display = Display(result)
     # The whole brain's scores are needed once only: for the scale, the histogram and the shares.
     scores = np.asarray(display.in_brain(display.anomaly), dtype=np.float32)
@@ -58,14 +53,8 @@ def write_report(result: Detection, directory: Path) -> dict[str, Path]:
     page = render("report.html.j2", pictures=pictures, score_legends=legends, **_words(result, painter, scores),
                   **_charts(result, painter, scores))
 
-    directory = Path(directory)
-    paths = {"report": directory / "report.html", "overlay": directory / "overlay.png"}
-    directory.mkdir(parents=True, exist_ok=True)
-    with replaced(paths["overlay"]) as partial:
-        overlay.save(partial, "png", compress_level=4)
-    with replaced(paths["report"]) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return paths
+    overlay.save(directory / "overlay.png", compress_level=4)
+    (directory / "report.html").write_text(page, encoding="utf-8")
 
 
 def _spots(result: Detection, painter: Painter) -> list[Spot]:

@@ -11,7 +11,6 @@ from ..growth_charts import FIRST_WEEK, LAST_WEEK
 from ..skull.biometry import TITLES
 from ..skull.result import Measure, SkullPrediction, where_drawn
 from ..standard_planes import PLANES
-from ..whole_files import replaced
 from . import words
 from .colours import jpeg_uri
 from .page import render, timings
@@ -32,7 +31,7 @@ class Row:
     percentile: str
 
 
-def write_skull_report(result: SkullPrediction, directory: Path) -> Path:
+def write_skull_report(result: SkullPrediction, directory: Path) -> None:
     """Writes `report.html` into `directory`. Raises OSError when it cannot be written."""
     surface, surface_legend = views(result)
     probability, std = (sitk.GetArrayViewFromImage(image) for image in (result.probability, result.std))
@@ -53,10 +52,7 @@ def write_skull_report(result: SkullPrediction, directory: Path) -> Path:
         reading=_reading(result), provenance=words.flatten(result.provenance),
         timings=timings(result.provenance),
     )  # fmt: skip
-    path = Path(directory) / "report.html"
-    with replaced(path) as partial:
-        partial.write_text(page, encoding="utf-8")
-    return path
+    (directory / "report.html").write_text(page, encoding="utf-8")
 
 
 def _heading(result: SkullPrediction) -> str:

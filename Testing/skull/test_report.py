@@ -34,7 +34,9 @@ def result(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page_file(result, tmp_path_factory) -> Path:
-    return write_skull_report(result, tmp_path_factory.mktemp("report"))
+    folder = tmp_path_factory.mktemp("report")
+    write_skull_report(result, folder)
+    return folder / "report.html"
 
 
 def test_the_page_says_all_there_is(page_file, result):
@@ -53,7 +55,8 @@ def test_without_an_age_or_planes(result, tmp_path):
 
     bare = replace(result, planes=[], ga_weeks=None, warnings=[],
                    measures=[replace(m, percentile=None) for m in result.measures])  # fmt: skip
-    page = write_skull_report(bare, tmp_path).read_text(encoding="utf-8")
+    write_skull_report(bare, tmp_path)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "--ga" in page and "Read with care" not in page and "<h2>Planes</h2>" not in page
 
 
