@@ -65,7 +65,8 @@ def run_cases(parser: argparse.ArgumentParser, options: argparse.Namespace, case
     settings: the cohort's task. what: the cases are, for messages. in_words(row): what came of one. Returns the exit
     code; raises what `run_cohort` raises.
     """
-    from MedVAELib.cohort import SUMMARY_FILE, run_cohort
+    from MedVAELib.cohort import run_cohort
+    from MedVAELib.cohort.summary import FAILED, failures
     from MedVAELib.listening import cancelled_by_signals, json_lines
     from MedVAELib.outputs import report_problem
     from MedVAELib.progress import no_progress
@@ -75,7 +76,7 @@ def run_cases(parser: argparse.ArgumentParser, options: argparse.Namespace, case
     def tell(row, result) -> None:
         nonlocal told
         told += 1
-        if row.status == "failed":
+        if row.status == FAILED:
             say(parser, f"[{told}/{len(cases)}] {row.case}: {row.message}")
         elif options.progress == "lines":
             how = f"{row.seconds:.1f} s" if result is not None else "done before"
@@ -87,10 +88,8 @@ def run_cases(parser: argparse.ArgumentParser, options: argparse.Namespace, case
     with cancelled_by_signals() as cancel:
         rows = run_cohort(cases, options.output, settings, resume=options.resume, progress=progress, cancel=cancel,
                           told=tell, debug=options.debug)  # fmt: skip
-    failed = sum(row.status == "failed" for row in rows)
-    if failed:
-        say(parser, f"{failed} of {len(rows)} {what} failed, for the reasons above; the results of the others and "
-                    f"{SUMMARY_FILE} are in {options.output}.")  # fmt: skip
+    if failed := failures(rows, what, options.output):
+        say(parser, failed)
     return 5 if failed else 0
 
 

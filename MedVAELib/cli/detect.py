@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
@@ -14,7 +13,7 @@ import typer
 from ..errors import UsageError
 from ..listening import cancelled_by_signals
 from ..progress import CancelToken, Progress
-from .listeners import progress_listener
+from .listeners import progress_listener, warn
 from .many import run_many
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, expanded
 
@@ -126,9 +125,7 @@ def _detect_many(
     """Every scan in its own folder, with one detector; an unusable scan does not keep the others from being done."""
 
     def told(row: CaseRow, result: Detection | None) -> None:
-        if row.status == "failed":
-            print(f"medvae: {row.case}: {row.message}", file=sys.stderr)
-        elif result is not None:
+        if result is not None:
             _say(result, output / row.case, quiet)
         elif not quiet:
             print(f"{row.case}: {row.findings} findings, {row.volume_ml:g} ml in all")
@@ -139,8 +136,7 @@ def _detect_many(
 
 def _say(result: Detection, directory: Path, quiet: bool, outcome: Outcome | None = None) -> None:
     """What the user sees at the end. With JSON lines (`quiet`) only the warnings, on standard error."""
-    for warning in result.warnings:
-        print(f"medvae: warning: {warning}", file=sys.stderr)
+    warn(result.warnings)
     if quiet:
         return
     from rich.console import Console

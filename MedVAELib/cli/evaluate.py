@@ -18,16 +18,14 @@ from . import evaluate_skull, latent_compare
 from .detect import ModalityChoice
 from .evaluation_output import BundleOption, OutputOption, evaluation_task, finish
 from .listeners import progress_listener
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, new_app
 
 if TYPE_CHECKING:
     from ..anomaly.result import Detection
     from ..evaluation.anomaly import Detect
     from ..scan import Scan
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Score a folder of cases with expert masks, the simple baseline beside every figure.",
-                  context_settings={"help_option_names": ["-h", "--help"]})
+app = new_app(help="Score a folder of cases with expert masks, the simple baseline beside every figure.")
 app.command("skull")(evaluate_skull.skull)
 app.command("hc18")(evaluate_skull.hc18)
 app.command("generative")(latent_compare.generative)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..csv_files import write_csv
 from ..progress import scaled
 from .evaluation_output import OutputOption, evaluation_task, finish
 from .latent_images import BundleChoice, write_image
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, new_app
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  context_settings={"help_option_names": ["-h", "--help"]})
+app = new_app()
 TABLE_FILE = "images.csv"
 
 
@@ -67,15 +65,10 @@ def generate(
                     name = f"{prefix}{number:0{len(str(count - 1)) + 1}d}"
                     path = write_image(model, image, run.folder / f"generated_{name}", f"generated, seed {seed}", nifti)
                     case = f"generated_{name}"
-                    rows.append((path.name, case, case, kind or "", "train", model.bundle.name))
+                    rows.append({"file": path.name, "case": case, "patient": case, "label": kind or "",
+                                 "split": "train", GENERATED_BY: model.bundle.name})  # fmt: skip
                     number += 1
-        with (run.folder / TABLE_FILE).open("w", newline="", encoding="utf-8") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerows([("file", "case", "patient", "label", "split", GENERATED_BY), *rows])
+        write_csv(run.folder / TABLE_FILE, rows, list(rows[0]))
         write_strips(shown, run.folder / OVERVIEW_FILE)
         run.used(model, count=count, seed=seed, labels=label or [], preparation=model.preparation)
-    _say(output, len(rows), progress)
-
-
-def _say(output: Path, count: int, progress: ProgressKind) -> None:
-    finish(f"{count} images: {output / TABLE_FILE}", None, progress, [], count)
+    finish(f"{len(rows)} images: {output / TABLE_FILE}", None, progress, [], len(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from enum import Enum
 from pathlib import Path
@@ -10,21 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..csv_files import write_csv
 from ..errors import CohortError, InputError, UsageError
 from ..outputs import json_text
 from . import latent_compare, latent_images
 from .evaluation_output import OutputOption, evaluation_task, finish
-from .latent_images import BundleChoice, warn
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+from .latent_images import BundleChoice
+from .listeners import warn
+from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, new_app
 
 if TYPE_CHECKING:
     from ..latent.confound import ConfoundCheck
     from ..latent.table import LatentTable
     from ..progress import CancelToken
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Look into the latent space of an image autoencoder.",
-                  context_settings={"help_option_names": ["-h", "--help"]})
+app = new_app(help="Look into the latent space of an image autoencoder.")
 for command in (latent_images.traverse, latent_images.interpolate, latent_images.arithmetic, latent_images.edit,
                 latent_compare.compare):  # fmt: skip
     app.command(command.__name__)(command)
@@ -159,10 +158,9 @@ def embed(
         table = _read(latents)
         columns = {name: table.column(name) for name in colour or ["label", *table.tags]}
         found = embedded(table.mean, method.value, seed, perplexity)
-        with (run.folder / "embedding.csv").open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["case", "patient", "label", "x", "y"])
-            writer.writerows(zip(table.cases, table.patients, table.labels, *found.points.T.round(5), strict=True))
+        rows = zip(table.cases, table.patients, table.labels, *found.points.T.round(5), strict=True)
+        named = ("case", "patient", "label", "x", "y")
+        write_csv(run.folder / "embedding.csv", [dict(zip(named, row, strict=True)) for row in rows], named)
         for name, values in columns.items():
             run.cancel.check()
             path = run.folder / f"{method.value}_{safe_name(name)}.png"

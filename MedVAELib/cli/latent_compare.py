@@ -13,7 +13,7 @@ import typer
 from ..errors import UsageError
 from ..outputs import json_text
 from .evaluation_output import OutputOption, evaluation_task, finish
-from .latent_images import warn
+from .listeners import warn
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:

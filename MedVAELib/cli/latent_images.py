@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +12,7 @@ import typer
 from ..errors import UsageError
 from ..nifti_files import write_nifti_gz
 from .evaluation_output import OutputOption, Run, evaluation_task, finish
+from .listeners import warn
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
@@ -188,11 +187,6 @@ def edit(
         run.used(model, scan=str(scan), move=move, towards=towards)
     change, place = np.abs(placed["change"])[model.shown(given.image[0])].mean(), "" if model.plain else " in the brain"
     finish(f"{scan.name} edited: mean absolute change{place} {change:.4f} of the range.", output, progress, [], 1)
-
-
-def warn(warnings: Iterable[str]) -> None:
-    for warning in warnings:
-        print(f"medvae: warning: {warning}", file=sys.stderr)
 
 
 def write_image(model: LatentModel, image: NDArray, stem: Path, description: str, nifti: bool = False) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout
 
 from ..listening import json_lines
@@ -53,6 +53,11 @@ def spoken(progress: Progress) -> Progress:
         if stage == "parts":
             print(message, flush=True)
         elif stage == "warning":
-            print(f"medvae: warning: {message}", file=sys.stderr, flush=True)
+            warn([message])
 
     return told
+
+
+def warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        print(f"medvae: warning: {warning}", file=sys.stderr, flush=True)

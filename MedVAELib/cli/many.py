@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,25 @@ def run_many(
     cases: Sequence[Any], output: Path, settings: Any, scheduler: str | None, listener: Progress, cancel: CancelToken,
     told: Callable[[Any, Any], None], noun: str, *, quiet: bool, resume: bool, debug: bool,
 ) -> None:  # fmt: skip
-    """Runs a cohort here or on a Dask cluster; told: called with each row and its result. Raises CohortError, with the
-    number of failed cases, when there are any."""
+    """Runs a cohort here or on a Dask cluster and prints what went wrong with a case; told: called with each other row
+    and its result. Raises CohortError, with the number of failed cases, when there are any."""
     from ..cohort import SUMMARY_FILE, run_cohort
+    from ..cohort.summary import FAILED, failures
 
-    options: dict[str, Any] = {"resume": resume, "progress": listener, "cancel": cancel, "told": told}
+    def tell(row: Any, result: Any) -> None:
+        if row.status == FAILED:
+            print(f"medvae: {row.case}: {row.message}", file=sys.stderr)
+        else:
+            told(row, result)
+
+    options: dict[str, Any] = {"resume": resume, "progress": listener, "cancel": cancel, "told": tell}
     if scheduler:
         from ..cohort.cluster import run_on_cluster
 
         rows = run_on_cluster(cases, output, settings, scheduler, **options)
     else:
         rows = run_cohort(cases, output, settings, debug=debug, **options)
-    failed = sum(row.status == "failed" for row in rows)
-    if failed:
-        others = "the results of the others and " if failed < len(rows) else ""
-        raise CohortError(f"{failed} of {len(rows)} {noun} failed, for the reasons above; "
-                          f"{others}{SUMMARY_FILE} {'are' if others else 'is'} in {output}.")  # fmt: skip
+    if failed := failures(rows, noun, output):
+        raise CohortError(failed)
     if not quiet:
         print(f"Summary of {len(rows)} {noun}: {output / SUMMARY_FILE}")

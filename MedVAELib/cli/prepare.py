@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from ..errors import CohortError, UsageError
 from ..listening import cancelled_by_signals
 from ..whole_files import writing_to
-from .listeners import progress_listener
+from .listeners import progress_listener, warn
 from .many import run_many
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, expanded
 
@@ -124,10 +123,7 @@ def prepare(
 
         def told(row: PrepareRow, result: PreparedImages | None) -> None:
             rows[row.case] = row
-            if row.status == "failed":
-                print(f"medvae: {row.case}: {row.message}", file=sys.stderr)
-            for warning in result.warnings if result else ():
-                print(f"medvae: warning: {warning}", file=sys.stderr)
+            warn(result.warnings if result else ())
 
         quiet, failure = progress is ProgressKind.json, None
         try:
@@ -136,7 +132,8 @@ def prepare(
         except CohortError as error:
             failure = error
         with writing_to(output):
-            images = write_images_table(cases, [rows[case.name] for case in cases], output)
+            done = [case for case in cases if case.name in rows]
+            images = write_images_table(done, [rows[case.name] for case in done], output)
         if failure:
             raise failure
     if not quiet:

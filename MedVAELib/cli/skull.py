@@ -12,7 +12,7 @@ from ..bundle import MIN_SKULL_SAMPLES, SKULL_SAMPLES
 from ..errors import UsageError
 from ..listening import cancelled_by_signals
 from ..progress import CancelToken, Progress
-from .listeners import progress_listener
+from .listeners import progress_listener, warn
 from .many import run_many
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -117,11 +117,9 @@ def _predict_many(
     cases = read_skull_cases(table)
 
     def told(row: SkullRow, result: SkullPrediction | None) -> None:
-        if row.status == "failed":
-            print(f"medvae: {row.case}: {row.message}", file=sys.stderr)
-        elif row.message:
+        if row.message:
             print(f"medvae: {row.case}: warning: {row.message}", file=sys.stderr)
-        if row.status == "done" and not quiet:
+        if not quiet:
             print(f"{row.case}: HC {row.hc_mm:.0f} ± {row.hc_std_mm:.1f} mm from {row.planes}")
 
     run_many(cases, output, settings, scheduler, listener, cancel, told, "heads",
@@ -130,8 +128,7 @@ def _predict_many(
 
 def _say(result: SkullPrediction, directory: Path, quiet: bool, sample: bool) -> None:
     """What the user sees at the end. With JSON lines (`quiet`) only the warnings, on standard error."""
-    for warning in result.warnings:
-        print(f"medvae: warning: {warning}", file=sys.stderr)
+    warn(result.warnings)
     if quiet:
         return
     from rich.console import Console

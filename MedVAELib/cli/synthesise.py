@@ -12,11 +12,9 @@ import typer
 from ..errors import UsageError
 from ..listening import cancelled_by_signals
 from .listeners import progress_listener, spoken
-from .options import DebugOption, ProgressKind, ProgressOption
+from .options import DebugOption, ProgressKind, ProgressOption, new_app
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                  help="Make synthetic images with known truth from label maps of real heads.",
-                  context_settings={"help_option_names": ["-h", "--help"]})
+app = new_app(help="Make synthetic images with known truth from label maps of real heads.")
 
 
 class KindChoice(str, Enum):

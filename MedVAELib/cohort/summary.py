@@ -38,6 +38,16 @@ class Row:
                    message=failure.message)  # fmt: skip
 
 
+def failures(rows: Sequence[Any], noun: str, output: Path) -> str:
+    """How many of the cases failed, as the sentence at the end; "" where none did. noun: the cases are."""
+    failed = sum(row.status == FAILED for row in rows)
+    if not failed:
+        return ""
+    others = "the results of the others and " if failed < len(rows) else ""
+    return (f"{failed} of {len(rows)} {noun} failed, for the reasons above; "
+            f"{others}{SUMMARY_FILE} {'are' if others else 'is'} in {output}.")  # fmt: skip
+
+
 def check_summary(row: type, output: Path) -> None:
     """Raises UsageError where a summary.csv lies that is no summary of such rows."""
     refuse_foreign_table(output / SUMMARY_FILE, [field.name for field in fields(row)])
