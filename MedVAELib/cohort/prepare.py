@@ -252,7 +252,7 @@ def _case(line: Line, masks: Mapping[str, Path]) -> PrepareCase:
     name = line.case_name()
     scan = line.value("scan") or line.required("file")
     files = {kind: line.path(line.value(kind)) if line.value(kind) else None for kind in ("lesion", "brain")}
-    tags = {key: value.strip() for key, value in line.values.items() if key not in _NAMED and isinstance(value, str)}
+    tags = {key: value for key, value in line.values.items() if key not in _NAMED}
     return PrepareCase(name, line.path(scan), line.value("patient") or name, line.value("label"), line.value("split"),
                        files["lesion"] or masks.get(name), files["brain"], tags,
                        line.value("series"))  # fmt: skip

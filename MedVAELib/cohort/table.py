@@ -24,7 +24,7 @@ def names_a_folder(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a table, by column."""
+    """A line of a table. values: by column, without blanks around them."""
 
     table: Path
     number: int
@@ -32,7 +32,7 @@ class Line:
 
     def value(self, column: str) -> str:
         """What stands there, "" if nothing does."""
-        return (self.values.get(column) or "").strip()
+        return self.values.get(column, "")
 
     def required(self, column: str) -> str:
         """Raises InputError if nothing stands there."""

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from ..bootstrap import CONFIDENCE
 from .generative import BLUR_VOXELS, PLAUSIBLE, GenerativeScores, Reference
 from .generative_features import NAME
-from .tables import markdown_table
+from .tables import estimated, markdown_table
 
 _PAIRS = ("mse", "ms_ssim", "plausible", "nearer")
 
@@ -53,13 +53,8 @@ def generative_table(scores: Sequence[GenerativeScores]) -> str:
     header = ["model", "MSE × 1000", "MS-SSIM", "FID reconstructions", "FID samples", "sharpness reconstructions",
               "sharpness samples", "plausible samples", "KL nats", "active latents", "copies"]  # fmt: skip
     return markdown_table(header, [[
-        s.name, _figure(tuple(1000 * v for v in s.mse), 2), _figure(s.ms_ssim, 3), f"{s.fid_reconstructions:.2f}",
+        s.name, estimated(tuple(1000 * v for v in s.mse), 2), estimated(s.ms_ssim, 3), f"{s.fid_reconstructions:.2f}",
         f"{s.fid_samples:.2f}", f"{s.sharpness_reconstructions:.2f}", f"{s.sharpness_samples:.2f}",
-        _figure(s.plausible, 2),
-        "–" if math.isnan(s.kl) else f"{s.kl:.1f}", f"{s.active} of {s.latents}", _figure(s.nearer, 2),
+        estimated(s.plausible, 2), "–" if math.isnan(s.kl) else f"{s.kl:.1f}",
+        f"{s.active} of {s.latents}", estimated(s.nearer, 2),
     ] for s in scores])  # fmt: skip
-
-
-def _figure(values: tuple[float, float, float], digits: int) -> str:
-    value, low, high = values
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

@@ -9,11 +9,11 @@ from statistics import NormalDist
 import numpy as np
 
 from ..bootstrap import CONFIDENCE, RESAMPLES
+from ..skull.calibrate import LEVELS
 from .hc18 import BRIGHT, MEAN_HEAD, MEASURES, OUTLINE, PlaneScore
 from .metrics import mean_with_interval
-from .skull import LEVELS
-from .skull_tables import estimated, number, share_within
-from .tables import markdown_table
+from .skull_tables import share_within
+from .tables import estimated, markdown_table, number
 
 PUBLISHED = (
     "\"Improving Fetal Head Contour Detection by Object Localisation with Deep Learning\": Dice .977 on the 335 test "

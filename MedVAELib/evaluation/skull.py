@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from statistics import NormalDist
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from ..progress import CancelToken, Progress, no_progress
+from ..skull.calibrate import LEVELS, QUANTILES
 from ..standard_planes import BY_COUNT, SUBSETS, Subset
 from .cases import one_by_one
 from .skull_metrics import Agreement, Solid, agreement
 
 MEAN_HEAD = "mean head"
-LEVELS = (0.5, 0.8, 0.95)
 NEAR_MM, FAR_MM = 5.0, 20.0
 NAN = float("nan")
 
@@ -144,7 +143,7 @@ def spread(case: Case, planes: Subset, guess: Guess) -> Spread:
     points = guess.solid.points_mm
     std = guess.solid.values_at(guess.std_mm, points)
     error = case.solid.distance_mm(points)
-    within = tuple(float((error <= NormalDist().inv_cdf(0.5 + level / 2) * std).mean()) for level in LEVELS)
+    within = tuple(float((error <= quantile * std).mean()) for quantile in QUANTILES)
     varies = np.ptp(std) > 0
     distances = [case.plane_distance_mm[plane](points) for plane in planes if plane in case.plane_distance_mm]
     apart = np.min(distances, axis=0) if distances else np.full(len(points), NAN)

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from ..skull.calibrate import LEVELS
 from ..standard_planes import AXES, BY_COUNT, PLANES, Subset, named
-from .skull import LEVELS, MEAN_HEAD, Case, Guess, Score
+from .skull import MEAN_HEAD, Case, Guess, Score
 from .skull_metrics import Solid
 from .skull_planes import SeenPlanes
 from .skull_tables import FIGURES, has_spread, kinds, mean_of, methods, uncertainty

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from statistics import NormalDist
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from ..bootstrap import CONFIDENCE, RESAMPLES
+from ..skull.calibrate import LEVELS, QUANTILES
 from ..standard_planes import BY_COUNT, SUBSETS, Subset, named
 from .metrics import mean_with_interval
-from .skull import FAR_MM, LEVELS, MEAN_HEAD, NEAR_MM, Score
-from .tables import markdown_table, percent
+from .skull import FAR_MM, MEAN_HEAD, NEAR_MM, Score
+from .tables import estimated, markdown_table, number, percent
 
 FIGURES: Mapping[str, tuple[str, int, Callable[[Score], float]]] = {
     "dice": ("Dice", 4, lambda s: s.agreement.dice),
@@ -250,24 +250,10 @@ def share_within(error: np.ndarray, std: np.ndarray) -> list[float]:
     """Shares of errors inside the central normal interval of each of LEVELS; NaN without a standard deviation."""
     if not np.isfinite(std).all() or not (std > 0).any():
         return [float("nan")] * len(LEVELS)
-    return [float((np.abs(error) <= NormalDist().inv_cdf(0.5 + level / 2) * std).mean()) for level in LEVELS]
+    return [float((np.abs(error) <= quantile * std).mean()) for quantile in QUANTILES]
 
 
 def _mean(values: Sequence[float] | np.ndarray) -> float:
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
     return float(values.mean()) if values.size else float("nan")
-
-
-def estimated(estimate: Sequence[float], digits: int, signed: bool = False) -> str:
-    """Value and interval (value, low, high), e.g. "0.52 [0.44, 0.61]"."""
-    value, low, high = estimate
-    text = number(value, digits, signed)
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return text
-    return f"{text} [{number(low, digits, signed)}, {number(high, digits, signed)}]"
-
-
-def number(value: float, digits: int, signed: bool = False) -> str:
-    """"–" where it is not defined."""
-    return f"{value:{'+' if signed else ''}.{digits}f}" if math.isfinite(value) else "–"

@@ -197,6 +197,20 @@ def figure(value: float, interval: Sequence[float] = ()) -> str:
     return f"{value:.3f} [{interval[0]:.2f}, {interval[1]:.2f}]"
 
 
+def estimated(estimate: Sequence[float], digits: int, signed: bool = False) -> str:
+    """Value and interval (value, low, high), e.g. "0.52 [0.44, 0.61]"."""
+    value, low, high = estimate
+    text = number(value, digits, signed)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return text
+    return f"{text} [{number(low, digits, signed)}, {number(high, digits, signed)}]"
+
+
+def number(value: float, digits: int, signed: bool = False) -> str:
+    """"–" where it is not defined."""
+    return f"{value:{'+' if signed else ''}.{digits}f}" if math.isfinite(value) else "–"
+
+
 def percent(value: float) -> str:
     """A share in percent; "–" where it is not defined."""
     return f"{value:.2%}" if math.isfinite(value) else "–"

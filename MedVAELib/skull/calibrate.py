@@ -13,6 +13,8 @@ from ..standard_planes import SUBSETS, Subset, named
 from .held_back import HeldBack, predict
 
 LEVELS = (0.5, 0.8, 0.95)
+QUANTILES = tuple(NormalDist().inv_cdf(0.5 + level / 2) for level in LEVELS)
+"""Of a normal distribution: its central intervals of these levels, in standard deviations."""
 RANGE = (0.25, 4.0)
 """Of temperatures that are looked through."""
 _ROUNDS = 3  # each draws with what the one before found, since the spread only nearly follows the temperature
@@ -62,7 +64,7 @@ def deviations(samples: Tensor, truth: Tensor) -> list[Tensor]:
 def coverage(found: list[Tensor], widening: float = 1.0) -> tuple[float, ...]:
     """Share of the deviations within the interval of each of LEVELS, were all standard deviations that much larger.
     Every head counts the same."""
-    quantiles = [widening * NormalDist().inv_cdf(0.5 + level / 2) for level in LEVELS]
+    quantiles = [widening * quantile for quantile in QUANTILES]
     return tuple(sum(float((head <= z).float().mean()) if len(head) else 0.0 for head in found) / len(found)
                  for z in quantiles)  # fmt: skip
 

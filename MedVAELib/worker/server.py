@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import faulthandler
 import json
 import os
 import queue
@@ -173,14 +172,3 @@ def end_on_signals(server: Server, numbers: set[int]) -> None:
     """Waits for signals in a thread: the main thread hears of them only between two steps of a computation."""
     if numbers:
         threading.Thread(target=lambda: server.end(128 + signal.sigwait(numbers)), name="signals", daemon=True).start()
-
-
-def main() -> None:
-    source, sink = private_streams()
-    faulthandler.enable()  # a crash in a library leaves its last words in the log
-    numbers = hold_signals()  # before NumPy starts its threads
-    from .tasks import TASKS
-
-    server = Server(TASKS, source, sink)
-    end_on_signals(server, numbers)
-    server.run()

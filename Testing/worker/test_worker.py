@@ -127,7 +127,7 @@ def test_info_and_bundles(worker):
 
 
 def test_without_torch_it_still_says_what_is_missing(scan, tmp_path):
-    code = "import sys; sys.modules['torch'] = None; from MedVAELib.worker.server import main; main()"
+    code = "import sys; sys.modules['torch'] = None; from MedVAELib.worker.__main__ import main; main()"
     with WorkerProcess(code) as worker:
         info = worker.ask(id=1, task="info")
         assert info["missing"] == ["torch"] and info["devices"] == []

@@ -46,8 +46,9 @@ def slip(job):
     raise ZeroDivisionError("a slip\\non two lines")
 def nothing(job):
     return {"dice": float("nan")}
+from MedVAELib.worker.__main__ import main
 tasks.TASKS |= {"half": half, "large": large, "chatter": chatter, "memory": memory, "slip": slip, "nothing": nothing}
-server.main()
+main()
 """
 
 
