@@ -107,7 +107,7 @@ def anomaly_markdown(results: Sequence[CaseScores], left_out: Sequence[str], not
         parts += ["## Ranking of voxels\n", _ranking_table(lesions, average, left_out), *_experts(lesions),
                   "## At the threshold\n", _threshold_table(lesions, average, left_out)]
         if len(methods_of(lesions)) > len(METHODS):
-            parts += ["## Image autoencoders beside them\n", autoencoder_table(lesions, left_out)]
+            parts += ["## Image autoencoders beside them\n", _autoencoder_table(lesions, average, left_out)]
     if healthy:
         parts += ["## Healthy cases\n", _healthy_table(healthy)]
     for title, chosen in (("Without truth, looked at only", [r for r in results if not r.methods and not r.failure]),
@@ -166,12 +166,8 @@ def _threshold_table(results: Sequence[CaseScores], average: Mapping, left_out: 
     return markdown_table(header, rows)
 
 
-def autoencoder_table(results: Sequence[CaseScores], left_out: Sequence[str]) -> str:
-    """Every method, the best ranking first: AP per case, mean figures, and how much higher ours ranks.
-
-    results: cases with lesions.
-    """
-    average = means(results, left_out)
+def _autoencoder_table(results: Sequence[CaseScores], average: Mapping, left_out: Sequence[str]) -> str:
+    """Every method, the best ranking first: AP per case, mean figures, and how much higher ours ranks."""
     header = ["method", *(f"AP {_name(r, left_out)}" for r in results), f"**mean AP of {len(average['cases'])}**",
               "mean best Dice (upper bound)", "mean Dice at matched volume", "mean lesion F1", "mean gain of ours"]
     ranked = sorted(methods_of(results), key=lambda method: -np.nan_to_num(average[method]["ap"][0]))
