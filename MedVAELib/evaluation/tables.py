@@ -30,8 +30,8 @@ DEFINITIONS = (
     "next patient's will be; for means of the cases. Gain: ours − baseline over the same resamples.",
     "Image autoencoders: maps on the grid of their preparation, brought back linearly; \"residual\" |x − x̂|, "
     "\"excess\" where x is brighter, \"kl_gradient\" |∂KL/∂x|, \"combined\" residual × gradient (Zimmerer et al. "
-    "2019), \"restoration\" by a prior over codes (Marimont and Tarroni 2021). \"intensity, mni-4mm\": the prepared "
-    "image itself, which has lost the same resolution.",
+    "2019), \"restoration\" by a prior over codes (after Marimont and Tarroni 2021). \"intensity, mni-4mm\": the "
+    "prepared image itself, which has lost the same resolution.",
     "Intensity: plain intensity in the region, smoothed by a Gaussian of 0.6 voxels. Equalised: histogram-equalised "
     "intensity without smoothing (Meissen et al. 2021).",
 )
