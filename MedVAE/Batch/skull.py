@@ -33,8 +33,8 @@ def arguments_parser() -> argparse.ArgumentParser:
     parser.add_argument("heads", nargs="+", type=Path, metavar="HEADS.csv",
                         help="CSV files with the columns case, axial, sagittal, coronal, spacing, ga")
     parser.add_argument("--spacing", default="", metavar="MM",
-                        help="mm per pixel where neither the file nor the table states it: 0.25, or "
-                             "axial=0.25,coronal=0.3")  # fmt: skip
+                        help="mm per pixel of heads for which the table has none: 0.25 where the file does not state "
+                             "it, axial=0.25,coronal=0.3 whatever it states")  # fmt: skip
     parser.add_argument("--ga", type=float, metavar="WEEKS", help="gestational age where the table has none")
     batch.add_common_options(parser, samples=SKULL_SAMPLES)
     return parser
