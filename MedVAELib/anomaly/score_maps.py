@@ -14,7 +14,7 @@ from scipy import ndimage
 from ..errors import BundleError
 from ..preprocessing.geometry import channels_from_grid, from_grid, like
 from ..preprocessing.intensity import Foreground
-from ..preprocessing.morphology import bounding_box, dilated
+from ..preprocessing.morphology import bounding_box, dilated, filled
 from ..progress import CancelToken, Progress, no_progress
 from ..timing import Timer
 from ..tissues import OUTER_CSF, VENTRICLES, WHITE
@@ -104,7 +104,7 @@ class ScoreMaps:
         shown = foreground.support[self.box]
         if (shown & predicted).sum() < 0.75 * foreground.support.sum():
             return False, predicted & shown
-        return True, ndimage.binary_fill_holes(shown) & dilated(predicted, 2)
+        return True, filled(shown) & dilated(predicted, 2)
 
     def cut_cm2(self) -> dict[str, float]:
         """Area of brain at the scan's faces, by face: how much of it is cut off there. The brain, found on the model's

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+
+from .morphology import filled
 
 NETWORK_MEDIAN = 0.5
 """The brain's median in what the network sees."""
@@ -50,7 +51,7 @@ def find_foreground(values: NDArray[np.float32]) -> Foreground:
             return Foreground(values != levels[0], counts[0] >= _CONSTANT_SHARE * sample.size, min(0.0, float(low)))
     if share < _CONSTANT_SHARE:
         return Foreground(np.ones(values.shape, bool), False, min(0.0, float(np.quantile(sample, 0.001))))
-    support = ndimage.binary_fill_holes(values != background)
+    support = filled(values != background)
     inside = sample[sample != background]
     darkest = float(np.quantile(inside, 0.001)) if inside.size else 0.0
     return Foreground(support, True, min(background, darkest))

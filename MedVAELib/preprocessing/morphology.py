@@ -52,6 +52,13 @@ def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return labels == np.bincount(labels.ravel())[1:].argmax() + 1
 
 
+def filled(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """With the holes that it encloses."""
+    result, box = mask.copy(), bounding_box(mask, (0,) * mask.ndim)  # a head is far smaller than its field of view
+    result[box] = ndimage.binary_fill_holes(mask[box])
+    return result
+
+
 def bounding_box(mask: NDArray[np.bool_], margin: Sequence[int]) -> tuple[slice, ...]:
     """The box that holds the mask with a margin per axis, within the array; the whole array where the mask is empty."""
     box = []

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from scipy import ndimage
 
-from MedVAELib.preprocessing.morphology import closed, dilated, eroded, opened
+from MedVAELib.preprocessing.morphology import closed, dilated, eroded, filled, opened
 
 PAIRS = [(dilated, ndimage.binary_dilation), (eroded, ndimage.binary_erosion), (opened, ndimage.binary_opening),
          (closed, ndimage.binary_closing)]  # fmt: skip
@@ -26,3 +26,9 @@ def test_small_masks(ours, scipys, mask, steps):
 def test_a_blob_with_holes(ours, scipys):
     mask = ndimage.gaussian_filter(np.random.default_rng(0).standard_normal((24, 30, 28)), 1.5) > 0
     np.testing.assert_array_equal(ours(mask, 2), scipys(mask, iterations=2))
+
+
+@given(arrays(bool, array_shapes(min_dims=2, max_dims=3, max_side=9)))
+@settings(max_examples=60, deadline=None)
+def test_holes_are_filled_within_the_box(mask):
+    assert (filled(mask) == ndimage.binary_fill_holes(mask)).all()
