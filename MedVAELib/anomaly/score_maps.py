@@ -169,7 +169,8 @@ class ScoreMaps:
         """
         inputs = self.inputs("zscore", "flair")
         dark = ndimage.gaussian_filter(inputs.image, inputs.smoothing) < _FLUID * self.fit.mean[WHITE]
-        return dark & (self.probability[[VENTRICLES, OUTER_CSF]].sum(0) < 0.5)
+        fluid = self.anatomy.probability[[VENTRICLES, OUTER_CSF]].sum(0)[None]
+        return dark & (channels_from_grid(fluid, self.anatomy.grid, self.crop, [0])[0] < 0.5)
 
     def reconstruction(self) -> NDArray[np.float32]:
         """Healthy brain in scan units, 0 outside the brain."""
