@@ -46,7 +46,7 @@ class MedVAE(ScriptedLoadableModule):
             "The other tabs predict a 3D fetal skull from ultrasound planes, with its uncertainty, and explore the "
             "latent spaces of variational autoencoders.<br>"
             "Research use only: not for diagnosis."
-        ) + "<br>" + _('<a href="{address}">Documentation</a>').format(address=DOCUMENTATION)  # fmt: skip
+        ) + "<br>" + _('<a href="{address}">Documentation</a>').format(address=DOCUMENTATION)
         parent.acknowledgementText = _(
             "If MedVAE helps your research, please cite it by name, version and the bundle that was used; both are "
             "kept with every result. MedVAE builds on PyTorch, MONAI and SimpleITK."

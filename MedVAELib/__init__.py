@@ -22,7 +22,7 @@ __all__ = ["PlaneImage", "Scan", "__version__", "detect_anomalies", "load_bundle
 _HOMES = {
     "PlaneImage": ".skull.planes", "Scan": ".scan", "detect_anomalies": ".anomaly.detect", "load_bundle": ".bundle",
     "predict_skull": ".skull.predict",
-}  # fmt: skip
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -296,7 +296,7 @@ def _typed(value: object, kind: type, name: str, where: str) -> Any:
 def save_bundle(
     path: str | Path, metadata: Mapping[str, Any], state_dict: Mapping[str, Tensor], card_markdown: str,
     weights: str = FLOAT16,
-) -> Bundle:  # fmt: skip
+) -> Bundle:
     """Writes a bundle and returns it; an earlier bundle at `path` is replaced in one step. weights: how they are
     stored, see `bundle_weights.FORMATS`.
 

@@ -28,7 +28,7 @@ MISSING = {"", "n/a", "na", "nan", "none", "null", "-", "."}
 
 def read_csv(
     table: Path, required: Sequence[str], optional: Sequence[str], what: str, spelt: Callable[[str], str] = str.lower
-) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:  # fmt: skip
+) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """The columns' names, and of every line that is not empty its number and the values that it has, by column, all
     without blanks around them.
 
@@ -46,7 +46,7 @@ def read_csv(
         missing = [name for name in required if name not in columns]
         if missing:
             raise InputError(f"{table} has no column '{missing[0]}' (it has: {', '.join(columns)}): name the columns "
-                             f"{' and '.join(required)} in its first line.")  # fmt: skip
+                             f"{' and '.join(required)} in its first line.")
         twice = [name for name in (*required, *optional) if columns.count(name) > 1]
         if twice:
             raise InputError(f"{table} has the column '{twice[0]}' more than once: keep one of them.")
@@ -58,7 +58,7 @@ def read_csv(
         values = {name: value.strip() for name, value in row.items() if isinstance(value, str)}
         if None in row and any(value.strip() for value in (*values.values(), *row[None])):
             raise InputError(f"{table}, line {number}: there are more values than columns; put quotes around values "
-                             "that hold the separator.")  # fmt: skip
+                             "that hold the separator.")
         if any(values.values()):
             found.append((number, values))
     if not found:

@@ -96,7 +96,7 @@ def _chosen(path: Path, volumes: Sequence[DicomVolume], series: str | int | None
     if series is None:
         if len(offered) > 1:
             raise UsageError(f"{path} holds {len(offered)} DICOM series, name one of them (--series): "
-                             f"{_listing(offered)}.")  # fmt: skip
+                             f"{_listing(offered)}.")
         left = [f"{v.label} ({v.count} slices)" for v in volumes if v is not offered[0]]
         return offered[0], ([f"Taken from {path.name}: {offered[0].label}; passed over: {', '.join(left)}."]
                             if left else [])
@@ -128,7 +128,7 @@ def read_volume(path: Path, volume: DicomVolume) -> sitk.Image:
         raise InputError(f"{path} ({volume.label}) does not state the size of a voxel{frames}: export it again.")
     if not all(s.scaled_alike for s in volume.slices):
         raise InputError(f"{path} ({volume.label}) stores its frames on different scales: convert it to NIfTI, for "
-                         "example with dcm2niix.")  # fmt: skip
+                         "example with dcm2niix.")
     if len(volume.slices) == 1:
         return _read_file(volume.slices[0].file)
     ordered, gap_mm = _checked_order(f"{path} ({volume.label})", volume)

@@ -39,7 +39,7 @@ _SPLIT_TAGS = {
     "time point": "0020|0100", "acquisition": "0020|0012",
 }
 _NOBODY = re.compile(r"[\W_0x]*|anon\D*|\W*(unknown|undefined|null|none|n/?a|no.?(id|name)|removed|de-?identified"
-                     r"|(phantom|test)([\W_]*(id|name|patient))?)\W*", re.IGNORECASE)  # fmt: skip
+                     r"|(phantom|test)([\W_]*(id|name|patient))?)\W*", re.IGNORECASE)
 """PatientIDs that stand where one was taken out, the same for everybody; with a number, as ANON01, they may tell people
 apart."""
 _SALT = secrets.token_bytes(16)
@@ -48,14 +48,14 @@ _SLICE_DISTANCE_TAGS = ("0018|0088", "0018|0050")  # between slices, and else th
 _FRAME_NUMBERS = {
     "repetition_time_ms": ("MRTimingAndRelatedParametersSequence", "RepetitionTime"),
     "echo_time_ms": ("MREchoSequence", "EffectiveEchoTime"), "b_value": ("MRDiffusionSequence", "DiffusionBValue"),
-}  # fmt: skip
+}
 _FRAME_SPLIT = {
     "b-value": ("MRDiffusionSequence", "DiffusionBValue"), "echo time": ("MREchoSequence", "EffectiveEchoTime"),
     "gradient": ("MRDiffusionSequence", "DiffusionDirectionality"),  # where it has no direction: none, or their mean
     "image type": ("MRImageFrameTypeSequence", "FrameType"),
     "time point": ("FrameContentSequence", "TemporalPositionIndex"),
     "acquisition": ("FrameContentSequence", "FrameAcquisitionNumber"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def read_slices(file: str) -> list[Slice]:
                    np.array(reader.GetDirection()).reshape(3, 3), tags, split, text("0020|000e"),
                    reader.GetNumberOfComponents(), sized, oriented, text("0008|0018"),
                    patient=_hashed(text("0010|0020"), text("0020|000d")),
-                   study=_hashed("", text("0020|000d")))  # fmt: skip
+                   study=_hashed("", text("0020|000d")))
     if size[2] == 1 and sized:
         return [found]
     try:
@@ -200,7 +200,7 @@ def _frames(whole: Slice) -> list[Slice]:
         return next((item.get(element) for item in items if item.get(element) not in (None, "")), None)
 
     scales = {(stated(frame, "PixelValueTransformationSequence", "RescaleSlope"),
-               stated(frame, "PixelValueTransformationSequence", "RescaleIntercept")) for frame in frames}  # fmt: skip
+               stated(frame, "PixelValueTransformationSequence", "RescaleIntercept")) for frame in frames}
     found = []
     for index, frame in enumerate(frames):
         position = stated(frame, "PlanePositionSequence", "ImagePositionPatient")
@@ -210,7 +210,7 @@ def _frames(whole: Slice) -> list[Slice]:
         rows, columns = np.reshape(np.array(axes, float), (2, 3))
         spacing = stated(frame, "PixelMeasuresSequence", "PixelSpacing") or (1.0, 1.0)
         numbers = {name: float(value) for name, place in _FRAME_NUMBERS.items()
-                   if (value := stated(frame, *place)) is not None}  # fmt: skip
+                   if (value := stated(frame, *place)) is not None}
         split = {name: text for name, place in _FRAME_SPLIT.items() if (text := _in_words(stated(frame, *place)))}
         directions = stated(frame, "MRDiffusionSequence", "DiffusionGradientDirectionSequence")
         if directions:
@@ -221,7 +221,7 @@ def _frames(whole: Slice) -> list[Slice]:
             tags=whole.tags | numbers, split=whole.split | split, frame=index,
             sized=stated(frame, "PixelMeasuresSequence", "PixelSpacing") is not None, oriented=True,
             scaled_alike=len(scales) == 1,
-        ))  # fmt: skip
+        ))
     return found
 
 

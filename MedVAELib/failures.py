@@ -9,7 +9,7 @@ from .errors import DeviceMemoryError, MedVAEError
 _OUT_OF_MEMORY = (
     "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory",
     "std::bad_alloc", "status_alloc_failed", "failed to allocate", "invalid buffer size", "out of shared memory",
-)  # fmt: skip
+)
 _LIBRARY_NOT_LOADED = (126, 127, 1114)  # Windows's errors for one that is missing, or cannot start
 _PAGE_FILE_TOO_SMALL = 1455
 _WORDS_OF_LOADERS = ("shared object file", "dll load failed", "dlopen", "library not loaded")
@@ -36,15 +36,15 @@ class Failure:
         if is_out_of_memory(error):
             return cls("DeviceMemoryError", DeviceMemoryError.exit_code,
                        "There is not enough memory for this scan: close other programs, use fewer posterior samples "
-                       "(--samples 1), or compute on the CPU (--device cpu).")  # fmt: skip
+                       "(--samples 1), or compute on the CPU (--device cpu).")
         if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("MedVAELib"):
             return cls("MissingPackage", 2, f"The Python package {error.name} is not installed: install it "
-                       "(in 3D Slicer: section Setup of the MedVAE panel).")  # fmt: skip
+                       "(in 3D Slicer: section Setup of the MedVAE panel).")
         reason = one_line(str(error))[:_REASON_CHARACTERS]
         if _is_library_missing(error):
             return cls("MissingPackage", 2, f"A library that MedVAE needs cannot be loaded ({reason}): on Linux "
                        "install the package that has it, such as libgl1 for libGL.so.1, on Windows the Microsoft "
-                       "Visual C++ Redistributable.")  # fmt: skip
+                       "Visual C++ Redistributable.")
         return cls("InternalError", 1, f"Something unexpected went wrong ({type(error).__name__}: {reason}).")
 
 

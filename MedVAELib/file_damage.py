@@ -53,7 +53,7 @@ def unsaid_orientation(path: Path) -> str:
     """The warning for a file or folder that leaves the patient's axes to its reader."""
     name = path.name or path.resolve().name
     return (f"The header of {name} does not say how the patient lies: axes are taken as stored, so left and right may "
-            "be exchanged.")  # fmt: skip
+            "be exchanged.")
 
 
 def truncated(path: Path, found: int, expected: int) -> InputError:

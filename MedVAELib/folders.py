@@ -26,7 +26,7 @@ def unreadable(error: OSError) -> InputError:
     if isinstance(error, FileNotFoundError):
         return InputError(f"{error.filename} does not exist.")
     return InputError(f"{error.filename} cannot be read ({reason}): ask for permission to read it, or take it out of "
-                      "the folder.")  # fmt: skip
+                      "the folder.")
 
 
 def _refuse(error: OSError) -> None:

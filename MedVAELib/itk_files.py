@@ -41,7 +41,7 @@ def itk_name(path: str | Path) -> str:
     if folder.isascii() and place.name.isascii():
         return os.path.join(folder, place.name)
     raise InputError(f"{path}: on Windows images can be read and written under names of plain letters (a to z) alone: "
-                     "rename the file or move it to a folder of such a name.")  # fmt: skip
+                     "rename the file or move it to a folder of such a name.")
 
 
 def _short_name(folder: str) -> str:

@@ -25,7 +25,7 @@ SCANNER, MNI = 1, 4
 def write_nifti_gz(
     image: sitk.Image, path: Path, pixel_type: int, description: str, cancel: CancelToken | None = None,
     level: int = LEVEL, space: int = SCANNER,
-) -> None:  # fmt: skip
+) -> None:
     """Writes `image` as compressed NIfTI of the given pixel type, with `description` in its header (79 bytes kept).
 
     level: of the compression, 1 to 9. space: SCANNER or MNI. Raises OSError when the disk refuses, Cancelled when

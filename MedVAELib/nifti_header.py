@@ -51,7 +51,7 @@ class _Header:
         a = math.sqrt(max(0.0, 1.0 - b * b - c * c - d * d))
         turn = np.array([[a * a + b * b - c * c - d * d, 2 * (b * c - a * d), 2 * (b * d + a * c)],
                          [2 * (b * c + a * d), a * a + c * c - b * b - d * d, 2 * (c * d - a * b)],
-                         [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c]])  # fmt: skip
+                         [2 * (b * d - a * c), 2 * (c * d + a * b), a * a + d * d - b * b - c * c]])
         sizes = np.array(self.pixdim[1:4]) * (1, 1, -1 if self.pixdim[0] < 0 else 1)
         return np.column_stack([turn * sizes, self.qoffset])
 
@@ -191,7 +191,7 @@ def _orientation(path: Path, header: _Header) -> FileNotes:
 def _refuse_mirrored(path: Path, header: _Header) -> None:
     if np.linalg.det(header.qform[:, :3]) * np.linalg.det(header.sform[:, :3]) < 0:
         raise InputError(f"{path} contradicts itself on which side is left: its two orientations (qform and sform) are "
-                         "mirror images; correct its header or export it again.")  # fmt: skip
+                         "mirror images; correct its header or export it again.")
 
 
 def _two_orientations(path: Path, header: _Header, used: str) -> FileNotes:

@@ -66,9 +66,9 @@ def write_detection(
             "std": (result.std, sitk.sitkFloat32, "MedVAE std over posterior samples, scan intensity"),
             "mask": (result.mask, sitk.sitkUInt8, f"MedVAE anomalies at false-positive rate {result.fpr:g}"),
             "brain": (result.brain, sitk.sitkUInt8, "MedVAE brain mask"),
-        }, report, cancel)  # fmt: skip
+        }, report, cancel)
         rows = [{key: f"{value:.4f}" if isinstance(value, float) else value
-                 for key, value in plain(finding.row()).items()} for finding in result.findings]  # fmt: skip
+                 for key, value in plain(finding.row()).items()} for finding in result.findings]
         write_csv(partial / "findings.csv", rows, FINDING_COLUMNS)
 
     def draw(partial: Path) -> None:
@@ -77,7 +77,7 @@ def write_detection(
         write_report(result, partial)
 
     record = {"task": DETECTION_TASK, "modality": result.modality, "unit": result.unit,
-              "threshold": result.threshold, "fpr": result.fpr}  # fmt: skip
+              "threshold": result.threshold, "fpr": result.fpr}
     return written(result, directory, fill, draw, record, progress, cancel)
 
 
@@ -85,7 +85,7 @@ def written(
     result: Detection | SkullPrediction, directory: str | Path, fill: Callable[[Path, Progress], None],
     draw: Callable[[Path], None], record: Mapping[str, object], progress: Progress, cancel: CancelToken,
     share: float = 0.8,
-) -> dict[str, Path]:  # fmt: skip
+) -> dict[str, Path]:
     """Writes a result as a folder of files, as `write_detection` says: `fill` all but the report, in this share of the
     progress, `draw` that.
 

@@ -128,7 +128,7 @@ def _read_file(path: Path, series: str | int | None) -> tuple[sitk.Image, list[s
 
 
 def _chosen_volume(path: Path, size: Sequence[int], series: str | int | None
-                   ) -> tuple[int | None, dict[str, str | float]]:  # fmt: skip
+                   ) -> tuple[int | None, dict[str, str | float]]:
     """Which volume of a 4D file is meant, counted from 0, and its tags; None for a file of one, which needs no choice.
 
     Raises InputError where none is named, UsageError for one that is not there.
@@ -144,7 +144,7 @@ def _chosen_volume(path: Path, size: Sequence[int], series: str | int | None
         listed = "; ".join(f"{number}: {label}" for number, label in enumerate(labels[:_MOST_LISTED], 1) if label)
         more = "; ..." if listed and count > _MOST_LISTED else ""
         raise InputError(f"{path} holds {count} volumes (4D): name one with --series, 1 to {count}, for a DWI "
-                         f"with the highest b-value{f' ({listed}{more})' if listed else ''}.")  # fmt: skip
+                         f"with the highest b-value{f' ({listed}{more})' if listed else ''}.")
     wanted = str(series).strip().lower()
     matches = [number for number, label in enumerate(labels, 1) if wanted in (label.lower(), str(number))]
     if len(matches) != 1:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 BIOMETRY_FILE = "biometry.json"
 SKULL_TASK = "skull"
 SKULL_FILES = ("skull.nii.gz", "skull_mask.nii.gz", "std.nii.gz", "skull.vtp", BIOMETRY_FILE, "report.html",
-               PROVENANCE_FILE)  # fmt: skip
+               PROVENANCE_FILE)
 _SHARE_OF_VOLUMES = 0.8  # of the files but the report
 
 
@@ -29,7 +29,7 @@ def check_skull_writable(directory: str | Path) -> None:
 def write_skull(
     result: SkullPrediction, directory: str | Path, progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> dict[str, Path]:  # fmt: skip
+) -> dict[str, Path]:
     """Writes every file of the contract into `directory` (made if need be) and returns their paths by file name.
 
     Without the packages that draw it there is no report, and the provenance says so. Raises UsageError when the folder
@@ -46,7 +46,7 @@ def write_skull(
             "skull": (result.probability, sitk.sitkFloat32, f"MedVAE probability of lying in the head; {frame}"),
             "skull_mask": (result.mask, sitk.sitkUInt8, f"MedVAE head inside outer table; {frame}"),
             "std": (result.std, sitk.sitkFloat32, f"MedVAE std of the soft occupancy over samples; {frame}"),
-        }, scaled(report, 0.0, _SHARE_OF_VOLUMES), cancel)  # fmt: skip
+        }, scaled(report, 0.0, _SHARE_OF_VOLUMES), cancel)
         report("write", _SHARE_OF_VOLUMES, "Writing skull.vtp")
         write_surface(result.surface, str(partial / "skull.vtp"))
         (partial / BIOMETRY_FILE).write_text(json_text(biometry_record(result)), encoding="utf-8")
@@ -66,7 +66,7 @@ def biometry_record(result: SkullPrediction) -> dict[str, object]:
             "value": measure.value, "std": measure.std, "interval_95": list(measure.interval), "unit": measure.unit,
             "percentile": measure.percentile,
         } for measure in result.measures
-    }  # fmt: skip
+    }
     return {
         "measures": measures, "ga_weeks": result.ga_weeks, "planes_used": result.planes_used,
         "planes_missing": result.planes_missing, "samples": result.samples,
@@ -74,4 +74,4 @@ def biometry_record(result: SkullPrediction) -> dict[str, object]:
                        "outline's ellipse; "
                        "percentiles by INTERGROWTH-21st" + where_drawn(result.provenance["drawn_outside_mm"]),
         "notes": result.notes, "warnings": list(result.warnings),
-    }  # fmt: skip
+    }

@@ -14,4 +14,4 @@ from . import __version__
 def versions() -> dict[str, str]:
     """The versions of MedVAE, Python and the packages that the numbers come from."""
     return {"medvae_version": __version__, "python": platform.python_version(), "torch": torch.__version__,
-            "simpleitk": sitk.Version_VersionString(), "numpy": np.__version__}  # fmt: skip
+            "simpleitk": sitk.Version_VersionString(), "numpy": np.__version__}

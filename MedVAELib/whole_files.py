@@ -72,7 +72,7 @@ def writing_to(directory: Path) -> Iterator[None]:
             raise
         reason = error.strerror or str(error)
         raise UsageError(f"Results cannot be written to {directory} ({reason}): "
-                         "choose another --output or make room there.") from error  # fmt: skip
+                         "choose another --output or make room there.") from error
 
 
 def _concerns(error: OSError, directory: Path) -> bool:

@@ -28,7 +28,7 @@ def browse(path: Path, profile: Path, *options: str) -> str:
     done = subprocess.run(
         [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
          "--disable-component-update", "--disable-sync", f"--user-data-dir={profile}", "--enable-logging=stderr",
-         *options, path.as_uri()], capture_output=True, text=True, timeout=240)  # fmt: skip
+         *options, path.as_uri()], capture_output=True, text=True, timeout=240)
     assert "CONSOLE" not in done.stderr
     return done.stdout
 

@@ -30,7 +30,7 @@ def expected(root: Path = ROOT) -> dict[Path, dict[str, list[str]]]:
 def _split(folder: Path, files: Iterable[Path]) -> dict[str, list[str]]:
     files = [file for file in files if file != folder / "CMakeLists.txt"]
     return {SCRIPTS: _named(folder, [file for file in files if file.suffix == ".py"]),
-            RESOURCES: _named(folder, [file for file in files if file.suffix != ".py"])}  # fmt: skip
+            RESOURCES: _named(folder, [file for file in files if file.suffix != ".py"])}
 
 
 def _files(folder: Path) -> list[Path]:

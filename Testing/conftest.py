@@ -41,7 +41,7 @@ _INTENSITIES = {
 LONGEST = (
     "latent/test_presets.py", "test_cohort.py", "panel/test_setup_panel.py", "worker/test_worker_failures.py",
     "test_batch.py", "worker/test_worker.py", "panel/test_anomaly_failures.py", "panel/test_anomaly_panel.py",
-)  # fmt: skip
+)
 
 
 def pytest_collection_modifyitems(items):
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(items):
 def pytest_terminal_summary(terminalreporter):
     """What tests measured (`record_property("figure", text)`) stands below their results; nothing depends on it."""
     figures = [text for report in terminalreporter.stats.get("passed", ()) for name, text in report.user_properties
-               if name == "figure"]  # fmt: skip
+               if name == "figure"]
     if figures:
         terminalreporter.section("measured")
         for text in figures:

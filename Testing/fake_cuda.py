@@ -27,7 +27,7 @@ _TAG, _PINNED = "pretended_device", "pretended_pinned"
 _RealGenerator, _RealAutocast, _real_load = torch.Generator, torch.autocast, torch.load
 _ASK = {Tensor.device.__get__: lambda device: device, Tensor.is_cuda.__get__: lambda device: device.type == "cuda",
         Tensor.is_mps.__get__: lambda device: device.type == "mps",
-        Tensor.is_cpu.__get__: lambda device: device.type == "cpu"}  # fmt: skip
+        Tensor.is_cpu.__get__: lambda device: device.type == "cpu"}
 _NO_COMPUTATION = ("_has_compatible_shallow_copy_type", "_parse_to")
 _OF_THE_FIRST = ("copy_", "set_", "new_tensor", "new_zeros", "new_ones", "new_full", "new_empty")
 
@@ -38,7 +38,7 @@ def pretended(kind: str) -> Iterator[torch.device]:
     device = torch.device(kind, 0)
     cuda = {"is_available": kind == "cuda", "device_count": 1, "get_device_capability": (9, 0), "empty_cache": None,
             "get_device_name": "a pretended GPU", "mem_get_info": (8 << 30, 80 << 30), "memory_reserved": 0,
-            "memory_allocated": 0, "is_bf16_supported": True}  # fmt: skip
+            "memory_allocated": 0, "is_bf16_supported": True}
     with ExitStack() as stack:
         for name, answer in cuda.items():
             stack.enter_context(patch.object(torch.cuda, name, lambda *_, answer=answer, **__: answer))

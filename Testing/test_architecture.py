@@ -104,13 +104,13 @@ def test_imports_run_downwards():
 
 def test_never_imported():
     wrong = [f"{named(file)}:{line}: {name}" for file in FILES for line, name in imports(file)
-             if name.split(".")[0] in NEVER]  # fmt: skip
+             if name.split(".")[0] in NEVER]
     assert not wrong
 
 
 def test_packages_of_the_extras_are_imported_where_they_are_used():
     wrong = [f"{named(file)}:{line}: {name}" for file in FILES if part(file) not in EXTRAS_ALLOWED_IN
-             for line, name in imports(file, module_level_only=True) if name.split(".")[0] in EXTRAS]  # fmt: skip
+             for line, name in imports(file, module_level_only=True) if name.split(".")[0] in EXTRAS]
     assert not wrong
 
 
@@ -159,7 +159,7 @@ def test_every_name_that_simpleitk_is_given_is_one_that_it_can_open():
     """`itk_name` is easily forgotten, and missed on Windows alone."""
     given = [(file.relative_to(PACKAGE).as_posix(), node) for file, node in calls()
              if isinstance(node.func, ast.Attribute) and node.func.attr in
-             ("ReadImage", "WriteImage", "SetFileName", "SetFileNames")]  # fmt: skip
+             ("ReadImage", "WriteImage", "SetFileName", "SetFileNames")]
     bare = [f"{name}:{node.lineno}" for name, node in given
             if name != "skull/surface.py" and "itk_name(" not in ast.unparse(node)]  # VTK knows all letters
     assert len(given) > 10 and not bare

@@ -29,7 +29,7 @@ def batch(*arguments: object, before: str = "", **options: object) -> subprocess
     """Runs the script as Slicer does: its text executed as `__main__` with `__file__` and `sys.argv` set."""
     code = (f"import sys\nsys.argv = {[str(SCRIPT), *map(str, arguments)]!r}\n{before}\n"
             f"exec(compile(open({str(SCRIPT)!r}).read(), {str(SCRIPT)!r}, 'exec'),"
-            f" {{'__name__': '__main__', '__file__': {str(SCRIPT)!r}}})")  # fmt: skip
+            f" {{'__name__': '__main__', '__file__': {str(SCRIPT)!r}}})")
     return subprocess.run(warm([sys.executable, "-c", code]), capture_output=True, text=True, timeout=600, **options)
 
 
@@ -72,7 +72,7 @@ def test_real_scans_one_of_them_broken(medvae_data, tmp_path):
         for number, name in enumerate(REAL):
             image = sitk.ReadImage(str(medvae_data / "brain/flair" / name / "flair.nii.gz"))
             answer = worker.ask(id=number, task="detect", scan=handed_over(image, tmp_path, "flair"), samples=2,
-                                device="cpu", output=str(tmp_path / "click" / name))  # fmt: skip
+                                device="cpu", output=str(tmp_path / "click" / name))
             assert answer["event"] == "result", answer
             for volume in ("anomaly", "residual", "reconstruction", "std", "mask", "brain"):
                 saved = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / name / f"{volume}.nii.gz")))
@@ -125,7 +125,7 @@ def test_slicer_is_left_with_the_exit_code(tmp_path, arguments, code):
     (["a.nii", "-o", "out", "--outptu", "x"], 2, "--outptu"), (["a.nii", "-o", "out", "--device", "gpu"], 2, "gpu"),
     (["cases.csv", "-o", "out"], 3, "cases.csv"), ([".", "-o", "out"], 3, "holds no scans"),
     (["a.nii", "-o", "out", "--bundle", "unknown"], 4, "unknown"), (["a.nii", "-o", "out"], 5, "a.nii"),
-])  # fmt: skip
+])
 def test_failures_have_the_documented_code_and_a_sentence(tmp_path, arguments, code, part):
     done = batch(*arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr

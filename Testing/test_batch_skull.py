@@ -27,7 +27,7 @@ def heads(tmp_path_factory):
     for plane in ("axial", "coronal"):
         Image.fromarray(picture(plane)).save(folder / f"{plane}.png")
     (folder / "heads.csv").write_text("case,axial,sagittal,coronal,spacing,ga\none,axial.png,,,0.5,28\n"
-                                      "two,axial.png,,coronal.png,0.5,\nthree,missing.png,,,0.5,\n")  # fmt: skip
+                                      "two,axial.png,,coronal.png,0.5,\nthree,missing.png,,,0.5,\n")
     (folder / "bare.csv").write_text("case,axial\nbare,axial.png\n")
     return folder
 
@@ -37,7 +37,7 @@ def batch(heads: Path, *arguments: object) -> subprocess.CompletedProcess:
 
     return subprocess.run(warm([sys.executable, str(SCRIPT), *map(str, arguments)]), capture_output=True, text=True,
                           timeout=300, cwd=heads, env={**os.environ, "MEDVAE_RESOURCES": str(heads / "resources")},
-                          )  # fmt: skip
+                          )
 
 
 def test_one_of_three_heads_is_unusable(heads, tmp_path):
@@ -63,7 +63,7 @@ def test_without_a_pixel_size_nothing_is_guessed(heads, tmp_path):
     ([], 2, "HEADS.csv"), (["heads.csv"], 2, "--output"), (["none.csv", "-o", "out"], 3, "none.csv"),
     (["heads.csv", "-o", "out", "--bundle", "unknown"], 4, "unknown"),
     (["heads.csv", "-o", "out", "--ga", "90"], 2, "gestational age"),
-])  # fmt: skip
+])
 def test_failures_have_the_documented_code_and_a_sentence(heads, arguments, code, part):
     done = batch(heads, *arguments)
     assert done.returncode == code, done.stderr

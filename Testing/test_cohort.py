@@ -49,14 +49,14 @@ def test_paths_start_from_the_table_and_modality_is_optional(tmp_path):
     assert read_cases(table(tmp_path, text)) == [
         Case("p1", tmp_path / "a/flair.nii.gz", "flair"), Case("p2", Path("/data/dwi.nii")),
         Case("p 3", tmp_path / "b,c.nii", "dwi"),
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize("text", [
     b"\xef\xbb\xbfcase;scan\r\np1;a.nii\r\n", "Case\tScan\np1\ta.nii\n", "\n\n SCAN , CASE \na.nii, p1\n",
     b"\xef\xbb\xbfsep=;\r\ncase;scan\r\np1;a.nii\r\n", '"sep=|"\n\ncase|scan\np1|a.nii\n',
     "SEP=\t\ncase\tscan\np1\ta.nii\n", "sep=;\ncase;scan;a,b,c,d\np1;a.nii;\n",
-])  # fmt: skip
+])
 def test_spreadsheets_write_tables_in_their_own_ways(tmp_path, text):
     assert read_cases(table(tmp_path, text)) == [Case("p1", tmp_path / "a.nii")]
 
@@ -72,7 +72,7 @@ def test_spreadsheets_write_tables_in_their_own_ways(tmp_path, text):
     ("case,scan,modality\np1,a.nii,ct\n", "'ct'"), ("case,scan\np1,a.nii,more\n", "more values than columns"),
     ("sep=;\n", "empty"), ("sep=;\n\ncase;scan\np1;\n", "line 4: the column 'scan' is empty"),
     (b"case,scan\np\xe4,a.nii\n", "UTF-8"), ('case,scan\n"p1,a.nii\n', "CSV"),
-])  # fmt: skip
+])
 def test_an_unclear_table_is_one_sentence(tmp_path, text, part):
     with pytest.raises(InputError) as error:
         read_cases(table(tmp_path, text))
@@ -172,7 +172,7 @@ def test_bad_cases_do_not_stop_the_rest_and_resume_does_what_is_missing(small, r
     listed[2] = Case("absent", tmp_path / "absent.nii.gz")  # it has come to light
     again = run_cohort(listed, tmp_path / "out", FAST, resume=True, told=told)
     assert sorted(told) == [("absent", "done", True), ("broken", "failed", False), ("flat", "failed", False),
-                            ("one", "done", False), ("two", "done", False)]  # fmt: skip
+                            ("one", "done", False), ("two", "done", False)]
     for before, after in zip(rows, again, strict=True):
         if before.status == "done":
             assert (before.findings, before.modality, before.message) == (after.findings, after.modality, after.message)
@@ -237,9 +237,9 @@ def test_cancelling_leaves_a_true_summary(small, bookkeeping, tmp_path):
     cancel = CancelToken()
     with pytest.raises(Cancelled):
         run_cohort(cases(small, "one", "broken", "two"), tmp_path / "out", FAST, cancel=cancel,
-                   told=lambda row, result: row.case == "broken" and cancel.cancel())  # fmt: skip
+                   told=lambda row, result: row.case == "broken" and cancel.cancel())
     assert {name: row["status"] for name, row in summary_rows(tmp_path / "out").items()} == {
-        "one": "done", "broken": "failed", "two": "not run"}  # fmt: skip
+        "one": "done", "broken": "failed", "two": "not run"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"one", "summary.csv"}
 
 
@@ -277,7 +277,7 @@ def test_the_command_takes_a_table(small, tmp_path):
     again = medvae(*command, "--resume", "--progress", "json")
     assert again.returncode == 5 and (tmp_path / "out/a/anomaly.nii.gz").stat().st_mtime_ns == before
     assert {frozenset(json.loads(line)) for line in again.stdout.splitlines()} == {
-        frozenset(("stage", "fraction", "message"))}  # fmt: skip
+        frozenset(("stage", "fraction", "message"))}
     assert {row["status"] for row in summary_rows(tmp_path / "out").values()} == {"done", "failed"}
 
 
@@ -292,7 +292,7 @@ def test_the_command_refuses_an_unclear_table(tmp_path, text, part):
 def test_ctrl_c_ends_with_130_and_a_true_summary(small, tmp_path):
     cohort = table(tmp_path, f"case,scan\na,{small}/one.nii.gz\nb,{small}/two.nii.gz\n")
     command = [sys.executable, "-m", "MedVAELib", "detect", "--cohort", str(cohort), "--output", str(tmp_path / "out"),
-               "--samples", "1000", "--device", "cpu", "--progress", "json"]  # fmt: skip
+               "--samples", "1000", "--device", "cpu", "--progress", "json"]
     process = subprocess.Popen(warm(command), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for line in process.stdout:
         if json.loads(line)["stage"] == "sampling":
@@ -322,22 +322,22 @@ def test_a_cluster_gives_the_same_results(small, tmp_path):
         threading.Timer(2, cancel.cancel).start()
         with pytest.raises(Cancelled):
             run_on_cluster(listed[:1], tmp_path / "long", replace(FAST, samples=10_000), cluster.scheduler_address,
-                           cancel=cancel)  # fmt: skip
+                           cancel=cancel)
         run_on_cluster(listed[:1], tmp_path / "next", FAST, cluster.scheduler_address)  # only once the worker is free
     assert [path.name for path in (tmp_path / "long").iterdir()] == ["summary.csv"]
     assert [(r.case, r.status, r.findings, r.peak) for r in rows] == [
-        (r.case, r.status, r.findings, r.peak) for r in alone]  # fmt: skip
+        (r.case, r.status, r.findings, r.peak) for r in alone]
     assert sorted(told) == [("broken", "failed", False), ("one", "done", False), ("two", "done", False)]
     for name in ("one", "two"):
         first, second = (sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / where / name / "anomaly.nii.gz")))
-                         for where in ("alone", "cluster"))  # fmt: skip
+                         for where in ("alone", "cluster"))
         assert np.array_equal(first, second)
 
 
 def test_without_dask_the_command_says_what_to_install(small, tmp_path):
     code = ("import sys; sys.modules['distributed'] = None; from MedVAELib.cli.app import run;"
             f"sys.exit(run(['detect', '{small}/one.nii.gz', '{small}/two.nii.gz', '-o', '{tmp_path}/out',"
-            " '--scheduler', 'localhost:1']))")  # fmt: skip
+            " '--scheduler', 'localhost:1']))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=240)
     assert done.returncode == 2 and '".[cluster]"' in done.stderr and not (tmp_path / "out").exists()
 
@@ -376,7 +376,7 @@ def test_every_scan_gets_a_folder_of_its_own_below_the_output(tmp_path):
 
 
 @pytest.mark.parametrize("output, names", [(".", ("p1", "p2")), ("p1", ("p1", "p2")), ("p1/deep", ("other", "more")),
-                                           (".", ("p2", "p1"))])  # fmt: skip
+                                           (".", ("p2", "p1"))])
 def test_results_never_lie_among_the_slices_of_a_scan(tmp_path, monkeypatch, output, names):
     """Nor among those of another one."""
     monkeypatch.chdir(tmp_path)

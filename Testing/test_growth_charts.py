@@ -10,7 +10,7 @@ from MedVAELib.growth_charts import BPD, HC, OFD
 @pytest.mark.parametrize("chart, week, fiftieth, tolerance", [
     (HC, 20, 172.7, 1.0), (HC, 30, 278.4, 1.0), (HC, 36, 319.4, 1.5), (BPD, 20, 48.4, 0.5), (BPD, 30, 78.9, 0.5),
     (OFD, 30, 98.0, 0.5),
-])  # fmt: skip
+])
 def test_means_are_those_of_the_published_tables(chart, week, fiftieth, tolerance):
     assert abs(chart.mean_mm(week) - fiftieth) < tolerance
 

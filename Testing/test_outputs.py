@@ -436,7 +436,7 @@ def test_what_is_said_of_a_report_that_was_not_written(detection, quick_report, 
     monkeypatch.setattr(outputs, "find_spec", lambda name: None if name == "jinja2" else name)
     write_detection(detection, tmp_path / "b")
     assert report_line(detection.provenance, tmp_path / "b") == (
-        "The report was not written: the Python packages jinja2 are not installed.")  # fmt: skip
+        "The report was not written: the Python packages jinja2 are not installed.")
 
 
 def test_killed_at_any_move_it_is_no_result_and_can_be_written_again(tmp_path, monkeypatch):

@@ -57,7 +57,7 @@ def test_runs_at_the_same_time(tmp_path):
     code = ("import sys; from pathlib import Path; from Testing.test_summary import row, write_summary\n"
             "for number in range(40):\n"
             "    cases = [row(f'{sys.argv[1]}{case}', message=str(number)) for case in range(3)]\n"
-            "    write_summary(cases, Path(sys.argv[2]))")  # fmt: skip
+            "    write_summary(cases, Path(sys.argv[2]))")
     runs = [subprocess.Popen([sys.executable, "-c", code, name, str(tmp_path / "out")], cwd=ROOT) for name in "xyz"]
     assert [run.wait(timeout=240) for run in runs] == [0, 0, 0]
     found = summary_rows(tmp_path / "out")

@@ -34,7 +34,7 @@ def test_it_is_told_what_a_new_one_is_told(tmp_path, way):
 
 @pytest.mark.parametrize("code, wanted", [("import sys; sys.exit(7)", 7), ("import sys; sys.exit()", 0),
                                           ("import sys; sys.exit('a word')", 1), ("1 / 0", 1),
-                                          ("import os; os._exit(3)", 3)])  # fmt: skip
+                                          ("import os; os._exit(3)", 3)])
 def test_it_ends_as_a_new_one(code, wanted):
     done = run(["-c", code])
     assert done.returncode == wanted

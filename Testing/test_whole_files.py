@@ -152,7 +152,7 @@ def test_an_error_about_another_file_is_not_blamed_on_the_output(tmp_path):
 @pytest.mark.parametrize(("number", "kind"), [
     (errno.ENOSPC, UsageError), (errno.EFBIG, UsageError), (errno.ESTALE, UsageError),
     (errno.ECONNRESET, ConnectionResetError), (errno.EPIPE, BrokenPipeError), (None, OSError),
-])  # fmt: skip
+])
 def test_only_what_disks_say_is_blamed_on_the_output_where_no_file_is_named(tmp_path, number, kind):
     with pytest.raises((OSError, UsageError)) as raised, writing_to(tmp_path):
         raise OSError(number, "words") if number else OSError("words")

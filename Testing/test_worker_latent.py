@@ -41,7 +41,7 @@ def ask(worker, bundle, tmp_path):
     def ask(task, **fields):
         number = f"{tmp_path.name}-{next(numbers)}"
         return worker.ask(id=number, task=task, bundle=str(bundle), device="cpu",
-                          output=str(tmp_path / number), **fields)  # fmt: skip
+                          output=str(tmp_path / number), **fields)
 
     return ask
 
@@ -113,7 +113,7 @@ def test_draws_have_the_covariance_of_the_training_images(bundle):
 def of_brains(tmp_path_factory):
     """A model with a brain preparation, which a volume of its very voxels does not need."""
     return image_bundle(tmp_path_factory.mktemp("brains") / "brains", shape=(16, 24, 16), preparation=MNI_4MM,
-                        spacing_mm=(4.0, 4.0, 4.0)).path  # fmt: skip
+                        spacing_mm=(4.0, 4.0, 4.0)).path
 
 
 def brain() -> sitk.Image:
@@ -127,7 +127,7 @@ def brain() -> sitk.Image:
 def test_the_difference_is_that_inside_the_brain(worker, ask, bundle, of_brains, head_image, tmp_path):
     image, model = brain(), load_latent_model(of_brains, "cpu")
     reply = worker.ask(id="brain", task="latent_encode", bundle=str(of_brains), device="cpu",
-                       scan=handed_over(image, tmp_path), output=str(tmp_path / "out"))  # fmt: skip
+                       scan=handed_over(image, tmp_path), output=str(tmp_path / "out"))
     prepared = model.prepare(Scan.from_image(image)).image
     away = np.abs(model.reconstruct(prepared[None])[0] - prepared)
     assert reply["inside_brain"] and reply["mean_difference"] == pytest.approx(away[prepared > 0].mean(), abs=1e-4)
@@ -142,9 +142,9 @@ def test_the_difference_is_that_inside_the_brain(worker, ask, bundle, of_brains,
 def test_doubts_of_the_preparation_are_told(of_brains, tmp_path, monkeypatch):
     prepare = LatentModel.prepare
     monkeypatch.setattr(LatentModel, "prepare", lambda self, scan, *how: replace(
-        prepare(self, scan, *how), warnings=(f"{scan.name} looks like DWI.",)))  # fmt: skip
+        prepare(self, scan, *how), warnings=(f"{scan.name} looks like DWI.",)))
     scans = {role: handed_over(brain() * factor, tmp_path, name)
-             for role, name, factor in (("scan", "one", 1.0), ("other", "two", 0.5))}  # fmt: skip
+             for role, name, factor in (("scan", "one", 1.0), ("other", "two", 0.5))}
     request = {"id": 1, "bundle": str(of_brains), "device": "cpu", "output": str(tmp_path / "out"), **scans}
     reply = latent_encode(Job(json.loads(json.dumps(request)), lambda message: None))
     doubts = [warning for warning in reply["warnings"] if "DWI" in warning]
@@ -172,7 +172,7 @@ def test_a_cohort_knows_the_scans_of_its_table(ask, bundle, tmp_path):
     (source.parent / "scan1_flair.nii.gz").rename(tmp_path / "gone.nii.gz")
     reply = ask("latent_cohort", source=str(made.table.write(tmp_path / "table" / "latents.csv")))
     assert [file.rpartition("/")[2] for file in reply["files"]] == [
-        "scan0_flair.nii.gz", "", "scan2_flair.nii.gz", "scan3_flair.nii.gz"]  # fmt: skip
+        "scan0_flair.nii.gz", "", "scan2_flair.nii.gz", "scan3_flair.nii.gz"]
 
 
 def test_a_cohort_by_table_file_and_folder(ask, worker, bundle, tmp_path):

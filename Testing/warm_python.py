@@ -30,7 +30,7 @@ PACKAGES = (
     "numpy", "scipy.ndimage", "scipy.optimize", "SimpleITK", "torch", "safetensors.torch", "pydantic", "yaml", "jinja2",
     "typer", "rich.progress", "rich.table", "scipy.stats", "matplotlib.figure", "matplotlib.backends.backend_svg",
     "matplotlib.backends.backend_agg", "PIL.Image",
-)  # fmt: skip
+)
 _CAN_FORK = sys.platform == "linux" and hasattr(os, "pidfd_open")
 _PASSED_ON = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
@@ -54,7 +54,7 @@ class WarmProcess:
             import subprocess
 
             return subprocess.Popen([sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                    stderr=subprocess.PIPE, env=dict(env), cwd=cwd)  # fmt: skip
+                                    stderr=subprocess.PIPE, env=dict(env), cwd=cwd)
         return super().__new__(cls)
 
     def __init__(self, arguments: Sequence[str], env: Mapping[str, str], cwd: str | Path):
@@ -115,13 +115,13 @@ def _server() -> str:
 
 
 def _start(server: str, arguments: Sequence[str], env: Mapping[str, str], cwd: str | Path,
-           descriptors: Sequence[int]) -> tuple[socket.socket, int]:  # fmt: skip
+           descriptors: Sequence[int]) -> tuple[socket.socket, int]:
     """The connection on which its exit code will come, and its process id. It is killed when the connection closes."""
     asked = json.dumps([list(map(str, arguments)), dict(env), str(cwd)]).encode()
     connection = socket.socket(socket.AF_UNIX)
     connection.connect(server)
     connection.sendmsg([struct.pack("i", len(asked))],
-                       [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))])  # fmt: skip
+                       [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))])
     connection.sendall(asked)
     return connection, _number(connection)
 

@@ -29,7 +29,7 @@ class WorkerProcess:
         if code or preexec_fn or cold:
             self.process = subprocess.Popen(
                 [sys.executable, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                cwd=ROOT, env=environment, preexec_fn=preexec_fn)  # fmt: skip
+                cwd=ROOT, env=environment, preexec_fn=preexec_fn)
         else:
             self.process = WarmProcess(arguments, environment, ROOT)
         self.lines: queue.Queue[bytes | None] = queue.Queue()
@@ -93,4 +93,4 @@ def handed_over(image: sitk.Image, folder: Path, name: str = "scan", dtype: obje
     values = sitk.GetArrayFromImage(image)
     np.save(path, values if dtype is None else values.astype(dtype))
     return {"array": str(path), "spacing": image.GetSpacing(), "origin": image.GetOrigin(),
-            "direction": image.GetDirection(), "name": name}  # fmt: skip
+            "direction": image.GetDirection(), "name": name}

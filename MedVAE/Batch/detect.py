@@ -24,7 +24,7 @@ from MedVAEPanel import batch  # noqa: E402
 
 def arguments_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="detect.py", description="Find where brain scans depart from healthy "
-                                     "anatomy. For research use only.", allow_abbrev=False)  # fmt: skip
+                                     "anatomy. For research use only.", allow_abbrev=False)
     parser.add_argument("scans", nargs="+", type=Path, metavar="SCAN",
                         help="scan files, folders of them, DICOM folders, or CSV files (columns case and scan)")
     parser.add_argument("--match", default="*", metavar="PATTERN",
@@ -43,9 +43,9 @@ def run(options: argparse.Namespace) -> int:
     from MedVAELib.cohort import Settings
 
     settings = Settings(options.bundle or DEFAULT_ANOMALY_BUNDLE, options.device, options.samples, options.fpr,
-                        options.score, options.seed, options.modality, options.series)  # fmt: skip
+                        options.score, options.seed, options.modality, options.series)
     return batch.run_cases(PARSER, options, cases_of(options.scans, options.match), settings, "scans",
-                           lambda row: f"{row.findings} findings, {row.volume_ml:g} ml")  # fmt: skip
+                           lambda row: f"{row.findings} findings, {row.volume_ml:g} ml")
 
 
 def cases_of(paths: Sequence[Path], pattern: str) -> list:

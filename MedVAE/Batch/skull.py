@@ -29,12 +29,12 @@ def arguments_parser() -> argparse.ArgumentParser:
     from MedVAELib.bundle import SKULL_SAMPLES
 
     parser = argparse.ArgumentParser(prog="skull.py", description="Predict fetal skulls in 3D from standard planes of "
-                                     "ultrasound. For research use only.", allow_abbrev=False)  # fmt: skip
+                                     "ultrasound. For research use only.", allow_abbrev=False)
     parser.add_argument("heads", nargs="+", type=Path, metavar="HEADS.csv",
                         help="CSV files with the columns case, axial, sagittal, coronal, spacing, ga")
     parser.add_argument("--spacing", default="", metavar="MM",
                         help="mm per pixel of heads for which the table has none: 0.25 where the file does not state "
-                             "it, axial=0.25,coronal=0.3 whatever it states")  # fmt: skip
+                             "it, axial=0.25,coronal=0.3 whatever it states")
     parser.add_argument("--ga", type=float, metavar="WEEKS", help="gestational age where the table has none")
     batch.add_common_options(parser, samples=SKULL_SAMPLES)
     return parser
@@ -46,11 +46,11 @@ def run(options: argparse.Namespace) -> int:
     from MedVAELib.cohort.skull import SkullSettings, read_skull_cases
 
     settings = SkullSettings(options.bundle or DEFAULT_SKULL_BUNDLE, options.device, options.samples, options.seed,
-                             options.spacing, options.ga)  # fmt: skip
+                             options.spacing, options.ga)
     cases = [case for table in options.heads for case in read_skull_cases(table)]
     refuse_double_names(cases, "The list of heads")
     return batch.run_cases(PARSER, options, cases, settings, "heads",
-                           lambda row: f"HC {row.hc_mm:.0f} ± {row.hc_std_mm:.1f} mm from {row.planes}")  # fmt: skip
+                           lambda row: f"HC {row.hc_mm:.0f} ± {row.hc_std_mm:.1f} mm from {row.planes}")
 
 
 PARSER = arguments_parser()

@@ -20,7 +20,7 @@ __all__ = ["Result", "add_result", "nodes_of", "remove", "results_of"]
 VOLUMES = {
     "anomaly": "anomaly", "residual": "difference from healthy", "reconstruction": "healthy reconstruction",
     "std": "uncertainty",
-}  # fmt: skip
+}
 """Role of each volume and what its name ends with."""
 _SCAN_REFERENCE = "MedVAE.Scan"
 
@@ -61,7 +61,7 @@ def _add(scan, reply, arrays, ijk_to_ras, settings, result: Result) -> None:
     number = _next_number(scan)
     attributes = runs.provenance_attributes(reply, settings, {
         "Modality": reply.get("modality"), "Threshold": reply.get("threshold"),
-        "FalsePositiveRate": settings.get("fpr")})  # fmt: skip
+        "FalsePositiveRate": settings.get("fpr")})
     made = []
 
     def register(class_name: str, role: str, ending: str):

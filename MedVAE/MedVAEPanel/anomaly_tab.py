@@ -44,7 +44,7 @@ class AnomalyTab(TaskTab):
         self.run = TaskRun(
             self.panel, ui.detectButton, ui.progressBar, ui.messageLabel, _("Detect anomalies"),
             _("Compares the scan with the healthy brain behind it. You can keep working meanwhile."),
-            self._missing, self.detect, self._on_parameters)  # fmt: skip
+            self._missing, self.detect, self._on_parameters)
         self.status = ScanStatus(self.panel.worker, ui.statusLabel, self.run.update_button)
         self.model = choices.ModelChoice(self, ui, lambda bundle: not _MODALITIES.isdisjoint(bundle["modality"]))
         self.bundles = self.model.bundles
@@ -144,7 +144,7 @@ class AnomalyTab(TaskTab):
         settings = {
             "modality": parameters.modality.value, **self.model.request(), "samples": parameters.samples,
             "fpr": parameters.falsePositivePercent / 100, "score": "zscore", "seed": _SEED,
-        }  # fmt: skip
+        }
         ijk_to_ras, before = placement(scan).ijk_to_ras, state(scan)
 
         def add(reply: Mapping[str, Any], seconds: float) -> str:
@@ -157,7 +157,7 @@ class AnomalyTab(TaskTab):
 
         self.panel.log.add(f"Detection started ({parameters.samples} samples, {parameters.device}).")
         self.run.start("detect", scan, lambda folder: {"scan": self.status.handed_over.write(scan, folder), **settings},
-                       add)  # fmt: skip
+                       add)
 
     # --- Helpers -----------------------------------------------------------------------------------------------------
 
@@ -174,4 +174,4 @@ class AnomalyTab(TaskTab):
             "modality": parameters.modality.value, "bundle": parameters.bundle or "default",
             "device": parameters.device, "samples": parameters.samples,
             "false positives": f"{parameters.falsePositivePercent:g} %",
-        }  # fmt: skip
+        }

@@ -59,7 +59,7 @@ def add_common_options(parser: argparse.ArgumentParser, samples: int) -> None:
 
 
 def run_cases(parser: argparse.ArgumentParser, options: argparse.Namespace, cases: Sequence, settings, what: str,
-              in_words: Callable) -> int:  # fmt: skip
+              in_words: Callable) -> int:
     """Runs a cohort and says how each case went: failures on standard error, the others, if wanted, on standard output.
 
     settings: the cohort's task. what: the cases are, for messages. in_words(row): what came of one. Returns the exit
@@ -87,7 +87,7 @@ def run_cases(parser: argparse.ArgumentParser, options: argparse.Namespace, case
     progress = json_lines(sys.stdout) if options.progress == "json" else no_progress
     with cancelled_by_signals() as cancel:
         rows = run_cohort(cases, options.output, settings, resume=options.resume, progress=progress, cancel=cancel,
-                          told=tell, debug=options.debug)  # fmt: skip
+                          told=tell, debug=options.debug)
     if failed := failures(rows, what, options.output):
         say(parser, failed)
     return 5 if failed else 0

@@ -17,7 +17,7 @@ class BiometryTable:
         self.table = table
         headers = [_("Measure"), _("Value"), _("SD"), _("Unit"), _("Percentile")]
         tips = ["", _("Mean over the samples"), _("Standard deviation over the samples: what the planes leave open"),
-                "", _("Of healthy fetuses of the gestational age given, after INTERGROWTH-21st")]  # fmt: skip
+                "", _("Of healthy fetuses of the gestational age given, after INTERGROWTH-21st")]
         set_columns(table, headers, tips)
 
     def show(self, measures: Sequence[Mapping[str, Any]]) -> None:
@@ -26,13 +26,13 @@ class BiometryTable:
             percentile = measure["percentile"]
             texts = (measure["title"][:1].upper() + measure["title"][1:], f"{measure['value']:.1f}",
                      f"{measure['std']:.2f}", measure["unit"],
-                     _ordinal(percentile) if isinstance(percentile, float) else "–")  # fmt: skip
+                     _ordinal(percentile) if isinstance(percentile, float) else "–")
             set_row(self.table, index, texts, _interval(measure))
 
 
 def _interval(measure: Mapping[str, Any]) -> str:
     return _("95 % interval: {low:.1f} to {high:.1f} {unit}").format(
-        low=measure["low"], high=measure["high"], unit=measure["unit"])  # fmt: skip
+        low=measure["low"], high=measure["high"], unit=measure["unit"])
 
 
 def _ordinal(percentile: float) -> str:

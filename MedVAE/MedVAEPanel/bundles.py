@@ -52,7 +52,7 @@ class BundleCommand:
             return
         self._process = None
         printed, errors = (bytes_of(each).decode("utf-8", "replace")
-                           for each in (process.readAllStandardOutput(), process.readAllStandardError()))  # fmt: skip
+                           for each in (process.readAllStandardOutput(), process.readAllStandardError()))
         process.deleteLater()
         try:
             answer = json.loads(printed.strip().splitlines()[-1])

@@ -127,7 +127,7 @@ def devices(info: Mapping[str, Any]) -> Offer:
         text = device["label"]
         if "free_gib" in device:
             text = _("{name}, {free:.1f} of {total:.0f} GiB free").format(
-                name=text, free=device["free_gib"], total=device["total_gib"])  # fmt: skip
+                name=text, free=device["free_gib"], total=device["total_gib"])
         offer.append(Entry(device["name"], text, device.get("problem", "")))
     return offer
 
@@ -149,7 +149,7 @@ def bundles(reply: Mapping[str, Any], fits: Callable[[Mapping[str, Any]], bool],
                  _("Trained on: {data}").format(data=_in_words(bundle.get("training_data"))),
                  _("Licence: {licence}").format(licence=bundle.get("licence", "")),
                  _("Time: {time}").format(time=bundle.get("expected_time", "")),
-                 *_results(bundle.get("results") or {})]  # fmt: skip
+                 *_results(bundle.get("results") or {})]
         text = f"{bundle['name']} {bundle.get('version', '')}".strip()
         offer.append(Entry(bundle["name"], text, "\n".join(line for line in lines if line)))
     names = [entry.value for entry in offer]
@@ -188,7 +188,7 @@ def outcome(reply: Mapping[str, Any], seconds: float) -> str:
     """What a detection came to, for the line below the button."""
     kind = {"flair": "FLAIR", "dwi": _("diffusion")}.get(reply.get("modality"), _("another kind of scan"))
     text = _("Done in {seconds:.0f} s on {device}, read as {kind}.").format(
-        seconds=seconds, device=device_in_words(reply), kind=kind)  # fmt: skip
+        seconds=seconds, device=device_in_words(reply), kind=kind)
     return "\n".join([text, *reply.get("warnings", [])])
 
 

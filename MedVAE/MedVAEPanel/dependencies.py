@@ -21,7 +21,7 @@ REQUIREMENTS_FILE = Path(__file__).resolve().parents[1] / "Resources" / "require
 KEPT = ("numpy", "scipy", "SimpleITK", "vtk", "pydicom", "pillow", "requests")
 """Packages of Slicer's own that an installation must leave at their version."""
 _NO_TORCH = _("There is no recent PyTorch for Macs with Intel processors, nor for programs that are made for them: "
-              "on a Mac with Apple silicon use the Slicer for it (arm64).")  # fmt: skip
+              "on a Mac with Apple silicon use the Slicer for it (arm64).")
 _NATIVE = (".so", ".pyd", ".dll", ".dylib")
 
 
@@ -98,7 +98,7 @@ def _state(package: Package, wanted: str, paths: Sequence[str]) -> State:
     if package.with_slicer:
         version = _version(distributions[0]) if distributions else ""
         detail = "" if there else _("{name} comes with Slicer but is not there: install Slicer again.").format(
-            name=package.name)  # fmt: skip
+            name=package.name)
         return State(package, "ok" if there else "missing", version, detail)
     leftovers = _leftovers(package, paths)
     if not distributions:
@@ -226,7 +226,7 @@ def plan(states: Sequence[State], wheels: str | Path | None = None, pytorch_exte
         remove=tuple(path for state in states if state.installable for path in state.remains), torch=torch,
         pip=tuple(wanted[name] for name in missing), wheels=None if wheels is None else Path(wheels),
         problems=tuple(problems),
-    )  # fmt: skip
+    )
 
 
 def constraints(paths: Sequence[str] | None = None) -> str:

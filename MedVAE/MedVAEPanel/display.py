@@ -12,7 +12,7 @@ from .scan_node import ROLE, RUN
 
 LEGEND_TITLES = {
     "anomaly": "-log10(p)", "residual": "scan units", "std": "scan units",
-}  # fmt: skip
+}
 """Role: the unit above its colours; short, because the view is the scan's. The tooltip of the map says more. The
 reconstruction is a picture like the scan and has none."""
 _WINDOW = "MedVAE.Range"
@@ -142,7 +142,7 @@ _COMPARE_XML = (
         for tag, label, colour in zip(COMPARED_VIEWS, ("Scan", "Map"), ("#8C8C8C", "#E8762D"), strict=True)
     )
     + "</layout>"
-)  # fmt: skip
+)
 
 
 def show(scan, volume, opacity: float) -> None:

@@ -14,7 +14,7 @@ from .scan_node import own_ijk_to_ras
 
 _IJK_TO_RAS = "MedVAE.DetectionIJKToRAS"
 _UNITS = {"volume_ml": "ml", "peak": "score", "mean": "score"} | {
-    f"{what}_{axis}_mm": "mm" for what in ("centroid", "peak") for axis in "ras"}  # fmt: skip
+    f"{what}_{axis}_mm": "mm" for what in ("centroid", "peak") for axis in "ras"}
 _FIRST = ("label", "polarity", "location", "volume_ml", "peak", "mean")
 
 
@@ -51,7 +51,7 @@ def rows(table) -> list[dict[str, Any]]:
     for row in range(table.GetNumberOfRows()):
         values = {name: data.GetValueByName(row, name) for name in names}
         found.append({name: value.ToString() if name in ("polarity", "location") else value.ToDouble()
-                      for name, value in values.items()})  # fmt: skip
+                      for name, value in values.items()})
     return found
 
 

@@ -40,7 +40,7 @@ class FindingsTable:
             where = row["location"]
             where = _("{location} (dark)").format(location=where) if row["polarity"] == "dark" else where
             texts = (where, f"{row['volume_ml']:.2f}", f"{row['peak']:.1f}", f"{row['mean']:.1f}",
-                     in_words(place))  # fmt: skip
+                     in_words(place))
             set_row(self.table, index, texts)
         self.table.blockSignals(blocked)
         self.summary.text = self._summary(node)
@@ -54,7 +54,7 @@ class FindingsTable:
         one = len(self._rows) == 1
         return (_("One finding, {volume:.1f} ml. Click it to go there.") if one else
                 _("{count} findings, {volume:.1f} ml in all, worst first. Click one to go there.")).format(
-                    count=len(self._rows), volume=total)  # fmt: skip
+                    count=len(self._rows), volume=total)
 
     def _choose(self) -> None:
         chosen = self.table.selectionModel().selectedRows()

@@ -32,7 +32,7 @@ _REASONS = (
      _("There is no connection to the package server: connect, or use \"Install from folder…\".")),
     (r"THESE PACKAGES DO NOT MATCH THE HASHES|has an invalid wheel|BadZipFile|is not a zip file|Wheel .* is invalid",
      _("A downloaded package is damaged: get it again.")),
-)  # fmt: skip
+)
 
 
 class InstallError(Exception):
@@ -58,7 +58,7 @@ def install(
         raise InstallError(
             _("What an interrupted installation left cannot be removed ({reason}): restart Slicer and try again before "
               "anything else.").format(reason=error.strerror)
-        ) from error  # fmt: skip
+        ) from error
     with _pip_settings(paths) as (constraints, pip_log):
         try:
             if plan.torch is not None:
@@ -76,7 +76,7 @@ def install(
     left = [state for state in dependencies.inspect(paths) if state.installable]
     if left:
         raise InstallError(_("{name} is still {state}: {detail}").format(
-            name=left[0].package.name, state=left[0].text, detail=left[0].detail or _("try again.")))  # fmt: skip
+            name=left[0].package.name, state=left[0].text, detail=left[0].detail or _("try again.")))
     log(_("Everything that MedVAE needs is installed."))
 
 
@@ -84,24 +84,24 @@ def _check(plan: Plan, site: str) -> None:
     """What would fail later and less clearly."""
     if not _may_write(site):
         raise InstallError(_("{folder} may not be written: install Slicer in a folder of your own, or start it as an "
-                             "administrator once.").format(folder=site))  # fmt: skip
+                             "administrator once.").format(folder=site))
     if plan.wheels is not None:
         if not any(plan.wheels.glob("*.whl")):
             raise InstallError(_("{folder} holds no wheels (.whl): choose the folder that they were downloaded to."
-                                 ).format(folder=plan.wheels))  # fmt: skip
+                                 ).format(folder=plan.wheels))
         lacking = dependencies.lacking_wheels(plan.wheels, plan.pip)
         if lacking:
             raise InstallError(
                 _("{folder} holds no wheel of {names} that fits Python {version} on {platform}: download it there, see "
                   "README.md.").format(folder=plan.wheels, names=", ".join(lacking), platform=sysconfig.get_platform(),
                                        version=f"{sys.version_info.major}.{sys.version_info.minor}")
-            )  # fmt: skip
+            )
     elif "torch" in plan.names:
         free_gb = shutil.disk_usage(site).free / 1e9
         if free_gb < MIN_FREE_GB:
             raise InstallError(_("Only {free:.1f} GB are free where Slicer is installed, and PyTorch needs about "
                                  "{least}: make room and try again.").format(free=free_gb, least=MIN_FREE_GB)
-                               )  # fmt: skip
+                               )
 
 
 def _may_write(folder: str) -> bool:
@@ -155,7 +155,7 @@ def _pip_settings(paths: Sequence[str] | None) -> Iterator[tuple[Path, Path]]:
         constraints.write_text(dependencies.constraints(paths), encoding="utf-8")
         # As a URL: pip splits the variable at blanks, which the name of a user's folder may have.
         settings = {"PIP_CONSTRAINT": constraints.as_uri(), "PIP_LOG": str(log), "PIP_NO_INPUT": "1",
-                    "PIP_DISABLE_PIP_VERSION_CHECK": "1"}  # fmt: skip
+                    "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
         before = {name: os.environ.get(name) for name in settings}
         os.environ.update(settings)
         try:
@@ -189,7 +189,7 @@ def _sentence(lines: Sequence[str], error: Exception) -> str:
     missing = re.search(r"No matching distribution found for (\S+)", text)
     if missing:
         return _("There is no package {name} that fits this Slicer's Python where it was looked for.").format(
-            name=missing.group(1))  # fmt: skip
+            name=missing.group(1))
     last = [line for line in _errors(lines) if line.startswith("ERROR:")]
     reason = last[-1].removeprefix("ERROR:").strip() if last else str(error)
     return _("The installation failed ({reason}).").format(reason=reason[:200])

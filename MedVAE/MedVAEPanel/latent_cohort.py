@@ -44,7 +44,7 @@ class CohortSection:
         self.run = TaskRun(
             tab.panel, ui.plotButton, ui.cohortBar, ui.cohortLabel, _("Show cohort"),
             _("Plots the cohort's latents; scans are encoded first. You can keep working meanwhile."),
-            self._missing, self.plot, tab.update_buttons)  # fmt: skip
+            self._missing, self.plot, tab.update_buttons)
         self.plane = ComboChoice(ui.planeCombo, lambda name: self._pick("plane", name))
         self.colour = ComboChoice(ui.colourCombo, lambda name: self._pick("colour", name))
         ui.tableButton.connect("clicked(bool)", lambda *a: self._choose(self._ask_table()))
@@ -63,7 +63,7 @@ class CohortSection:
     @staticmethod
     def _ask_table() -> str:
         return qt.QFileDialog.getOpenFileName(slicer.util.mainWindow(), _("A table of latents, or a CSV of scans"), "",
-                                              _("Tables (*.csv *.parquet *.pq)"))  # fmt: skip
+                                              _("Tables (*.csv *.parquet *.pq)"))
 
     @staticmethod
     def _ask_folder() -> str:
@@ -144,7 +144,7 @@ class CohortSection:
             return self.tab.info.problem or _("The plot waits for the model.")
         if not self._fits(cohort):
             return _("So small a cohort is plotted by single latents, and it was encoded with another model than the "
-                     "one chosen: choose that one, or show the cohort anew.")  # fmt: skip
+                     "one chosen: choose that one, or show the cohort anew.")
         return _("A plot needs two latents, and four cases that differ or two of each of two labels.")
 
     def planes(self, cohort: Cohort) -> list[PlottedPlane]:
@@ -298,13 +298,13 @@ def _planes(reply: Mapping[str, Any]) -> list[PlottedPlane]:
         return np.load(arrays[name]) if name in arrays else None
 
     return [PlottedPlane(found["name"], tuple(found["axes"]), array(f"points_{index}"), array(f"matrix_{index}"),
-                         array(f"offset_{index}")) for index, found in enumerate(reply["planes"])]  # fmt: skip
+                         array(f"offset_{index}")) for index, found in enumerate(reply["planes"])]
 
 
 def _notes(reply: Mapping[str, Any]) -> list[str]:
     """What was left out, and what is in doubt."""
     left_out = [_("Left out: {case}: {reason}").format(case=each["case"], reason=each["message"])
-                for each in reply["failed"]]  # fmt: skip
+                for each in reply["failed"]]
     notes = [*left_out, *reply["warnings"]]
     more = len(notes) - _MOST_NOTES
     return notes if more <= 0 else [*notes[:_MOST_NOTES], _("… and {count} more.").format(count=more)]
@@ -315,7 +315,7 @@ def _stored(cohort: Cohort) -> list[PlottedPlane]:
     names = [table.GetColumnName(index) for index in range(table.GetNumberOfColumns())]
     found = [name[:-2] for name in names if name.endswith(" 1") and f"{name[:-2]} 2" in names]
     return [PlottedPlane(name, (f"{name} 1", f"{name} 2"), cohort.numbers([f"{name} 1", f"{name} 2"]))
-            for name in found]  # fmt: skip
+            for name in found]
 
 
 def _columns(cohort: Cohort) -> list[str]:
@@ -323,7 +323,7 @@ def _columns(cohort: Cohort) -> list[str]:
     table = cohort.table.GetTable()
     names = [table.GetColumnName(index) for index in range(table.GetNumberOfColumns())]
     return [name for name in names if name not in ("case", "file") and not name.startswith("mu_")
-            and not (name[-2:] in (" 1", " 2") and f"{name[:-2]} 1" in names)]  # fmt: skip
+            and not (name[-2:] in (" 1", " 2") and f"{name[:-2]} 1" in names)]
 
 
 def _title(name: str) -> str:

@@ -56,7 +56,7 @@ class LatentExplorer:
         request = tab.panel.worker.request
         self.live = Live(request, "latent_decode", self._request, self._on_decoded, self._on_error, _remove_decoded)
         self.drawing = Live(request, "latent_draw", lambda asked: {**self._model(), **asked}, self._on_drawn,
-                            self._on_error)  # fmt: skip
+                            self._on_error)
         ui.resetButton.connect("clicked(bool)", lambda *a: self.reset())
         ui.interpolateSlider.connect("valueChanged(double)", self._on_interpolate)
         ui.sampleButton.connect("clicked(bool)", lambda *a: self.sample())
@@ -121,7 +121,7 @@ class LatentExplorer:
         other = self.encoding.other if self.encoding is not None else None
         ui.interpolateSlider.enabled = other is not None and parameters.other is other[0]
         ui.interpolateSlider.toolTip = _("From the scan (0) to the second scan (1), through the latents between.") if (
-            ui.interpolateSlider.enabled) else _("Choose a second scan and encode.")  # fmt: skip
+            ui.interpolateSlider.enabled) else _("Choose a second scan and encode.")
 
     @property
     def start(self) -> np.ndarray:
@@ -149,7 +149,7 @@ class LatentExplorer:
     def reset(self) -> None:
         self._set_interpolation(0.0)
         self.go_to(self.start, _("The scan's own latents.") if self.encoding is not None else
-                   _("The mean of the training images."))  # fmt: skip
+                   _("The mean of the training images."))
 
     def sample(self) -> None:
         """Goes to latents that the model draws with the seed that is shown, which moves on by one at once."""
@@ -182,7 +182,7 @@ class LatentExplorer:
             return
         other, latents = self.encoding.other
         self.go_to((1 - share) * self.encoding.latents + share * latents, _("{share:.0%} of the way to {name}.").format(
-            share=share, name=other.GetName()))  # fmt: skip
+            share=share, name=other.GetName()))
 
     def _set_interpolation(self, share: float) -> None:
         slider = self.ui.interpolateSlider
@@ -203,7 +203,7 @@ class LatentExplorer:
         write_array(latents, folder / "latents.npy")
         target = {"scan": encoding.given, "key": encoding.key} if encoding is not None else {}
         return {**self._model(), **target, "latents": str(folder / "latents.npy"),
-                "output": str(folder / f"decoded-{self.live.sent}")}  # fmt: skip
+                "output": str(folder / f"decoded-{self.live.sent}")}
 
     def _model(self) -> dict[str, str]:
         """Bundle and device for a request: the encoded scan stays on those that it was encoded with."""

@@ -42,7 +42,7 @@ class LatentModelInfo:
                 self._on_change()
 
         self._worker.request("latent_model", {"bundle": bundle}, lambda reply: answered(reply, ""),
-                             lambda error: self._on_error(error, answered))  # fmt: skip
+                             lambda error: self._on_error(error, answered))
 
     def _on_error(self, error: Mapping[str, Any], answered: Callable) -> None:
         if error.get("kind") == "Cancelled":
@@ -83,7 +83,7 @@ class LatentModelInfo:
         images = _("images of {size} voxels of {mm} mm") if steps else _("images of {size} voxels")
         parts = [_("{model}: {count} latents, {active} of them active").format(
             model=reply["model"], count=self.count, active=reply["active"]),
-            images.format(size=size, mm=edges)]  # fmt: skip
+            images.format(size=size, mm=edges)]
         if self.labels:
             parts.append(_("labels: {names}").format(names=", ".join(self.labels)))
         return "; ".join(parts) + (f"\n{self.problem}" if self.problem else "")

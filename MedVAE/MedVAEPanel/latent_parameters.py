@@ -20,7 +20,7 @@ class Order(Enum):
 
     def label(self) -> str:
         return {"kl": _("How much of an image they carry"),
-                "separation": _("How far they set the labels apart")}[self.value]  # fmt: skip
+                "separation": _("How far they set the labels apart")}[self.value]
 
 
 @parameterNodeWrapper

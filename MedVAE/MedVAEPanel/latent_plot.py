@@ -28,7 +28,7 @@ _MARKER, _SMALL_MARKER, _MARK = 9, 6, 15
 _CROWD = 200  # points from which on markers are small
 _COLOURS = ((0.12, 0.47, 0.71), (0.90, 0.45, 0.05), (0.17, 0.63, 0.17), (0.58, 0.40, 0.74), (0.80, 0.62, 0.08),
             (0.09, 0.75, 0.81), (0.89, 0.47, 0.76), (0.55, 0.34, 0.29), (0.50, 0.50, 0.50),
-            (0.35, 0.35, 0.80))  # fmt: skip
+            (0.35, 0.35, 0.80))
 _MARK_COLOURS = {SCAN: (0.85, 0.10, 0.10), SHOWN: (0.0, 0.0, 0.0)}
 
 
@@ -71,7 +71,7 @@ class Cohort:
         """Texts of a column of the table."""
         table = self.table.GetTable()
         return self._once("texts", name, lambda: [
-            table.GetValueByName(row, name).ToString() for row in range(table.GetNumberOfRows())])  # fmt: skip
+            table.GetValueByName(row, name).ToString() for row in range(table.GetNumberOfRows())])
 
     def numbers(self, names: Sequence[str]) -> np.ndarray:
         """(N, len(names)) of columns of the table; after loading a scene, numbers can be texts."""

@@ -96,7 +96,7 @@ def add_generated(scan, reply: Mapping[str, Any], settings: Mapping[str, Any]) -
 def _add(result: Result, role: str, name: str, scan, reply: Mapping[str, Any], settings: Mapping[str, Any]):
     attributes = runs.provenance_attributes(reply, settings, {"Preparation": reply["provenance"]["preparation"]})
     return runs.new_node("vtkMRMLScalarVolumeNode", result, role, name, {"MedVAE.Unit": _UNIT, **attributes},
-                         {SCAN_REFERENCE: scan} if scan is not None else {})  # fmt: skip
+                         {SCAN_REFERENCE: scan} if scan is not None else {})
 
 
 def _place(volume, array: np.ndarray, scan, reply: Mapping[str, Any]) -> None:

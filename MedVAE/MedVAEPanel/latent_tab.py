@@ -44,11 +44,11 @@ class LatentTab(TaskTab):
         self.run = TaskRun(
             panel, ui.encodeButton, ui.progressBar, ui.messageLabel, _("Encode"),
             _("Finds the latents of the scan, and of the second one. You can keep working meanwhile."),
-            self._missing, self.encode, self._on_parameters)  # fmt: skip
+            self._missing, self.encode, self._on_parameters)
         self.generating = TaskRun(
             panel, ui.generateButton, ui.generateBar, ui.generateLabel, _("Generate"),
             _("Adds as many new volumes to the scene, on the grid of the encoded scan or else the model's own."),
-            self._missing_to_generate, self.generate, self.update_buttons)  # fmt: skip
+            self._missing_to_generate, self.generate, self.update_buttons)
         self.cohort = CohortSection(self, ui)
         self.model = choices.ModelChoice(self, ui, lambda bundle: bool(bundle.get("latents")), _DEFAULT_BUNDLE)
         self.label = ComboChoice(ui.labelCombo, lambda name: self.set_parameter("label", name))
@@ -244,7 +244,7 @@ class LatentTab(TaskTab):
         volume = add_decoded(scan, "", reply, settings)
         note_latents(volume, latents)
         encoding = Encoding(scan, state(scan), settings["bundle"], settings["device"], given, reply["key"], latents,
-                            second)  # fmt: skip
+                            second)
         self.explorer.begin(encoding, volume)
         self._watch_scan()
 
@@ -253,7 +253,7 @@ class LatentTab(TaskTab):
         text = _("Encoded in {seconds:.1f} s on {device}. What the latents keep differs from the scan by {share:.1%} "
                  "of the brightness range on average inside the brain.") if reply["inside_brain"] else _(
                  "Encoded in {seconds:.1f} s on {device}. What the latents keep differs from the scan by {share:.1%} "
-                 "of the brightness range on average.")  # fmt: skip
+                 "of the brightness range on average.")
         text = text.format(seconds=seconds, device=choices.device_in_words(reply), share=reply["mean_difference"])
         return "\n".join([text, *reply.get("warnings", [])])
 
@@ -277,7 +277,7 @@ class LatentTab(TaskTab):
                 show_alone(made[0])
             self.update_result()
             return _("{count} volumes in {seconds:.1f} s on {device}.").format(
-                count=len(made), seconds=seconds, device=choices.device_in_words(reply))  # fmt: skip
+                count=len(made), seconds=seconds, device=choices.device_in_words(reply))
 
         self.generating.start("latent_generate", scan, lambda folder: {**settings, **target}, add)
 
@@ -303,4 +303,4 @@ class LatentTab(TaskTab):
             "device": parameters.device, "order": parameters.order.value, "sliders": parameters.sliders,
             "count": parameters.count, "seed": parameters.seed, "second scan": parameters.other is not None,
             "cohort": bool(parameters.cohort),
-        }  # fmt: skip
+        }

@@ -22,7 +22,7 @@ def library_root() -> Path:
     raise ImportError(
         _("MedVAELib is neither in {folder} nor beside it: install the extension again, or add the folder MedVAE of a "
           "complete clone to the additional module paths.").format(folder=MODULE_DIR)
-    )  # fmt: skip
+    )
 
 
 def ensure_library_on_path() -> Path:

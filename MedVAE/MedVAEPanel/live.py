@@ -16,7 +16,7 @@ class Live:
 
     def __init__(self, request: Callable, task: str, send: Callable[[Any], Mapping[str, Any]],
                  on_result: Callable[[Any, Mapping[str, Any]], None], on_error: Callable[[Mapping[str, Any]], None],
-                 on_dropped: Callable[[Mapping[str, Any]], None] = lambda reply: None):  # fmt: skip
+                 on_dropped: Callable[[Mapping[str, Any]], None] = lambda reply: None):
         self._request, self._task, self._send = request, task, send
         self._on_result, self._on_error, self._on_dropped = on_result, on_error, on_dropped
         self._waiting: Any = None
@@ -60,4 +60,4 @@ class Live:
 
         self._request(self._task, fields,
                       lambda reply: ended(lambda: self._on_result(what, reply), lambda: self._on_dropped(reply)),
-                      lambda error: ended(lambda: self._on_error(error)))  # fmt: skip
+                      lambda error: ended(lambda: self._on_error(error)))

@@ -20,7 +20,7 @@ _FILE_NAME = re.compile(
     # Names of folders may hold blanks and commas: what begins as a path goes on to its closing quote, to the last
     # suffix of an image in the line, or to the line's end.
     rf"""(?<="){_START}[^"\n]*|(?<='){_START}[^\n]*(?=')|{_START}(?:[^\n]*{_SUFFIX}|[^\n]*)"""
-    rf"""|[^\s"'<>|:,;]+{_SUFFIX}""", re.I)  # fmt: skip
+    rf"""|[^\s"'<>|:,;]+{_SUFFIX}""", re.I)
 
 
 class PanelLog:

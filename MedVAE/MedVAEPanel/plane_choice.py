@@ -72,10 +72,10 @@ class PlaneChoice:
             self.spin.toolTip = ""
         elif stated:
             self.spin.toolTip = _("The image states it: {row:.4g} × {column:.4g} mm.").format(
-                row=spacing[0], column=spacing[1])  # fmt: skip
+                row=spacing[0], column=spacing[1])
         else:
             self.spin.toolTip = _("The image does not state how large its pixels are. Enter what the ultrasound "
-                                  "machine says; nothing is guessed.")  # fmt: skip
+                                  "machine says; nothing is guessed.")
 
     def problem(self) -> str:
         """Why the chosen image cannot be this plane, as a sentence; "" if it can or none is chosen."""

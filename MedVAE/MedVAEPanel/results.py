@@ -80,7 +80,7 @@ def provenance_attributes(
         "Version": provenance.get("medvae_version"), "Bundle": provenance.get("bundle"),
         "BundleSHA256": provenance.get("bundle_sha256"), "Device": provenance.get("device"),
         "Samples": settings.get("samples"), "Seed": provenance.get("seed"), **more,
-    }  # fmt: skip
+    }
     attributes = {f"MedVAE.{name}": str(value) for name, value in short.items() if value is not None}
     return attributes | {PROVENANCE: json.dumps(record, ensure_ascii=False)}
 
@@ -88,7 +88,7 @@ def provenance_attributes(
 def new_node(
     class_name: str, result: Result, role: str, name: str, attributes: Mapping[str, str] = MappingProxyType({}),
     references: Mapping[str, Any] = MappingProxyType({}),
-):  # fmt: skip
+):
     """A node of a result, in the scene. references: nodes. It comes into the scene last, so that selectors see what it
     is."""
     node = slicer.mrmlScene.CreateNodeByClass(class_name)

@@ -38,12 +38,12 @@ def register_sample_data() -> None:
     logic.registerCustomSampleDataSource(
         category=CATEGORY, sampleName=NAME, uris=uri, fileNames="MedVAE-synthetic-flair.nii.gz", nodeNames=TITLE,
         checksums=f"SHA256:{SHA256}", thumbnailFileName=str(THUMBNAIL), loadFileTypes="VolumeFile",
-    )  # fmt: skip
+    )
     logic.registerCustomSampleDataSource(
         category=CATEGORY, sampleName=PLANES_NAME, uris=planes, nodeNames=[_plane_title(plane) for plane in PLANES],
         fileNames=[f"MedVAE-fetal-{plane}.png" for plane in PLANES], thumbnailFileName=str(THUMBNAIL),
         customDownloader=lambda source: list((load_sample_planes() or {}).values()),
-    )  # fmt: skip
+    )
 
 
 def load_sample():
@@ -108,5 +108,5 @@ def checked_sample() -> Path:
     file = library.resource(FILE)
     if hashlib.sha256(file.read_bytes()).hexdigest() != SHA256:
         raise OSError(_("{file} is not the file that MedVAE came with: install the extension again, or use a new clone."
-                        ).format(file=file))  # fmt: skip
+                        ).format(file=file))
     return file

@@ -30,7 +30,7 @@ class Placement:
         lps = _RAS_TO_LPS @ self.ijk_to_ras
         spacing = np.linalg.norm(lps[:3, :3], axis=0)
         return {"spacing": spacing.tolist(), "origin": lps[:3, 3].tolist(),
-                "direction": (lps[:3, :3] / spacing).ravel().tolist()}  # fmt: skip
+                "direction": (lps[:3, :3] / spacing).ravel().tolist()}
 
 
 def own_ijk_to_ras(node) -> np.ndarray:

@@ -16,7 +16,7 @@ from .watch import Watch
 
 _PATIENCE_MS = 150
 _ORIENTATIONS = {"S": _("axial"), "I": _("axial"), "A": _("coronal"), "P": _("coronal"), "L": _("sagittal"),
-                 "R": _("sagittal")}  # fmt: skip
+                 "R": _("sagittal")}
 
 
 class ScanStatus:
@@ -98,7 +98,7 @@ class ScanStatus:
                 show()
 
         self.worker.request("describe", {"scan": given}, lambda reply: answered(lambda: self._show(reply, note)),
-                            lambda error: answered(lambda: self._show_error(error)))  # fmt: skip
+                            lambda error: answered(lambda: self._show_error(error)))
 
     def _show(self, reply: Mapping[str, Any], note: str) -> None:
         if not reply["usable"]:
@@ -126,4 +126,4 @@ def in_words(reply: Mapping[str, Any]) -> str:
     slices = _ORIENTATIONS.get(code[2:3], "")
     return "; ".join(part for part in (
         kind, content, f"{spacing} mm", _("{size} voxels").format(size=size),
-        _("{slices} slices ({code})").format(slices=slices, code=code)) if part)  # fmt: skip
+        _("{slices} slices ({code})").format(slices=slices, code=code)) if part)

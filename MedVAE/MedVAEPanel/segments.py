@@ -34,7 +34,7 @@ def fill(segmentation, scan, components: np.ndarray, brain: np.ndarray, findings
         finding = findings[rank - 1]
         rest = f"{len(findings) - MAX_SEGMENTS} smaller ones"
         _describe(segmentation, segment_id, segment, f"{rank} {finding['location']}" if alone else rest, _LESION,
-                  _DARK if alone and finding["polarity"] == "dark" else _BRIGHT)  # fmt: skip
+                  _DARK if alone and finding["polarity"] == "dark" else _BRIGHT)
         segment.SetTag(_RANK, str(rank))
     known = {segment_id for segment_id, _ in _pairs(segmentation)}
     _add(segmentation, scan, brain.astype(np.int16))

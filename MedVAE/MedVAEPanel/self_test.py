@@ -15,7 +15,7 @@ from .waiting import WorkerFailed
 
 SAMPLES = 4
 _FINDING = {"label": 1, "polarity": "bright", "location": "left white matter", "volume_ml": 1.0, "peak": 5.0,
-            "mean": 4.0} | {f"{what}_{axis}_mm": 0.0 for what in ("centroid", "peak") for axis in "ras"}  # fmt: skip
+            "mean": 4.0} | {f"{what}_{axis}_mm": 0.0 for what in ("centroid", "peak") for axis in "ras"}
 
 
 def run_without_torch(test) -> None:
@@ -48,7 +48,7 @@ def made_reply(values_zyx: np.ndarray, folder: Path) -> dict:
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
     return {"arrays": {name: str(folder / f"{name}.npy") for name in arrays}, "findings": [_FINDING], "threshold": 3.0,
-            "unit": "-log10(p)", "modality": "flair"}  # fmt: skip
+            "unit": "-log10(p)", "modality": "flair"}
 
 
 def run(test) -> None:

@@ -76,7 +76,7 @@ class SetupSection:
             return
         devices = [_device_text(device) for device in reply.get("devices", [])]
         lines = [_("Detection runs on: {device}").format(device=reply.get("default_device")),
-                 _("This machine has: {devices}").format(devices="; ".join(devices))]  # fmt: skip
+                 _("This machine has: {devices}").format(devices="; ".join(devices))]
         if reply.get("cuda_built_for"):
             lines.append(_("PyTorch is built for CUDA {version}.").format(version=reply["cuda_built_for"]))
         self.ui.deviceLabel.text = "\n".join([*lines, *reply.get("reasons", [])])
@@ -87,7 +87,7 @@ class SetupSection:
         self.bundle_names = [bundle["name"] for bundle in found]
         rows = [(bundle["name"], str(bundle.get("version", "")),
                  _("checksum right") if bundle["valid"] else _("damaged"),
-                 bundle["problem"] or bundle.get("description", "")) for bundle in found]  # fmt: skip
+                 bundle["problem"] or bundle.get("description", "")) for bundle in found]
         self._fill(self.ui.bundlesTable, rows, [not bundle["valid"] for bundle in found])
         self._update_buttons()
 
@@ -132,13 +132,13 @@ class SetupSection:
         source = _("from {folder}").format(folder=plan.wheels) if plan.wheels else _("from the internet")
         text = _("{names} will be installed into Slicer's Python {source}. What comes with Slicer is not changed.\n\n"
                  "PyTorch takes a few minutes and up to several GB.").format(
-                     names=", ".join(plan.names), source=source)  # fmt: skip
+                     names=", ".join(plan.names), source=source)
         if plan.remove:
             text += "\n\n" + _("Remains of an interrupted installation are removed first:") + "\n"
             text += "\n".join(str(path) for path in plan.remove)
         if plan.loaded:
             text += "\n\n" + _("This Slicer has loaded {names} already: restart it after the installation.").format(
-                names=", ".join(plan.loaded))  # fmt: skip
+                names=", ".join(plan.loaded))
         return bool(slicer.util.confirmOkCancelDisplay(text, windowTitle=_("MedVAE: install packages")))
 
     # --- Bundles -----------------------------------------------------------------------------------------------------
@@ -229,5 +229,5 @@ class SetupSection:
 def _device_text(device: Mapping[str, Any]) -> str:
     if "free_gib" in device:
         return _("{label} ({free} of {total} GiB free)").format(
-            label=device["label"], free=device["free_gib"], total=device["total_gib"])  # fmt: skip
+            label=device["label"], free=device["free_gib"], total=device["total_gib"])
     return f"{device['label']} ({device['problem']})" if device.get("problem") else device["label"]

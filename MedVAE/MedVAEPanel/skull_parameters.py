@@ -21,7 +21,7 @@ class Overlay(Enum):
 
     def label(self) -> str:
         return {"": _("Nothing"), "probability": _("Probability of lying inside the skull"),
-                "std": _("Standard deviation over the samples")}[self.value]  # fmt: skip
+                "std": _("Standard deviation over the samples")}[self.value]
 
 
 @parameterNodeWrapper

@@ -25,7 +25,7 @@ PLACED = _("placed at the standard position")
 _SOURCE = "MedVAE.Plane."
 _VOLUMES = {"probability": "skull probability", "std": "skull probability std"}
 _COLUMNS = {"title": "Measure", "value": "Value", "std": "SD", "low": "95 % from", "high": "95 % to", "unit": "Unit",
-            "percentile": "Percentile"}  # fmt: skip
+            "percentile": "Percentile"}
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Result(runs.Result):
             return []
         table = node.GetTable()
         return [{key: _value(table.GetValueByName(row, column)) for key, column in _COLUMNS.items()}
-                for row in range(table.GetNumberOfRows())]  # fmt: skip
+                for row in range(table.GetNumberOfRows())]
 
 
 def plane_role(plane: str) -> str:
@@ -114,7 +114,7 @@ def _poly_data(arrays: Mapping[str, np.ndarray]) -> vtk.vtkPolyData:
     cells = vtk.vtkCellArray()
     offsets = np.arange(0, 3 * len(triangles) + 1, 3, dtype=np.int64)
     cells.SetData(numpy_to_vtk(offsets, deep=True, array_type=vtk.VTK_ID_TYPE),
-                  numpy_to_vtk(triangles.ravel(), deep=True, array_type=vtk.VTK_ID_TYPE))  # fmt: skip
+                  numpy_to_vtk(triangles.ravel(), deep=True, array_type=vtk.VTK_ID_TYPE))
     points = vtk.vtkPoints()
     points.SetData(numpy_to_vtk(arrays["points"].astype(np.float32), deep=True))
     surface = vtk.vtkPolyData()

@@ -41,12 +41,12 @@ class SkullSection(ShownResult):
         result = Result.of(parameters.result) if parameters is not None else None
         ui = self.ui
         for widget in (ui.overlayCombo, ui.overlaySlider, ui.surfaceSlider, ui.lowSpin, ui.highSpin, ui.fitButton,
-                       ui.defaultRangeButton, ui.planesButton, ui.biometryTable):  # fmt: skip
+                       ui.defaultRangeButton, ui.planesButton, ui.biometryTable):
             widget.enabled = result is not None
         ui.removeButton.enabled = Result.last() is not None
         shown = None if result is None else (
             result.run, parameters.overlay, parameters.overlayOpacity, parameters.surfaceOpacity, parameters.stdLow,
-            parameters.stdHigh, parameters.showPlanes)  # fmt: skip
+            parameters.stdHigh, parameters.showPlanes)
         before, self._shown = self._shown, shown if parameters is not None else False
         run, run_before = (each[0] if each else None for each in (shown, before))
         if run != run_before:

@@ -43,7 +43,7 @@ class SkullTab(TaskTab):
         self.run = TaskRun(
             self.panel, ui.predictButton, ui.progressBar, ui.messageLabel, _("Predict skull"),
             _("Predicts the skull in 3D from the planes chosen. You can keep working meanwhile."),
-            self._missing, self.predict, self._on_parameters)  # fmt: skip
+            self._missing, self.predict, self._on_parameters)
         self.model = choices.ModelChoice(self, ui, lambda bundle: bundle.get("model") in _MODELS, _DEFAULT_BUNDLE)
         ui.sampleButton.connect("clicked(bool)", lambda *a: self._load_sample())
 
@@ -110,7 +110,7 @@ class SkullTab(TaskTab):
             first = taken.setdefault(plane.source, plane.title)
             if first != plane.title:
                 problems.append(_("{one} and {other} are the same image: each plane needs its own.").format(
-                    one=first, other=plane.title.lower()))  # fmt: skip
+                    one=first, other=plane.title.lower()))
         return problems
 
     def _in_words(self) -> str:
@@ -120,7 +120,7 @@ class SkullTab(TaskTab):
             return _("Choose one plane at least; more make the result surer.")
         lines = [_("Used: {planes}.").format(planes=", ".join(usable))] if usable else []
         lines += [_("Missing: {planes}; what they would show is left open.").format(planes=", ".join(absent))
-                  ] if absent else []  # fmt: skip
+                  ] if absent else []
         return "\n".join(lines + self._problems())
 
     def _missing(self) -> list[str]:
@@ -131,7 +131,7 @@ class SkullTab(TaskTab):
         weeks = self.parameters.gaWeeks
         if weeks and not _WEEKS[0] <= weeks <= _WEEKS[1]:
             reasons.append(_("Gestational age: the growth charts cover {first:.0f} to {last:.0f} weeks.").format(
-                first=_WEEKS[0], last=_WEEKS[1]))  # fmt: skip
+                first=_WEEKS[0], last=_WEEKS[1]))
         reasons += [self.panel.offers.missing, self.model.refusal()]
         return [reason for reason in reasons if reason]
 
@@ -162,7 +162,7 @@ class SkullTab(TaskTab):
             return _("Done in {seconds:.1f} s on {device}.").format(seconds=seconds, device=where)
 
         self.panel.log.add(f"Prediction started ({', '.join(sources)}; {parameters.samples} samples, "
-                           f"{parameters.device}).")  # fmt: skip
+                           f"{parameters.device}).")
         self.run.start("skull", tuple(nodes.values()), fields, add)
 
     # --- Helpers -----------------------------------------------------------------------------------------------------
@@ -182,4 +182,4 @@ class SkullTab(TaskTab):
             "planes": [plane.name + (" (slice)" if plane.source.view else "") for plane in self._chosen()],
             "bundle": parameters.bundle or "default", "device": parameters.device, "samples": parameters.samples,
             "gestational age": "given" if parameters.gaWeeks else "not given",
-        }  # fmt: skip
+        }

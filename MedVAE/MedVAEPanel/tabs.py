@@ -149,7 +149,7 @@ def make_tabs(panel) -> list[Tab]:
 def _tab_of(name: str) -> type[Tab]:
     module = import_module(f".{name}", __package__)
     found = [each for each in vars(module).values()
-             if isinstance(each, type) and issubclass(each, Tab) and each.__module__ == module.__name__]  # fmt: skip
+             if isinstance(each, type) and issubclass(each, Tab) and each.__module__ == module.__name__]
     if len(found) != 1 or not found[0].name:
         raise TypeError(f"{module.__file__} must hold one class derived from Tab, with a name.")
     return found[0]

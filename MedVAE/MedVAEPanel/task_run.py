@@ -36,7 +36,7 @@ class TaskRun:
     """
 
     def __init__(self, panel, button, progress_bar, message_label, text: str, tip: str,
-                 missing: Callable[[], list[str]], begin: Callable[[], None], on_end: Callable[[], None]):  # fmt: skip
+                 missing: Callable[[], list[str]], begin: Callable[[], None], on_end: Callable[[], None]):
         self.panel, self.button, self.bar, self.label = panel, button, progress_bar, message_label
         self.text, self.tip, self._missing, self._begin, self._on_end = text, tip, missing, begin, on_end
         self.running: Running | None = None
@@ -44,7 +44,7 @@ class TaskRun:
         button.connect("clicked(bool)", lambda *a: self._on_clicked())
 
     def start(self, task: str, subject, fields: Callable[[Path], Mapping[str, Any]],
-              on_result: Callable[[Mapping[str, Any], float], str]) -> None:  # fmt: skip
+              on_result: Callable[[Mapping[str, Any], float], str]) -> None:
         """Returns at once.
 
         fields(folder): the request; it writes the input into the task's own folder, which is removed at the end. The
@@ -61,7 +61,7 @@ class TaskRun:
                 shutil.rmtree(folder, ignore_errors=True)
             text = str(error) if isinstance(error, ValueError) else _(
                 "The image cannot be handed over ({reason}): make room in the folder for temporary files, "
-                "{folder}.").format(reason=error.strerror or error, folder=slicer.app.temporaryPath)  # fmt: skip
+                "{folder}.").format(reason=error.strerror or error, folder=slicer.app.temporaryPath)
             return self.say(text, bad=True)
         running = self.running = Running(subject, folder, time.monotonic(), on_result)
         self.bar.value = 0
@@ -69,7 +69,7 @@ class TaskRun:
         self.say(_("Starting…") if worker.state == "stopped" else _("Handing over the image…"))
         running.job = worker.request(
             task, {**request, "output": str(folder / "result")}, lambda reply: self._on_result(running, reply),
-            lambda error: self._on_error(running, error), self._on_progress)  # fmt: skip
+            lambda error: self._on_error(running, error), self._on_progress)
         self.update_button()
 
     def cancel(self, why: str) -> None:
@@ -118,7 +118,7 @@ class TaskRun:
         except Exception as error:  # whatever it is, the button must come back
             self.panel.log.add(traceback.format_exc())
             return self._end(running, _("The result could not be shown ({error}); see the log.").format(
-                error=f"{type(error).__name__}: {error}"), bad=True)  # fmt: skip
+                error=f"{type(error).__name__}: {error}"), bad=True)
         self._end(running, text)
         self.panel.offers.ask(again=True)  # free memory has changed
 
@@ -128,7 +128,7 @@ class TaskRun:
         text = error["message"]
         if error.get("log"):
             text = _("{problem} Its last words:\n{lines}\nClick again to start it anew.").format(
-                problem=text, lines="\n".join(error["log"][-6:]))  # fmt: skip
+                problem=text, lines="\n".join(error["log"][-6:]))
         if error.get("kind") == "MissingPackage":
             self.panel.show_setup()
         self._end(running, text, bad=True)

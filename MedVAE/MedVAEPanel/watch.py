@@ -9,7 +9,7 @@ import slicer
 import vtk
 
 _EVENTS = (vtk.vtkCommand.ModifiedEvent, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent,
-           slicer.vtkMRMLTransformableNode.TransformModifiedEvent)  # fmt: skip
+           slicer.vtkMRMLTransformableNode.TransformModifiedEvent)
 _PATIENCE_MS = 100
 
 
@@ -32,7 +32,7 @@ class Watch:
         self.stop()
         self._nodes = nodes
         self._tags = [(node, node.AddObserver(event, lambda *a: self._timer.start()))
-                      for node in nodes for event in _EVENTS]  # fmt: skip
+                      for node in nodes for event in _EVENTS]
 
     def stop(self) -> None:
         self._timer.stop()

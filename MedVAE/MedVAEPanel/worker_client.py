@@ -54,7 +54,7 @@ class WorkerClient:
         self, command: list[str], library: str | Path, log: Callable[[str], None] = lambda line: None,
         process_factory: Callable[[], Any] = make_process, temporary: str | Path | None = None,
         environment: Mapping[str, str] | None = None,
-    ):  # fmt: skip
+    ):
         self.command, self.library = list(command), str(library)
         self.environment = dict(environment or {})
         self._log, self._make_process, self._temporary = log, process_factory, temporary
@@ -94,7 +94,7 @@ class WorkerClient:
         self, task: str, fields: Mapping[str, Any], on_result: Callable[[Mapping[str, Any]], None],
         on_error: Callable[[Mapping[str, Any]], None],
         on_progress: Callable[[Mapping[str, Any]], None] | None = None,
-    ) -> Job:  # fmt: skip
+    ) -> Job:
         """Sends a request, starting the worker if need be. Returns at once."""
         self._last_id += 1
         line = json.dumps({"id": self._last_id, "task": task, **fields}).encode("ascii") + b"\n"
@@ -228,7 +228,7 @@ class WorkerClient:
             self._process = None
             crashed = process.exitStatus() == qt.QProcess.CrashExit
             self._ended(process, _("It crashed or was killed, perhaps because memory ran out.") if crashed
-                        else _("Its exit code was {code}.").format(code=process.exitCode()))  # fmt: skip
+                        else _("Its exit code was {code}.").format(code=process.exitCode()))
 
     def _drop(self, job: Job) -> None:
         """One that still waits: the worker will pass over it, or was never told of it."""

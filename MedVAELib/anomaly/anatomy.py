@@ -52,7 +52,7 @@ class Anatomy:
 def read_anatomy(
     scan: Scan, values: NDArray[np.float32], foreground: Foreground, engine: Engine, shape: tuple[int, int, int],
     spacing_mm: float, cancel: CancelToken,
-) -> Anatomy:  # fmt: skip
+) -> Anatomy:
     """Samples the scan around its brain and runs the network, moving and rescaling the window until both settle.
 
     values: the scan's intensities with everything outside `foreground.support` set to the offset. Raises InputError
@@ -118,7 +118,7 @@ def _sample_whole(
 ) -> tuple[sitk.Image, NDArray[np.float32]]:
     """The whole field of view on a patient-aligned grid, and the share of each voxel that holds data."""
     corners = [ijk_to_ras_mm(image, [(n - 1) * c for n, c in zip(image.GetSize(), corner, strict=True)])
-               for corner in np.ndindex(2, 2, 2)]  # fmt: skip
+               for corner in np.ndindex(2, 2, 2)]
     low, high = np.min(corners, 0), np.max(corners, 0)
     size_xyz = np.ceil((high - low) / spacing_mm).astype(int) + 1
     grid = ras_grid((low + high) / 2, size_xyz[::-1], spacing_mm)

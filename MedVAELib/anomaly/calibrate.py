@@ -47,7 +47,7 @@ class CalibrationData:
         synthesise = load_synthesiser(
             self.label_maps, None if healthy else self.lesion_masks.get(modality),
             case_config(modality, healthy, self.spacing_mm), "cpu", self.names,
-        )  # fmt: skip
+        )
         for number in range(self.scans):
             yield synthetic_case(synthesise, self.seed + number + (500 if healthy else 0), modality)
 
@@ -128,7 +128,7 @@ def _raw_scores(
     return {
         (name, side): maps.raw(name, modality, sign)[chosen]
         for name in SCORES for side, sign in (("bright", 1), ("dark", -1))
-    }  # fmt: skip
+    }
 
 
 def _some(inside: NDArray[np.bool_], rng: np.random.Generator) -> tuple[NDArray, ...]:

@@ -36,13 +36,13 @@ def training_data(data: DataConfig) -> list[dict[str, str]]:
         folders: dict[str, list[str]] = {}
         for folder, use in ((data.lesion_masks, "shapes of lesions pasted into the synthetic scans"),
                             (data.flair_lesion_masks, "calibration on FLAIR"),
-                            (data.dwi_lesion_masks, "calibration on DWI")):  # fmt: skip
+                            (data.dwi_lesion_masks, "calibration on DWI")):
             folders.setdefault(folder, []).append(use)
         entries += [_entry("lesion masks", folder, ", ".join(uses)) for folder, uses in folders.items() if folder]
     for scan in data.calibration_scans:
         name = "1 FLAIR scan, its lesions left out" if scan.get("without") else "1 FLAIR scan"
         entries.append(_entry(name, scan.get("source") or Path(scan["scan"]).name, "calibration of the anomaly score",
-                              scan.get("licence", "not stated")))  # fmt: skip
+                              scan.get("licence", "not stated")))
     return entries
 
 
@@ -75,7 +75,7 @@ def model_metadata(
                 "label_maps": {"train": len(config.data.train), "validation": len(config.data.validation)},
             }},
         },
-    }  # fmt: skip
+    }
 
 
 def model_card(metadata: dict[str, object]) -> str:

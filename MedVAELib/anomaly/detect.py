@@ -36,7 +36,7 @@ def detect_anomalies(
     fpr: float = 0.01, score: str = "zscore", seed: int = 0, progress: Progress = no_progress,
     cancel: CancelToken | None = None, detector: Detector | None = None, prepared: PreparedScan | None = None,
     timer: Timer | None = None,
-) -> Detection:  # fmt: skip
+) -> Detection:
     """Finds where a scan departs from the healthy brain behind it.
 
     bundle: name, folder or loaded Bundle; detector: one already loaded, instead of bundle and device; prepared: the
@@ -87,7 +87,7 @@ def detect_anomalies(
         "timings_s": timer.rounded,
         "reused_stages": [name for name in ("load", "anatomy", "fit", "sampling") if name not in timer.seconds],
         "input": {"name": scan.name, "tags": dict(scan.tags)},
-    }  # fmt: skip
+    }
     progress("done", 1.0, f"{len(findings)} findings")
     return Detection(
         scan=scan, modality=modality, anomaly=maps.image(shown), residual=maps.image(maps.residual()),
@@ -96,13 +96,13 @@ def detect_anomalies(
         findings=findings, threshold=limit, dark_threshold=dark_limit, fpr=fpr, unit=UNIT,
         reference_histogram=reference_histogram(float(bright.max(initial=0.0))), warnings=warnings,
         provenance=provenance,
-    )  # fmt: skip
+    )
 
 
 def score_inputs(
     detector: Detector, scan: Scan, samples: int = 1, progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> ScoreMaps:  # fmt: skip
+) -> ScoreMaps:
     """Everything a score needs, on the scan's own voxels: anatomy, healthy intensities, posterior moments.
 
     Arguments and errors as in `detect_anomalies`.
@@ -124,7 +124,7 @@ def _provenance(maps: ScoreMaps) -> dict[str, object]:
             "tissue_spreads": [round(float(v), 4) for v in fit.spread],
             "periventricular_brightness": round(fit.periventricular, 3),
         },
-    }  # fmt: skip
+    }
 
 
 def _anatomy_warnings(maps: ScoreMaps) -> list[str]:
@@ -136,20 +136,20 @@ def _anatomy_warnings(maps: ScoreMaps) -> list[str]:
         warnings.append(f"The brain is cut off {' and '.join(cut)}: what lies beyond was not examined.")
     if not maps.mirror.whole:
         warnings.append("The brain's sides are not alike, as where one is out of view: no finding is given a side, and "
-                        "on DWI, what both show alike is not taken for an artefact.")  # fmt: skip
+                        "on DWI, what both show alike is not taken for an artefact.")
     if volume < 750:
         warnings.append(f"Only {volume:.0f} ml of brain are in view: the field of view is cut, the head is small, or "
-                        "the voxel size in the header is wrong, and with it every volume.")  # fmt: skip
+                        "the voxel size in the header is wrong, and with it every volume.")
     if volume > LARGEST_BRAIN_ML:
         warnings.append(f"The brain mask measures {volume:.0f} ml, more than a brain does: check it, and the voxel "
-                        "size in the header.")  # fmt: skip
+                        "size in the header.")
     if maps.fit.periventricular > 1:
         excess = f"{maps.fit.periventricular - 1:.0%}"
         warnings.append(f"Around the ventricles, white matter is {excess} brighter than under the cortex, more than "
                         "shading explains: it was not taken for healthy, as in diffuse disease, whose volume is found "
-                        "roughly only.")  # fmt: skip
+                        "roughly only.")
     confidence = maps.anatomy.confidence
     if confidence < DOUBTFUL_CONFIDENCE:
         warnings.append(f"The network is unsure of the anatomy (mean tissue probability {confidence:.2f}): the scan is "
-                        "unlike those it was trained for, or its header turns it the wrong way.")  # fmt: skip
+                        "unlike those it was trained for, or its header turns it the wrong way.")
     return warnings

@@ -36,7 +36,7 @@ class Detector:
             for modality in ("flair", "dwi"):
                 Emphasis(**settings["emphasis"][modality])
             for table in (side for score in settings["score"].values() for sides in score.values()
-                          for side in sides.values()):  # fmt: skip
+                          for side in sides.values()):
                 ScoreCalibration.from_json(table)
             usable = usable and settings["fine_sigma_mm"] >= 0 and settings["coarse_sigma_mm"] >= 0
         except (AttributeError, KeyError, TypeError, ValueError):

@@ -37,7 +37,7 @@ _VOXELS_LOOKED_AT = 2000
 def rank_findings(
     bright: NDArray[np.float32], dark: NDArray[np.float32] | None, limit: float, image: sitk.Image,
     probability: NDArray[np.float32], grid: sitk.Image, mirror: Mirror | None = None,
-) -> tuple[NDArray[np.uint8], NDArray[np.uint16], list[Finding]]:  # fmt: skip
+) -> tuple[NDArray[np.uint8], NDArray[np.uint16], list[Finding]]:
     """Mask (1 bright, 2 dark), component labels and findings, worst first; labels are ranks.
 
     bright, dark: calibrated scores of either side, zyx on the grid of `image`, dark None where it does not count;
@@ -85,7 +85,7 @@ def find_components(score: NDArray[np.float32], limit: float, voxel_ml: float) -
 def describe(
     labels: NDArray[np.uint16], score: NDArray[np.float32], image: sitk.Image, polarity: str,
     probability: NDArray[np.float32], grid: sitk.Image, mirror: Mirror | None = None,
-) -> list[tuple[float, Finding]]:  # fmt: skip
+) -> list[tuple[float, Finding]]:
     """One finding per label with its burden (mean score × ml), by which findings are ranked.
 
     labels, score: zyx on the grid of `image`, whose voxels the bounding boxes count; probability: (K, D, H, W) on the
@@ -109,7 +109,7 @@ def describe(
             peak_ras_mm=tuple(float(v) for v in ijk_to_ras_mm(image, zyx[values.argmax()][::-1])),
             bbox_ijk=tuple(int(v) for v in low[::-1]),
             bbox_size_ijk=tuple(int(v) for v in (high - low + 1)[::-1]),
-        )  # fmt: skip
+        )
         rows.append((finding.mean * finding.volume_ml, finding))
     return rows
 
@@ -117,7 +117,7 @@ def describe(
 def _location(
     zyx: NDArray[np.int64], image: sitk.Image, probability: NDArray[np.float32], grid: sitk.Image,
     mirror: Mirror | None,
-) -> str:  # fmt: skip
+) -> str:
     """Side and healthy tissue under most of the component, e.g. "left white matter", "white matter on both sides"."""
     places = ijk_to_ras_mm(image, zyx[:: max(1, len(zyx) // _VOXELS_LOOKED_AT), ::-1])
     index = np.round(ras_mm_to_ijk(grid, places)).astype(int)[:, ::-1]

@@ -21,7 +21,7 @@ _TOLERANCE, _MOST = 0.02, 0.5  # natural logarithms: what is as it should be, an
 
 def dim_lowest_slices(
     fit: TissueFit, anatomy: Anatomy, inside: NDArray[np.bool_], space: sitk.Image
-) -> TissueFit:  # fmt: skip
+) -> TissueFit:
     """The fit with the lowest slices' excess of brightness in its bias field.
 
     inside: voxels of the brain that hold data, (D, H, W). space: the scan's image turned to the patient, whose third
@@ -40,7 +40,7 @@ def dim_lowest_slices(
     # Not rounded to even: levels of a half are as frequent as any where slices lie along the grid.
     slices, columns = np.floor(level[tissue] + 0.499).astype(int), np.nonzero(tissue)[2]
     excess = _excess(ratio[tissue] - np.median(ratio[tissue]), slices - slices.min(), columns < np.median(columns),
-                     int(_REACH_MM / step_mm) + 1)  # fmt: skip
+                     int(_REACH_MM / step_mm) + 1)
     if not excess.any():
         return fit
     factor = np.exp(np.interp(level - slices.min(), np.arange(len(excess)), excess))

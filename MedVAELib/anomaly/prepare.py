@@ -66,13 +66,13 @@ class PreparedScan:
             mine.GetSize() == other.GetSize() and mine.GetSpacing() == other.GetSpacing()
             and mine.GetOrigin() == other.GetOrigin() and mine.GetDirection() == other.GetDirection()
             and np.array_equal(sitk.GetArrayViewFromImage(mine), sitk.GetArrayViewFromImage(other))
-        )  # fmt: skip
+        )
 
 
 def prepare_scan(
     detector: Detector, scan: Scan, progress: Progress = no_progress, cancel: CancelToken | None = None,
     timer: Timer | None = None,
-) -> PreparedScan:  # fmt: skip
+) -> PreparedScan:
     """Reads the healthy anatomy behind the scan and fits its tissue intensities.
 
     Raises InputError for a scan without a brain, DeviceMemoryError, Cancelled.

@@ -31,7 +31,7 @@ _FLUID = 0.4  # × white matter
 def sample_maps(
     prepared: PreparedScan, samples: int = 1, seed: int = 0, progress: Progress = no_progress,
     cancel: CancelToken | None = None, timer: Timer | None = None,
-) -> ScoreMaps:  # fmt: skip
+) -> ScoreMaps:
     """Posterior moments of a prepared scan, and everything a score needs of them on the scan's own voxels.
 
     Maps of the same samples and seed that were computed just before are returned again. Raises DeviceMemoryError,
@@ -45,7 +45,7 @@ def sample_maps(
         moments = prepared.detector.engine.moments(
             anatomy.encoded, samples, prepared.fit.mean, seed,
             lambda stage, fraction, message="": progress(stage, 0.45 + 0.2 * fraction, message), cancel,
-        )  # fmt: skip
+        )
         if samples > 1:
             anatomy = replace(anatomy, probability=moments.probability)
     cancel.check()
@@ -117,7 +117,7 @@ class ScoreMaps:
             near = 1 + math.ceil(self.detector.spacing_mm / spacing_mm[axis])
             pixel_cm2 = np.prod(spacing_mm) / spacing_mm[axis] / 100
             areas |= {name: float(part.sum((1, 2)).max() * pixel_cm2)
-                      for name, part in zip(names, (layers[:near], layers[-near:]), strict=True)}  # fmt: skip
+                      for name, part in zip(names, (layers[:near], layers[-near:]), strict=True)}
         return areas
 
     @cached_property
@@ -139,7 +139,7 @@ class ScoreMaps:
             self.fit.spread, Emphasis(**self.detector.bundle.calibration["emphasis"][_calibrated_as(modality)]),
             self.probability if score == "reconstruction_probability" else None,
             self._kl_gradient if score == "kl_gradient" else None,
-        )  # fmt: skip
+        )
 
     def raw(self, score: str, modality: str, sign: int) -> NDArray[np.float32]:
         """The raw score inside the brain, 0 outside."""

@@ -58,7 +58,7 @@ class TissueFit:
 def fit_tissues(
     image: NDArray[np.float32], probability: NDArray[np.float32], inside: NDArray[np.bool_], spacing_mm: float,
     cancel: CancelToken | None = None,
-) -> TissueFit:  # fmt: skip
+) -> TissueFit:
     """Alternates between tissue statistics and bias field, each time leaving out what does not look healthy.
 
     image: (D, H, W) in network units; probability: (K, D, H, W); inside: voxels of the brain that hold data. Medians
@@ -89,7 +89,7 @@ def _excess(image: NDArray[np.float32], shading: NDArray[np.float32] | None, her
 def _fit(
     image: NDArray[np.float32], probability: NDArray[np.float32], inside: NDArray[np.bool_], known: NDArray[np.bool_],
     spacing_mm: float, cancel: CancelToken,
-) -> tuple[TissueFit, NDArray[np.float32] | None]:  # fmt: skip
+) -> tuple[TissueFit, NDArray[np.float32] | None]:
     """The fit, and the logarithm of the shading of the cortex alone, if there was enough of it. known: voxels inside
     that may be healthy."""
     clear = inside & (probability[list(PARENCHYMA)].sum(0) > 0.7)
@@ -159,7 +159,7 @@ def _smoothed(values: NDArray, spacing_mm: float) -> NDArray[np.float32]:
 
 def _anomalies(
     residual: NDArray, near: NDArray, clear: NDArray[np.bool_], spacing_mm: float
-) -> NDArray[np.bool_]:  # fmt: skip
+) -> NDArray[np.bool_]:
     """Large regions that are too bright as a whole, and their rims: a tumour that shaped the bias field would hide."""
     bright = clear & (_smoothed(residual, spacing_mm) > _ANOMALY_RESIDUAL * np.maximum(near, 0.05))
     labels, _ = ndimage.label(opened(bright))

@@ -40,7 +40,7 @@ VALIDATION_SEED = 99
 def train_from_config(
     path: Path, output: Path, resume: bool = False, device: str = "auto", progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Trains, calibrates and writes `output`/bundle. Returns the bundle's folder.
 
     Besides: checkpoint.pt (resumable to the step), log.jsonl, curves.png, reconstructions.png and TensorBoard
@@ -63,7 +63,7 @@ def train_from_config(
 def write_bundle(
     config: HealthyAnatomyRun, settings: dict[str, object], trainer: Trainer, output: Path, progress: Progress,
     cancel: CancelToken,
-) -> Path:  # fmt: skip
+) -> Path:
     """The averaged weights as a bundle: written aside uncalibrated, calibrated by detecting with it, then written to
     `output`/bundle, where a bundle that cannot detect never lies."""
     folder = output / "bundle" / config.bundle.name
@@ -71,12 +71,12 @@ def write_bundle(
         "tissue_weight": [0.0] + [1.0] * (len(TISSUES) - 2) + [0.0], "score": {},
         "emphasis": {modality: asdict(emphasis) for modality, emphasis in EMPHASIS.items()},
         "coarse_sigma_mm": config.calibration.coarse_sigma_mm, "fine_sigma_mm": config.calibration.fine_sigma_mm,
-    }  # fmt: skip
+    }
     trained = trainer.step, trainer.seconds, trainer.weights_step
     metadata = model_metadata(config, settings, blank, *trained)
     with TemporaryDirectory(prefix=".uncalibrated-", dir=output, ignore_cleanup_errors=True) as aside:
         bundle = save_bundle(Path(aside) / "bundle", metadata, trainer.averaged, model_card(metadata),
-                             config.bundle.weights)  # fmt: skip
+                             config.bundle.weights)
         try:
             calibrated = calibrate_bundle(config, bundle, trainer.device, progress, cancel)
         except InputError as error:
@@ -90,7 +90,7 @@ def _unfinished(config: HealthyAnatomyRun, error: InputError) -> InputError:
     told, real = str(error), [str(data_path(entry["scan"])) for entry in config.data.calibration_scans]
     if "no brain was found" in told and not any(path in told for path in real):
         return InputError("The network has not learned enough to be calibrated, as it finds no brain in a synthetic "
-                          "scan: raise trainer.steps and go on with --resume.")  # fmt: skip
+                          "scan: raise trainer.steps and go on with --resume.")
     return InputError(f"{told} The training itself is done: --resume finishes the calibration.")
 
 
@@ -123,7 +123,7 @@ def calibrate_bundle(
         data_path(config.data.label_maps), config.data.train,
         {modality: data_path(folder) for modality, folder in masks.items() if folder},
         config.calibration.scans, config.calibration.spacing_mm, _real_scans(config), config.trainer.seed + 10_000,
-    )  # fmt: skip
+    )
     return calibrate(Detector.load(bundle, str(device)), data, progress, cancel)
 
 
@@ -131,7 +131,7 @@ def _batches(config: HealthyAnatomyRun, device: torch.device, cancel: CancelToke
     """Scans are synthesised on the training's device, by background processes where these can share it."""
     masks = data_path(config.data.lesion_masks) if config.data.lesion_masks else None
     load = partial(load_synthesiser, data_path(config.data.label_maps), masks, config.synthesis,
-                   names=config.data.train)  # fmt: skip
+                   names=config.data.train)
     workers = data_processes(device) if device.type in ("cpu", "cuda") else 0
     return lambda start: stream(load, device, config.trainer.batch, config.trainer.seed, start, workers, cancel)
 

@@ -64,7 +64,7 @@ LATER = {
               "arithmetic, edit, compare.\n\nExample:  medvae latent encode images.csv --bundle DIR --output latents",
     "generate": "Draw new images from an image autoencoder.\n\n"
                 "Example:  medvae generate --bundle DIR --count 20 --output generated",
-}  # fmt: skip
+}
 """Commands, each the `app` of its module, that need scikit-learn or matplotlib: imported only when asked for."""
 
 
@@ -74,7 +74,7 @@ def _add_later(name: str, text: str) -> None:
         return later(args=context.args or ["--help"], prog_name=f"medvae {name}", standalone_mode=False)
 
     app.command(name, help=text, add_help_option=False,
-                context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(command)  # fmt: skip
+                context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(command)
 
 
 for _name, _text in LATER.items():

@@ -121,7 +121,7 @@ def detect(
 def _detect_many(
     cases: Sequence[Case], output: Path, settings: Settings, scheduler: str | None, listener: Progress,
     cancel: CancelToken, quiet: bool, *, resume: bool, debug: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Every scan in its own folder, with one detector; an unusable scan does not keep the others from being done."""
 
     def told(row: CaseRow, result: Detection | None) -> None:
@@ -131,7 +131,7 @@ def _detect_many(
             print(f"{row.case}: {row.findings} findings, {row.volume_ml:g} ml in all")
 
     run_many(cases, output, settings, scheduler, listener, cancel, told, "scans",
-             quiet=quiet, resume=resume, debug=debug)  # fmt: skip
+             quiet=quiet, resume=resume, debug=debug)
 
 
 def _say(result: Detection, directory: Path, quiet: bool, outcome: Outcome | None = None) -> None:
@@ -146,7 +146,7 @@ def _say(result: Detection, directory: Path, quiet: bool, outcome: Outcome | Non
 
     console = Console()
     console.print(_findings_table(result) if result.findings else
-                  words.summary([], words.flagged_ml(result)))  # fmt: skip
+                  words.summary([], words.flagged_ml(result)))
     if len(result.findings) > _ROWS_SHOWN:
         print(f"... and {len(result.findings) - _ROWS_SHOWN} more in {directory / 'findings.csv'}")
     if outcome is not None:

@@ -163,7 +163,7 @@ def make_cases(
         raise typer.BadParameter("choose flair or dwi.", param_hint="--modality")
     with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
         write_cases(label_maps, output, modality.value, scans, lesions, names, seed=seed, progress=listener,
-                    cancel=cancel)  # fmt: skip
+                    cancel=cancel)
 
 
 def _detector(bundle: str | None, device: str, score: str, cancel: CancelToken) -> Detect:

@@ -66,7 +66,7 @@ def generate(
                     path = write_image(model, image, run.folder / f"generated_{name}", f"generated, seed {seed}", nifti)
                     case = f"generated_{name}"
                     rows.append({"file": path.name, "case": case, "patient": case, "label": kind or "",
-                                 "split": "train", GENERATED_BY: model.bundle.name})  # fmt: skip
+                                 "split": "train", GENERATED_BY: model.bundle.name})
                     number += 1
         write_csv(run.folder / TABLE_FILE, rows, list(rows[0]))
         write_strips(shown, run.folder / OVERVIEW_FILE)

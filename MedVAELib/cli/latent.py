@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 app = new_app(help="Look into the latent space of an image autoencoder.")
 for command in (latent_images.traverse, latent_images.interpolate, latent_images.arithmetic, latent_images.edit,
-                latent_compare.compare):  # fmt: skip
+                latent_compare.compare):
     app.command(command.__name__)(command)
 
 TABLE_FILE = "latents"
@@ -90,7 +90,7 @@ def encode(
         print(f"medvae: {case}: {message}", file=sys.stderr)
     if made.failed:
         raise CohortError(f"{len(made.failed)} of {count + len(made.failed)} images could not be encoded and are not "
-                          "in the table: mend or remove them.")  # fmt: skip
+                          "in the table: mend or remove them.")
 
 
 @app.command("classify")
@@ -182,7 +182,7 @@ def _read(path: Path) -> LatentTable:
 
 
 def _confound(table: LatentTable, label: str, tags: list[str] | None, seed: int, cancel: CancelToken,
-              ) -> tuple[ConfoundCheck | None, str]:  # fmt: skip
+              ) -> tuple[ConfoundCheck | None, str]:
     """The check, or why there is none: that does not stop the classification. Tags asked for by name must be there."""
     from ..evaluation.latent_tables import UNCHECKED
     from ..latent.confound import confound_check
@@ -205,4 +205,4 @@ def _figures(found, check: ConfoundCheck | None) -> dict[str, object]:
         "confounding": None if check is None else {
             "verdict": check.verdict, "sentence": check.sentence, "chance": check.chance, "tags": asdict(check.tags),
             "latents": asdict(check.latents), "each_tag": {k: asdict(v) for k, v in check.each_tag.items()}},
-    }  # fmt: skip
+    }

@@ -54,7 +54,7 @@ def compare(
     Example:  medvae latent compare runs/a/bundle/a runs/b/bundle/b --images prepared/images.csv --output compared
     """
     _measure("latent compare", "Models compared", bundles, images, output, samples, pattern, patient, seed, device,
-             progress, latents=True)  # fmt: skip
+             progress, latents=True)
 
 
 def generative(
@@ -78,18 +78,18 @@ def generative(
     Example:  medvae evaluate generative runs/vae-8/bundle/vae-8 --images runs/vae-8/split.csv --output evaluation
     """
     _measure("evaluation: generative", "Reconstructions and samples, measured", bundles, images, output, samples,
-             pattern, patient, seed, device, progress, latents=False)  # fmt: skip
+             pattern, patient, seed, device, progress, latents=False)
 
 
 def _measure(task: str, title: str, bundles: list[str], images: str, output: Path, samples: int | None, pattern: str,
-             patient: str, seed: int, device: str, progress: ProgressKind, latents: bool) -> None:  # fmt: skip
+             patient: str, seed: int, device: str, progress: ProgressKind, latents: bool) -> None:
     names = ("table.md", "results.json", "reconstructions.png", "samples.png")
     with evaluation_task(output, progress, task, names) as run:
         from ..evaluation.generative_report import compare_models, comparison_markdown
         from ..evaluation.generative_tables import generative_rows
 
         found = compare_models(_models(bundles, device), images, run.folder, latents, samples, seed, pattern,
-                               patient, run.progress, run.cancel)  # fmt: skip
+                               patient, run.progress, run.cancel)
         text = comparison_markdown(title, found, [f"Images: `{images}`. Models: {', '.join(map(str, bundles))}."])
         run.settings = {"bundles": bundles, "images": images, "samples": samples, "seed": seed}
         (run.folder / "table.md").write_text(text, encoding="utf-8")

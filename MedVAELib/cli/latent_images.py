@@ -70,16 +70,16 @@ def traverse(
             run.progress("decode", done / len(chosen), f"Moving latent {index}")
             if not 0 <= index < moments.mean.size:
                 raise UsageError(f"There is no latent {index}: {model.bundle.name} has latents 0 to "
-                                 f"{moments.mean.size - 1}.")  # fmt: skip
+                                 f"{moments.mean.size - 1}.")
             values = spread(float(moments.mean[index]), float(moments.std[index]), steps, extent)
             rows[f"latent {index}"] = images = traversed(model, start, index, values)
             _write_series(model, images, run.folder / f"latent_{index:04d}.nii.gz", f"latent {index} from "
-                          f"{values[0]:.3g} to {values[-1]:.3g}")  # fmt: skip
+                          f"{values[0]:.3g} to {values[-1]:.3g}")
         titles = [f"{place:+.1f} SD" for place in spread(0.0, 1.0, steps, extent)]
         write_strips(rows, run.folder / "traversal.png", titles)
         run.used(model, scan=_text(scan), latents=chosen, steps=steps, extent=extent)
     finish(f"Latents {', '.join(map(str, chosen))} of {model.bundle.name}, {steps} steps each.", output, progress, [],
-           len(chosen))  # fmt: skip
+           len(chosen))
 
 
 def interpolate(
@@ -181,7 +181,7 @@ def edit(
         placed = {"reconstruction": before[0], "edited": after[0], "change": after[0] - before[0]}
         for name, array in placed.items():
             write_nifti_gz(given.to_scan(array), run.folder / f"{name}.nii.gz", sitk.sitkFloat32,
-                           f"MedVAE {name}, 0 to 1 as {model.bundle.name} sees it", run.cancel)  # fmt: skip
+                           f"MedVAE {name}, 0 to 1 as {model.bundle.name} sees it", run.cancel)
         shown = np.stack([given.image, before, after, 0.5 + (after - before)])
         write_strips({"": shown}, run.folder / "edit.png", ["image", "reconstruction", "edited", "change (grey: none)"])
         run.used(model, scan=str(scan), move=move, towards=towards)
@@ -203,7 +203,7 @@ def write_image(model: LatentModel, image: NDArray, stem: Path, description: str
         return path
     path = stem.with_name(f"{stem.name}.nii.gz")
     write_nifti_gz(own_image(model, image[0]), path, sitk.sitkFloat32, f"MedVAE {description}, 0 to 1",
-                   space=space(model))  # fmt: skip
+                   space=space(model))
     return path
 
 
@@ -244,7 +244,7 @@ def _shift(model: LatentModel, move: list[str], towards: str | None) -> NDArray:
             place, size = int(index), _finite(amount)
         except ValueError:
             raise UsageError(f"--move {text} cannot be read: write a latent's number and standard deviations, as in "
-                             "3=+2.") from None  # fmt: skip
+                             "3=+2.") from None
         if not 0 <= place < shift.size:
             raise UsageError(f"There is no latent {place}: {model.bundle.name} has latents 0 to {shift.size - 1}.")
         shift[place] += size * moments.std[place]
@@ -257,7 +257,7 @@ def _shift(model: LatentModel, move: list[str], towards: str | None) -> NDArray:
             colon = ""
         if not colon:
             raise UsageError(f"--towards {towards} cannot be read: write two labels, as in healthy:ms or "
-                             "healthy:ms=0.5.")  # fmt: skip
+                             "healthy:ms=0.5.")
         means = {name: part.mean for name, part in model.statistics.labels.items()}
         shift = moved_towards(shift, means, source, target, size)
     return shift

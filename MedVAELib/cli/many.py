@@ -14,7 +14,7 @@ from ..progress import CancelToken, Progress
 def run_many(
     cases: Sequence[Any], output: Path, settings: Any, scheduler: str | None, listener: Progress, cancel: CancelToken,
     told: Callable[[Any, Any], None], noun: str, *, quiet: bool, resume: bool, debug: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Runs a cohort here or on a Dask cluster and prints what went wrong with a case; told: called with each other row
     and its result. Raises CohortError, with the number of failed cases, when there are any."""
     from ..cohort import SUMMARY_FILE, run_cohort

@@ -17,7 +17,7 @@ _SHELL_EXPANDS = os.name != "nt"
 def new_app(**settings: Any) -> typer.Typer:
     """For commands that are called by `medvae NAME`, and are an app of their own."""
     return typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                       context_settings={"help_option_names": ["-h", "--help"]}, **settings)  # fmt: skip
+                       context_settings={"help_option_names": ["-h", "--help"]}, **settings)
 
 
 class ProgressKind(str, Enum):

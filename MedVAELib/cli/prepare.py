@@ -110,7 +110,7 @@ def prepare(
         if lesions is not None and table is None:
             raise UsageError("--lesions goes with one CSV table of cases.")
         cases = read_prepare_cases(table, lesions) if table else [
-            PrepareCase(case.name, case.scan, case.name) for case in cases_of_paths(scans)]  # fmt: skip
+            PrepareCase(case.name, case.scan, case.name) for case in cases_of_paths(scans)]
         chosen: dict[str, Any] = {"size": size, "pixel_mm": pixel}
         try:
             slices = SliceSettings(axis.value, first, last, every=every, **_given(chosen))
@@ -128,7 +128,7 @@ def prepare(
         quiet, failure = progress is ProgressKind.json, None
         try:
             run_many(cases, output, settings, scheduler, listener, cancel, told, "scans",
-                     quiet=quiet, resume=resume, debug=debug)  # fmt: skip
+                     quiet=quiet, resume=resume, debug=debug)
         except CohortError as error:
             failure = error
         with writing_to(output):

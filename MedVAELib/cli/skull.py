@@ -80,10 +80,10 @@ def skull(
         medvae skull --cohort heads.csv --output results --resume
     """
     files = tuple((name, text) for name, text in (("axial", axial), ("sagittal", sagittal), ("coronal", coronal))
-                  if text is not None)  # fmt: skip
+                  if text is not None)
     if (bool(files), sample, cohort is not None).count(True) != 1:
         raise UsageError("Give --axial, --sagittal or --coronal (any of them), or --cohort, or --sample, and not "
-                         "several of these.")  # fmt: skip
+                         "several of these.")
     if (resume or scheduler) and cohort is None:
         raise UsageError("--resume and --scheduler are for a --cohort.")
     with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
@@ -110,7 +110,7 @@ def skull(
 def _predict_many(
     table: Path, output: Path, settings: SkullSettings, scheduler: str | None, listener: Progress,
     cancel: CancelToken, quiet: bool, *, resume: bool, debug: bool,
-) -> None:  # fmt: skip
+) -> None:
     """Every head in its own folder, with one model; an unusable plane does not keep the others from being done."""
     from ..cohort.skull import read_skull_cases
 
@@ -123,7 +123,7 @@ def _predict_many(
             print(f"{row.case}: HC {row.hc_mm:.0f} ± {row.hc_std_mm:.1f} mm from {row.planes}")
 
     run_many(cases, output, settings, scheduler, listener, cancel, told, "heads",
-             quiet=quiet, resume=resume, debug=debug)  # fmt: skip
+             quiet=quiet, resume=resume, debug=debug)
 
 
 def _say(result: SkullPrediction, directory: Path, quiet: bool, sample: bool) -> None:

@@ -51,7 +51,7 @@ def biometry_table(result: SkullPrediction, truth: Mapping[str, Any] | None) -> 
     for measure in result.measures:
         low, high = measure.interval
         row = [measure.name, f"{measure.value:.1f} {measure.unit}", f"{measure.std:.1f}", f"{low:.1f} to {high:.1f}",
-               "-" if measure.percentile is None else f"{measure.percentile:.0f}"]  # fmt: skip
+               "-" if measure.percentile is None else f"{measure.percentile:.0f}"]
         if true:
             row += [f"{true[measure.name]:.1f}", "yes" if low <= true[measure.name] <= high else "no"]
         table.add_row(*row)

@@ -74,7 +74,7 @@ def cohort(
         request = CohortRequest(kind.value, count, seed, spacing, confounded)
         table = write_cohort(request, label_maps or _below_data("label_maps", "--label-maps"),
                              lesion_masks or _below_data("lesion_masks", "--lesion-masks"), output,
-                             spoken(listener), cancel)  # fmt: skip
+                             spoken(listener), cancel)
     if progress is not ProgressKind.json:
         print(f"Table of {count} images: {table}")
 

@@ -19,7 +19,7 @@ from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 TASKS = {
     "healthy-anatomy": "anomaly.train", "fetal-skull": "skull.train", "head-outline": "skull.train_outline",
     "images": "latent.train",
-}  # fmt: skip
+}
 """What a config's `task:` may name, with the module whose `train_from_config` trains it."""
 _SECONDS_TO_SPEAK = 10.0
 
@@ -91,7 +91,7 @@ def _train(
     try:
         with joined(device) as (own_device, first):
             bundle = train_from_config(config, output=output, resume=resume, device=own_device,
-                                       progress=spoken(progress) if first else no_progress, cancel=cancel)  # fmt: skip
+                                       progress=spoken(progress) if first else no_progress, cancel=cancel)
     except ModelConfigError as error:
         raise InputError(f"{config}: section 'model': {error}") from error
     return bundle, first

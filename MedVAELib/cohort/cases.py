@@ -62,7 +62,7 @@ def case_names(scans: Sequence[Path]) -> list[str]:
     its folder's name before it."""
     names = [_folder_name(stem(scan)) for scan in scans]
     names = [_folder_name(f"{scan.resolve().parent.name}_{name}") if names.count(name) > 1 else name
-             for scan, name in zip(scans, names, strict=True)]  # fmt: skip
+             for scan, name in zip(scans, names, strict=True)]
     unique: list[str] = []
     taken: set[str] = set()  # upper and lower case are one on many disks
     for name in names:
@@ -89,13 +89,13 @@ def scans_in(folder: Path, pattern: str = "*") -> list[Path]:
     """
     matching = set(folder.rglob(pattern))
     files = sorted(file for file in files_below(folder)
-                   if file in matching and file.name.lower().endswith(_SUFFIXES[:-1]))  # fmt: skip
+                   if file in matching and file.name.lower().endswith(_SUFFIXES[:-1]))
     found = [file for file in files if file.is_file() and not (file.parent / PROVENANCE_FILE).exists()]
     if found:
         return found
     if files or pattern != "*" or not any(file.is_file() for file in folder.iterdir()):
         raise InputError(f"{folder} holds no scans whose names match '{pattern}': give a folder of NIfTI, NRRD or "
-                         "MetaImage files, or of DICOM slices.")  # fmt: skip
+                         "MetaImage files, or of DICOM slices.")
     return [folder]
 
 
@@ -116,7 +116,7 @@ def refuse_results_among_slices(sources: Iterable[Path], directories: Iterable[P
         place = directory.resolve()
         for folder in folders.intersection((place, *place.parents)):
             raise UsageError(f"{folder} is read as a DICOM folder, and the results in {directory} would lie in it: "
-                             "give another --output.")  # fmt: skip
+                             "give another --output.")
 
 
 def listed(scan: Path) -> str:

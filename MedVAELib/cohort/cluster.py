@@ -28,7 +28,7 @@ _ONE_AT_A_TIME = threading.Lock()
 def run_on_cluster(
     cases: Sequence[Any], output: Path, settings: Task, scheduler: str, *, resume: bool = False,
     progress: Progress = no_progress, cancel: CancelToken | None = None, told: Told = lambda row, result: None,
-) -> list[Any]:  # fmt: skip
+) -> list[Any]:
     """As `run_cohort`, on the workers of the scheduler at `scheduler` (host:port).
 
     Scans, bundle and output must lie where every worker sees them under the same paths. Raises UsageError when
@@ -53,7 +53,7 @@ def run_on_cluster(
         rows, waiting = start(cases, output, settings, bundle, resume, told, cancel)
         stop = Event(f"medvae-{uuid.uuid4().hex}", client)
         futures = {client.submit(_case_on_worker, cases[i], output, settings, stop.name, pure=False): i
-                   for i in waiting}  # fmt: skip
+                   for i in waiting}
         pending = set(futures)
         try:
             with Summary(rows, output, cancel) as summary:
@@ -74,7 +74,7 @@ def run_on_cluster(
                     progress("cohort", finished / len(futures), f"{finished} of {len(futures)} cases")
         except CancelledError as error:  # of the futures: their scheduler is gone
             raise UsageError(f"The connection to the Dask scheduler at {scheduler} was lost: start it again, and this "
-                             "command with --resume.") from error  # fmt: skip
+                             "command with --resume.") from error
         finally:
             if pending:
                 with contextlib.suppress(Exception):  # the scheduler may be gone

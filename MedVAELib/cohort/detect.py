@@ -59,13 +59,13 @@ class CaseRow(Row):
 
     @classmethod
     def _done(cls, case: Case, modality: str, findings: list[tuple[float, float]], seconds: float,
-              warnings: Iterable[str]) -> CaseRow:  # fmt: skip
+              warnings: Iterable[str]) -> CaseRow:
         volumes = [round(volume, 4) for volume, _ in findings]  # as in findings.csv, so that a resumed row is the same
         return cls(
             case.name, case.listed, DONE, modality, len(findings), round(sum(volumes), 4),
             max(volumes, default=0.0),
             round(max((peak for _, peak in findings), default=0.0), 4), round(seconds, 2), 0, " ".join(warnings),
-        )  # fmt: skip
+        )
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Settings:
             "medvae_version": __version__, **released("bundle", bundle), **self.arguments(),
             "modality": case.modality or self.modality, "series": case.series or self.series,
             "scan": fingerprint(case.scan),
-        }  # fmt: skip
+        }
 
     def load(self, bundle: Bundle) -> Detector:
         from ..anomaly.detect import Detector
@@ -107,14 +107,14 @@ class Settings:
         return bool(model.engine.steps)
 
     def run(self, case: Case, directory: Path, bundle: Bundle, model: Detector | None, progress: Progress,
-            cancel: CancelToken) -> Detection:  # fmt: skip
+            cancel: CancelToken) -> Detection:
         return detect_case(case, directory, self, bundle, model, progress, cancel, titled=True)
 
 
 def detect_case(
     case: Case, directory: Path, settings: Settings, bundle: Bundle, detector: Detector | None = None,
     progress: Progress = no_progress, cancel: CancelToken | None = None, titled: bool = False,
-) -> Detection:  # fmt: skip
+) -> Detection:
     """Reads the scan, detects and writes every file of the contract into `directory`; raises what these raise. titled:
     the result has the case's name, not its file's, which may be the same in all cases."""
     started, cancel = time.perf_counter(), cancel or CancelToken()

@@ -132,7 +132,7 @@ class PrepareSettings:
         brain = released("brain", bundle) if self.brain == "detector" else {"brain": self.brain}
         return {"medvae_version": __version__, "preparation": self.preparation, **own, "masks": masks,
                 "label": case.label, **brain,
-                "series": case.series or self.series, "scan": fingerprint(case.scan)}  # fmt: skip
+                "series": case.series or self.series, "scan": fingerprint(case.scan)}
 
     def load(self, bundle: Bundle) -> FindBrain:
         if self.brain == "template":
@@ -146,7 +146,7 @@ class PrepareSettings:
         return isinstance(model, partial) and bool(model.args[0].engine.steps)
 
     def run(self, case: PrepareCase, directory: Path, bundle: Bundle, model: FindBrain | None, progress: Progress,
-            cancel: CancelToken) -> PreparedImages:  # fmt: skip
+            cancel: CancelToken) -> PreparedImages:
         """Writes the images and a provenance with their list and the warnings; returns both."""
         started = time.perf_counter()
         check_writable(directory, [PROVENANCE_FILE], _TASK)
@@ -163,13 +163,13 @@ class PrepareSettings:
             warnings = [*scan.warnings, *doubts]
             files = [*(str(image["file"]) for image in images), PROVENANCE_FILE]
             record = {"task": _TASK, "request": {**request, "seconds": round(time.perf_counter() - started, 2)},
-                      "images": images, "tags": scan.tags, "warnings": warnings, "files": files}  # fmt: skip
+                      "images": images, "tags": scan.tags, "warnings": warnings, "files": files}
             (folder / PROVENANCE_FILE).write_text(json.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
         progress("done", 1.0, f"{len(images)} images")
         return PreparedImages(images, warnings)
 
     def _write(self, case: PrepareCase, scan: Scan, brain: sitk.Image | None, folder: Path, progress: Progress,
-               cancel: CancelToken) -> tuple[list[dict[str, object]], list[str]]:  # fmt: skip
+               cancel: CancelToken) -> tuple[list[dict[str, object]], list[str]]:
         """The records, and warnings."""
         if self.preparation == PUBLISHED:
             made = prepare_published(scan, brain, progress, cancel)
@@ -193,18 +193,18 @@ def _write_slices(
         _write_picture(made.image, settings.edge_mm, folder / f"{name}.nii.gz")
         outside = max(outside, made.outside)
         images.append({"file": f"{name}.nii.gz", "case": f"{case.name}_{name}", "label": case.label,
-                       POSITION: round(made.position_mm, 2), PIXEL: round(settings.edge_mm, 4)})  # fmt: skip
+                       POSITION: round(made.position_mm, 2), PIXEL: round(settings.edge_mm, 4)})
     if outside > _MOST_OUTSIDE:
         percent = f"{100 * outside:{'.0f' if outside >= 0.1 else '.2g'}}"
         return images, [f"{case.scan}: up to {percent} % of a slice's brain lie outside its square of "
-                        f"{settings.size} pixels of {settings.edge_mm:.3g} mm: take more or larger ones."]  # fmt: skip
+                        f"{settings.size} pixels of {settings.edge_mm:.3g} mm: take more or larger ones."]
     return images, []
 
 
 def _write_patches(
     case: PrepareCase, masked: MaskedScan, lesion: sitk.Image | None, settings: PatchSettings, folder: Path,
     cancel: CancelToken,
-) -> list[dict[str, object]]:  # fmt: skip
+) -> list[dict[str, object]]:
     if lesion is None and case.label == "healthy":
         lesion = masked.brain * 0
     images = []
@@ -213,7 +213,7 @@ def _write_patches(
         name = "patch_z{:03d}_y{:03d}_x{:03d}".format(*made.place_zyx)
         _write_picture(made.image, settings.pixel_mm, folder / f"{name}.nii.gz")
         images.append({"file": f"{name}.nii.gz", "case": f"{case.name}_{name}", "label": made.label,
-                       LESION_FRACTION: round(made.lesion_fraction, 4)})  # fmt: skip
+                       LESION_FRACTION: round(made.lesion_fraction, 4)})
     return images
 
 
@@ -231,7 +231,7 @@ def read_prepare_cases(table: Path, lesions: Path | None = None) -> list[Prepare
     lesion and brain; others, modality among them, are tags that go with the images. lesions: a second table with the
     columns case and file, as `medvae synthesise cohort` writes. Raises InputError, naming file and line."""
     masks = {line.case_name(): line.path(line.required("file"))
-             for line in read_table(lesions, ("case", "file"), (), "lesion")} if lesions else {}  # fmt: skip
+             for line in read_table(lesions, ("case", "file"), (), "lesion")} if lesions else {}
     cases = [_case(line, masks) for line in read_table(table, ("case",), _NAMED, "scan")]
     refuse_double_names(cases, table)
     _refuse_shared_scans(cases, table)
@@ -245,7 +245,7 @@ def _refuse_shared_scans(cases: Sequence[PrepareCase], table: Path) -> None:
         first = seen.setdefault((case.scan.resolve(), case.series), case)
         if first.patient != case.patient:
             raise InputError(f"{table} has {case.scan} for the patients {first.patient} and {case.patient}, as cases "
-                             f"{first.name} and {case.name}: keep one of them, or name one patient.")  # fmt: skip
+                             f"{first.name} and {case.name}: keep one of them, or name one patient.")
 
 
 def _case(line: Line, masks: Mapping[str, Path]) -> PrepareCase:
@@ -255,7 +255,7 @@ def _case(line: Line, masks: Mapping[str, Path]) -> PrepareCase:
     tags = {key: value for key, value in line.values.items() if key not in _NAMED}
     return PrepareCase(name, line.path(scan), line.value("patient") or name, line.value("label"), line.value("split"),
                        files["lesion"] or masks.get(name), files["brain"], tags,
-                       line.value("series"))  # fmt: skip
+                       line.value("series"))
 
 
 def check_images_table(output: Path, table: Path | None) -> None:
@@ -279,6 +279,6 @@ def write_images_table(cases: Sequence[PrepareCase], rows: Sequence[PrepareRow],
             own = {key: value for key, value in image.items() if key not in ("file", "case", "label")}
             records.append({"file": f"{case.name}/{image['file']}", "case": image["case"], "patient": case.patient,
                             "label": image["label"], "split": case.split, "scan": case.listed,
-                            **tags, **own})  # fmt: skip
+                            **tags, **own})
     columns = list(dict.fromkeys(key for record in records for key in record)) or list(_IMAGE_COLUMNS)
     return write_csv(output / IMAGES_FILE, records, columns)

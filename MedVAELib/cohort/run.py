@@ -61,7 +61,7 @@ class Task(Protocol):
         """Whether it ran out of memory and goes on in another way, perhaps on the CPU."""
 
     def run(self, case: Any, directory: Path, bundle: Bundle, model: Any, progress: Progress,
-            cancel: CancelToken) -> Any:  # fmt: skip
+            cancel: CancelToken) -> Any:
         """Reads a case, computes and writes every file of the contract into `directory`; raises what these raise.
         model: None to load it only when the case was read."""
 
@@ -69,7 +69,7 @@ class Task(Protocol):
 def run_cohort(
     cases: Sequence[NamedCase], output: Path, settings: Task, *, resume: bool = False, progress: Progress = no_progress,
     cancel: CancelToken | None = None, told: Told = lambda row, result: None, debug: bool = False,
-) -> list[Any]:  # fmt: skip
+) -> list[Any]:
     """Does the task on every case, into `output/<case>/`, and keeps `output/summary.csv`.
 
     resume: leave alone what is there, complete, and made from the same input with the same settings. Returns a row
@@ -99,7 +99,7 @@ def run_cohort(
 def start(
     cases: Sequence[NamedCase], output: Path, settings: Task, bundle: Bundle, resume: bool, told: Told,
     cancel: CancelToken,
-) -> tuple[list[Any], list[int]]:  # fmt: skip
+) -> tuple[list[Any], list[int]]:
     """The rows before anything is computed, written, and the indices of the cases that are still to be done."""
     sources = [source for case in cases for source in case.sources]
     refuse_results_among_slices(sources, [output / case.name for case in cases])
@@ -118,7 +118,7 @@ def start(
 def run_case(
     case: NamedCase, output: Path, settings: Task, bundle: Bundle, model: Any, progress: Progress,
     cancel: CancelToken, debug: bool = False,
-) -> tuple[Any, Any]:  # fmt: skip
+) -> tuple[Any, Any]:
     """One case, whatever happens: only Cancelled and KeyboardInterrupt get out."""
     started = time.perf_counter()
     try:
@@ -159,4 +159,4 @@ def fingerprint(scan: Path) -> list[int | str] | None:
     except (OSError, InputError):
         return None
     return [len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0),
-            "/".join(scan.resolve().parts[-2:])]  # fmt: skip
+            "/".join(scan.resolve().parts[-2:])]

@@ -124,7 +124,7 @@ class SkullRow(Row):
             if measure["percentile"] is not None:
                 numbers[f"{column}_percentile"] = round(measure["percentile"], 2)
         return cls(case.name, case.listed, DONE, **numbers, ga_weeks=record["ga_weeks"], seconds=round(seconds, 2),
-                   exit_code=0, message=" ".join(record["warnings"]))  # fmt: skip
+                   exit_code=0, message=" ".join(record["warnings"]))
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class SkullSettings:
             "spacing": case.spacing or self.spacing, "ga_weeks": self._age(case),
             "planes": {plane: [text.rpartition("@")[2] if parse_cut(text)[1] else "", fingerprint(parse_cut(text)[0])]
                        for plane, text in case.planes},
-        }  # fmt: skip
+        }
 
     def load(self, bundle: Bundle) -> SkullPredictor:
         from ..skull.predict import SkullPredictor
@@ -164,7 +164,7 @@ class SkullSettings:
         return bool(model.steps)
 
     def run(self, case: SkullCase, directory: Path, bundle: Bundle, model: SkullPredictor | None, progress: Progress,
-            cancel: CancelToken) -> SkullPrediction:  # fmt: skip
+            cancel: CancelToken) -> SkullPrediction:
         started = time.perf_counter()
         check_skull_writable(directory)
         progress("read", 0.0, f"Reading {case.name}")
@@ -177,7 +177,7 @@ class SkullSettings:
         result = predict_skull(
             planes, predictor=model or self.load(bundle), samples=self.samples, seed=self.seed,
             ga_weeks=self._age(case), progress=scaled(progress, 0.0, share), cancel=cancel,
-        )  # fmt: skip
+        )
         result.provenance["case"] = case.name
         result.provenance["request"] = {**request, "seconds": round(time.perf_counter() - started, 2)}
         write_skull(result, directory, scaled(progress, share, 1.0), cancel)

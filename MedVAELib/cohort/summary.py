@@ -35,7 +35,7 @@ class Row:
     @classmethod
     def of_failure(cls, case: Any, failure: Failure, seconds: float) -> Any:
         return cls(case.name, case.listed, FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
-                   message=failure.message)  # fmt: skip
+                   message=failure.message)
 
 
 def failures(rows: Sequence[Any], noun: str, output: Path) -> str:
@@ -45,7 +45,7 @@ def failures(rows: Sequence[Any], noun: str, output: Path) -> str:
         return ""
     others = "the results of the others and " if failed < len(rows) else ""
     return (f"{failed} of {len(rows)} {noun} failed, for the reasons above; "
-            f"{others}{SUMMARY_FILE} {'are' if others else 'is'} in {output}.")  # fmt: skip
+            f"{others}{SUMMARY_FILE} {'are' if others else 'is'} in {output}.")
 
 
 def check_summary(row: type, output: Path) -> None:
@@ -103,7 +103,7 @@ def write_summary(rows: Sequence[Any], output: Path, cancel: CancelToken | None 
             return write_csv(path, [*before, *(asdict(row) for row in rows), *after], columns)
     except OSError as error:
         raise UsageError(f"{path} cannot be written ({error.strerror or error}): choose another --output or make room "
-                         "there.") from error  # fmt: skip
+                         "there.") from error
 
 
 def _lines_of_others(
@@ -119,7 +119,7 @@ def _lines_of_others(
     names = [os.path.normcase(line["case"] or "") for line in lines]
     place = next((index for index, name in enumerate(names) if name in own), len(lines))
     kept = [index for index, line in enumerate(lines) if names[index] and names[index] not in own
-            and (line["status"] != DONE or os.path.isdir(path.parent / line["case"]))]  # fmt: skip
+            and (line["status"] != DONE or os.path.isdir(path.parent / line["case"]))]
     return [lines[index] for index in kept if index < place], [lines[index] for index in kept if index > place]
 
 

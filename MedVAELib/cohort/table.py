@@ -45,7 +45,7 @@ class Line:
         name = self.required("case")
         if not names_a_folder(name):
             raise self.error(f"'{name}' cannot be the name of a folder on every system; use letters, digits, '-' and "
-                             "'_', but no name that Windows keeps for itself, such as CON.")  # fmt: skip
+                             "'_', but no name that Windows keeps for itself, such as CON.")
         return name
 
     def path(self, text: str) -> Path:

@@ -46,7 +46,7 @@ class AutoencoderScores:
             known = (PLAIN, MNI_4MM) if len(model.shape) == 3 else (PLAIN, _SLICES, _PATCHES)
             if model.preparation not in known:
                 raise UsageError(f"The bundle {model.bundle.name} works on {model.preparation}, which cannot be made "
-                                 f"of scans here: choose one of {', '.join(known)}.")  # fmt: skip
+                                 f"of scans here: choose one of {', '.join(known)}.")
         self.models, self.cancel = models, cancel or CancelToken()
         self.networks = [_differentiable(model) for model in models]
 
@@ -93,7 +93,7 @@ class AutoencoderScores:
         return scores
 
     def _maps(self, network: ImageAutoencoder, images: NDArray[np.float32], device: torch.device
-              ) -> dict[str, NDArray[np.float32]]:  # fmt: skip
+              ) -> dict[str, NDArray[np.float32]]:
         generator, maps = torch.Generator().manual_seed(0), {}
         for start in range(0, len(images), _AT_ONCE):
             self.cancel.check()

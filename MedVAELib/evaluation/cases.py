@@ -47,7 +47,7 @@ class Case:
 def one_by_one(
     cases: Iterable[Any], total: int, evaluate: Callable[[Any, Progress], Scores],
     failed: Callable[[Any, str], Scores], progress: Progress, cancel: CancelToken | None,
-) -> list[Scores]:  # fmt: skip
+) -> list[Scores]:
     """Scores of every case, of one that fails those that `failed` makes of the reason: it does not stop the others.
 
     cases: each has a name; they may be made while they are used. Raises Cancelled, and DeviceMemoryError (it would hit

@@ -107,11 +107,11 @@ class Made:
 def reference(
     train: NDArray, held_back: NDArray, seed: int = 0, cancel: CancelToken | None = None,
     patients: Sequence[str] | None = None,
-) -> Reference:  # fmt: skip
+) -> Reference:
     """Raises InputError for fewer than LEAST images of either kind, whose distances would be noise."""
     if min(len(train), len(held_back)) < LEAST:
         raise InputError(f"{len(train)} training and {len(held_back)} held-back images are too few to measure samples "
-                         f"by: give at least {LEAST} of each.")  # fmt: skip
+                         f"by: give at least {LEAST} of each.")
     features = random_features(held_back, cancel)
     as_many = _some(train, len(held_back), seed)
     floor = frechet_distance(features(as_many), features(held_back))
@@ -123,7 +123,7 @@ def reference(
 def evaluate_model(
     name: str, model: Generator, against: Reference, samples: int | None = None, seed: int = 0,
     progress: Progress = no_progress, cancel: CancelToken | None = None,
-) -> tuple[GenerativeScores, Made]:  # fmt: skip
+) -> tuple[GenerativeScores, Made]:
     """samples: how many to draw, by default as many as there are held-back images."""
     cancel, real = cancel or CancelToken(), against.held_back
     progress("reconstructions", 0.0, f"{name}: reconstructing {len(real)} images")
@@ -146,7 +146,7 @@ def evaluate_model(
         active_units(means), means.shape[1],
         mean_with_interval((to_held_back <= against.reach).astype(float)),
         mean_with_interval((to_train < to_held_back).astype(float)),
-        float(np.median(to_train)), float(np.median(usual)))  # fmt: skip
+        float(np.median(to_train)), float(np.median(usual)))
     progress("distances", 1.0, f"{name}: done")
     return scores, made
 

@@ -63,7 +63,7 @@ class PrincipalComponents:
 def baseline_scores(
     against: Reference, scores: Sequence[GenerativeScores], samples: int | None = None, seed: int = 0,
     progress: Progress = no_progress, cancel: CancelToken | None = None,
-) -> list[GenerativeScores]:  # fmt: skip
+) -> list[GenerativeScores]:
     """Scores of the mean image, and of as many principal components as the models with these scores have latents."""
     every = PrincipalComponents.of(against.train, max(score.latents for score in scores), cancel)
     counts = sorted({min(count, len(every.axes)) for count in (0, *(score.latents for score in scores))})

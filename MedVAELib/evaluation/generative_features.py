@@ -77,7 +77,7 @@ def _pyramid(image: Tensor) -> Tensor:
     """(B, levels · channels, cells)."""
     dimensions = image.dim() - 2
     convolve, pool, cells = ((F.conv2d, F.avg_pool2d, F.adaptive_avg_pool2d) if dimensions == 2 else
-                             (F.conv3d, F.avg_pool3d, F.adaptive_avg_pool3d))  # fmt: skip
+                             (F.conv3d, F.avg_pool3d, F.adaptive_avg_pool3d))
     first, second = _filters(dimensions)
     found = []
     for _ in range(_LEVELS):

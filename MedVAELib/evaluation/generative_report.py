@@ -55,10 +55,10 @@ def doubts_of_split(images: ImageSet) -> list[str]:
     """Why the held-back images may not be new to a model, in sentences for a reader."""
     if not set(images.splits) - {""}:
         return ["The images came without a split, so one was drawn now: models may have been trained on those that are "
-                "called held back here. Give split.csv, which the training wrote, as --images."]  # fmt: skip
+                "called held back here. Give split.csv, which the training wrote, as --images."]
     if not len(images.part(TEST)):
         return ["There is no test part: held back are the validation images, by which the training was watched and may "
-                "have chosen its weights, so that figures may be a little too good."]  # fmt: skip
+                "have chosen its weights, so that figures may be a little too good."]
     return []
 
 
@@ -66,7 +66,7 @@ def compare_models(
     models: Mapping[str, Callable[[], LatentModel]], source: str, folder: Path, latents: bool,
     samples: int | None = None, seed: int = 0, pattern: str = "", patient: str = "",
     progress: Progress = no_progress, cancel: CancelToken | None = None,
-) -> Comparison:  # fmt: skip
+) -> Comparison:
     """Measures models, each loaded by its function, on the images of one source, and writes pictures into `folder`.
 
     latents: whether to classify by the latents as well. Raises InputError for images a model cannot take.
@@ -142,7 +142,7 @@ def comparison_markdown(title: str, found: Comparison, notes: Sequence[str] = ()
 
 
 def _classify(name: str, model: LatentModel, images: ImageSet, found: Comparison, cancel: CancelToken | None,
-              seed: int) -> None:  # fmt: skip
+              seed: int) -> None:
     """What labels and tags allow: images without them are compared by the other figures alone."""
     table = encode_images(model, images, cancel=cancel)
     if len(set(table.labels) - {""}) < 2:

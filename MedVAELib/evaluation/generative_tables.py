@@ -34,7 +34,7 @@ def definitions(against: Reference) -> list[str]:
         "KL: nats per held-back image, summed over latents. Active: latents whose mean varies by more than 0.01.",
         "Copies: share of samples whose nearest image of all, by root mean square difference, is a training image; "
         f"{against.chance:.2f} where nothing is copied, as so many of the images are, and 1 where everything is.",
-    ]  # fmt: skip
+    ]
 
 
 def generative_rows(scores: Sequence[GenerativeScores]) -> list[dict[str, object]]:
@@ -51,10 +51,10 @@ def generative_rows(scores: Sequence[GenerativeScores]) -> list[dict[str, object
 def generative_table(scores: Sequence[GenerativeScores]) -> str:
     """Models as rows of a Markdown table."""
     header = ["model", "MSE × 1000", "MS-SSIM", "FID reconstructions", "FID samples", "sharpness reconstructions",
-              "sharpness samples", "plausible samples", "KL nats", "active latents", "copies"]  # fmt: skip
+              "sharpness samples", "plausible samples", "KL nats", "active latents", "copies"]
     return markdown_table(header, [[
         s.name, estimated(tuple(1000 * v for v in s.mse), 2), estimated(s.ms_ssim, 3), f"{s.fid_reconstructions:.2f}",
         f"{s.fid_samples:.2f}", f"{s.sharpness_reconstructions:.2f}", f"{s.sharpness_samples:.2f}",
         estimated(s.plausible, 2), "–" if math.isnan(s.kl) else f"{s.kl:.1f}",
         f"{s.active} of {s.latents}", estimated(s.nearer, 2),
-    ] for s in scores])  # fmt: skip
+    ] for s in scores])

@@ -77,14 +77,14 @@ def summary(scores: Sequence[PlaneScore]) -> dict[str, object]:
     table["measures"] = {
         measure: {method: _of_errors(_errors(scores, method, measure)[0], _ending(measure)) for method in names}
         | {"within": _within(scores, measure)} for measure in MEASURES if measure != "HC"
-    }  # fmt: skip
+    }
     table["outline_dice"] = list(mean_with_interval(np.array([s.outline_dice for s in scores])))
     table["within"] = _within(scores)
     for name, warned in (("without_warning", False), ("with_warning", True)):
         chosen = [s for s in scores if bool(s.warnings) is warned and not s.failure]
         error, _ = _errors(chosen, names[0] if names else "")
         table[name] = {"planes": len(chosen), "mae_mm": list(mean_with_interval(np.abs(error))),
-                       "within": _within(chosen)}  # fmt: skip
+                       "within": _within(chosen)}
     return table
 
 
@@ -92,7 +92,7 @@ def _of_errors(error: np.ndarray, ending: str = "mm") -> dict[str, object]:
     return {"planes": len(error), f"mae_{ending}": list(mean_with_interval(np.abs(error))),
             f"mean_error_{ending}": list(mean_with_interval(error)),
             f"sd_{ending}": float(error.std(ddof=1)) if len(error) > 1 else float("nan"),
-            f"median_{ending}": float(np.median(np.abs(error))) if len(error) else float("nan")}  # fmt: skip
+            f"median_{ending}": float(np.median(np.abs(error))) if len(error) else float("nan")}
 
 
 def _ending(measure: str) -> str:
@@ -105,9 +105,9 @@ def _within(scores: Sequence[PlaneScore], measure: str = "HC") -> dict[str, list
     chosen = [s for s in scores if math.isfinite(s.spread(measure))]
     first = methods(scores)[0] if scores else ""
     shares = share_within(np.array([s.error(first, measure) for s in chosen]),
-                          np.array([s.spread(measure) for s in chosen]))  # fmt: skip
+                          np.array([s.spread(measure) for s in chosen]))
     return {f"{level:.0%}": [share, *wilson_interval(share, len(chosen))]
-            for level, share in zip(LEVELS, shares, strict=True)}  # fmt: skip
+            for level, share in zip(LEVELS, shares, strict=True)}
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:
@@ -145,7 +145,7 @@ def hc18_markdown(scores: Sequence[PlaneScore], notes: Sequence[str]) -> str:
 def _warning_table(table: dict[str, object], first: str) -> str:
     """Coverage of the circumference, and its error, by whether there was a warning."""
     parts, rows = {"all": {**table[first], "within": table["within"]}, "without a warning": table["without_warning"],
-                   "with a warning": table["with_warning"]}, []  # fmt: skip
+                   "with a warning": table["with_warning"]}, []
     for name, part in parts.items():
         rows.append([name, str(part["planes"]), estimated(part["mae_mm"], 2),
                      *(_share(each) for each in part["within"].values())])
@@ -163,7 +163,7 @@ def _measure_table(table: dict[str, object], names: Sequence[str]) -> str:
                          estimated(line[f"mean_error_{ending}"], 2, signed=True),
                          *("" if each is None else _share(each) for each in shares)])
     return markdown_table(["measure", "method", "planes", "mean abs. error", "mean error",
-                           *(f"within {level:.0%}" for level in LEVELS)], rows)  # fmt: skip
+                           *(f"within {level:.0%}" for level in LEVELS)], rows)
 
 
 def _share(estimate: Sequence[float]) -> str:
@@ -183,7 +183,7 @@ def _worst_table(scores: Sequence[PlaneScore]) -> str:
              number(s.spread(), 1), number(s.outline_dice, 3), number(s.confidence, 2), "yes" if s.warnings else "no"]
             for s in worst_first(scores)[:WORST]]
     return markdown_table(["plane", "drawn mm", *(f"error of {method}, mm" for method in names), "std mm",
-                           "outline Dice", "confidence", "warned"], rows)  # fmt: skip
+                           "outline Dice", "confidence", "warned"], rows)
 
 
 def _errors(scores: Sequence[PlaneScore], method: str, measure: str = "HC") -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ def classification_markdown(
              f"{len(found.cases)} images of {len(set(found.patients))} test patients.\n", per_class(found),
              *([f"Too few patients to judge: {', '.join(found.unjudged)}.\n"] if found.unjudged else []),
              f"Accuracy {found.accuracy}, balanced accuracy {found.balanced_accuracy}; always the commonest training "
-             f"class: {found.majority:.2f}.\n", "## Confusion\n", confusion(found), "## Confound check\n"]  # fmt: skip
+             f"class: {found.majority:.2f}.\n", "## Confusion\n", confusion(found), "## Confound check\n"]
     parts.append(f"{unchecked}\n" if check is None else confound_markdown(check))
     return "\n".join([*parts, "[brackets]: 95 % percentile bootstrap over patients.", ""])
 
@@ -37,7 +37,7 @@ def per_class(found: Classification) -> str:
     counts = found.confusion.sum(1)
     return markdown_table(["class", "precision", "recall", "test images"], [
         [name, _share(precision), _share(recall), str(count)] for name, precision, recall, count in
-        zip(found.classes, found.precision, found.recall, counts, strict=True)])  # fmt: skip
+        zip(found.classes, found.precision, found.recall, counts, strict=True)])
 
 
 def confusion(found: Classification) -> str:
@@ -50,10 +50,10 @@ def confound_markdown(check: ConfoundCheck) -> str:
     """The sentence, and the tags beside the latents."""
     rows = [["latents (the images)", str(check.latents)], ["all tags together (no image)", str(check.tags)],
             *([f"{name} alone", str(value)] for name, value in check.each_tag.items()),
-            ["chance", f"{check.chance:.2f}"]]  # fmt: skip
+            ["chance", f"{check.chance:.2f}"]]
     return (f"**{check.sentence}**\n\n" + markdown_table([f"predicts {check.target} from", "balanced accuracy"], rows)
             + f"\n{check.images} images of {check.patients} patients, each predicted by a model of the others: the "
-            "latents by LDA, the tags by a random forest.\n")  # fmt: skip
+            "latents by LDA, the tags by a random forest.\n")
 
 
 def _share(value: float) -> str:

@@ -29,7 +29,7 @@ def model_method(predictor: SkullPredictor, samples: int, seed: int = 0,
 
     def guess(subset: Subset, maps: torch.Tensor, present: torch.Tensor, spacing_mm: float) -> Guess:
         heads = predictor.shape.sample(maps, present, spacing_mm, samples, seed, predictor.temperature(subset),
-                                       cancel=cancel)  # fmt: skip
+                                       cancel=cancel)
         mean, std = (volume.cpu().numpy() * spacing_mm for volume in heads.moments.distance())
         measures = {measure.name: Estimate(measure.value, measure.std) for measure in summarise(heads.measures)}
         return Guess(Solid(mean, spacing_mm), std if samples > 1 else None, measures)

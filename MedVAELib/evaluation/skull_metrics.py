@@ -114,7 +114,7 @@ class Solid:
         step = other.spacing_mm / self.spacing_mm
         offset = self.centroid - other.centroid * step
         return ndimage.affine_transform(self.field, np.full(3, step), offset, other.field.shape, order=1,
-                                        mode="nearest") > 0  # fmt: skip
+                                        mode="nearest") > 0
 
 
 def agreement(predicted: Solid, true: Solid) -> Agreement:

@@ -34,7 +34,7 @@ def write_head_picture(case: Case, seen: SeenPlanes, guesses: Mapping[tuple[str,
     most, least = guesses[ours, BY_COUNT[0]], guesses[ours, BY_COUNT[-1]]
     figure = Figure(figsize=(15, 9.4), facecolor="black")  # placed by hand: arranging costs more than drawing
     panels = figure.subplots(3, 5, gridspec_kw={"left": 0.02, "right": 0.99, "top": 0.9, "bottom": 0.06,
-                                                "wspace": 0.05, "hspace": 0.05})  # fmt: skip
+                                                "wspace": 0.05, "hspace": 0.05})
     for row, plane in zip(panels, PLANES, strict=True):
         _show_plane(row[0], seen, plane)
         true = _slice(case.solid, case.solid.field, plane, case.solid)
@@ -68,7 +68,7 @@ def write_head_picture(case: Case, seen: SeenPlanes, guesses: Mapping[tuple[str,
         panel.set_title(title, color="white", fontsize=9)
     figure.suptitle(f"{case.name} ({case.kind}). Slices through the centroid; up is anterior (axial) or superior, "
                     f"{ours} std up to {0 if most.std_mm is None else float(most.std_mm.max()):.1f} mm from three "
-                    "planes", color="white", fontsize=9)  # fmt: skip
+                    "planes", color="white", fontsize=9)
     figure.savefig(path, dpi=80)
 
 

@@ -131,7 +131,7 @@ def held_back_names(folder: Path, training: Sequence[str], wanted: Sequence[str]
     chosen = list(wanted) or [name for name in names if name not in set(training)]
     if not chosen:
         raise InputError(f"{folder} holds only heads that the models were trained on: name some with --name to see "
-                         "what they make of those.")  # fmt: skip
+                         "what they make of those.")
     return chosen
 
 

@@ -165,7 +165,7 @@ def _kind_table(scores: Sequence[Score]) -> str:
                 rows.append([kind, named(planes), method, str(heads),
                              *(estimated(mean_of(chosen, method, name), FIGURES[name][1]) for name in names), against])
     return markdown_table(["kind", "planes", "method", "cases", *(FIGURES[name][0] for name in names),
-                           f"gain of {ours} over it, surface mm"], rows)  # fmt: skip
+                           f"gain of {ours} over it, surface mm"], rows)
 
 
 def _spread_table(scores: Sequence[Score], method: str) -> str:
@@ -177,7 +177,7 @@ def _spread_table(scores: Sequence[Score], method: str) -> str:
             for planes, row in table.items() if row["heads"]]
     text = markdown_table(["planes", "cases", "std mm", "near a plane", "far from all",
                            *(f"within {level:.0%}" for level in LEVELS), "correlation with error over the surface",
-                           "over heads"], rows)  # fmt: skip
+                           "over heads"], rows)
     return text + f"\nIt falls with the second and again with the third plane in {percent(falls)} of the cases.\n"
 
 
@@ -200,7 +200,7 @@ def _measure_table(scores: Sequence[Score]) -> str:
                              estimated(_over_heads(zip(heads, error, strict=True)), 2, signed=True),
                              number(_mean(std), 2), *(percent(share) for share in share_within(error, std))])
     return markdown_table(["measure", "planes", "method", "mean abs. error", "of the measure", "mean error", "std",
-                           *(f"within {level:.0%}" for level in LEVELS)], rows)  # fmt: skip
+                           *(f"within {level:.0%}" for level in LEVELS)], rows)
 
 
 def _worst_table(scores: Sequence[Score], ours: str) -> str:
@@ -208,7 +208,7 @@ def _worst_table(scores: Sequence[Score], ours: str) -> str:
     chosen.sort(key=lambda s: -s.agreement.hausdorff_mm)
     return markdown_table(["head", "kind", "planes", *(FIGURES[name][0] for name in COMPARED)], [
         [s.case, s.kind, named(s.planes), *(number(FIGURES[name][2](s), FIGURES[name][1]) for name in COMPARED)]
-        for s in chosen[:_WORST]])  # fmt: skip
+        for s in chosen[:_WORST]])
 
 
 def mean_of(scores: Sequence[Score], method: str, name: str) -> tuple[float, float, float]:

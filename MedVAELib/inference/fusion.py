@@ -27,7 +27,7 @@ class OneDnnConv3d(nn.Conv3d):
         super().__init__(
             conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
             conv.groups, conv.bias is not None,
-        )  # fmt: skip
+        )
         self.load_state_dict(conv.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ class OneDnnConv3d(nn.Conv3d):
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
     dilation: tuple[int, ...] = (), groups: int = 1,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """A convolution over two or three axes, as many as the weight has, on a CPU by oneDNN where torch has it. Left
     empty, stride and dilation are 1 and the padding is 0 along each."""
     axes = weight.ndim - 2
@@ -164,4 +164,4 @@ def _faster_convolution(conv: nn.Conv3d) -> nn.Module:
 
 _FASTER_FORMS: dict[type[nn.Module], Callable[..., nn.Module]] = {
     nn.Conv3d: _faster_convolution, Merge: FusedMerge,
-}  # fmt: skip
+}

@@ -23,19 +23,19 @@ CONVENTION = {
     "unit": "0 to 1 as prepared", "byte": "divided by 255",
     "percentile": "each image clipped to 0 … its 99.5th percentile and divided by that",
     "range": "each image clipped to its 0.5th … 99.5th percentile and brought to 0 to 1",
-}  # fmt: skip
+}
 
 
 def images_metadata(
     config: ImagesRun, settings: dict[str, object], images: ImageSet, statistics: LatentStatistics,
     measured: dict[str, float], counts: dict[str, int], steps: int, seconds: float,
     kept: int | None = None,
-) -> dict[str, object]:  # fmt: skip
+) -> dict[str, object]:
     """Everything `save_bundle` needs but the weights. settings: all of the model's; measured: on the validation images
     and, named so, the test images; counts: images and patients by part; kept: see `training_record`."""
     shape, spacing, data = list(images.shape), images.spacing_mm, config.data
     image = {"type": "image", "modality": data.modality, "num_channels": 1, "dtype": "float32",
-             "spatial_shape": shape, "value_range": [0, 1]}  # fmt: skip
+             "spatial_shape": shape, "value_range": [0, 1]}
     return common_metadata(config) | {
         "task": "Autoencoder of images: reconstructions, latents, samples",
         "description": f"A {config.model_name} of images of {' × '.join(map(str, shape))} voxels.",
@@ -53,7 +53,7 @@ def images_metadata(
             "results": {"training": training_record(config, steps, seconds, kept) | counts | _augmented(config),
                         "Held-back images": _table(measured)},
         },
-    }  # fmt: skip
+    }
 
 
 def images_card(config: ImagesRun, metadata: dict[str, object]) -> str:

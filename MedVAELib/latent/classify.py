@@ -42,7 +42,7 @@ class Classification:
     @property
     def confusion(self) -> NDArray[np.int64]:
         return np.array([[((self.true == row) & (self.predicted == column)).sum() for column in self.classes]
-                         for row in self.classes])  # fmt: skip
+                         for row in self.classes])
 
     @property
     def precision(self) -> NDArray[np.float64]:
@@ -89,7 +89,7 @@ def classify(table: LatentTable, target: str = "label", seed: int = 0) -> Classi
         labels[test], model.predict(table.mean[test].astype(np.float64)),
         axes(table.mean[shown].astype(np.float64)), axes.shares, labels[shown], test[shown],
         int(train.sum()), len(set(np.asarray(table.patients, object)[train])),
-        float((labels[test] == commonest).mean()))  # fmt: skip
+        float((labels[test] == commonest).mean()))
 
 
 def split_by_patient(table: LatentTable, labels: NDArray, seed: int = 0) -> tuple[NDArray, NDArray]:
@@ -101,17 +101,17 @@ def split_by_patient(table: LatentTable, labels: NDArray, seed: int = 0) -> tupl
         both = sorted(set(patients[train]) & set(patients[test]))
         if both:
             raise InputError(f"Patient '{both[0]}' is in the training and in the test part of the table: split by "
-                             "patient, or empty the column split.")  # fmt: skip
+                             "patient, or empty the column split.")
         return train, test
     if len(set(patients)) < TEST_FOLDS:
         raise InputError(f"The table has {len(set(patients))} patients, too few to keep some for the test: encode "
-                         "more.")  # fmt: skip
+                         "more.")
     if max(np.unique(labels.astype(str), return_counts=True)[1]) < TEST_FOLDS:
         raise InputError(f"No value has {TEST_FOLDS} images, too few to keep some for the test: encode more.")
     rare = [name for name in set(labels) if len(set(patients[labels == name])) < TEST_FOLDS]
     if len(rare) == len(set(labels)):
         raise InputError(f"Every value has fewer than {TEST_FOLDS} patients, too few to keep some for the test: encode "
-                         "more.")  # fmt: skip
+                         "more.")
     from sklearn.model_selection import StratifiedGroupKFold
 
     folds = StratifiedGroupKFold(TEST_FOLDS, shuffle=True, random_state=seed)
@@ -126,10 +126,10 @@ def split_by_patient(table: LatentTable, labels: NDArray, seed: int = 0) -> tupl
 def _check(labels: NDArray, train: NDArray, test: NDArray, target: str) -> None:
     if len(set(labels[train])) < 2:
         raise InputError(f"The training part has {len(set(labels[train]))} values of '{target}', and two at least are "
-                         "needed: encode images of every class.")  # fmt: skip
+                         "needed: encode images of every class.")
     if train.sum() <= len(set(labels[train])):
         raise InputError(f"The training part has {train.sum()} images of {len(set(labels[train]))} values of "
-                         f"'{target}', one of each, so that their spread is unknown: encode more.")  # fmt: skip
+                         f"'{target}', one of each, so that their spread is unknown: encode more.")
     unseen = sorted(set(labels[test]) - set(labels[train]))
     if unseen:
         raise InputError(f"'{unseen[0]}' is a value of '{target}' in the test part only: give it training patients.")

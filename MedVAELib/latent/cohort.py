@@ -29,7 +29,7 @@ class EncodedCohort:
 def encode_cohort(
     model: LatentModel, source: str | Path, pattern: str = "", patient: str = "", progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> EncodedCohort:  # fmt: skip
+) -> EncodedCohort:
     """The images of a folder, CSV table, glob or idx file, for a model of whole brains also scans as they are.
 
     One after the other, so that they need not fit into memory, as `encode_records`. Raises InputError where nothing can
@@ -42,14 +42,14 @@ def encode_cohort(
 def images_for(
     model: LatentModel, source: str | Path, pattern: str = "", patient: str = "", progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> ImageSet:  # fmt: skip
+) -> ImageSet:
     """The images of a folder, CSV table, glob or idx file as the model takes them, with the split they come with.
 
     Raises InputError, naming the file, for images of another form.
     """
     with model.prescribing():
         return read_images(source, pattern, model.shape, patient=patient, fit=model.form.fit,
-                           scaling=model.form.scaling, progress=progress, cancel=cancel)  # fmt: skip
+                           scaling=model.form.scaling, progress=progress, cancel=cancel)
 
 
 def encode_images(model: LatentModel, images: ImageSet, cancel: CancelToken | None = None) -> LatentTable:
@@ -58,13 +58,13 @@ def encode_images(model: LatentModel, images: ImageSet, cancel: CancelToken | No
     flat = None if log_variance is None else log_variance.reshape(len(images), -1)
     scans = images.scans or [""] * len(images.files)
     return LatentTable(images.cases, images.patients, mean.reshape(len(images), -1), flat, images.labels,
-                       images.splits, images.tags, _absolute(scans, images.files))  # fmt: skip
+                       images.splits, images.tags, _absolute(scans, images.files))
 
 
 def encode_records(
     model: LatentModel, records: Sequence[ImageRecord], progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> EncodedCohort:  # fmt: skip
+) -> EncodedCohort:
     """One image after the other, each prepared unless it is so already; what cannot be encoded is told of beside the
     rest. Raises InputError if nothing can."""
     cancel = cancel or CancelToken()
@@ -86,12 +86,12 @@ def encode_records(
     progress("encode", 1.0, f"{len(done)} images")
     mean, log_variance = zip(*encoded, strict=True)
     tags = {name: [record.tags.get(name, "") for record in done]
-            for name in dict.fromkeys(name for record in done for name in record.tags)}  # fmt: skip
+            for name in dict.fromkeys(name for record in done for name in record.tags)}
     table = LatentTable(
         [record.case for record in done], [record.patient for record in done], np.stack(mean),
         np.stack(log_variance) if model.variational else None, [record.label for record in done],
         [record.split for record in done], tags,
-        _absolute([record.scan for record in done], [str(record.file) for record in done]))  # fmt: skip
+        _absolute([record.scan for record in done], [str(record.file) for record in done]))
     return EncodedCohort(table, failed, tuple(warnings))
 
 

@@ -73,19 +73,19 @@ class ConfoundCheck:
         if not _ACQUISITION.issuperset(self.each_tag):
             what, of = "columns of the table", "these columns"
         figures = (f"{what} alone predict '{self.target}' in patients left out with a balanced accuracy of "
-                   f"{self.tags} (chance {self.chance:.2f}; latents {self.latents})")  # fmt: skip
+                   f"{self.tags} (chance {self.chance:.2f}; latents {self.latents})")
         if self.verdict == "alarm":
             best = next(iter(self.each_tag))
             share = " and do at least as well as the latents" if self.tags.value >= self.latents.value - 0.02 else ""
             return (f"CONFOUNDED: {figures}{share}, most of all '{best}': what the model's figure says of the image "
-                    f"cannot be told from what it says of {of}.")  # fmt: skip
+                    f"cannot be told from what it says of {of}.")
         if self.verdict == "suspect":
             return f"Possibly confounded: {figures}: too few patients to tell; compare with images of matched tags."
         return f"No sign of confounding: {figures}."
 
 
 def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str] | None = None,
-                   seed: int = 0, cancel: CancelToken | None = None) -> ConfoundCheck:  # fmt: skip
+                   seed: int = 0, cancel: CancelToken | None = None) -> ConfoundCheck:
     """Compares the table's tags (by default all but OWN_COLUMNS) with its latents' means as predictors of a column.
 
     Raises InputError without tags or with too few patients, UsageError for a tag that is not there, Cancelled.
@@ -98,7 +98,7 @@ def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str
     left_out = tuple(name for name in raw if name not in columns and len({str(value) for value in raw[name]}) > 1)
     if not columns:
         raise InputError("The table has no acquisition tag that varies, so confounding cannot be checked: add columns "
-                         "such as repetition_time_ms to the CSV file of the images.")  # fmt: skip
+                         "such as repetition_time_ms to the CSV file of the images.")
 
     cancel = cancel or CancelToken()
 
@@ -111,7 +111,7 @@ def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str
     probe = linear_probe(table.mean, labels, table.patients, seed)
     best_first = dict(sorted(each.items(), key=lambda item: -item[1].value))
     return ConfoundCheck(target, probe.classes, len(labels), len(set(table.patients)), together, best_first,
-                         probe.balanced_accuracy, left_out)  # fmt: skip
+                         probe.balanced_accuracy, left_out)
 
 
 def tag_features(column: NDArray) -> NDArray[np.float64]:

@@ -36,7 +36,7 @@ def embed(latents: NDArray, method: str = "tsne", seed: int = 0, perplexity: flo
         raise InputError(f"{len(latents)} images are too few to embed: give at least {LEAST}.")
     if not np.ptp(latents, axis=0).any():
         raise InputError(f"All {len(latents)} images have the same latents, so there is nothing to see: the model may "
-                         "have collapsed, or the images are copies.")  # fmt: skip
+                         "have collapsed, or the images are copies.")
     if latents.shape[1] < 2:
         return Embedding(np.column_stack([latents, np.zeros(len(latents))]), method, ("latent 0", ""))
     neighbours = max(2.0, min(perplexity, (len(latents) - 1) / 3))
@@ -79,5 +79,5 @@ def _umap(latents: NDArray, neighbours: float, seed: int) -> NDArray:
         from umap import UMAP
     except ImportError:
         raise UsageError('UMAP needs the package umap-learn: install it (in MedVAE\'s folder  pip install ".[umap]"), '
-                         "or choose tsne or pca.") from None  # fmt: skip
+                         "or choose tsne or pca.") from None
     return UMAP(n_neighbors=max(2, round(neighbours)), random_state=seed, n_jobs=1).fit_transform(_compressed(latents))

@@ -12,7 +12,7 @@ from .statistics import LatentStatistics
 def carried(statistics: LatentStatistics) -> NDArray[np.float64]:
     """Per latent, (Z,): mean KL divergence from the prior in nats; of a model without one, the variance of the mean."""
     return np.asarray(statistics.all.std, np.float64) ** 2 if statistics.kl is None else \
-        np.asarray(statistics.kl, np.float64)  # fmt: skip
+        np.asarray(statistics.kl, np.float64)
 
 
 def separation(statistics: LatentStatistics) -> NDArray[np.float64]:

@@ -91,7 +91,7 @@ class LatentModel(PlacedModel):
         """latents (N, *latent_shape), or flattened (N, Z) → images (N, 1, *shape) in 0…1."""
         latents = np.asarray(latents, np.float32).reshape(-1, *self.latent_shape)
         return np.concatenate(self._in_batches(lambda batch: (self._model.decode(batch),), latents, progress, cancel,
-                                               first=True))  # fmt: skip
+                                               first=True))
 
     def reconstruct(
         self, images: NDArray[np.float32], progress: Progress = no_progress, cancel: CancelToken | None = None
@@ -99,7 +99,7 @@ class LatentModel(PlacedModel):
         """images (N, 1, *shape) → what their posterior's mean stands for, the same shape."""
         self._check_images(images)
         return np.concatenate(self._in_batches(lambda batch: (self._model.reconstruct(batch),), images, progress,
-                                               cancel, first=True))  # fmt: skip
+                                               cancel, first=True))
 
     def kl_per_latent(
         self, images: NDArray[np.float32], progress: Progress = no_progress, cancel: CancelToken | None = None
@@ -109,12 +109,12 @@ class LatentModel(PlacedModel):
         if not self.variational:
             return None
         return np.concatenate(self._in_batches(lambda batch: (self._model.kl_per_latent(batch),), images, progress,
-                                               cancel, first=True))  # fmt: skip
+                                               cancel, first=True))
 
     def sample(
         self, count: int, seed: int = 0, label: str | None = None, progress: Progress = no_progress,
         cancel: CancelToken | None = None,
-    ) -> NDArray[np.float32]:  # fmt: skip
+    ) -> NDArray[np.float32]:
         """`count` new images (count, 1, *shape): the model's own samples or, with a label, decoded latents drawn from
         the Gaussian of that label's training images. The first n of a seed are the same for every count ≥ n."""
         return np.concatenate(list(self.samples(count, seed, label, progress, cancel)))
@@ -122,7 +122,7 @@ class LatentModel(PlacedModel):
     def samples(
         self, count: int, seed: int = 0, label: str | None = None, progress: Progress = no_progress,
         cancel: CancelToken | None = None,
-    ) -> Iterator[NDArray[np.float32]]:  # fmt: skip
+    ) -> Iterator[NDArray[np.float32]]:
         """The images of `sample`, (n, 1, *shape) at a time, so that thousands need not be held in memory."""
         self._check_count(count)
         cancel, latents = cancel or CancelToken(), None if label is None else self.draw(count, seed, label)
@@ -143,17 +143,17 @@ class LatentModel(PlacedModel):
         self._check_count(count)
         if not self.model.gaussian:
             raise UsageError(f"The latents of {self.bundle.name}, a {self.bundle.model}, cannot be drawn by label, "
-                             "only by its prior of all images: leave the label out, or use another model.")  # fmt: skip
+                             "only by its prior of all images: leave the label out, or use another model.")
         if label not in self.statistics.labels:
             known = ", ".join(self.statistics.labels) or "none"
             raise UsageError(f"The bundle {self.bundle.name} knows no label '{label}' (it has {known}).")
         moments = self.statistics.labels[label]
         if moments.count < 2:
             raise UsageError(f"The bundle {self.bundle.name} learned '{label}' from one image and does not know how "
-                             "such images differ: choose another label, or leave it out.")  # fmt: skip
+                             "such images differ: choose another label, or leave it out.")
         own = crc32(label.encode())  # or the first images of all labels would come from the same noise
         noise = np.array([np.random.default_rng((seed, own, i)).standard_normal(len(moments.mean))
-                          for i in range(count)])  # fmt: skip
+                          for i in range(count)])
         variance, factor = moments.std.astype(np.float64) ** 2, getattr(self.model, "drawn_factor", None)
         if factor is not None:
             rows = factor.cpu().double().numpy()
@@ -205,7 +205,7 @@ class LatentModel(PlacedModel):
             yield
         except FormError as error:
             how = ("give images like those it was trained on, or train one that takes these: with data.fit stretch or "
-                   "crop those of other sizes, with data.preparation whole scans")  # fmt: skip
+                   "crop those of other sizes, with data.preparation whole scans")
             if self.preparation != PLAIN:
                 how = f"make them with 'medvae prepare --preparation {self.preparation}'"
             raise InputError(f"{error.found} by the model {self.bundle.name}: {how}.") from error
@@ -213,7 +213,7 @@ class LatentModel(PlacedModel):
     def prepare(
         self, scan: Scan, progress: Progress = no_progress, cancel: CancelToken | None = None,
         brain: sitk.Image | None = None,
-    ) -> Prepared:  # fmt: skip
+    ) -> Prepared:
         """A scan as the model takes it, by the preparation it was trained with, and the way back.
 
         A volume that has been prepared already is taken as it is. brain: a mask on the scan's grid, for preparations
@@ -242,7 +242,7 @@ class LatentModel(PlacedModel):
             return False
         place = self.mni_place
         return place is None or (np.allclose(image.GetOrigin(), place.GetOrigin(), atol=0.5)
-                                 and np.allclose(image.GetDirection(), place.GetDirection(), atol=1e-3))  # fmt: skip
+                                 and np.allclose(image.GetDirection(), place.GetDirection(), atol=1e-3))
 
     def shown(self, image: NDArray[np.float32]) -> NDArray[np.bool_]:
         """Where an image, as it takes them, shows what differences are averaged over: in the brain where it is one, as
@@ -262,7 +262,7 @@ class LatentModel(PlacedModel):
         return self._model.sample(_DRAWN_AT_ONCE, torch.Generator().manual_seed(seed)).float().cpu().numpy()
 
     def _in_batches(self, work: Callable[[Tensor], tuple[Tensor | None, ...]], values: NDArray[np.float32],
-                    progress: Progress, cancel: CancelToken | None, first: bool = False) -> list:  # fmt: skip
+                    progress: Progress, cancel: CancelToken | None, first: bool = False) -> list:
         """work(batch) for every batch of (N, …), results as float32 arrays; `first`: of the first one alone."""
         cancel, results, done = cancel or CancelToken(), [], 0
 
@@ -291,7 +291,7 @@ class LatentModel(PlacedModel):
         kind = "neither FLAIR nor DWI" if modality == "other" else modality.upper()
         wanted = " or ".join(sorted(self.bundle.modality)).upper()
         return (f"{scan.path or scan.name} looks like {kind} ({reason}), and the model {self.bundle.name} was made for "
-                f"{wanted}: what it makes of it may be meaningless.",)  # fmt: skip
+                f"{wanted}: what it makes of it may be meaningless.",)
 
     def _check_count(self, count: int) -> None:
         if count < 1:
@@ -300,7 +300,7 @@ class LatentModel(PlacedModel):
     def _check_images(self, images: NDArray[np.float32]) -> None:
         if images.shape[1:] != (1, *self.shape):
             raise InputError(f"The bundle {self.bundle.name} takes images of shape {list(self.shape)}, not "
-                             f"{list(images.shape[2:])}: prepare them for it.")  # fmt: skip
+                             f"{list(images.shape[2:])}: prepare them for it.")
 
 
 def load_latent_model(

@@ -36,7 +36,7 @@ class Encoded:
 def encode_file(
     model: LatentModel, source: str | Path | ImageRecord, progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> Encoded:  # fmt: skip
+) -> Encoded:
     """A picture, or a volume, which is prepared as the model was trained unless it is so already. source: a file, or a
     record of one that holds several images. Raises InputError."""
     record = source if isinstance(source, ImageRecord) else ImageRecord(Path(source), "", "")
@@ -48,7 +48,7 @@ def encode_file(
     mean, variance = model.encode(prepared.image[None], cancel=cancel)
     variance = None if variance is None else variance.ravel()
     return Encoded(record.file.name, prepared.image, mean.ravel(), variance, prepared.to_scan,
-                   (*warnings, *prepared.warnings))  # fmt: skip
+                   (*warnings, *prepared.warnings))
 
 
 def own_grid(model: LatentModel) -> sitk.Image:

@@ -47,7 +47,7 @@ def _pca(mean: NDArray) -> Plane:
 def _separable(table: LatentTable) -> bool:
     labels = [label for label in table.labels if label]
     return (len(set(labels)) > 1 and min(labels.count(name) for name in set(labels)) > 1
-            and 1 < table.latents <= _MOST_FOR_LDA)  # fmt: skip
+            and 1 < table.latents <= _MOST_FOR_LDA)
 
 
 def _lda(table: LatentTable, mean: NDArray) -> Plane:

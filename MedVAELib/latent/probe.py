@@ -128,7 +128,7 @@ def linear_probe(features: NDArray, labels: Sequence[str], patients: Sequence[st
 
 
 def by_patient(fit: Callable[[NDArray, NDArray], object], features: NDArray, labels: Sequence[str],
-               patients: Sequence[str], seed: int = 0) -> Probe:  # fmt: skip
+               patients: Sequence[str], seed: int = 0) -> Probe:
     """Predictions in folds that keep each patient together. fit(features, labels): a fitted scikit-learn classifier to
     which classes count alike, as the balanced accuracy has them."""
     from sklearn.model_selection import StratifiedGroupKFold
@@ -139,18 +139,18 @@ def by_patient(fit: Callable[[NDArray, NDArray], object], features: NDArray, lab
     classes = tuple(sorted(set(labels)))
     if len(classes) < 2:
         raise InputError(f"Predicting a label needs two labels at least, and there is {len(classes)}: give a label "
-                         "to the images of each class.")  # fmt: skip
+                         "to the images of each class.")
     of_class = {name: len(set(patients[labels == name])) for name in classes}
     folds = min(FOLDS, *of_class.values())
     if folds < 2:
         lone = min(of_class, key=of_class.__getitem__)
         raise InputError(f"The label '{lone}' has images of a single patient, so it cannot be predicted in patients "
-                         "left out: add patients.")  # fmt: skip
+                         "left out: add patients.")
     probability = np.zeros((len(labels), len(classes)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # small folds lack rare classes; they count as missed
         for used, held in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels,
-                                                                                             patients):  # fmt: skip
+                                                                                             patients):
             if not 1 < len(set(labels[used])) < len(used):
                 raise InputError("Too few images of each label to predict it in patients left out: add patients.")
             # By number, as scikit-learn makes numbers of names that are digits, and then misses the names.
@@ -174,7 +174,7 @@ def mean_recall(true: NDArray, predicted: NDArray, patients: NDArray) -> Estimat
     """Recall, averaged over the classes that are there."""
     right, of_class = true == predicted, [true == name for name in sorted(set(true))]
     return estimate(lambda weights: np.nanmean(
-        [(weights[:, rows] @ right[rows]) / weights[:, rows].sum(1) for rows in of_class], 0), patients)  # fmt: skip
+        [(weights[:, rows] @ right[rows]) / weights[:, rows].sum(1) for rows in of_class], 0), patients)
 
 
 def share_right(true: NDArray, predicted: NDArray, patients: NDArray) -> Estimate:

@@ -53,11 +53,11 @@ class LatentTable:
         uneven = [name for name, values in parts.items() if len(values) != count]
         if uneven or self.mean.ndim != 2:
             raise InputError(f"A table of {count} latents has {', '.join(uneven) or 'mean'} of another length: give "
-                             "one entry per image.")  # fmt: skip
+                             "one entry per image.")
         odd = sorted(set(self.split) - {"", TRAIN, VALIDATION, TEST})
         if odd:
             raise InputError(f"A table of latents has the split '{odd[0]}': it must be {TRAIN}, {VALIDATION}, {TEST} "
-                             "or empty.")  # fmt: skip
+                             "or empty.")
         if self.log_variance is not None and self.log_variance.shape != self.mean.shape:
             raise InputError("Means and log-variances of a table of latents differ in shape: encode again.")
 
@@ -84,7 +84,7 @@ class LatentTable:
         chosen = {name: [getattr(self, name)[i] for i in rows] for name in _BY_ROW}
         variance = None if self.log_variance is None else self.log_variance[rows]
         return replace(self, mean=self.mean[rows], log_variance=variance,
-                       tags={name: values[rows] for name, values in self.tags.items()}, **chosen)  # fmt: skip
+                       tags={name: values[rows] for name, values in self.tags.items()}, **chosen)
 
     def labelled(self, target: str = "label") -> tuple[LatentTable, NDArray]:
         """The rows that have a value in a column, and the values as texts. Raises InputError where none has."""
@@ -121,12 +121,12 @@ class LatentTable:
         mean, variance = (_numbered(path, columns, prefix) for prefix in ("mu", "logvar"))
         if mean is None or "case" not in columns:
             raise InputError(f"{path} is no table of latents (columns case, mu_0, …): make one with "
-                             "'medvae latent encode'.")  # fmt: skip
+                             "'medvae latent encode'.")
         cases = _texts(columns["case"])
         tags = {name: values for name, values in columns.items()
                 if name not in _NAMED and not _NUMBERED.fullmatch(name)}
         files = [str((path.parent / Path(name).expanduser()).absolute()) if name else ""
-                 for name in _texts(columns.get("file", columns.get("scan", ())))]  # fmt: skip
+                 for name in _texts(columns.get("file", columns.get("scan", ())))]
         return cls(cases, _texts(columns.get("patient", cases)), mean, variance, _texts(columns.get("label", ())),
                    _texts(columns.get("split", ())), tags, files)
 
@@ -161,7 +161,7 @@ def _numbered(path: Path, columns: Mapping[str, Sequence], prefix: str) -> NDArr
         values = np.array([columns[f"{prefix}_{i}"] for i in range(count)], np.float32).T
     except (KeyError, ValueError):
         raise InputError(f"{path}: the columns {prefix}_0 to {prefix}_{count - 1} are not all there, or hold "
-                         "something other than numbers: encode again.") from None  # fmt: skip
+                         "something other than numbers: encode again.") from None
     if not np.isfinite(values).all():
         raise InputError(f"{path}: some values of {prefix} are not finite: encode again.")
     return np.ascontiguousarray(values)
@@ -201,7 +201,7 @@ def pyarrow_module():
         import pyarrow.parquet
     except ImportError:
         raise UsageError('Parquet files need the package pyarrow: install it (in MedVAE\'s folder  pip install '
-                         '".[tables]"), or use CSV (--format csv).') from None  # fmt: skip
+                         '".[tables]"), or use CSV (--format csv).') from None
     return pyarrow
 
 

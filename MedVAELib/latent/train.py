@@ -43,7 +43,7 @@ _BASELINE = "mse of the mean training image"
 def train_from_config(
     path: Path, output: Path, resume: bool = False, device: str = "auto", progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Trains and writes `output`/bundle. Returns the bundle's folder.
 
     Besides: checkpoint.pt (resumable to the step), log.jsonl, split.csv (which image is in which part), curves.png,
@@ -68,7 +68,7 @@ def train_from_config(
     _check_watched(config, validation)
     change = augmenter(config.augment, len(shape))
     stream = image_batches(images.part("train").images, config.trainer.batch, config.trainer.seed, change,
-                           _changers(target, change), cancel)  # fmt: skip
+                           _changers(target, change), cancel)
     trainer.run(stream, validation, scaled(progress, 0.05, 0.95), cancel)
     folder = output / "bundle" / config.bundle.name
     if trainer.processes.first:
@@ -96,7 +96,7 @@ def write_bundle(
               for what, values in (("images", images.part(part).cases), ("patients", images.part(part).patients))}
     settings = asdict(validation.model.config)
     metadata = images_metadata(config, settings, images, validation.statistics(train.images, train.labels),
-                               measured, counts, trainer.step, trainer.seconds, trainer.weights_step)  # fmt: skip
+                               measured, counts, trainer.step, trainer.seconds, trainer.weights_step)
     save_bundle(folder, metadata, state, images_card(config, metadata), config.bundle.weights)
 
 
@@ -129,7 +129,7 @@ class ImageBatches:
 def image_batches(
     images: NDArray[np.float32], batch: int, seed: int, augment: Augment | None = None, workers: int = 0,
     cancel: CancelToken | None = None,
-) -> Batches:  # fmt: skip
+) -> Batches:
     """`ImageBatches` from any step on, made by so many background processes, or here (0): the same ones. cancel: also
     ends the waiting for a batch, by Cancelled, where one process trains."""
     batches = ImageBatches(images, batch, seed, augment)
@@ -163,7 +163,7 @@ def _read(config: ImagesRun, shape: tuple[int, ...], progress: Progress, cancel:
     images = read_images(
         source_path(data.source), data.pattern, shape, data.labels, data.patient, data.fit, data.scaling,
         data.validation, data.test, data.seed, data.limit, Path(data.store) if data.store else None, progress, cancel,
-    )  # fmt: skip
+    )
     if data.store and processes.first:
         processes.wait()
     return images
@@ -183,7 +183,7 @@ def _doubt_of_patients(config: ImagesRun, images: ImageSet) -> str:
         return ""
     return (f"Every image counts as a patient of its own, but {name} looks like one patient with several images, which "
             "may now lie both in the training and in the validation: set data.patient, for a folder per "
-            "patient to '^([^/]+)/', unless the folders are labels.")  # fmt: skip
+            "patient to '^([^/]+)/', unless the folders are labels.")
 
 
 def _doubt_of_test(config: ImagesRun, images: ImageSet) -> str:
@@ -191,7 +191,7 @@ def _doubt_of_test(config: ImagesRun, images: ImageSet) -> str:
     if not config.data.test or "test" in images.splits:
         return ""
     return (f"data.test is {config.data.test:g}, but no patient was left for the test: the bundle's figures will be of "
-            "the validation images alone.")  # fmt: skip
+            "the validation images alone.")
 
 
 def _check_watched(config: ImagesRun, validation: ImageValidation) -> None:
@@ -212,9 +212,9 @@ def _keep_split(images: ImageSet, path: Path, resume: bool) -> None:
     table.writerow(["file", "case", "patient", "label", "split", *places, *images.tags])
     table.writerows(zip((str(Path(file).absolute()) for file in images.files), images.cases, images.patients,
                         images.labels, images.splits, *places.values(), *images.tags.values(),
-                        strict=True))  # fmt: skip
+                        strict=True))
     if resume and path.exists() and _without_tags(path.read_text(encoding="utf-8")) != _without_tags(text.getvalue()):
         raise InputError(f"{path} lists other images or parts than the config gives now: a run resumes with the images "
-                         "it started with; start anew without --resume.")  # fmt: skip
+                         "it started with; start anew without --resume.")
     with replaced(path) as partial:
         partial.write_text(text.getvalue(), encoding="utf-8")

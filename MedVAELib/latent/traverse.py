@@ -55,7 +55,7 @@ def arithmetic(plus: Sequence[NDArray], minus: Sequence[NDArray] = ()) -> NDArra
     """
     if len(plus) != len(minus) + 1:
         raise UsageError(f"{len(plus)} added and {len(minus)} subtracted latents do not end in one image's worth: add "
-                         "one more than is subtracted.")  # fmt: skip
+                         "one more than is subtracted.")
     total = np.sum([np.asarray(latent, np.float32).reshape(-1) for latent in plus], axis=0)
     return total - np.sum([np.asarray(latent, np.float32).reshape(-1) for latent in minus], axis=0) if minus else total
 

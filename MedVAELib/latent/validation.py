@@ -41,7 +41,7 @@ class ImageValidation:
     """
 
     def __init__(self, model: ImageAutoencoder, images: NDArray[np.float32], output: Path,
-                 precision: Callable[[], AbstractContextManager]):  # fmt: skip
+                 precision: Callable[[], AbstractContextManager]):
         self.model, self.output, self.precision = model.eval(), output, precision
         self.images = images[spread(len(images), _MOST)]
         self.device = next(model.parameters()).device

@@ -45,7 +45,7 @@ class Autoencoder(ImageAutoencoder):
             self._follow(latent.detach())
             self.updates += 1
         return {"loss": reconstruction / self.config.voxels, "reconstruction": reconstruction,
-                "mse": F.mse_loss(torch.sigmoid(logits), image)}  # fmt: skip
+                "mse": F.mse_loss(torch.sigmoid(logits), image)}
 
     @torch.no_grad()
     def _follow(self, latent: Tensor) -> None:

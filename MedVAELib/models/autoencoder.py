@@ -168,14 +168,14 @@ class ImageAutoencoder(nn.Module):
         if self.training:
             self.updates += 1
         return {"loss": loss, "reconstruction": reconstruction, "kl": divergence.flatten(1).sum(1).mean(),
-                "mse": F.mse_loss(torch.sigmoid(logits), image)}  # fmt: skip
+                "mse": F.mse_loss(torch.sigmoid(logits), image)}
 
     def health(self, terms: Mapping[str, float | Tensor]) -> str | None:
         """Why the training is not worth going on with, in a sentence, or None. terms: of a loss."""
         warm = int(self.updates) > getattr(self.config, "warmup", 0)
         if self.variational and warm and float(terms.get("kl", math.inf)) < COLLAPSED_NATS:
             return (f"The posterior collapsed: all latents together carry {float(terms['kl']):.2g} nats. "
-                    "Lower beta, or raise warmup or free_bits.")  # fmt: skip
+                    "Lower beta, or raise warmup or free_bits.")
         return None
 
     def unfitted(self) -> dict[str, Tensor]:

@@ -81,7 +81,7 @@ class IntroVAE(VAE):
         loss = terms["loss"] + weight * (encoder + decoder)
         of_drawn = mean_over_processes(torch.stack([(fake * drawn).sum(), drawn.sum()]))
         return terms | {"loss": loss, "kl_fake": (of_drawn[0] / of_drawn[1]).detach(), "encoder": encoder,
-                        "decoder": decoder}  # fmt: skip
+                        "decoder": decoder}
 
     @property
     def warm_up_steps(self) -> int:
@@ -111,7 +111,7 @@ class IntroVAE(VAE):
         real, fake = float(terms.get("kl", -math.inf)), float(terms.get("kl_fake", math.inf))
         if int(self.updates) > self.warm_up_steps and self.config.adversarial > 0 and fake < _WORSE * real:
             return (f"The encoder takes generated images for real ones (KL {fake:.3g} against {real:.3g} nats): "
-                    "raise adversarial or margin, or lower the learning rate.")  # fmt: skip
+                    "raise adversarial or margin, or lower the learning rate.")
         return super().health(terms)
 
 

@@ -135,7 +135,7 @@ def balanced_divergence(posterior: Gaussian, prior: Correlated) -> tuple[Tensor,
 def negative_bound(
     config: LatentConfig, terms: dict[str, Tensor], of_posterior: Tensor, of_prior: Tensor, latents: int,
     updates: Tensor,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """nll + overlap·(1 − Dice) + β·KL(q‖p̄) / voxels + prior·KL(q̄‖p) / latents, where a bar means that no gradient
     reaches it (see balanced_divergence). β rises over `warmup` of the training steps, `updates` of which are done.
 

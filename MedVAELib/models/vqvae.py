@@ -126,7 +126,7 @@ class VQVAE(ImageAutoencoder):
             self._count(indices)
             self.updates += 1
         terms = {"reconstruction": reconstruction, "commitment": commitment, "perplexity": self._perplexity(indices),
-                 "dead": dead.float(), "mse": F.mse_loss(torch.sigmoid(logits), image)}  # fmt: skip
+                 "dead": dead.float(), "mse": F.mse_loss(torch.sigmoid(logits), image)}
         loss = reconstruction / self.config.voxels + commitment
         if self.prior is not None:
             terms["prior"] = F.cross_entropy(self.prior(indices).flatten(0, 1), indices.flatten())
@@ -148,7 +148,7 @@ class VQVAE(ImageAutoencoder):
         perplexity = float(terms.get("perplexity", math.inf))
         if int(self.updates) > 100 and perplexity < _COLLAPSED_PERPLEXITY:
             return (f"The codebook collapsed: {perplexity:.2g} of {self.config.codes} codes are in use. "
-                    "Raise dead or commitment, or lower the learning rate.")  # fmt: skip
+                    "Raise dead or commitment, or lower the learning rate.")
         return None
 
     # ---- the prior ----

@@ -81,7 +81,7 @@ class ConvEncoder(nn.Module):
         self.down = nn.Sequential(*(
             nn.Sequential(conv_block(i, o, dimensions, norm, 2), conv_block(o, o, dimensions, norm))
             for i, o in zip(channels, channels[1:], strict=False)
-        ))  # fmt: skip
+        ))
 
     def forward(self, image: Tensor) -> Tensor:
         return self.down(self.stem(fold(2 * image - 1, self.factor)))
@@ -98,7 +98,7 @@ class ConvDecoder(nn.Module):
             conv_block(channels[0], channels[0], dimensions, norm),
             *(nn.Sequential(_up_block(i, o, dimensions, norm), conv_block(o, o, dimensions, norm))
               for i, o in zip(channels, channels[1:], strict=False)),
-        )  # fmt: skip
+        )
         self.head = _CONVOLUTION[dimensions](channels[-1], factor**dimensions, 3, 1, 1)
 
     def forward(self, features: Tensor) -> Tensor:

@@ -110,7 +110,7 @@ class ShapeDecoder(nn.Module):
             UpsampleConv(3 * width, 2 * width), nn.BatchNorm3d(2 * width), nn.SiLU(),
             UpsampleConv(2 * width, width), nn.BatchNorm3d(width), nn.SiLU(),
             nn.Conv3d(width, 8, 1),
-        )  # fmt: skip
+        )
         nn.init.normal_(self.grow[-1].weight, std=0.01)
         self.mean_shape = nn.Parameter(_start_shape())
 
@@ -165,7 +165,7 @@ class ShapeCritic(nn.Module):
         self.convolutions = nn.Sequential(
             nn.Conv3d(64, width, 3, 1, 1), nn.LeakyReLU(0.2), nn.Conv3d(width, 2 * width, 3, 2, 1), nn.LeakyReLU(0.2),
             nn.Conv3d(2 * width, 2 * width, 3, 2, 1), nn.LeakyReLU(0.2),
-        )  # fmt: skip
+        )
         self.judge = nn.Sequential(nn.Linear(2 * width * 27 + condition, 128), nn.LeakyReLU(0.2), nn.Linear(128, 1))
 
     def forward(self, sdf: Tensor, condition: Tensor) -> Tensor:

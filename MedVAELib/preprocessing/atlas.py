@@ -97,7 +97,7 @@ def head_of_labels(labels: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
         table[list(ids)] = value
     tissue = (array > 0) & (array < FIRST_EXTRACEREBRAL) & (array != CSF_OUTSIDE)
     intensity, fraction = (sitk.BinShrink(like(volume, labels), [2, 2, 2])
-                           for volume in (table[np.clip(array, 0, None)], tissue.astype(np.float32)))  # fmt: skip
+                           for volume in (table[np.clip(array, 0, None)], tissue.astype(np.float32)))
     mask = brain_of_labels(sitk.GetArrayViewFromImage(fraction) >= 0.5, float(np.mean(fraction.GetSpacing())))
     if not mask.any():
         raise InputError("A label map holds no brain label; the atlas needs whole-head maps in FreeSurfer numbering.")

@@ -70,7 +70,7 @@ def same_grid(first: sitk.Image, second: sitk.Image) -> bool:
         return False
     corners = itertools.product(*((0.0, n - 1.0) for n in first.GetSize()))
     apart = [np.subtract(first.TransformContinuousIndexToPhysicalPoint(corner),
-                         second.TransformContinuousIndexToPhysicalPoint(corner)) for corner in corners]  # fmt: skip
+                         second.TransformContinuousIndexToPhysicalPoint(corner)) for corner in corners]
     return float(np.linalg.norm(apart, axis=1).max()) < _SAME_GRID_VOXELS * min(second.GetSpacing())
 
 
@@ -80,7 +80,7 @@ def inverse(transform: sitk.AffineTransform) -> sitk.AffineTransform:
     matrix = np.linalg.inv(np.reshape(transform.GetMatrix(), (3, 3)))
     fixed = np.array(transform.GetCenter())
     return sitk.AffineTransform(matrix.ravel().tolist(),
-                                (fixed - matrix @ (fixed + transform.GetTranslation())).tolist())  # fmt: skip
+                                (fixed - matrix @ (fixed + transform.GetTranslation())).tolist())
 
 
 def ras_affine_mm(image: sitk.Image) -> NDArray[np.float64]:

@@ -65,7 +65,7 @@ class ImageForm:
         if self.fit == "exact":
             found = " × ".join(map(str, image.GetSize()[::-1]))
             raise FormError(f"{name} has {found} voxels where {' × '.join(map(str, self.shape))} are asked for",
-                            "set fit to crop or stretch, or prepare the images first")  # fmt: skip
+                            "set fit to crop or stretch, or prepare the images first")
         values = sitk.GetArrayViewFromImage(image)
         low, high = float(values.min()), float(values.max())
         # Where 0 is not the least that an image can hold, it would be a grey between others.
@@ -135,7 +135,7 @@ def scaled(values: NDArray[np.float32], scaling: str, name: str) -> NDArray[np.f
     if scaling == "percentile":
         if share := below_0(values):
             raise FormError(f"{name} holds values below 0 in {100 * share:.0f} % of its voxels, which the scaling "
-                            "percentile would make 0", "set scaling to range, or prepare the images first")  # fmt: skip
+                            "percentile would make 0", "set scaling to range, or prepare the images first")
         top = float(np.percentile(values, PERCENTILE))
         if not top > 0:
             raise InputError(f"{name} is empty: {PERCENTILE:g} % of its voxels are not above 0.")
@@ -145,7 +145,7 @@ def scaled(values: NDArray[np.float32], scaling: str, name: str) -> NDArray[np.f
     if low < -_UNIT_TOLERANCE or high > 1 + _UNIT_TOLERANCE:
         better = "range" if below_0(values) else "percentile"
         raise FormError(f"{name} has intensities from {low:.4g} to {high:.4g} where 0 to 1 are asked for",
-                        f"set scaling to {better}, or prepare the images first")  # fmt: skip
+                        f"set scaling to {better}, or prepare the images first")
     return np.clip(values, 0, 1, dtype=np.float32)
 
 
@@ -166,10 +166,10 @@ def as_dimensions(image: sitk.Image, dimensions: int, name: str) -> sitk.Image:
         return image[tuple(0 if axis == thin else slice(None) for axis in range(3))]
     if dimensions == 3:
         raise FormError(f"{name} is a picture, and volumes are asked for",
-                        "give volumes, or use a model of pictures (a shape of two sides)")  # fmt: skip
+                        "give volumes, or use a model of pictures (a shape of two sides)")
     raise FormError(f"{name} is a volume of {image.GetSize()[-1]} slices, and pictures are asked for",
                     "make slices with 'medvae prepare --preparation slices', or use a model of volumes (a shape of "
-                    "three sides)")  # fmt: skip
+                    "three sides)")
 
 
 def _smoothed(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
@@ -184,4 +184,4 @@ def _smoothed(image: sitk.Image, grid: sitk.Image) -> sitk.Image:
 
 def _onto(image: sitk.Image, grid: sitk.Image, outside: float = 0.0) -> sitk.Image:
     return sitk.Resample(image, grid, sitk.Transform(image.GetDimension(), sitk.sitkIdentity), sitk.sitkLinear, outside,
-                         sitk.sitkFloat32)  # fmt: skip
+                         sitk.sitkFloat32)

@@ -50,8 +50,8 @@ def masked_scan(
             inside = sitk.GetArrayFromImage(template_brain_mask(positive, cancel=cancel))
         except RuntimeError:
             raise InputError(f"{name} cannot be aligned with an average head: give a whole brain scan, or a brain "
-                             "mask.") from None  # fmt: skip
+                             "mask.") from None
     if inside.sum() * voxel_ml < MIN_BRAIN_ML:
         raise InputError(f"{name}: the brain mask holds only {inside.sum() * voxel_ml:.0f} ml; give a scan of a whole "
-                         "brain, and its mask where it has one.")  # fmt: skip
+                         "brain, and its mask where it has one.")
     return MaskedScan(positive, like(inside.astype(np.uint8), space))

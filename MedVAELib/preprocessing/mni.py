@@ -22,7 +22,7 @@ AVERAGE_TO_MNI = np.array([
     [0.0, 1.0169, 0.2666, -5.3737],
     [0.0, -0.2507, 1.1252, -5.8979],
     [0.0, 0.0, 0.0, 1.0],
-])  # fmt: skip
+])
 """From RAS mm of the average to RAS mm of MNI space."""
 WINDOW_CENTER_RAS_MM = (0.0, -17.0, 5.0)
 WINDOW_MM_ZYX = (160, 192, 160)
@@ -49,7 +49,7 @@ def load_template() -> Atlas:
     matrix = _LPS_RAS @ np.linalg.inv(AVERAGE_TO_MNI) @ _LPS_RAS
     from_mni = sitk.AffineTransform(matrix[:3, :3].ravel().tolist(), matrix[:3, 3].tolist())
     intensity, brain = (sitk.Resample(image, grid, from_mni, sitk.sitkLinear, 0.0)
-                        for image in (average.intensity, average.brain))  # fmt: skip
+                        for image in (average.intensity, average.brain))
     return Atlas(intensity, brain)
 
 

@@ -73,4 +73,4 @@ def _neighbours(axes: int) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
     """Per axis, all voxels but the first and all but the last, which are neighbours pairwise."""
     whole = slice(None)
     return [tuple((*[whole] * axis, part, *[whole] * (axes - axis - 1)) for part in (slice(1, None), slice(None, -1)))
-            for axis in range(axes)]  # fmt: skip
+            for axis in range(axes)]

@@ -129,7 +129,7 @@ def canonical_map(outline: Tensor, pixel_mm: Tensor | float, plane: str, spacing
     ellipse = moment_ellipse(outline)
     turn = rotation(ellipse, plane)
     step = (torch.as_tensor(spacing_mm, device=outline.device, dtype=torch.float32)
-            / torch.as_tensor(pixel_mm, device=outline.device, dtype=torch.float32)).expand(len(outline))  # fmt: skip
+            / torch.as_tensor(pixel_mm, device=outline.device, dtype=torch.float32)).expand(len(outline))
     # Coarser than the map: the mean of several samples per pixel keeps the edge's fractions right.
     fine = min(max(1, math.ceil(float(step.max()) - 1e-3)), _MOST_SUPERSAMPLES)
     offset = (torch.arange(SIZE * fine, device=outline.device) + 0.5) / fine - SIZE / 2

@@ -42,7 +42,7 @@ class PublishedPreparation:
             raise ValueError(f"the array has shape {array_zyx.shape}, not {SHAPE_ZYX}")
         made = like(array_zyx.astype(np.float32), mni_grid(SPACING_MM))
         placed = sitk.Resample(made, self.scan_image, inverse(self.mni_to_scan), sitk.sitkLinear, 0.0,
-                               sitk.sitkFloat32)  # fmt: skip
+                               sitk.sitkFloat32)
         placed.CopyInformation(self.scan_image)
         return placed
 

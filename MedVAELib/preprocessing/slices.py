@@ -108,7 +108,7 @@ def slices_of(masked: MaskedScan, settings: SliceSettings) -> list[Slice]:
     origin = grid.GetOrigin()[2 - axis] * (1 if axis == 0 else -1)  # LPS to RAS
     return [Slice(_square(volume[n], middle, settings.size), origin + n * grid.GetSpacing()[2 - axis],
                   1 - _square(inside[n], middle, settings.size).sum() / inside[n].sum() if inside[n].any() else 0.0)
-            for n in range(int(low), int(high) + 1, settings.every)]  # fmt: skip
+            for n in range(int(low), int(high) + 1, settings.every)]
 
 
 def patches_of(masked: MaskedScan, lesion: sitk.Image | None, settings: PatchSettings) -> Iterator[Patch]:
@@ -161,7 +161,7 @@ def tiles_of(masked: MaskedScan, side: int, pixel_mm: float, around_middle: bool
     else:
         starts = [(y, x) for y in range(0, brain.shape[1], side) for x in range(0, brain.shape[2], side)]
     places = [(z, y, x) for z in range(len(brain)) for y, x in starts
-              if inside[z, y + side : y + 2 * side, x + side : x + 2 * side].any()]  # fmt: skip
+              if inside[z, y + side : y + 2 * side, x + side : x + 2 * side].any()]
     images = [volume[z, y + side : y + 2 * side, x + side : x + 2 * side] for z, y, x in places]
     return Tiles(np.stack(images), places, grid)
 
@@ -176,7 +176,7 @@ def _grid(image: sitk.Image, axis: int, pixel_mm: float) -> sitk.Image:
     """Over the field of view, along the patient's axes: the scan's own distance along `axis` (zyx), else pixels."""
     size, spacing = np.array(image.GetSize()), np.array(image.GetSpacing())
     corners = np.array([image.TransformContinuousIndexToPhysicalPoint(((size - 1) * corner).tolist())
-                        for corner in np.ndindex(2, 2, 2)]) * (-1, -1, 1)  # fmt: skip
+                        for corner in np.ndindex(2, 2, 2)]) * (-1, -1, 1)
     low, high = corners.min(0)[::-1], corners.max(0)[::-1]  # zyx
     step = np.full(3, pixel_mm)
     step[axis] = spacing[2 - axis]

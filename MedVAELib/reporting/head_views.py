@@ -48,7 +48,7 @@ class HeadPainter:
     std is shown in `colours` from low to high. planes: names of those to be drawn as lines."""
 
     def __init__(self, distance_mm: NDArray, std_mm: NDArray, spacing_mm: float, colours: Colormap,
-                 std_range_mm: tuple[float, float], planes: list[str]):  # fmt: skip
+                 std_range_mm: tuple[float, float], planes: list[str]):
         self._distance = gaussian_filter(distance_mm.astype(np.float32), _SMOOTHING_VOX)
         self._gradient = [np.gradient(self._distance, axis=axis) for axis in (2, 1, 0)]
         self._std, self._spacing_mm = std_mm.astype(np.float32), spacing_mm

@@ -66,7 +66,7 @@ def write_classification(found: Classification, path: Path) -> None:
         second = "(no meaning: points spread out)"
     scatter(plane, points, found.axes_labels, found.target, found.axes_test)
     plane.set(xlabel=f"LD 1 ({found.shares[0]:.0%} of what lies between classes)", ylabel=second,
-              title="discriminant axes; test patients as rings")  # fmt: skip
+              title="discriminant axes; test patients as rings")
     confusion, shares = found.confusion, found.confusion / np.maximum(found.confusion.sum(1, keepdims=True), 1)
     matrix.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(confusion):
@@ -81,7 +81,7 @@ def write_classification(found: Classification, path: Path) -> None:
 
 def write_strips(
     rows: Mapping[str, NDArray], path: Path, titles: Sequence[str] = (), note: str = "", dpi: int = 110
-) -> None:  # fmt: skip
+) -> None:
     """Writes a grey PNG: a named row of images (n, 1, *shape) in 0…1 per entry, under column titles; of volumes the
     three middle planes."""
     columns = max(len(images) for images in rows.values())

@@ -16,7 +16,7 @@ NOTICE = "For research use only. Not for diagnosis; not a medical device."
 def render(template: str, **variables: object) -> str:
     """A page from one of the package's templates, dated now. Every other variable that it names must be given."""
     environment = Environment(loader=FileSystemLoader(Path(__file__).parents[1] / "templates"), autoescape=True,
-                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)  # fmt: skip
+                              undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     now = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
     return environment.get_template(template).render(notice=NOTICE, date=now, **variables)
 
@@ -28,4 +28,4 @@ def timings(provenance: Mapping[str, object]) -> list[dict[str, object]]:
     if whole <= 0:
         return []
     return [{"stage": stage.replace("_", " "), "seconds": f"{seconds:.2f}", "percent": round(100 * seconds / whole, 2)}
-            for stage, seconds in stages.items()]  # fmt: skip
+            for stage, seconds in stages.items()]

@@ -51,7 +51,7 @@ def write_skull_report(result: SkullPrediction, directory: Path) -> None:
         ],
         reading=_reading(result), provenance=words.flatten(result.provenance),
         timings=timings(result.provenance),
-    )  # fmt: skip
+    )
     (directory / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -67,12 +67,12 @@ def _summary(result: SkullPrediction) -> str:
     hc, bpd = result.measure("HC"), result.measure("BPD")
     used = _listed(result.planes_used) if result.planes else "outlines"
     return (f"Skull predicted from the {used} plane{'s' if len(result.planes_used) != 1 else ''}: head circumference "
-            f"{hc.value:.0f} ± {hc.std:.1f} mm, biparietal diameter {bpd.value:.1f} ± {bpd.std:.1f} mm.")  # fmt: skip
+            f"{hc.value:.0f} ± {hc.std:.1f} mm, biparietal diameter {bpd.value:.1f} ± {bpd.std:.1f} mm.")
 
 
 def _facts(result: SkullPrediction) -> list[tuple[str, str]]:
     shown = [(measure.name, f"{measure.value:.0f} {measure.unit}" if measure.value >= 100 else
-              f"{measure.value:.1f} {measure.unit}") for measure in result.measures]  # fmt: skip
+              f"{measure.value:.1f} {measure.unit}") for measure in result.measures]
     age = [("weeks, as given", f"{result.ga_weeks:g}")] if result.ga_weeks is not None else []
     return [*shown, *age, ("planes used", f"{len(result.planes)} of 3")]
 
@@ -85,7 +85,7 @@ def _planes(result: SkullPrediction) -> list[dict[str, str]]:
             "title": found.plane.capitalize(), "uri": jpeg_uri(plane_picture(found)),
             "note": f"{found.image.name}; pixel {found.image.pixel_mm:.3g} mm ({found.image.spacing_source}); outline "
                     f"{major:.0f} × {minor:.0f} mm; confidence {found.confidence:.2f}",
-        })  # fmt: skip
+        })
     return shown
 
 
@@ -93,7 +93,7 @@ def _row(measure: Measure) -> Row:
     low, high = measure.interval
     percentile = "–" if measure.percentile is None else _ordinal(measure.percentile)
     return Row(measure.name, TITLES[measure.name], f"{measure.value:.1f} {measure.unit}", f"{measure.std:.1f}",
-               f"{low:.1f} to {high:.1f}", percentile)  # fmt: skip
+               f"{low:.1f} to {high:.1f}", percentile)
 
 
 def _ordinal(percentile: float) -> str:
@@ -122,7 +122,7 @@ def _reading(result: SkullPrediction) -> list[str]:
     paragraphs += result.notes
     if result.ga_weeks is not None:
         paragraphs.append("The percentile says how many of a hundred healthy fetuses of the given age measure less "
-                          f"(INTERGROWTH-21st, {FIRST_WEEK:g} to {LAST_WEEK:g} weeks).")  # fmt: skip
+                          f"(INTERGROWTH-21st, {FIRST_WEEK:g} to {LAST_WEEK:g} weeks).")
     return paragraphs
 
 

@@ -40,7 +40,7 @@ def plane_picture(found: FoundPlane) -> Image.Image:
 def views(result: SkullPrediction) -> tuple[Image.Image, Legend]:
     """The head from three sides, coloured by the standard deviation of its surface in mm."""
     painter = HeadPainter(result.distance_mm, result.distance_std_mm, result.spacing_mm, UNCERTAINTY, STD_RANGE_MM,
-                          result.planes_used)  # fmt: skip
+                          result.planes_used)
     picture = grid([[painter.paint(view, _PANEL_PX) for view in VIEWS]])
     low, high = STD_RANGE_MM
     legend = map_legend("standard deviation of the surface along its normal, mm", UNCERTAINTY, low, high)

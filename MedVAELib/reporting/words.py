@@ -62,7 +62,7 @@ def summary(findings: list[Finding], flagged_ml: float = 0.0) -> str:
     """What was found, in one or two plain sentences. flagged_ml: all that is above the threshold."""
     if not findings and flagged_ml > 0:
         return (f"No finding: {millilitres(flagged_ml)} ml are above the threshold, in pieces too small or too faint "
-                "to be one.")  # fmt: skip
+                "to be one.")
     if not findings:
         return "Nothing above threshold: no finding in this scan."
     largest = max(findings, key=lambda finding: finding.volume_ml)
@@ -127,10 +127,10 @@ def reading(result: Detection) -> list[str]:
     if result.modality == "dwi":
         paragraphs.append("Bright on a diffusion scan is not yet restricted diffusion: T2 shine-through is bright, "
                           "too, so look at the ADC map. Bands over the petrous bones and the sinuses, from the field "
-                          "there, often rank among the first.")  # fmt: skip
+                          "there, often rank among the first.")
     else:
         paragraphs.append("What affects most of a tissue, such as disease of all white matter, can pass for the scan's "
-                          "own brightness: then little is flagged, and volumes are too small.")  # fmt: skip
+                          "own brightness: then little is flagged, and volumes are too small.")
     return paragraphs
 
 

@@ -26,7 +26,7 @@ OutlineMap = tuple[Tensor, float]
 def agreement_warnings(
     outlines: Mapping[str, OutlineMap], misfits: Mapping[str, float],
     misfits_of: Callable[[Mapping[str, OutlineMap]], Mapping[str, float]],
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """A sentence where the planes do not fit one head as they are named, none where they do.
 
     misfits: share of each outline's area by which it departs from the head predicted from all of them; misfits_of: the
@@ -41,12 +41,12 @@ def agreement_warnings(
         words = min(tried, key=tried.__getitem__)
         if tried[words] < min(_BETTER * misfits[worst], MAX_MISFIT):
             return [f"The planes would fit one head better if {words} (off by {tried[words]:.0%} of an outline's area "
-                    f"instead of {misfits[worst]:.0%}): check which is which, and the pixel sizes."]  # fmt: skip
+                    f"instead of {misfits[worst]:.0%}): check which is which, and the pixel sizes."]
     if misfits[worst] <= MAX_MISFIT:
         return []
     if len(outlines) == 1:
         return [f"The outline departs from the predicted head by {misfits[worst]:.0%} of its area: check that the "
-                f"image shows the whole head, in the {worst} plane."]  # fmt: skip
+                f"image shows the whole head, in the {worst} plane."]
     upright = ", and that the coronal one is upright" if "coronal" in outlines else ""
     return [f"The outlines depart from the predicted head by up to {misfits[worst]:.0%} of their area ({worst} plane): "
             f"check that all planes show one head, which is which, their pixel sizes{upright}."]

@@ -20,7 +20,7 @@ UNITS = {"BPD": "mm", "OFD": "mm", "HC": "mm", "cephalic index": "%", "volume": 
 TITLES = {
     "BPD": "biparietal diameter", "OFD": "occipitofrontal diameter", "HC": "head circumference",
     "cephalic index": "cephalic index (BPD / OFD)", "volume": "volume inside the outer table",
-}  # fmt: skip
+}
 _CHARTS: dict[str, GrowthChart] = {"BPD": BPD, "OFD": OFD, "HC": HC}
 _INTERVAL_SDS = 1.96  # of 95 % of a normal distribution: percentiles of few samples would be too narrow
 
@@ -38,7 +38,7 @@ def measure_heads(sdf: Tensor, voxel_mm: float) -> dict[str, Tensor]:
     return {
         "BPD": 2 * b, "OFD": 2 * a, "HC": ellipse_circumference(a, b),
         "cephalic index": 100 * b / a.clamp(min=1e-6), "volume": voxels * voxel_mm**3 / 1000,
-    }  # fmt: skip
+    }
 
 
 def drawn_outside(values: dict[str, Tensor], outside_mm: float) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ def drawn_outside(values: dict[str, Tensor], outside_mm: float) -> dict[str, Ten
     stays that of the heads."""
     bpd, ofd = (values[name] + 2 * outside_mm for name in ("BPD", "OFD"))
     return values | {"BPD": bpd, "OFD": ofd, "HC": values["HC"] + 2 * math.pi * outside_mm,
-                     "cephalic index": 100 * bpd / ofd.clamp(min=1e-6)}  # fmt: skip
+                     "cephalic index": 100 * bpd / ofd.clamp(min=1e-6)}
 
 
 def summarise(values: dict[str, Tensor], ga_weeks: float | None = None) -> list[Measure]:

@@ -66,7 +66,7 @@ def coverage(found: list[Tensor], widening: float = 1.0) -> tuple[float, ...]:
     Every head counts the same."""
     quantiles = [widening * quantile for quantile in QUANTILES]
     return tuple(sum(float((head <= z).float().mean()) if len(head) else 0.0 for head in found) / len(found)
-                 for z in quantiles)  # fmt: skip
+                 for z in quantiles)
 
 
 def _widening(found: list[Tensor]) -> float:

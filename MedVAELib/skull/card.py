@@ -17,7 +17,7 @@ ATLASES = [
         "name": "fetal brain atlases with spina bifida", "source": "Fidon et al. 2021", "licence": "CC0-1.0",
         "used_for": "shapes of the heads",
     },
-]  # fmt: skip
+]
 SKULL_LIMITS = """\
 - Trained on simulated heads alone: shapes of real brain atlases with a modelled skull, sizes from growth charts, 20 to
   36 weeks, and modelled abnormalities. It has seen no skull of a real fetus in 3D, since none is public.
@@ -33,9 +33,9 @@ def skull_metadata(
 ) -> dict[str, object]:
     """Everything `save_bundle` needs but the weights."""
     planes = {"type": "outline", "modality": "US", "num_channels": 3, "dtype": "float32", "spatial_shape": [96, 96],
-              "value_range": [0, 1]}  # fmt: skip
+              "value_range": [0, 1]}
     volume = {"type": "signed distance", "num_channels": 1, "dtype": "float32", "spatial_shape": [48, 48, 48],
-              "value_range": [-48, 48]}  # fmt: skip
+              "value_range": [-48, 48]}
     return common_metadata(config) | {
         "task": "Prediction of the fetal skull in 3D from standard planes of ultrasound",
         "description": "From the outlines of the head in one to three standard planes (axial, sagittal, coronal) to "
@@ -48,21 +48,21 @@ def skull_metadata(
             "results": {"training": training_record(config, steps, seconds, kept) | {"cases": config.data.cases,
                                                                          "planes": asdict(config.planes)}},
         },
-    }  # fmt: skip
+    }
 
 
 def skull_card(metadata: dict[str, object]) -> str:
     """The README.md of a skull model's bundle, in Markdown."""
     calibration = metadata["medvae"]["calibration"]
     rows = [f"| {planes} | {temperature} | {' | '.join(f'{share:.2f}' for share in calibration['coverage'][planes])} |"
-            for planes, temperature in calibration["temperatures"].items()]  # fmt: skip
+            for planes, temperature in calibration["temperatures"].items()]
     levels = calibration["levels"]
     table = [
         "## Calibration", "",
         "Temperatures, and coverage of central intervals on the held-back heads that they were chosen on:", "",
         "| planes | temperature | " + " | ".join(f"{level:.0%}" for level in levels) + " |",
         "|---" * (2 + len(levels)) + "|", *rows,
-    ]  # fmt: skip
+    ]
     return card(metadata, SKULL_LIMITS, table)
 
 
@@ -74,16 +74,16 @@ OUTLINE_LIMITS = """\
 HC18_ENTRY = {
     "name": "153 axial planes", "source": "HC18, van den Heuvel et al. 2018", "licence": "CC-BY-4.0",
     "used_for": "real planes with the drawn outline, fetuses whose number modulo 5 is 2, 3 or 4",
-}  # fmt: skip
+}
 
 
 def outline_metadata(config: OutlineRun, steps: int, seconds: float, kept: int | None = None) -> dict[str, object]:
     """Everything `save_bundle` needs but the weights."""
     side = [192, 192]
     image = {"type": "magnitude", "modality": "US", "num_channels": 1, "dtype": "float32", "spatial_shape": side,
-             "value_range": [0, 1]}  # fmt: skip
+             "value_range": [0, 1]}
     outline = {"type": "logits", "num_channels": 1, "dtype": "float32", "spatial_shape": side,
-               "value_range": [-20, 20]}  # fmt: skip
+               "value_range": [-20, 20]}
     real = [HC18_ENTRY] if config.data.hc18 and config.mix.real > 0 else []
     return common_metadata(config) | {
         "task": "Outline of the fetal head in a standard plane of ultrasound",
@@ -96,7 +96,7 @@ def outline_metadata(config: OutlineRun, steps: int, seconds: float, kept: int |
             "training_data": ATLASES + real,
             "results": {"training": training_record(config, steps, seconds, kept) | {"mix": asdict(config.mix)}},
         },
-    }  # fmt: skip
+    }
 
 
 def outline_card(metadata: dict[str, object]) -> str:
@@ -107,5 +107,5 @@ def outline_card(metadata: dict[str, object]) -> str:
         f"On {calibration['planes']} real planes of HC18 (training and validation) sonographers draw "
         f"{calibration['drawn_outside_mm']:g} mm outside of the outlines that are found, in the median; diameters and "
         "circumferences are given there.",
-    ]  # fmt: skip
+    ]
     return card(metadata, OUTLINE_LIMITS, measured)

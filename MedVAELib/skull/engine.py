@@ -33,7 +33,7 @@ class ShapeEngine(PlacedModel):
     def sample(
         self, planes: Tensor, present: Tensor, spacing_mm: float, samples: int, seed: int = 0,
         temperature: float = 1.0, progress: Progress = no_progress, cancel: CancelToken | None = None,
-    ) -> SampledHeads:  # fmt: skip
+    ) -> SampledHeads:
         """planes: (3, 96, 96) canonical outline maps; present: (3,) bool. The draws depend on the seed alone, so batch
         size and device do not change them. Raises Cancelled between two batches, DeviceMemoryError."""
         cancel, progress = cancel or CancelToken(), never_back(progress)

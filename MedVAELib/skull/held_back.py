@@ -50,7 +50,7 @@ class _Mixed:
 def held_back_heads(
     folder: Path, names: Sequence[str], count: int, planes: PlaneConfig, size: int, imager: Imager | None = None,
     progress: Progress = no_progress, cancel: CancelToken | None = None,
-) -> HeldBack:  # fmt: skip
+) -> HeldBack:
     """A third real atlas heads, the others drawn from their shapes, all kinds in turn; planes misplaced, and their
     outlines found on images if there is an `imager`, else traced, as in training. The same for every run. Raises
     InputError for masks that are not there."""
@@ -67,7 +67,7 @@ def held_back_heads(
         cancel.check()
         atlases.append(_atlas_head(name, files[name], size))
     mixed = _Mixed(atlases, HeadPopulation(shapes, size=size),
-                   lambda made: tell(f"Making held-back heads, {made} of {count}"))  # fmt: skip
+                   lambda made: tell(f"Making held-back heads, {made} of {count}"))
     whole = replace(planes, sagittal=1.0, coronal=1.0, without_axial=0.0, repeated=0.0, imaged=float(bool(imager)))
     cases = PlaneCaseMaker(mixed, whole, imager)(range(SEED, SEED + count))
     return HeldBack(cases.planes, cases.sdf, cases.spacing_mm, [head.kind for head in cases.heads])
@@ -82,7 +82,7 @@ def _atlas_head(name: str, path: Path, size: int) -> Head:
 
 
 def predict(model: nn.Module, held_back: HeldBack, seen: Subset, samples: int, temperature: float = 1.0,
-            heads: slice = slice(None)) -> Tensor:  # fmt: skip
+            heads: slice = slice(None)) -> Tensor:
     """Samples of every head from some of its planes: (N, S, 48, 48, 48), on the CPU."""
     device = next(model.parameters()).device
     present = torch.tensor([plane in seen for plane in PLANES], device=device)

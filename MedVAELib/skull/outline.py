@@ -87,16 +87,16 @@ def find_outlines(planes: Sequence[tuple[str, PlaneImage]], engine: OutlineEngin
     Raises InputError where there is nothing like a head."""
     found = _looked_at(planes, [_whole(image.grey_yx) for _, image in planes], engine)
     return [_closer(plane, outline, engine) if _is_small(outline) else outline
-            for plane, outline in zip(planes, found, strict=True)]  # fmt: skip
+            for plane, outline in zip(planes, found, strict=True)]
 
 
 def _looked_at(
     planes: Sequence[tuple[str, PlaneImage]], windows: Sequence[Window], engine: OutlineEngine
-) -> list[Outline]:  # fmt: skip
+) -> list[Outline]:
     images = torch.stack([letterbox(image.grey_yx[window]) for (_, image), window in zip(planes, windows, strict=True)])
     probability, confidence = engine.find(images)
     return [judge(name, image, clean(probability[i], f"{image.label} ({name})"), float(confidence[i]), windows[i])
-            for i, (name, image) in enumerate(planes)]  # fmt: skip
+            for i, (name, image) in enumerate(planes)]
 
 
 def _whole(grey_yx: NDArray[np.float32]) -> Window:
@@ -133,7 +133,7 @@ def _closer(plane: tuple[str, PlaneImage], outline: Outline, engine: OutlineEngi
     if min(agree, kept) >= MIN_SHARED:
         return outline
     doubt = (f"The head on {plane[1].label} ({plane[0]}) is small in its frame, and another one when looked at more "
-             "closely: crop the image to the head.")  # fmt: skip
+             "closely: crop the image to the head.")
     return replace(outline, doubts=(*outline.doubts, doubt))
 
 
@@ -201,7 +201,7 @@ def _without_strands(head: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def judge(
     name: str, image: PlaneImage, outline: Tensor, confidence: float, window: Window | None = None
-) -> Outline:  # fmt: skip
+) -> Outline:
     """What speaks against this being a usable standard plane of a head. window: what the outline's grid shows of the
     image, None for all of it."""
     window = window or _whole(image.grey_yx)
@@ -214,17 +214,17 @@ def judge(
     label, doubts = f"{image.label} ({name})", []
     if confidence < MIN_CONFIDENCE:
         doubts.append(f"{label} does not look like a standard plane of a fetal head "
-                      f"(the network's confidence is {confidence:.2f}).")  # fmt: skip
+                      f"(the network's confidence is {confidence:.2f}).")
     if misfit > MAX_MISFIT[name]:
         doubts.append(f"The outline found on {label} is no oval: it departs from one by {misfit:.0%} of its area.")
     if not HEAD_MM[0] <= major_mm <= HEAD_MM[1]:
         doubts.append(f"The outline found on {label} is {major_mm:.0f} x {minor_mm:.0f} mm large, and fetal heads are "
-                      f"{HEAD_MM[0]:g} to {HEAD_MM[1]:g} mm long: check the pixel size.")  # fmt: skip
+                      f"{HEAD_MM[0]:g} to {HEAD_MM[1]:g} mm long: check the pixel size.")
     if _touches_border(found.on_image()):
         doubts.append(f"The head on {label} reaches the frame's edge: what is cut off is guessed.")
     if _looks_inverted(image, found):
         doubts.append(f"{label} looks inverted, bone darker than brain and the frame's border brighter than its "
-                      "middle: give the image as the machine shows it, bright on black.")  # fmt: skip
+                      "middle: give the image as the machine shows it, bright on black.")
     return replace(found, doubts=tuple(doubts))
 
 

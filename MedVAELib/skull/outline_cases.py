@@ -206,7 +206,7 @@ def outline_batch(maker: OutlineCaseMaker, seed: int, number: int, batch: int) -
 def outline_stream(
     make: Callable[[], OutlineCaseMaker], batch: int, seed: int, start: int, workers: int,
     cancel: CancelToken | None = None,
-) -> Iterator[Batch]:  # fmt: skip
+) -> Iterator[Batch]:
     """Batches from background processes or (workers 0) none. cancel: also ends the waiting for a batch, by Cancelled,
     where one process trains."""
     return from_background(OutlineBatches(make, batch, start, seed), workers, heard_alone(cancel).check)

@@ -13,7 +13,7 @@ from .outline import Outline
 def place_plane(
     plane: str, outline: Outline, pixel_mm: float, centre_yx_px: tuple[float, float], distance_mm: NDArray[np.float32],
     spacing_mm: float,
-) -> NDArray[np.float64]:  # fmt: skip
+) -> NDArray[np.float64]:
     """(4, 4) from an image's pixels (column, row, 0) to the head frame in RAS mm.
 
     The outline's centroid goes to the origin, the image is turned as its canonical map is, and flipped so that the
@@ -40,7 +40,7 @@ def place_plane(
 
 def section_fit(
     drawn: NDArray[np.float32], plane: str, distance_mm: NDArray[np.float32], spacing_mm: float
-) -> tuple[tuple[int, int], float]:  # fmt: skip
+) -> tuple[tuple[int, int], float]:
     """Which way round, (±1, ±1) for rows and columns, an outline fits the head's own section best, and by what share of
     its area it departs from it then.
 
@@ -50,6 +50,6 @@ def section_fit(
     section = distance_mm.take((SIZE // 2 - 1, SIZE // 2), axis).mean(axis) / spacing_mm
     inside = np.clip(section + 0.5, 0, 1)
     apart = {(rows, columns): float(np.abs(drawn[::rows, ::columns] - inside).sum())
-             for rows in (1, -1) for columns in (1, -1)}  # fmt: skip
+             for rows in (1, -1) for columns in (1, -1)}
     best = min(apart, key=apart.__getitem__)
     return best, apart[best] / max(float(drawn.sum()), 1e-6)

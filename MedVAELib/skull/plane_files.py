@@ -93,7 +93,7 @@ def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
             image = _opaque_png(path) if "PixelType" in str(error) else None
             if image is None:
                 raise InputError(f"{path} cannot be read as an image, it is damaged or in no known format: give a PNG, "
-                                 "JPEG, DICOM, NIfTI or NRRD file.") from None  # fmt: skip
+                                 "JPEG, DICOM, NIfTI or NRRD file.") from None
     if dicom:
         spacing, source, doubts = _dicom_spacing(path, reader)
         plane = plane_of_image(image, str(path), cut, spacing, source, (*notes.warnings, *doubts))
@@ -111,7 +111,7 @@ def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
 def plane_of_image(
     image: sitk.Image, name: str, cut: Cut | None, spacing_xyz_mm: tuple[float | None, ...] | None, source: str,
     warnings: tuple[str, ...] = (),
-) -> StoredPlane:  # fmt: skip
+) -> StoredPlane:
     """The plane in an image: its only slice, or the slice asked for. Raises InputError, naming `name`."""
     _check_size(Path(name), image.GetSize(), image.GetPixelID())
     while image.GetDimension() > 3:
@@ -134,13 +134,13 @@ def _chosen_slice(name: str, size_xyz: tuple[int, ...], cut: Cut | None) -> tupl
     if cut is not None:
         if cut.index >= size_xyz[cut.axis]:
             raise InputError(f"{name} has {size_xyz[cut.axis]} slices along {'xyz'[cut.axis]}, counted from 0: "
-                             f"there is no slice {cut.index}.")  # fmt: skip
+                             f"there is no slice {cut.index}.")
         return cut.axis, cut.index
     thin = [axis for axis in (2, 1, 0) if size_xyz[axis] == 1]
     if not thin:
         size = " x ".join(str(n) for n in size_xyz)
         raise InputError(f"{name} is a volume ({size}), not a plane: choose a slice by its number, as in "
-                         f"{Path(name).name}@{size_xyz[2] // 2} (or @x…, @y… for another axis).")  # fmt: skip
+                         f"{Path(name).name}@{size_xyz[2] // 2} (or @x…, @y… for another axis).")
     return thin[0], 0
 
 
@@ -205,7 +205,7 @@ def _is_whole_png(data: bytes) -> bool:
     """To its last chunk, each with the checksum it states."""
     chunks = list(_png_chunks(data))
     sound = (data[stop : stop + 4] == zlib.crc32(data[start - 4 : stop]).to_bytes(4, "big")
-             for _, start, stop in chunks)  # fmt: skip
+             for _, start, stop in chunks)
     return bool(chunks) and chunks[-1][0] == b"IEND" and all(sound)
 
 

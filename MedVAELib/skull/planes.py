@@ -56,7 +56,7 @@ class PlaneImage:
     @classmethod
     def read(
         cls, path: str | Path, spacing_mm: float | None = None, unstated_mm: float | None = None
-    ) -> PlaneImage:  # fmt: skip
+    ) -> PlaneImage:
         """Reads PNG, JPEG, DICOM, NIfTI, NRRD and whatever else SimpleITK reads.
 
         path: a file with one frame, or "volume.nii.gz@40" (or @x40, @y40) for a slice of a volume, counted from 0.
@@ -91,13 +91,13 @@ def check_spacing(spacing_mm: float | None) -> None:
     """Raises UsageError for a pixel size that is no positive number."""
     if spacing_mm is not None and not (math.isfinite(spacing_mm) and spacing_mm > 0):
         raise UsageError(f"The pixel size must be a positive number of mm, not {spacing_mm:g}: give the one the "
-                         "ultrasound machine states (--spacing).")  # fmt: skip
+                         "ultrasound machine states (--spacing).")
 
 
 def _plane(
     stored: StoredPlane, source: str, name: str, path: Path | None, spacing_mm: float | None,
     unstated_mm: float | None = None,
-) -> PlaneImage:  # fmt: skip
+) -> PlaneImage:
     """The checks common to every source; `source` is what messages call the plane."""
     grey, warnings = _grey(stored.values, source)
     spacing_yx, from_where = _spacing(stored, source, spacing_mm, unstated_mm)
@@ -109,21 +109,21 @@ def _plane(
 
 def _size_warnings(
     stored: StoredPlane, source: str, spacing_mm: float | None, unstated_mm: float | None, from_where: str
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Where a given pixel size and what the file states do not go together."""
     warnings, given_mm, stated = [], spacing_mm or unstated_mm, stored.spacing_yx_mm
     if given_mm is None:
         return []
     if from_where == _GIVEN and not math.isclose(stored.pixel_aspect, 1, rel_tol=0.02):
         warnings.append(f"{source} says that its pixels are {stored.pixel_aspect:.4g} times as high as wide: the pixel "
-                        f"size of {given_mm:g} mm is taken for their width.")  # fmt: skip
+                        f"size of {given_mm:g} mm is taken for their width.")
     if stated is None or math.isclose(stated[1], given_mm, rel_tol=0.02):
         return warnings
     said = f"{stored.spacing_source} says {' x '.join(f'{mm:.4g}' for mm in stated)} mm"
     if from_where == _GIVEN:
         return [*warnings, f"The pixel size of {given_mm:g} mm is used for {source} as asked, although the {said}."]
     return [*warnings, f"The pixel size of {given_mm:g} mm is not used for {source}, whose {said}: put the plane's "
-            f"name before it to override that, as axial={given_mm:g} (--spacing)."]  # fmt: skip
+            f"name before it to override that, as axial={given_mm:g} (--spacing)."]
 
 
 def _grey(values: NDArray, source: str) -> tuple[NDArray[np.float32], list[str]]:
@@ -144,7 +144,7 @@ def _grey(values: NDArray, source: str) -> tuple[NDArray[np.float32], list[str]]
         bad = int(values.size - finite.sum())
         if bad > MAX_NONFINITE_FRACTION * values.size:
             raise InputError(f"{source} has {100 * bad / values.size:.2g} % of its pixels without a finite number: "
-                             "export the frame again.")  # fmt: skip
+                             "export the frame again.")
         values = np.where(finite, values, values[finite].min())
         warnings.append(f"{source} has {bad} pixels that are not finite numbers: they were set to black.")
     low, high = float(values.min()), float(values.max())
@@ -162,7 +162,7 @@ def _grey(values: NDArray, source: str) -> tuple[NDArray[np.float32], list[str]]
 
 def _spacing(
     stored: StoredPlane, source: str, spacing_mm: float | None, unstated_mm: float | None
-) -> tuple[tuple[float, float], str]:  # fmt: skip
+) -> tuple[tuple[float, float], str]:
     given_mm = spacing_mm or (None if stored.states_size else unstated_mm)
     if given_mm is not None:
         return (given_mm * stored.pixel_aspect, given_mm), _GIVEN
@@ -178,7 +178,7 @@ def _check_field_of_view(source: str, shape: tuple[int, ...], spacing_yx_mm: tup
     least, most = FIELD_OF_VIEW_MM
     if not least <= max(height, width) <= most:
         raise InputError(f"{source} would be {width:.4g} x {height:.4g} mm large with pixels of {spacing_yx_mm[1]:.4g} "
-                         f"mm, and no plane of a head is: give the true pixel size (--spacing PLANE=MM).")  # fmt: skip
+                         f"mm, and no plane of a head is: give the true pixel size (--spacing PLANE=MM).")
 
 
 def _square_pixels(grey: NDArray[np.float32], spacing_yx_mm: tuple[float, float]) -> tuple[NDArray[np.float32], float]:
@@ -192,7 +192,7 @@ def _square_pixels(grey: NDArray[np.float32], spacing_yx_mm: tuple[float, float]
     import torch.nn.functional as F
 
     resampled = F.interpolate(torch.from_numpy(np.ascontiguousarray(grey))[None, None], shape, mode="bilinear",
-                              antialias=True, align_corners=False)  # fmt: skip
+                              antialias=True, align_corners=False)
     return resampled[0, 0].clamp(0, 1).numpy(), pixel_mm
 
 
@@ -221,11 +221,11 @@ def parse_spacings(text: str, given: Collection[str] = PLANES) -> PixelSizes:
         again = name in by_plane if equals else unstated is not None
         if (equals and name not in PLANES) or not math.isfinite(size) or again:
             raise UsageError(f"The pixel size '{text}' cannot be read: give mm for all planes that state none, as "
-                             "0.25, or by plane, as axial=0.25,coronal=0.3 (--spacing).")  # fmt: skip
+                             "0.25, or by plane, as axial=0.25,coronal=0.3 (--spacing).")
         check_spacing(size)
         if equals and name not in given:
             raise UsageError(f"The pixel size '{text}' names the {name} plane, which is not given: give that "
-                             "plane, too, or leave its size out (--spacing).")  # fmt: skip
+                             "plane, too, or leave its size out (--spacing).")
         if equals:
             by_plane[name] = size
         else:
@@ -245,4 +245,4 @@ def check_arguments(planes: Mapping[str, object], samples: int, ga_weeks: float 
     check_seed(seed)
     if ga_weeks is not None and not PLAUSIBLE_WEEKS[0] <= ga_weeks <= PLAUSIBLE_WEEKS[1]:
         raise UsageError(f"The gestational age must lie between {PLAUSIBLE_WEEKS[0]:g} and {PLAUSIBLE_WEEKS[1]:g} "
-                         f"weeks, not {ga_weeks:g}.")  # fmt: skip
+                         f"weeks, not {ga_weeks:g}.")

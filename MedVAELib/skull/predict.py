@@ -44,7 +44,7 @@ def predict_skull(
     planes: Mapping[str, PlaneImage], *, bundle: Bundle | str | Path | None = None, device: str = "auto",
     samples: int = SKULL_SAMPLES, seed: int = 0, ga_weeks: float | None = None, progress: Progress = no_progress,
     cancel: CancelToken | None = None, timer: Timer | None = None, predictor: SkullPredictor | None = None,
-) -> SkullPrediction:  # fmt: skip
+) -> SkullPrediction:
     """The skull behind one to three standard planes.
 
     planes: by name, any non-empty subset of `PLANES`. bundle: name, folder or loaded Bundle of the shape model;
@@ -68,9 +68,9 @@ def predict_skull(
     maps = {name: (found.map, found.pixel_mm) for (name, _), found in zip(ordered, outlines, strict=True)}
     result = predict_from_outlines(maps, predictor, samples=samples, seed=seed, ga_weeks=ga_weeks,
                                    progress=scaled(progress, 0.15, 1.0), cancel=cancel, timer=timer,
-                                   outside_mm=predictor.drawn_outside_mm)  # fmt: skip
+                                   outside_mm=predictor.drawn_outside_mm)
     result.planes = [_found_plane(name, image, outline, result)
-                     for (name, image), outline in zip(ordered, outlines, strict=True)]  # fmt: skip
+                     for (name, image), outline in zip(ordered, outlines, strict=True)]
     result.warnings[:0] = [
         note for found in result.planes for note in (*found.image.warnings, *found.doubts)
     ]
@@ -82,7 +82,7 @@ def predict_from_outlines(
     outlines: Mapping[str, OutlineMap], predictor: SkullPredictor, *, samples: int = SKULL_SAMPLES, seed: int = 0,
     ga_weeks: float | None = None, progress: Progress = no_progress, cancel: CancelToken | None = None,
     timer: Timer | None = None, outside_mm: float = 0.0,
-) -> SkullPrediction:  # fmt: skip
+) -> SkullPrediction:
     """As `predict_skull`, from outlines that are already known; the result's `planes` stay empty. outside_mm: how far
     outside of these outlines sonographers would draw, for diameters and circumference."""
     check_arguments(outlines, samples, ga_weeks, seed)
@@ -91,7 +91,7 @@ def predict_from_outlines(
     temperature = predictor.temperature(outlines)
     with timer.stage("sampling"):
         heads = predictor.shape.sample(maps, present, spacing_mm, samples, seed, temperature,
-                                       scaled(progress, 0.0, 0.8), cancel)  # fmt: skip
+                                       scaled(progress, 0.0, 0.8), cancel)
     cancel.check()
     progress("surface", 0.85, "Drawing the surface")
     provenance = {
@@ -99,19 +99,19 @@ def predict_from_outlines(
         "planes": [name for name in PLANES if name in outlines], "spacing_mm": spacing_mm,
         "drawn_outside_mm": outside_mm,
         "frame": "head frame, RAS mm, origin in the head's centre; not registered to the planes or the scanner",
-    }  # fmt: skip
+    }
     measures = summarise(drawn_outside(heads.measures, outside_mm), ga_weeks)
     result = _result(heads, measures, spacing_mm, samples, ga_weeks, provenance, timer)
     if samples < FEW_SKULL_SAMPLES:
         result.warnings.append(f"Of {samples} samples, standard deviations and intervals are rough: draw "
-                               f"{FEW_SKULL_SAMPLES} or more.")  # fmt: skip
+                               f"{FEW_SKULL_SAMPLES} or more.")
     misfits = _misfits(outlines, maps, result.distance_mm, spacing_mm)
     provenance["section_misfit"] = {name: round(share, 4) for name, share in misfits.items()}
 
     def misfits_of(reading: Mapping[str, OutlineMap]) -> dict[str, float]:
         maps, present, spacing_mm = network_input(reading)
         heads = predictor.shape.sample(maps, present, spacing_mm, _SAMPLES_TO_COMPARE, seed,
-                                       predictor.temperature(reading), no_progress, cancel)  # fmt: skip
+                                       predictor.temperature(reading), no_progress, cancel)
         return _misfits(reading, maps, heads.moments.distance()[0].cpu().numpy() * spacing_mm, spacing_mm)
 
     with timer.stage("agreement"):
@@ -139,7 +139,7 @@ def network_input(outlines: Mapping[str, OutlineMap]) -> tuple[Tensor, Tensor, f
 def _result(
     heads: SampledHeads, measures: list[Measure], spacing_mm: float, samples: int, ga_weeks: float | None,
     provenance: dict[str, object], timer: Timer,
-) -> SkullPrediction:  # fmt: skip
+) -> SkullPrediction:
     with timer.stage("volumes"):
         probability = heads.moments.probability().cpu().numpy()
         std = heads.moments.occupancy()[1].cpu().numpy()
@@ -155,7 +155,7 @@ def _result(
         probability=like(probability, frame), mask=mask, std=like(std, frame), distance_mm=distance,
         distance_std_mm=distance_std, surface=surface, measures=measures, planes=[], spacing_mm=spacing_mm,
         samples=samples, ga_weeks=ga_weeks, provenance=provenance,
-    )  # fmt: skip
+    )
 
 
 def _found_plane(name: str, image: PlaneImage, outline: Outline, result: SkullPrediction) -> FoundPlane:
@@ -165,15 +165,15 @@ def _found_plane(name: str, image: PlaneImage, outline: Outline, result: SkullPr
         semi_axes_mm=outline.semi_axes_mm, confidence=outline.confidence, ellipse_misfit=outline.misfit,
         doubts=outline.doubts,
         ijk_to_ras_mm=place_plane(name, outline, image.pixel_mm, centre_px, result.distance_mm, result.spacing_mm),
-    )  # fmt: skip
+    )
 
 
 def _misfits(
     outlines: Mapping[str, OutlineMap], maps: Tensor, distance_mm: NDArray[np.float32], spacing_mm: float
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """By plane, in clinical order: what `agreement_warnings` judges."""
     return {name: section_fit(maps[index].numpy(), name, distance_mm, spacing_mm)[1]
-            for index, name in enumerate(PLANES) if name in outlines}  # fmt: skip
+            for index, name in enumerate(PLANES) if name in outlines}
 
 
 def _size_warnings(first: str, spacing_mm: float, ga_weeks: float | None) -> list[str]:
@@ -181,11 +181,11 @@ def _size_warnings(first: str, spacing_mm: float, ga_weeks: float | None) -> lis
     warnings, ofd_mm = [], spacing_mm * SIZE / MARGIN
     if ga_weeks is not None and not LEARNED_WEEKS[0] <= ga_weeks <= LEARNED_WEEKS[1]:
         warnings.append(f"The model has learned heads of {LEARNED_WEEKS[0]:g} to {LEARNED_WEEKS[1]:g} weeks, not of "
-                        f"{ga_weeks:g}, so shape and standard deviation may be off.")  # fmt: skip
+                        f"{ga_weeks:g}, so shape and standard deviation may be off.")
     if not LEARNED_MM[0] <= ofd_mm <= LEARNED_MM[1]:
         warnings.append(f"By the {first} plane the head is {ofd_mm:.0f} mm long; the model has learned heads of "
                         f"{LEARNED_MM[0]:g} to {LEARNED_MM[1]:g} mm ({LEARNED_WEEKS[0]:g} to {LEARNED_WEEKS[1]:g} "
-                        "weeks), so shape and standard deviation may be off.")  # fmt: skip
+                        "weeks), so shape and standard deviation may be off.")
     return warnings
 
 
@@ -199,7 +199,7 @@ def _chart_warnings(circumference: Measure, ga_weeks: float | None) -> list[str]
         return []
     side = f"below the {_OFF_THE_CHART:g}" if share < 50 else f"above the {100 - _OFF_THE_CHART:g}"
     return [f"A head circumference of {circumference.value:.0f} mm lies {side}th percentile of {ga_weeks:g} weeks: "
-            "check the pixel size and the gestational age."]  # fmt: skip
+            "check the pixel size and the gestational age."]
 
 
 def _stated(found: FoundPlane) -> dict[str, object]:
@@ -207,4 +207,4 @@ def _stated(found: FoundPlane) -> dict[str, object]:
         "name": found.image.name, "pixel_mm": found.image.pixel_mm, "pixel_size_from": found.image.spacing_source,
         "confidence": round(found.confidence, 3), "ellipse_misfit": round(found.ellipse_misfit, 4),
         "semi_axes_mm": [round(mm, 2) for mm in found.semi_axes_mm],
-    }  # fmt: skip
+    }

@@ -33,7 +33,7 @@ class SkullPredictor:
     def load(
         cls, bundle: Bundle | str | Path | None = None, device: str = "auto",
         outline_bundle: Bundle | str | Path | None = None,
-    ) -> SkullPredictor:  # fmt: skip
+    ) -> SkullPredictor:
         """Raises BundleError for a bundle that is missing, damaged or made for another task, UsageError for a device
         that is not there."""
         bundle = load_bundle(bundle or DEFAULT_SKULL_BUNDLE)
@@ -76,7 +76,7 @@ class SkullPredictor:
         found = self.outline_bundle
         outline = {"outline_bundle": found.name, "outline_bundle_sha256": found.sha256} if self._outline else {}
         return {"bundle": self.bundle.name, "bundle_sha256": self.bundle.sha256, **outline, **self.shape.describe(),
-                "memory_steps": self.steps}  # fmt: skip
+                "memory_steps": self.steps}
 
 
 def load_outline_engine(bundle: Bundle, device: str) -> OutlineEngine:

@@ -24,7 +24,7 @@ def refuse_repeats(planes: Mapping[str, PlaneImage]) -> None:
     for one, other in combinations(planes, 2):
         if one_picture(planes[one].grey_yx, planes[other].grey_yx):
             raise InputError(f"{planes[other].label} is given as {one} and as {other} plane: each must be an image of "
-                             "its own; leave out what was not acquired.")  # fmt: skip
+                             "its own; leave out what was not acquired.")
 
 
 def one_picture(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
@@ -38,7 +38,7 @@ def one_picture(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
         return False
     height, width = small.shape
     return any(_correlation(large[row : row + height, column : column + width], small) > SAME
-               for row, column in product(*(range(n + 1) for n in cut)))  # fmt: skip
+               for row, column in product(*(range(n + 1) for n in cut)))
 
 
 def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:

@@ -107,4 +107,4 @@ def where_drawn(outside_mm: float) -> str:
         return ""
     side = "outside" if outside_mm > 0 else "inside"
     return (f"; diameters and circumference lie {abs(outside_mm):.2g} mm {side} of the surface, where sonographers "
-            "draw on real planes")  # fmt: skip
+            "draw on real planes")

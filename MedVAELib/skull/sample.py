@@ -42,7 +42,7 @@ def write_skull_sample(atlases: Path, output: Path, seed: int = 4) -> dict[str, 
     truth = {
         "spacing_mm": _PIXEL_MM, "ga_weeks": round(head.ga_weeks, 1), "kind": head.kind,
         "measures": {name: round(float(value), 2) for name, value in measures.items()},
-    }  # fmt: skip
+    }
     (output / "truth.json").write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
     return truth
 

@@ -33,7 +33,7 @@ from .predictor import load_outline_engine
 def train_from_config(
     path: Path, output: Path, resume: bool = False, device: str = "auto", progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Trains, calibrates and writes `output`/bundle. Returns the bundle's folder.
 
     Besides: checkpoint.pt (resumable to the step), log.jsonl, curves.png, predictions.png and TensorBoard events.
@@ -46,14 +46,14 @@ def train_from_config(
     progress("data", 0.0, "Reading head masks")
     imager = _imager(config.planes, torch.device("cpu"))
     held_back = held_back_heads(data_path(config.data.head_masks), config.data.validation, config.calibration.heads,
-                                config.planes, VOLUME_SIZE, imager, progress, cancel)  # fmt: skip
+                                config.planes, VOLUME_SIZE, imager, progress, cancel)
     report = scaled(progress, 0.0, 0.98)
 
     def tell(words: str) -> None:
         report("training", trainer.step / config.trainer.steps, words)
 
     trainer.run(_batches(config, output, target, tell, cancel), _validation(config, output, trainer, held_back),
-                report, cancel)  # fmt: skip
+                report, cancel)
     if not trainer.processes.first:
         return output / "bundle" / config.bundle.name
     return write_bundle(config, trainer, output, held_back, cancel)
@@ -75,7 +75,7 @@ def case_store(config: SkullRun, output: Path, device: torch.device) -> CaseStor
     folder = Path(config.data.store) if config.data.store else output / "cases"
     masks, names = data_path(config.data.head_masks), config.data.train
     settings = {"seed": config.trainer.seed, "heads": sorted(names), "planes": asdict(config.planes),
-                "size": VOLUME_SIZE}  # fmt: skip
+                "size": VOLUME_SIZE}
     if config.planes.imaged:
         settings["outlines"] = load_bundle(OUTLINE_BUNDLE).sha256
     make = partial(_case_maker, masks, names, config.planes, device)

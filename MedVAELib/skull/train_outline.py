@@ -41,7 +41,7 @@ VALIDATION_SEED = 99
 def train_from_config(
     path: Path, output: Path, resume: bool = False, device: str = "auto", progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Trains and writes `output`/bundle. Returns the bundle's folder.
 
     Besides: checkpoint.pt (resumable to the step), log.jsonl, curves.png, outlines.png and TensorBoard events.
@@ -62,7 +62,7 @@ def train_from_config(
             model.load_state_dict(trainer.averaged)
             progress("calibration", 1.0, "Measuring where sonographers draw")
             metadata["medvae"]["calibration"] = calibration(OutlineEngine(device).load(model),
-                                                            data_path(config.data.hc18), cancel)  # fmt: skip
+                                                            data_path(config.data.hc18), cancel)
         save_bundle(folder, metadata, trainer.averaged, outline_card(metadata), config.bundle.weights)
     return folder
 
@@ -114,7 +114,7 @@ def read_whole(folder: Path, part: str) -> RealPlanes:
     pixel_mm = [plane.pixel_mm * max(plane.grey_yx.shape) / NETWORK_SIZE for plane in planes]
     return RealPlanes(torch.stack([letterbox(plane.grey_yx) for plane in planes])[:, None],
                       torch.stack([letterbox(plane.outline_yx) for plane in planes])[:, None],
-                      torch.tensor(pixel_mm), torch.tensor([plane.circumference_mm for plane in planes]))  # fmt: skip
+                      torch.tensor(pixel_mm), torch.tensor([plane.circumference_mm for plane in planes]))
 
 
 def _validation(
@@ -133,7 +133,7 @@ def _validation(
         found, sure = _find(model, made[0], device)
         heads = made[2] > 0.5
         line = {"dice simulated": float(dice(found, made[1])[heads].mean()),
-                "head told apart": float(((sure > 0.5) == heads).float().mean())}  # fmt: skip
+                "head told apart": float(((sure > 0.5) == heads).float().mean())}
         shown = [(made[0][heads], made[1][heads], found[heads])]
         if real is not None:
             found, sure = _find(model, real.images, device)
@@ -141,7 +141,7 @@ def _validation(
             line |= {"dice real": float(dice(found, real.outlines).mean()), "hc error mm": float(error.mean()),
                      "hc error median mm": float(error.median()),
                      "hc error %": float((100 * error / real.circumference_mm).mean()),
-                     "real heads seen": float((sure > 0.5).float().mean())}  # fmt: skip
+                     "real heads seen": float((sure > 0.5).float().mean())}
             shown.append((real.images, real.outlines, found))
         draw_outlines(shown, output / "outlines.png")
         tensorboard(output, line)

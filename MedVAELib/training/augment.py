@@ -48,7 +48,7 @@ def augmenter(settings: Augmentation, dimensions: int) -> Augment | None:
     if max(settings.rotate, settings.shift, settings.scale) > 0:
         angles = 3 if dimensions == 3 else 1
         steps.append(RandAffine(1.0, [np.radians(settings.rotate)] * angles, None, [settings.shift] * dimensions,
-                                [settings.scale] * dimensions, mode="bilinear", padding_mode="border"))  # fmt: skip
+                                [settings.scale] * dimensions, mode="bilinear", padding_mode="border"))
     if settings.contrast:
         steps.append(RandAdjustContrast(1.0, (1 / (1 + settings.contrast), 1 + settings.contrast)))
     if not steps:

@@ -21,7 +21,7 @@ FRACTION_STEPS = 4  # tissue fractions come from four points per voxel: uint8 co
 
 
 def load_synthesiser(label_maps: Path, lesion_masks: Path | None, config: SynthesisConfig, device="cpu",
-                     names: list[str] | None = None) -> BrainSynthesiser:  # fmt: skip
+                     names: list[str] | None = None) -> BrainSynthesiser:
     """Reads label maps (all, or those named) and lesion masks. Raises InputError where there are none."""
     files = label_map_files(label_maps, names)
     masks = read_lesion_masks(Path(lesion_masks)) if lesion_masks else []
@@ -63,7 +63,7 @@ def make_batch(synthesise: BrainSynthesiser, seed: int, number: int, batch: int)
 def stream(
     load: LoadSynthesiser, device: torch.device, batch: int, seed: int, start: int, workers: int,
     cancel: CancelToken | None = None,
-) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
+) -> Iterator[tuple[Tensor, Tensor]]:
     """(image float32, target fractions float32) on `device`, where the scans are made, in order. workers: background
     processes, or 0. cancel: also ends the waiting for a batch, by Cancelled, where one process trains."""
     method = "spawn" if device.type == "cuda" else None  # a GPU in use cannot be taken into a forked process

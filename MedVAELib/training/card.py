@@ -21,7 +21,7 @@ SOURCES: dict[str, dict[str, str]] = {
         "name": "28 multiple sclerosis masks", "source": "Lesjak et al. 2017, Ljubljana", "licence": "CC-BY-4.0",
         "used_for": "shapes of lesions pasted into the synthetic scans",
     },
-}  # fmt: skip
+}
 """What synthetic scans are made from, for the training data of a card."""
 
 
@@ -32,7 +32,7 @@ def common_metadata(config: RunConfig) -> dict[str, object]:
         "changelog": config.bundle.changelog or {config.bundle.version: "first release"},
         "required_packages_version": {}, "authors": config.bundle.authors, "copyright": config.bundle.licence,
         "intended_use": "Research use only.",
-    }  # fmt: skip
+    }
 
 
 def training_record(config: RunConfig, steps: int, seconds: float, kept: int | None = None) -> dict[str, object]:
@@ -58,9 +58,9 @@ def card(metadata: dict[str, object], limits: str, middle: Sequence[str] = ()) -
         f"# {metadata['name']} {metadata['version']}", "", str(metadata["description"]), "", "## Training", "",
         f"Model `{medvae['model']}`, {training['steps']} steps of {training['batch']}, {training['hours']} hours."
         f"{kept} {training.get('note', '')}".strip(), "", "| data | source | licence | used for |", "|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     lines += [f"| {without_folders(d['name'])} | {without_folders(d['source'])} | {d['licence']} | {d['used_for']} |"
-              for d in medvae["training_data"]]  # fmt: skip
+              for d in medvae["training_data"]]
     lines += ["", *middle, *([""] if middle else []), "## Measured", ""]
     tables = {title: text for title, text in medvae["results"].items() if isinstance(text, str)}
     if not tables:

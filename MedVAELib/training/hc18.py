@@ -103,7 +103,7 @@ def fit_ellipse(points_yx: NDArray[np.float64]) -> DrawnEllipse | None:
 def fill(ellipse: DrawnEllipse, height: int, width: int) -> NDArray[np.float32]:
     """The filled ellipse, antialiased, (H, W)."""
     one = MomentEllipse(torch.tensor([ellipse.centre_yx_px]), torch.tensor([ellipse.semi_axes_px]),
-                        torch.tensor([ellipse.angle_rad]), torch.zeros(1))  # fmt: skip
+                        torch.tensor([ellipse.angle_rad]), torch.zeros(1))
     return ellipse_map(one, height, width)[0].numpy()
 
 

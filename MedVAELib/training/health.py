@@ -41,13 +41,13 @@ class HealthChecks:
         """After every validation; "active_units" is the number of latents that say something of the image."""
         collapsed = step > self.grace and values.get("active_units", 1) == 0
         self._count("validation", step, "The posterior collapsed: no latent says anything of the image. Lower beta, or "
-                                        "raise warmup or free_bits." if collapsed else None)  # fmt: skip
+                                        "raise warmup or free_bits." if collapsed else None)
 
     def _diverging(self, loss: float) -> str | None:
         if loss <= self.best + _ROSE * max(self.first - self.best, abs(self.first)):
             return None
         return (f"The training diverges: the loss is {loss:.4g} after {self.best:.4g} at its best. "
-                "Lower learning_rate.")  # fmt: skip
+                "Lower learning_rate.")
 
     def _count(self, kind: str, step: int, problem: str | None) -> None:
         self.bad[kind] = self.bad[kind] + 1 if problem else 0

@@ -35,7 +35,7 @@ from .idx_files import is_idx, read_idx, read_idx_labels
 
 PARTS = ("train", "validation", "test")
 SPLIT_WORDS = {"train": "train", "training": "train", "validation": "validation", "valid": "validation",
-               "val": "validation", "test": "test", "testing": "test"}  # fmt: skip
+               "val": "validation", "test": "test", "testing": "test"}
 """What folders and the column split may call a part, in lower case."""
 SERIES, INDEX = "dicom_series", "idx_index"
 """Columns of a table that say which image of a file is meant, where it holds several."""
@@ -74,7 +74,7 @@ class ImageRecord:
 def find_images(
     source: Path, pattern: str = "", labels: Sequence[str] = (), patient: str = "", dimensions: int | None = None,
     progress: Progress = no_progress,
-) -> list[ImageRecord]:  # fmt: skip
+) -> list[ImageRecord]:
     """The records of a source in a stable order.
 
     pattern: glob within a folder. labels: keep these alone. patient: regular expression whose first group, found in the
@@ -126,7 +126,7 @@ def _refuse_repeated(records: Iterable[ImageRecord], source: Path) -> None:
         first = of_scan.setdefault(record.scan, record) if record.scan else record
         if first.patient != record.patient:
             raise InputError(f"{source} has images of one scan, {record.scan}, for the patients {first.patient} and "
-                             f"{record.patient}: keep those of one, or name one patient.")  # fmt: skip
+                             f"{record.patient}: keep those of one, or name one patient.")
     places: dict[Path, Path] = {}
     seen: dict[tuple[Path, str, int], ImageRecord] = {}
     for record in records:
@@ -139,7 +139,7 @@ def _refuse_repeated(records: Iterable[ImageRecord], source: Path) -> None:
         if first is not record:
             patients = f" and patients {first.patient} and {record.patient}" * (first.patient != record.patient)
             raise InputError(f"{source} holds {record.name} twice, as cases {first.case} and {record.case}{patients}: "
-                             "keep one of them.")  # fmt: skip
+                             "keep one of them.")
 
 
 # --- Files -----------------------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def _before_wildcards(source: Path) -> Path:
 def _in_folder(folder: Path, pattern: str) -> list[Path]:
     if not pattern:
         return sorted(path for path in files_below(folder)
-                      if path.is_file() and (IMAGE_SUFFIX.search(path.name) or _is_dicom(path)))  # fmt: skip
+                      if path.is_file() and (IMAGE_SUFFIX.search(path.name) or _is_dicom(path)))
     files = sorted(path for path in folder.glob(pattern) if path.is_file())
     return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
@@ -174,7 +174,7 @@ def _is_dicom(path: Path) -> bool:
 
 def _of_files(
     files: Iterable[Path], base: Path, dimensions: int | None, progress: Progress
-) -> list[ImageRecord]:  # fmt: skip
+) -> list[ImageRecord]:
     pictures, folders = [], {}
     for path in files:
         if path.name == OVERVIEW_FILE and path.with_name("images.csv").exists():
@@ -208,9 +208,9 @@ def _of_series(folder: Path, members: list[Path]) -> list[ImageRecord]:
     with quiet():
         volumes = dicom.find_volumes(folder, below=False)  # sub-folders are listed by themselves
     found = [ImageRecord(folder, "", _owner(volume.slices[0]), tags=dict(volume.tags), series=volume.key)
-             for volume in volumes if volume.count > 1]  # fmt: skip
+             for volume in volumes if volume.count > 1]
     single = [ImageRecord(Path(volume.slices[0].file), "", _owner(volume.slices[0]), tags=dict(volume.tags))
-              for volume in volumes if volume.count == 1]  # fmt: skip
+              for volume in volumes if volume.count == 1]
     return found + [record for record in single if record.file in set(members)]
 
 
@@ -242,7 +242,7 @@ def _without_placeholder(records: Sequence[ImageRecord], progress: Progress) -> 
     else:
         progress("warning", 0.0, f"One PatientID stands in the DICOM headers of {count} studies, most of all there "
                  "are: it is taken for a placeholder, and each of them for a patient of its own. If they are of one "
-                 "patient, say by data.patient who is who.")  # fmt: skip
+                 "patient, say by data.patient who is who.")
     patients = [owner[-1] if shared in owner else (owner or ("",))[0] for owner in owners]
     return [replace(record, patient=patient) for record, patient in zip(records, patients, strict=True)]
 
@@ -281,7 +281,7 @@ def _set_apart(stated: Sequence[ImageRecord], named: Sequence[ImageRecord]) -> s
         if other.patient != after.patient:
             return (f"Headers or table have {other.name} and {after.name} for one patient, whom data.patient calls "
                     f"{other.patient} and {after.patient} and who may now lie in several parts: change it, or leave it "
-                    "out.")  # fmt: skip
+                    "out.")
     return ""
 
 
@@ -312,7 +312,7 @@ def _of_table(source: Path) -> list[ImageRecord]:
         scan = row.get(SCAN, "")
         records.append(ImageRecord(path, case, row["patient"], row.get("label", ""),
                                    SPLIT_WORDS.get(split.lower(), ""), of_row, row.get(SERIES, ""), int(index),
-                                   str((source.parent / scan).absolute()) if scan else ""))  # fmt: skip
+                                   str((source.parent / scan).absolute()) if scan else ""))
     repeated = [case for case, count in Counter(record.case for record in records).items() if count > 1]
     if repeated:
         raise InputError(f"{source} names the case {repeated[0]} more than once: every image needs a case of its own.")
@@ -336,4 +336,4 @@ def _of_idx(source: Path) -> list[ImageRecord]:
         raise InputError(f"{source} holds {count} pictures, and the file of its labels {len(labels)}.")
     stem = source.name.split(".")[0]
     return [ImageRecord(source, f"{stem}-{i:05d}", f"{i:05d}", labels[i] if labels else "", index=i)
-            for i in range(count)]  # fmt: skip
+            for i in range(count)]

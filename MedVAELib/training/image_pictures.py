@@ -25,7 +25,7 @@ def view(image: NDArray[np.float32]) -> NDArray[np.float32]:
     planes = [np.take(volume, volume.shape[axis] // 2, axis)[::-1] for axis in range(3)]
     height = max(plane.shape[0] for plane in planes)
     return np.hstack([np.pad(plane, ((0, height - plane.shape[0]), (0, 0)), constant_values=np.nan)
-                      for plane in planes])  # fmt: skip
+                      for plane in planes])
 
 
 def grid(rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -59,13 +59,13 @@ def draw_panels(output: Path, names: Sequence[str]) -> None:
     log = output / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
     curves = {name: (_points(lines, name), _points([line | line.get("validation", {}) for line in lines
-                                                    if "validation" in line], name)) for name in names}  # fmt: skip
+                                                    if "validation" in line], name)) for name in names}
     curves = {name: both for name, both in curves.items() if any(both)}
     if not curves:
         return
     figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
     for axes, (name, (training, validation)) in zip(figure.subplots(1, len(curves), squeeze=False)[0],
-                                                    curves.items(), strict=True):  # fmt: skip
+                                                    curves.items(), strict=True):
         if training:
             axes.plot(*zip(*training, strict=True), linewidth=0.8, label="training")
         if validation:

@@ -86,7 +86,7 @@ class ImageSet:
         """The same with a part for every image, by patient, as `image_split.assign_parts` says. Raises InputError."""
         made = self.tags.get(GENERATED_BY, [""] * len(self))
         parts = assign_parts(self.patients, self.labels, self.splits, validation, test, seed,
-                             _made_up(self.patients, made))  # fmt: skip
+                             _made_up(self.patients, made))
         return replace(self, splits=parts)
 
 
@@ -95,7 +95,7 @@ def read_images(
     patient: str = "", fit: str = "exact", scaling: str = "auto", validation: float | None = None, test: float = 0.0,
     seed: int = 0, limit: int = 0, store: Path | None = None, progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> ImageSet:  # fmt: skip
+) -> ImageSet:
     """All images of a source (see `image_listing`), as `ImageForm` brings them to one shape and to 0…1.
 
     shape: that of the first image if None. validation, test: shares of the patients that are split off, ordered by
@@ -137,7 +137,7 @@ def _is_made_up(made_by: Tag) -> bool:
 def load_images(
     records: Sequence[ImageRecord], form: ImageForm, store: Path | None = None, progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> ImageSet:  # fmt: skip
+) -> ImageSet:
     """The pixels of records. Raises InputError, Cancelled; a store is complete or not there."""
     if store is None:
         images = np.empty((len(records), 1, *form.shape), np.float32)
@@ -150,7 +150,7 @@ def load_images(
         [r.split for r in records], {name: _column(records, name) for name in names}, spacing, scaling,
         [str(r.file) for r in records], [r.series for r in records], [r.index for r in records],
         [r.scan for r in records],
-    )  # fmt: skip
+    )
 
 
 def read_image(record: ImageRecord, listed: dict[Path, list[dicom.DicomVolume]] | None = None) -> sitk.Image:
@@ -181,7 +181,7 @@ def read_image(record: ImageRecord, listed: dict[Path, list[dicom.DicomVolume]] 
             image = placed(sitk.ReadImage(itk_name(record.file)), notes)
         except RuntimeError as error:
             raise InputError(f"{record.file} is no image that can be read: take it out, or choose others with a "
-                             "pattern.") from error  # fmt: skip
+                             "pattern.") from error
     return checked(image, record)
 
 
@@ -200,7 +200,7 @@ def checked(image: sitk.Image, record: ImageRecord) -> sitk.Image:
         raise InputError(f"{record.file} holds complex numbers: save the magnitude image.")
     if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
         raise InputError(f"{record.file} has voxels that are not numbers (NaN) or infinite: replace them by 0 where "
-                         "nothing was scanned.")  # fmt: skip
+                         "nothing was scanned.")
     return image
 
 
@@ -233,7 +233,7 @@ def _without_alpha(path: Path) -> sitk.Image:
 def _fill(
     images: NDArray[np.float32], records: Sequence[ImageRecord], form: ImageForm, progress: Progress,
     cancel: CancelToken | None,
-) -> tuple[str, tuple[float, ...] | None]:  # fmt: skip
+) -> tuple[str, tuple[float, ...] | None]:
     """Reads every record into its row; returns the scaling, which all have in common, and the usual spacing. That it is
     not the spacing of all is told as progress of the stage "warning"."""
     cancel, intensities, spacings, listed = cancel or CancelToken(), [], [], {}
@@ -243,7 +243,7 @@ def _fill(
         images[i, 0] = form.fitted(image, record.name)
         intensities.append(_Intensities(
             (float(images[i].min()), float(images[i].max())), image.GetPixelID() == sitk.sitkUInt8,
-            form.scaling == "auto" and below_0(images[i]) > 0))  # fmt: skip
+            form.scaling == "auto" and below_0(images[i]) > 0))
         spacings.append(_spacing(image, record, form))
         progress("images", (i + 1) / len(records), f"{i + 1} of {len(records)} images")
     scaling = _common_scaling(records, intensities) if form.scaling == "auto" else form.scaling
@@ -254,7 +254,7 @@ def _fill(
     spacing, alike = _usual(spacings)
     if not alike:
         progress("warning", 1.0, f"The images' voxels differ in size: what the model generates gets their median, "
-                                 f"{' × '.join(f'{side:.3g}' for side in spacing or ())} mm.")  # fmt: skip
+                                 f"{' × '.join(f'{side:.3g}' for side in spacing or ())} mm.")
     return scaling, spacing
 
 
@@ -272,7 +272,7 @@ def _common_scaling(records: Sequence[ImageRecord], intensities: Sequence[_Inten
 
     def chosen(some: Sequence[_Intensities]) -> str:
         return choose_scaling([one.range for one in some], all(one.bytes for one in some),
-                              any(one.negative for one in some))  # fmt: skip
+                              any(one.negative for one in some))
 
     scaling = chosen(intensities)
     generated = [_is_made_up(record.tags.get(GENERATED_BY, "")) for record in records]
@@ -280,7 +280,7 @@ def _common_scaling(records: Sequence[ImageRecord], intensities: Sequence[_Inten
     if real and chosen(real) != scaling:
         raise InputError(f"{records[generated.index(True)].file}: generated images are stored on another scale than "
                          f"the others, so that all would be scaled by {scaling} instead of {chosen(real)}: generate "
-                         "them anew, by 'medvae generate' with a model of such images, or leave them out.")  # fmt: skip
+                         "them anew, by 'medvae generate' with a model of such images, or leave them out.")
     return scaling
 
 
@@ -331,7 +331,7 @@ def _check_room(folder: Path, size: int, store: Path) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
         raise UsageError(f"{store} needs {size / 2**30:.1f} GiB, and its disk has {free / 2**30:.1f} left: make room "
-                         "there, or name another store.")  # fmt: skip
+                         "there, or name another store.")
 
 
 def _fingerprint(records: Iterable[ImageRecord], form: ImageForm) -> str:

@@ -44,11 +44,11 @@ def assign_parts(
         raise InputError("A model made all of these images: add real ones, by which the training can be judged.")
     if not there["train"] and not free:
         raise InputError(f"None of the {len(label)} patients is there to train: their split gives all of them to "
-                         f"{' and '.join(sorted(there))}.")  # fmt: skip
+                         f"{' and '.join(sorted(there))}.")
     if not there["train"] or (validation > 0 and not there["validation"]):
         raise InputError(f"{len(label)} patients are too few to split into training and validation: add images, change "
                          "the shares or the given split or, where DICOM headers give several people one PatientID, say "
-                         "by data.patient who is who.")  # fmt: skip
+                         "by data.patient who is who.")
     return [part[patient] for patient in patients]
 
 
@@ -102,7 +102,7 @@ def _same_names(paths: Sequence[Path], labels: Sequence[str]) -> bool:
     """Whether a name that is more than a number is found in most of many folders, and no mere count of their images,
     as in image_1, image_2."""
     pairs = {(label, path.name) for label, path in zip(labels, paths, strict=True)
-             if label and re.search(r"[^\W\d_]", path.name.split(".")[0])}  # fmt: skip
+             if label and re.search(r"[^\W\d_]", path.name.split(".")[0])}
     words = {re.sub(r"[\W\d_]", "", name.split(".")[0]).lower() for _, name in pairs}
     if len(words) == 1 and not words & _OF_ONE and any(re.search(r"\d", name.split(".")[0]) for _, name in pairs):
         return False
@@ -115,7 +115,7 @@ def _given_parts(patients: Sequence[str], given: Sequence[str]) -> dict[str, str
     for patient, name in zip(patients, given, strict=True):
         if name and part.setdefault(patient, name) != name:
             raise InputError(f"The patient {patient} is given to both {part[patient]} and {name}: a patient must be in "
-                             "one part only.")  # fmt: skip
+                             "one part only.")
     return part
 
 

@@ -136,10 +136,10 @@ def _own_device(device: str, local_rank: int) -> str:
         return "cpu"
     if device not in ("auto", "cuda"):
         raise UsageError(f"With torchrun every process takes a device of its own: give --device cuda or cpu, "
-                         f"not {device}.")  # fmt: skip
+                         f"not {device}.")
     if local_rank >= torch.cuda.device_count():
         raise UsageError(f"torchrun starts more processes than there are GPUs ({torch.cuda.device_count()}): "
-                         "lower --nproc-per-node, or give --device cpu.")  # fmt: skip
+                         "lower --nproc-per-node, or give --device cpu.")
     return f"cuda:{local_rank}"
 
 
@@ -150,7 +150,7 @@ def data_processes(device: torch.device) -> int:
     if os.path.isdir(_SHARED_MEMORY) and (free := shutil.disk_usage(_SHARED_MEMORY).free) < _SHARED_MEMORY_BYTES:
         logging.getLogger(__name__).warning(
             "No background processes make the data, which slows the training down: they need %d MB in %s, and %d are "
-            "free (docker run --shm-size=1g).", _SHARED_MEMORY_BYTES >> 20, _SHARED_MEMORY, free >> 20)  # fmt: skip
+            "free (docker run --shm-size=1g).", _SHARED_MEMORY_BYTES >> 20, _SHARED_MEMORY, free >> 20)
         return 0
     return 1 if device.type == "cpu" else min(_GPU_DATA_PROCESSES, usable_cores())
 
@@ -158,7 +158,7 @@ def data_processes(device: torch.device) -> int:
 def from_background(
     batches: Dataset[T], workers: int, waiting: Callable[[], None], order: Iterable[int] | None = None,
     start_method: str | None = None,
-) -> Iterator[T]:  # fmt: skip
+) -> Iterator[T]:
     """The batches of a data set, in the stated order or its own, made by so many background processes or (0) here.
 
     waiting: as in `patiently`. start_method: of the processes, by default the system's.
@@ -166,7 +166,7 @@ def from_background(
     return patiently(DataLoader(
         batches, batch_size=None, sampler=order, num_workers=workers, prefetch_factor=4 if workers else None,
         timeout=LOOK_S if workers else 0, multiprocessing_context=start_method if workers else None,
-    ), waiting)  # fmt: skip
+    ), waiting)
 
 
 def patiently(loader: Iterable[T], waiting: Callable[[], None]) -> Iterator[T]:

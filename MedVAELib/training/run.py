@@ -52,14 +52,14 @@ def run_record(config: RunConfig, model: nn.Module) -> dict[str, dict[str, objec
             record[section.name] = {
                 name: setting for name, setting in asdict(value).items()
                 if not (section.name == "data" and name in _MAY_CHANGE)
-            }  # fmt: skip
+            }
     return record
 
 
 def start_trainer(
     config: RunConfig, output: Path, device: torch.device, resume: bool,
     warm_up: Callable[[nn.Module], int] | None = None,
-) -> Trainer:  # fmt: skip
+) -> Trainer:
     """The trainer of a run: new, from the config's initial weights, or resumed from the checkpoint in `output`.
 
     warm_up: gives the steps before which the run of a model is not judged; None: it is never judged, unless its loss
@@ -83,7 +83,7 @@ def start_trainer(
 def tensorboard(
     output: Path, validation: Mapping[str, float], pictures: Mapping[str, NDArray[np.float32]] | None = None,
     distributions: Mapping[str, NDArray[np.float32]] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Adds a validation and the last training line to the TensorBoard events, where TensorBoard is installed.
 
     pictures: grey (H, W) in 0…1 by name; distributions: values of which a histogram is kept.

@@ -91,7 +91,7 @@ class CaseStore:
             "planes": (cases.planes * _LEVELS).round().to(torch.uint8).cpu(), "present": cases.present.cpu(),
             "sdf": (cases.sdf * _STEPS).round().clamp(-127, 127).to(torch.int8).cpu(),
             "spacing_mm": cases.spacing_mm.cpu(),
-        }  # fmt: skip
+        }
 
 
 def _unwatched(made: int) -> None:
@@ -171,7 +171,7 @@ class _Stopped(Exception):
 def case_stream(
     store: CaseStore, batch: int, seed: int, start: int, workers: int, tell: Callable[[str], None] = lambda words: None,
     cancel: CancelToken | None = None,
-) -> Iterator[Case]:  # fmt: skip
+) -> Iterator[Case]:
     """What the models' losses take, float32, from one background process or (workers 0) none.
 
     tell: is told in words how far the making of cases is, while a batch waits for it. cancel: ends that by Cancelled

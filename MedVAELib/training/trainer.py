@@ -98,7 +98,7 @@ class Trainer:
         self.processes = Processes.current()
         if config.batch % self.processes.count:
             raise InputError(f"trainer.batch is {config.batch}, which {self.processes.count} processes cannot share "
-                             "equally: make it a multiple.")  # fmt: skip
+                             "equally: make it a multiple.")
         if self.processes.first:
             with writing_to(self.directory):
                 self.directory.mkdir(parents=True, exist_ok=True)
@@ -159,7 +159,7 @@ class Trainer:
             "step": self.step, "seconds": self.seconds, "config": asdict(self.config),
             "early": self.early.state(), "health": self.health.state() if self.health else None,
             "autocast": {self.device.type: self.autocast}, "run": self.record,
-        }  # fmt: skip
+        }
         try:
             with replaced(self.checkpoint) as partial:
                 torch.save(state, partial)
@@ -169,7 +169,7 @@ class Trainer:
                 raise
             reason = getattr(error, "strerror", None) or "is the disk full?"
             raise UsageError(f"The checkpoint cannot be written to {self.directory} ({reason}): make room there, or "
-                             "choose another --output.") from error  # fmt: skip
+                             "choose another --output.") from error
 
     def _save_or_go_on(self) -> None:
         try:
@@ -201,7 +201,7 @@ class Trainer:
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise InputError(f"{self.checkpoint}: is of another model than the config's; use the config it was started "
-                             "with, or start anew without --resume.") from error  # fmt: skip
+                             "with, or start anew without --resume.") from error
         self.averaged = self._here(state["averaged"])
         self.step, self.seconds = state["step"], state["seconds"]
         if "early" in state and self.config.patience and self.config.watch == state["config"].get("watch"):
@@ -221,10 +221,10 @@ class Trainer:
                 if _plain(now) != _plain(earlier) and not (section == "trainer" and name in MAY_CHANGE):
                     raise InputError(f"{section}.{name} is {now!r}, but the run in {self.directory} was started with "
                                      f"{earlier!r}: resume with the config it was started with, or start anew in "
-                                     "another --output.")  # fmt: skip
+                                     "another --output.")
         if self.config.steps < state["step"]:
             raise InputError(f"trainer.steps is {self.config.steps}, but the run in {self.directory} has done "
-                             f"{state['step']} steps already: give as many at least.")  # fmt: skip
+                             f"{state['step']} steps already: give as many at least.")
 
     def _here(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: value.to(self.device) for name, value in weights.items()}
@@ -265,7 +265,7 @@ class Trainer:
     def _train(
         self, stream: Iterator[tuple[Tensor, ...]], validate: Callable[[dict[str, Tensor]], dict[str, float]],
         progress: Progress, cancel: CancelToken,
-    ) -> None:  # fmt: skip
+    ) -> None:
         begin, first, recent, spent = time.monotonic(), self.step, [], self.seconds
         while self.step < self.config.steps and not self.early.over:
             if self.processes.any(cancel.cancelled, self.device):
@@ -304,7 +304,7 @@ class Trainer:
         mean = {key: sum(t[key] for t in recent) / len(recent) for key in recent[0]}
         self._log({"step": self.step, "seconds": round(self.seconds), **mean})
         progress("training", self.step / self.config.steps,
-                 f"step {self.step}, loss {mean['loss']:.4f}, {_clock(left)} left")  # fmt: skip
+                 f"step {self.step}, loss {mean['loss']:.4f}, {_clock(left)} left")
         if self.health:
             self.health.training(self.step, mean)
 
@@ -315,7 +315,7 @@ class Trainer:
             self._log({"step": self.step, "seconds": round(self.seconds), "validation": values})
             if self.config.patience and self.config.watch not in values:
                 raise InputError(f"trainer.watch names '{self.config.watch}', but a validation gives "
-                                 f"{', '.join(values)}.")  # fmt: skip
+                                 f"{', '.join(values)}.")
             watched = values.get(self.config.watch, math.nan)
             if self.health:
                 self.health.validation(self.step, values)

@@ -53,7 +53,7 @@ def latent_model(job: Job) -> Mapping[str, Any]:
         "labels": {name: {"count": part.count, "mean": part.mean.tolist(), "std": part.std.tolist()}
                    for name, part in found.labels.items()},
         "description": bundle.metadata["description"],
-    }  # fmt: skip
+    }
 
 
 def latent_encode(job: Job) -> Mapping[str, Any]:
@@ -88,7 +88,7 @@ def latent_encode(job: Job) -> Mapping[str, Any]:
         "mean_difference": float(abs(prepared - decoded)[model.shown(prepared)].mean()),
         "warnings": [*scan.warnings, *image.prepared.warnings, *warnings],
         "provenance": provenance(model, timer) | {"input": {"name": scan.name}},
-    }  # fmt: skip
+    }
 
 
 def latent_decode(job: Job) -> Mapping[str, Any]:
@@ -102,7 +102,7 @@ def latent_decode(job: Job) -> Mapping[str, Any]:
         decoded = placed(model, image, model.decode(latents[None])[0, 0])
     arrays = hand_over(Path(field(request, "output", str)), [("decoded", _values(decoded))], 1, job, job.progress)
     return {"arrays": arrays, "key": image.key if image else None, "ijk_to_ras": ijk_to_ras(decoded),
-            "provenance": provenance(model, timer)}  # fmt: skip
+            "provenance": provenance(model, timer)}
 
 
 def latent_draw(job: Job) -> Mapping[str, Any]:
@@ -122,7 +122,7 @@ def latent_generate(job: Job) -> Mapping[str, Any]:
     label = field(request, "label", str, "") or None
     if not 1 <= count <= MOST_GENERATED:
         raise UsageError(f"{count} volumes cannot be generated at once: ask for 1 to {MOST_GENERATED}, or use "
-                         "'medvae generate'.")  # fmt: skip
+                         "'medvae generate'.")
     report = scaled(job.progress, 0.0, 0.5)
     model = load(request, timer, report)
     image = _given_image(job, model, timer)
@@ -137,7 +137,7 @@ def latent_generate(job: Job) -> Mapping[str, Any]:
     output = Path(field(request, "output", str))
     arrays = hand_over(output, volumes(), count, job, scaled(job.progress, 0.5, 1.0))
     return {"arrays": arrays, "ijk_to_ras": ijk_to_ras(first), "warnings": [],
-            "provenance": provenance(model, timer) | {"seed": seed, "label": label, "count": count}}  # fmt: skip
+            "provenance": provenance(model, timer) | {"seed": seed, "label": label, "count": count}}
 
 
 # --- What the tasks share --------------------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ def provenance(model: LatentModel, timer: Timer) -> dict[str, Any]:
         "medvae_version": __version__, "bundle": model.bundle.name, "bundle_sha256": model.bundle.sha256,
         "model": model.bundle.model, "latents": int(model.statistics.all.mean.size), "preparation": model.preparation,
         "unit": "0 to 1, as the model sees the scan", **model.describe(), "timings_s": timer.seconds,
-    }  # fmt: skip
+    }
     return plain(record)
 
 

@@ -39,7 +39,7 @@ def latent_cohort(job: Job) -> Mapping[str, Any]:
     table = found.table
     if table.latents != model.statistics.all.mean.size:
         raise InputError(f"{source} holds {table.latents} latents per image, and {model.bundle.name} has "
-                         f"{model.statistics.all.mean.size}: choose the model that made the table.")  # fmt: skip
+                         f"{model.statistics.all.mean.size}: choose the model that made the table.")
     report("planes", 1.0, "Arranging the cohort")
     from ..latent.planes import planes_of
 
@@ -62,7 +62,7 @@ def latent_cohort(job: Job) -> Mapping[str, Any]:
         "failed": [{"case": case, "message": message} for case, message in found.failed.items()],
         "warnings": list(found.warnings),
         "provenance": provenance(model, timer) | {"source": str(source), "images": len(table)},
-    }  # fmt: skip
+    }
 
 
 def _cohort(source: Path, model: LatentModel, report: Progress, cancel: CancelToken) -> EncodedCohort:
@@ -82,11 +82,11 @@ def _doubts(source: Path, model: LatentModel) -> tuple[str, ...]:
     maker, bundle = _maker(source), model.bundle
     if maker is None:
         return (f"It is not known which model made {source.name}: if it was not {bundle.name}, what is decoded from it "
-                "means nothing.",)  # fmt: skip
+                "means nothing.",)
     name, sha256 = maker
     if sha256 != bundle.sha256:
         raise InputError(f"{source} was made by the model {name} ({sha256[:8]}), not by {bundle.name} "
-                         f"({bundle.sha256[:8]}): choose that model, or encode the images again.")  # fmt: skip
+                         f"({bundle.sha256[:8]}): choose that model, or encode the images again.")
     return ()
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..scan import Scan
 
 _PACKAGES = {"torch": "torch", "monai": "monai", "SimpleITK": "SimpleITK", "numpy": "numpy", "sklearn": "scikit-learn",
-             "scipy": "scipy", "vtk": "vtk", "safetensors": "safetensors"}  # fmt: skip
+             "scipy": "scipy", "vtk": "vtk", "safetensors": "safetensors"}
 """What predicting needs: the module's name and the package's."""
 
 
@@ -39,7 +39,7 @@ def info() -> Mapping[str, Any]:
         if package not in missing:
             versions[package] = _version(module, package)
     answer: dict[str, Any] = {"versions": versions, "missing": missing, "platform": platform.platform(), "devices": [],
-                              "default_device": None, "reasons": []}  # fmt: skip
+                              "default_device": None, "reasons": []}
     if "torch" in missing:
         return {**answer, "reasons": ["PyTorch is not installed."]}
     return {**answer, **_devices()}
@@ -70,7 +70,7 @@ def _devices() -> Mapping[str, Any]:
             problem = "" if usable else cuda_device_problem(index)
             usable = usable or not problem
             entry: dict[str, Any] = {"name": f"cuda:{index}", "label": torch.cuda.get_device_name(index),
-                                     "problem": problem}  # fmt: skip
+                                     "problem": problem}
             try:
                 free, total = torch.cuda.mem_get_info(index)
                 entry |= {"free_gib": round(free / 2**30, 1), "total_gib": round(total / 2**30, 1)}
@@ -83,7 +83,7 @@ def _devices() -> Mapping[str, Any]:
     devices.append({"name": "cpu", "label": f"CPU, {threads} thread{'s' if threads > 1 else ''}"})
     choice = select_device("auto")
     return {"devices": devices, "default_device": str(choice.device), "reasons": list(choice.reasons),
-            "cuda_built_for": torch.version.cuda}  # fmt: skip
+            "cuda_built_for": torch.version.cuda}
 
 
 def bundles() -> Mapping[str, Any]:
@@ -110,7 +110,7 @@ def _about(bundle: Bundle) -> dict[str, Any]:
         "licence": bundle.metadata["copyright"], "modality": bundle.modality, "training_data": medvae["training_data"],
         "results": medvae["results"], "grid": medvae["grid"], "sha256": bundle.sha256, "model": bundle.model,
         "expected_time": expected_time(bundle), "latents": len(_latents(bundle)),
-    }  # fmt: skip
+    }
 
 
 def _latents(bundle: Bundle) -> list[float]:
@@ -133,7 +133,7 @@ def describe(given: Mapping[str, Any]) -> Mapping[str, Any]:
         "modality_reason": scan.modality_reason or "decided from the image during the detection",
         "size": list(image.GetSize()), "spacing_mm": [round(step, 4) for step in image.GetSpacing()],
         "orientation": orientation_code(image), "content": _content(scan), "warnings": list(scan.warnings),
-    }  # fmt: skip
+    }
 
 
 def _content(scan: Scan) -> str:

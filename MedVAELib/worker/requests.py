@@ -50,7 +50,7 @@ def hand_over(
         if not isinstance(reason, OSError):
             raise
         raise UsageError(f"The result cannot be written to {output} ({reason.strerror or reason}): make room there, "
-                         "or choose another folder for temporary files.") from reason  # fmt: skip
+                         "or choose another folder for temporary files.") from reason
     finally:
         job.partial = None
     return {name: str(output / f"{name}.npy") for name in names}

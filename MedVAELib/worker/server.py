@@ -134,7 +134,7 @@ class Server:
     def _refuse(self, error: Exception, number: int | str | None = None) -> None:
         failure = Failure.of(error)
         self._reply({"id": number, "event": "error", "kind": failure.kind, "exit_code": failure.exit_code,
-                     "message": failure.message})  # fmt: skip
+                     "message": failure.message})
 
     def _cancel(self, number: object) -> None:
         """An id that is not open has ended already: nothing to do."""

@@ -53,7 +53,7 @@ def skull(job: Job) -> Mapping[str, Any]:
         with timer.stage("load"):
             predictor = _WARM.predictor(bundle, device)
         found = predict_skull(planes, predictor=predictor, ga_weeks=ga_weeks, progress=report, cancel=job.cancel,
-                              timer=timer, **settings)  # fmt: skip
+                              timer=timer, **settings)
     finally:
         _WARM.forget_if_degraded()
     count = len(_VOLUMES) + len(_SURFACE) + len(found.planes)
@@ -64,7 +64,7 @@ def skull(job: Job) -> Mapping[str, Any]:
         "planes": [plain(_place(plane)) for plane in found.planes], "planes_missing": found.planes_missing,
         "measures": [plain(_named(measure)) for measure in found.measures], "spacing_mm": found.spacing_mm,
         "ga_weeks": found.ga_weeks, "warnings": list(found.warnings), "provenance": plain(found.provenance),
-    }  # fmt: skip
+    }
 
 
 def _arrays(found: SkullPrediction) -> Iterator[tuple[str, NDArray]]:
@@ -86,7 +86,7 @@ def _place(found: FoundPlane) -> dict[str, Any]:
         "plane": found.plane, "name": found.image.name, "pixel_mm": found.image.pixel_mm,
         "ijk_to_ras": found.ijk_to_ras_mm, "centre_yx_px": found.centre_yx_px, "semi_axes_mm": found.semi_axes_mm,
         "confidence": found.confidence, "doubts": found.doubts,
-    }  # fmt: skip
+    }
 
 
 def _named(measure: Any) -> dict[str, Any]:

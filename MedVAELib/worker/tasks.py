@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SHARE_OF_WRITING = 0.05  # of a detection's progress
 _VOLUMES = {"anomaly": "float32", "residual": "float32", "reconstruction": "float32", "std": "float32",
-            "mask": "uint8", "brain": "uint8", "components": "uint16"}  # fmt: skip
+            "mask": "uint8", "brain": "uint8", "components": "uint16"}
 _WARM = WarmDetector()
 
 
@@ -35,7 +35,7 @@ def detect(job: Job) -> Mapping[str, Any]:
     settings = {
         "samples": field(request, "samples", int, 16), "fpr": field(request, "fpr", float, 0.01),
         "score": field(request, "score", str, "zscore"), "seed": field(request, "seed", int, 0),
-    }  # fmt: skip
+    }
     modality = field(request, "modality", str, "auto")
     bundle, device = field(request, "bundle", str, ""), field(request, "device", str, "auto")
     timer, report = Timer(), scaled(job.progress, 0.0, 1.0 - _SHARE_OF_WRITING)
@@ -66,7 +66,7 @@ def detect(job: Job) -> Mapping[str, Any]:
         "arrays": arrays, "findings": [plain(finding.row()) for finding in found.findings],
         "threshold": found.threshold, "fpr": found.fpr, "unit": found.unit, "modality": found.modality,
         "warnings": list(found.warnings), "provenance": plain(found.provenance),
-    }  # fmt: skip
+    }
 
 
 def _arrays(found: Detection) -> Iterator[tuple[str, NDArray]]:

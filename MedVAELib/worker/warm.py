@@ -81,7 +81,7 @@ class WarmDetector(Kept):
 def content_key(image: sitk.Image) -> bytes:
     """The same for images with the same voxels in the same place."""
     geometry = np.array([*image.GetSize(), *image.GetSpacing(), *image.GetOrigin(), *image.GetDirection(),
-                         image.GetPixelID()])  # fmt: skip
+                         image.GetPixelID()])
     digest = hashlib.blake2b(geometry.tobytes(), digest_size=16)
     digest.update(sitk.GetArrayFromImage(image).data)
     return digest.digest()
@@ -97,7 +97,7 @@ class WarmSkull(Kept):
 
         bundle, outline = load_bundle(name or DEFAULT_SKULL_BUNDLE), load_bundle(OUTLINE_BUNDLE)
         return self._get((device, *_bundle_key(bundle), *_bundle_key(outline)),
-                         lambda: SkullPredictor.load(bundle, device, outline))  # fmt: skip
+                         lambda: SkullPredictor.load(bundle, device, outline))
 
     def forget_if_degraded(self) -> None:
         """As `WarmDetector.forget_if_degraded`."""

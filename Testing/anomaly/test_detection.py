@@ -49,7 +49,7 @@ def test_every_volume_lies_on_the_scans_grid(detection, sample):
 
 def test_volumes_agree_with_each_other(detection, sample):
     arrays = {n: sitk.GetArrayFromImage(getattr(detection, n))
-              for n in ("anomaly", "residual", "reconstruction", "std", "mask", "brain", "components")}  # fmt: skip
+              for n in ("anomaly", "residual", "reconstruction", "std", "mask", "brain", "components")}
     brain = arrays["brain"] > 0
     assert 900 < brain.sum() * np.prod(sample.GetSpacing()) / 1000 < 2000
     scan = sitk.GetArrayFromImage(sample)
@@ -231,7 +231,7 @@ def test_diffuse_disease_of_white_matter_is_found_and_told(detector, medvae_data
     lambda calibration: calibration["score"]["zscore"]["dwi"]["bright"]["raw"].reverse(),
     lambda calibration: calibration["score"]["zscore"]["flair"]["bright"].pop("share"),
     lambda calibration: calibration.update(score={"zscore": "none"}),
-])  # fmt: skip
+])
 def test_a_damaged_calibration_is_noticed_when_the_bundle_is_loaded(damage):
     shipped = load_bundle()
     bundle = replace(shipped, metadata=deepcopy(shipped.metadata))

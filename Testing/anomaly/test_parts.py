@@ -108,7 +108,7 @@ def _inputs(residual: float, **extra) -> ScoreInputs:
     mean, spread = np.zeros(len(TISSUES)), np.full(len(TISSUES), 0.05)
     mean[WHITE] = 0.5
     return ScoreInputs(image, 0.5 * flat, 0.0025 * flat, flat, 0 * flat, (1.0, 1.0, 1.0), 0.6, mean, spread,
-                       EMPHASIS["flair"], probability, flat)  # fmt: skip
+                       EMPHASIS["flair"], probability, flat)
 
 
 def test_spread_power_weighs_uncertain_places_less_heavily():
@@ -253,7 +253,7 @@ def test_padding_far_below_the_data_is_no_intensity(padding, share):
     ("scan", 1.25, 0.1, 1.0, "flair"), ("scan", 1.35, 0.4, 2.0, "dwi"), ("scan", 0.7, 0.3, 1.0, "other"),
     ("scan", 1.3, 2.5, 1.0, "other"), ("scan", 1.16, 0.77, 1.0, "other"), ("flair", 1.16, 0.77, 1.0, "other"),
     ("dwi", 1.16, 0.77, 1.0, "dwi"), ("dwi", 1.16, 1.5, 1.0, "other"), ("dwi", 0.7, 0.3, 1.0, "other"),
-])  # fmt: skip
+])
 def test_modality_from_contrast_and_name(name, cortex, csf, spacing, wanted):
     image = sitk.GetImageFromArray(np.random.default_rng(0).random((70, 70, 70), np.float32))
     image.SetSpacing((spacing,) * 3)

@@ -36,7 +36,7 @@ def prepared(detector, scan):
 def test_every_detection_on_a_prepared_scan_is_that_of_a_fresh_one(detector, scan, prepared):
     """More samples overwrite nothing that the next detection reads: one sample comes first and last."""
     settings = ({"samples": 1}, {"samples": 3, "seed": 5}, {"samples": 3, "seed": 5, "fpr": 0.002},
-                {"samples": 2, "score": "kl_gradient"}, {"samples": 1, "score": "ssim"})  # fmt: skip
+                {"samples": 2, "score": "kl_gradient"}, {"samples": 1, "score": "ssim"})
     fresh = [detect_anomalies(scan, detector=detector, **each) for each in settings]
     assert not fresh[0].provenance["reused_stages"]
     for each, wanted in zip((*settings, settings[0]), (*fresh, fresh[0]), strict=True):

@@ -65,7 +65,7 @@ def sampling_table(
         for name, way in ways.items():
             seconds[name].append(_seconds(way, engine.choice.device))
     return [SamplingRow(name, statistics.median(times), _paired_ratio(times, seconds[ENGINE]), samples)
-            for name, times in seconds.items()]  # fmt: skip
+            for name, times in seconds.items()]
 
 
 def _paired_ratio(times: list[float], reference: list[float]) -> float:

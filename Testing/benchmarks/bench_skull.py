@@ -81,7 +81,7 @@ def ours(engine: ShapeEngine, planes: Tensor, present: Tensor, spacing_mm: float
 
 @torch.inference_mode()
 def plain_loop(model: nn.Module, planes: Tensor, present: Tensor, spacing_mm: float, samples: int,
-               timed: Timed) -> None:  # fmt: skip
+               timed: Timed) -> None:
     """As one would write it first: sample after sample in float32, brought onto 96³, measured, stacked at the end."""
 
     def loop() -> tuple[Tensor, Tensor]:
@@ -123,12 +123,12 @@ def skull_tables(samples: int = SAMPLES, repeats: int = REPEATS, device: str = "
     total = statistics.median(mine.totals())
     rows = [["ours: batches, encoded once, streamed moments", f"{total:.2f}", "1"],
             ["plain loop in float32, sample after sample, stacked", f"{statistics.median(plain.totals()):.2f}",
-             f"**{ratio:.1f}**"]]  # fmt: skip
+             f"**{ratio:.1f}**"]]
     stages = [[name, f"{statistics.median(seconds):.3f}", f"{statistics.median(seconds) / total:.0%}",
-               f"{statistics.median(plain.stages[name]):.3f}"] for name, seconds in mine.stages.items()]  # fmt: skip
+               f"{statistics.median(plain.stages[name]):.3f}"] for name, seconds in mine.stages.items()]
     what = f"skull from three planes, {samples} samples, mean and standard deviation on 96³, measures, surface"
     return "\n".join([markdown_table([what, "seconds", "times ours"], rows),
-                      markdown_table(["stage", "ours, s", "share", "plain loop, s"], stages)])  # fmt: skip
+                      markdown_table(["stage", "ours, s", "share", "plain loop, s"], stages)])
 
 
 if __name__ == "__main__":

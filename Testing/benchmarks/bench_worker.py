@@ -38,7 +38,7 @@ def measure_clicks(image: sitk.Image, device: str, repeats: int) -> Clicks:
             number += 1
             started = time.perf_counter()
             answer = worker.ask(id=number, task="detect", scan=scan, output=str(folder / str(number)), device=device,
-                                **settings)  # fmt: skip
+                                **settings)
             if answer["event"] != "result":
                 raise RuntimeError(f"the worker failed: {answer['message']}")
             return time.perf_counter() - started
@@ -74,6 +74,6 @@ def clicks_table(clicks: Clicks) -> str:
         row("in a process just started (imports, model)", clicks.cold), row("first click on a scan", clicks.first),
         row("second click, other threshold", clicks.threshold),
         row("second click, other posterior samples", clicks.seed),
-    ]  # fmt: skip
+    ]
     table = markdown_table(["click, through the worker", "seconds", "times faster than the first"], rows)
     return f"{table}\nCancelling in mid-run took {max(clicks.cancel):.2f} s at most.\n"

@@ -57,13 +57,13 @@ def images_of(config: dict[str, Any]) -> ImageSet:
     """The images of a config, in the parts in which its training has them."""
     data = ImageData(**config["data"])
     return read_images(source_path(data.source), data.pattern, config["model"]["shape"], data.labels, data.patient,
-                       data.fit, data.scaling, data.validation, data.test, data.seed, data.limit)  # fmt: skip
+                       data.fit, data.scaling, data.validation, data.test, data.seed, data.limit)
 
 
 def pixels(images: ImageSet) -> LatentTable:
     """The images as if they were their own latents: what a linear model makes of them without any autoencoder."""
     return LatentTable(images.cases, images.patients, images.images.reshape(len(images), -1), None, images.labels,
-                       images.splits, images.tags)  # fmt: skip
+                       images.splits, images.tags)
 
 
 def training_note(run: Path) -> str:

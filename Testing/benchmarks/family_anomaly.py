@@ -14,11 +14,11 @@ from Testing.benchmarks.family import HERE, preset, trained, training_note
 MODELS = ("ae", "vae", "svae", "lvae", "vqvae", "introvae", "cevae")
 CASES = Path("brain") / "flair"
 BEST_SCORES = {"ae": "excess", "vae": "excess", "svae": "excess", "lvae": "excess", "vqvae": "restoration_excess",
-               "introvae": "excess", "cevae": "combined"}  # fmt: skip
+               "introvae": "excess", "cevae": "combined"}
 """The score that each model is published with, for the short table; fixed before anything was measured."""
 NOT_IN_MEAN = ("tumour_brainix",)
 NAMES = {"medvae": "flagship (healthy-anatomy)", "intensity": "threshold, smoothed intensity",
-         "equalised intensity": "threshold, equalised intensity (Meissen et al. 2021)"}  # fmt: skip
+         "equalised intensity": "threshold, equalised intensity (Meissen et al. 2021)"}
 PUBLISHED = (
     ("MSLUB (Ljubljana MS)", "threshold on equalised FLAIR", "0.374", "0.271"),
     ("MSLUB (Ljubljana MS)", "best variants of a VAE", "0.333", "0.275"),
@@ -50,7 +50,7 @@ def evaluate(bundles: Sequence[Path], output: Path) -> None:
     options = [option for bundle in bundles for option in ("--autoencoder", str(bundle))]
     options += [option for name in NOT_IN_MEAN for option in ("--not-in-mean", name)]
     done = CliRunner().invoke(command.app, ["anomaly", str(cases), "--output", str(output), "--modality", "flair",
-                                            "--progress", "none", "--device", "cpu", *options])  # fmt: skip
+                                            "--progress", "none", "--device", "cpu", *options])
     if done.exit_code:
         raise RuntimeError(done.output) from done.exception
 
@@ -81,7 +81,7 @@ def page(results: Mapping[str, Any], work: Path) -> str:
         "detector's brain mask united with the expert's mask; Dice and F1 flag as many voxels as the detector does.\n",
         "## Training\n", *(f"- {name}: {training_note(work / f'anomaly-{name}')}" for name in MODELS), "",
         "The presets `Resources/configs/anomaly-*.yaml`.", "",
-    ])  # fmt: skip
+    ])
 
 
 def _table(methods: Sequence[str], cases: Sequence[str], means: Mapping[str, Any], ap: Mapping) -> str:
@@ -91,7 +91,7 @@ def _table(methods: Sequence[str], cases: Sequence[str], means: Mapping[str, Any
         mean = means[method]
         rows.append([NAMES.get(method, method.removeprefix("anomaly-")), *(_figure(ap[method, case]) for case in cases),
                      figure(mean["ap"][0], mean["ap"][1:]), *(_figure(mean[key][0]) for key in
-                                                             ("best_dice", "dice", "lesion_f1"))])  # fmt: skip
+                                                             ("best_dice", "dice", "lesion_f1"))])
     return markdown_table(header, rows)
 
 

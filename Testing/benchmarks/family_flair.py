@@ -37,7 +37,7 @@ SHIPPED = "vae-8"
 """Its bundle comes with MedVAE as flair-latents, whose config says the same."""
 MODELS = (SHIPPED, "vae-512", "introvae-32", "introvae-256")
 REAL = ("ms_isbi_01", "ms_isbi_02", "ms_ljubljana_19", "ms_raw_patient01_study1", "ms_raw_patient03_study1",
-        "ms_raw_patient04_study1", "ms_raw_patient12_study1", "healthy_kirby21_113")  # fmt: skip
+        "ms_raw_patient04_study1", "ms_raw_patient12_study1", "healthy_kirby21_113")
 _SHOWN, _LATENTS, _STEPS, _EXTENT, _DPI = 7, 2, 7, 2.5, 90
 
 
@@ -75,7 +75,7 @@ def real_scans(work: Path) -> ImageSet:
     """Real FLAIR scans, as `medvae prepare` makes them."""
     output = work / "flair-real"
     cases = [PrepareCase(name, data_path(f"brain/flair/{name}/flair.nii.gz"), name, name.split("_")[0], TEST)
-             for name in REAL]  # fmt: skip
+             for name in REAL]
     rows = run_cohort(cases, output, PrepareSettings("mni-4mm", device="cpu"), resume=True)
     return read_images(write_images_table(cases, rows, output))
 
@@ -103,21 +103,21 @@ def real_rows(models: dict[str, LatentModel], tables: dict[str, LatentTable], re
 
 
 def draw(test: ImageSet, made: dict[str, Made], models: dict[str, LatentModel],
-         found: dict[str, Classification]) -> None:  # fmt: skip
+         found: dict[str, Classification]) -> None:
     chosen = examples(test)
     rows: dict[str, NDArray] = {"test images": test.images[chosen]}
     for name in MODELS:
         rows[f"{name}\nreconstructed"] = made[name].reconstructions[chosen]
         rows[f"{name}\nsamples"] = made[name].samples[: len(chosen)]
     write_strips(rows, HERE / "family_flair.png", [test.labels[i] for i in chosen],
-                 "columns name the test images; samples have no label", dpi=_DPI)  # fmt: skip
+                 "columns name the test images; samples have no label", dpi=_DPI)
     strips = {}
     for name in MODELS:
         statistics = models[name].statistics
         for index in order_of_latents(statistics, "separation")[:_LATENTS]:
             mean, std = float(statistics.all.mean[index]), float(statistics.all.std[index])
             strips[f"{name}\nlatent {index}"] = traverse(models[name], statistics.all.mean, int(index),
-                                                         spread(mean, std, _STEPS, _EXTENT))  # fmt: skip
+                                                         spread(mean, std, _STEPS, _EXTENT))
     titles = [f"{place:+.1f} SD" for place in spread(0.0, 1.0, _STEPS, _EXTENT)]
     write_strips(strips, HERE / "family_flair_traversals.png", titles, dpi=_DPI)
     write_classification(found["introvae-256"], HERE / "family_flair_lda.png")
@@ -140,7 +140,7 @@ def lda_table(found: dict[str, Classification]) -> str:
     classes = next(iter(found.values())).classes
     header = ["LDA of", *(f"{name}: precision / recall" for name in classes), "balanced accuracy"]
     rows = [[name, *(f"{_share(p)} / {_share(r)}" for p, r in zip(one.precision, one.recall, strict=True)),
-             str(one.balanced_accuracy)] for name, one in found.items()]  # fmt: skip
+             str(one.balanced_accuracy)] for name, one in found.items()]
     published = {"healthy": ".75 / .74", "ms": ".92 / .89"}
     rows.append(["*published: intro-VAE-256, its own real scans*", *(published.get(name, "") for name in classes), ""])
     return markdown_table(header, rows)
@@ -148,13 +148,13 @@ def lda_table(found: dict[str, Classification]) -> str:
 
 def with_merged_labels(tables: dict[str, LatentTable]) -> dict[str, Classification]:
     return {name: classify(LatentTable(t.cases, t.patients, t.mean, None, merged(t.labels), t.split, t.tags))
-            for name, t in tables.items()}  # fmt: skip
+            for name, t in tables.items()}
 
 
 def page(
     scores: list[GenerativeScores], against: Reference, tables: dict[str, LatentTable],
     found: dict[str, Classification], checks: list[ConfoundCheck], on_real: list[list[str]], work: Path,
-) -> str:  # fmt: skip
+) -> str:
     plain, confounded = checks
     alarm = "raises the alarm" if confounded.verdict == "alarm" else "does NOT raise the alarm"
     splits = tables[NO_MODEL].split
@@ -186,7 +186,7 @@ def page(
         "## Trainings\n", *(f"- {name}: {training_note(work / f'flair-{name}')}" for name in MODELS), "",
         "## Definitions\n", *(f"- {line}" for line in definitions(against)),
         "- [brackets] of accuracies: 95 % bootstrap over heads.", "",
-    ])  # fmt: skip
+    ])
 
 
 def _share(value: float) -> str:

@@ -28,7 +28,7 @@ from MedVAELib.training.image_sets import ImageSet
 from Testing.benchmarks.family import HERE, NO_MODEL, images_of, pixels, preset, trained, training_note
 
 CONFIGS = {"VAE-50": preset("xray-vae-50"), "SVAE": preset("xray-svae"), "VQ-VAE": preset("xray-vqvae"),
-           "IntroVAE-50": preset("xray-introvae-50")}  # fmt: skip
+           "IntroVAE-50": preset("xray-introvae-50")}
 GRADES = ("kl0", "kl1", "kl2", "kl3", "kl4")
 _OSTEOARTHRITIS = ("kl2", "kl3", "kl4")
 _STEPS, _EXTENT, _SHOWN, _DPI = 7, 2.5, 10, 60
@@ -96,7 +96,7 @@ def joint_axes(name: str, model: LatentModel, table: LatentTable) -> list[dict]:
         return traverse(model, moments.mean, index, values)
 
     return _steadiest(name, along, table.mean[:, model.statistics.active], np.flatnonzero(model.statistics.active),
-                      table.labels)  # fmt: skip
+                      table.labels)
 
 
 def component_axes(components: PrincipalComponents, images: ImageSet) -> list[dict]:
@@ -114,7 +114,7 @@ def component_axes(components: PrincipalComponents, images: ImageSet) -> list[di
 
 
 def _steadiest(name: str, along: Callable[[int], NDArray], latents: NDArray, numbers: Sequence[int],
-               labels: Sequence[str]) -> list[dict]:  # fmt: skip
+               labels: Sequence[str]) -> list[dict]:
     """latents: (N, M) of real images, numbers: (M,) of those latents; along gives the images of a traversal."""
     grade, found = np.array([GRADES.index(label) for label in labels]), []
     for column, index in enumerate(numbers):
@@ -122,7 +122,7 @@ def _steadiest(name: str, along: Callable[[int], NDArray], latents: NDArray, num
         gaps = np.array([joint_gap_px(image[0]) for image in images])
         if (np.diff(gaps) >= 0).all() or (np.diff(gaps) <= 0).all():  # neither where a gap is not a number
             found.append({"model": name, "latent": int(index), "images": images, "gaps": gaps,
-                          "grade": float(spearmanr(latents[:, column], grade)[0])})  # fmt: skip
+                          "grade": float(spearmanr(latents[:, column], grade)[0])})
     ranked = sorted(found, key=lambda axis: -abs(axis["gaps"][-1] - axis["gaps"][0]))
     return [axis | {"steady": f"{len(found)} of {len(numbers)}"} for axis in ranked[:2]]
 
@@ -156,13 +156,13 @@ def osteoarthritis_auc(table: LatentTable) -> Estimate:
 
 
 def page(scores: list[GenerativeScores], against: Reference, probes: list[list[str]], axes: list[dict], valid,
-         seen: NDArray, work: Path) -> str:  # fmt: skip
+         seen: NDArray, work: Path) -> str:
     sharp = max(scores, key=lambda s: s.sharpness_reconstructions)
     close, best = max(scores, key=lambda s: s.ms_ssim[0]), min(scores, key=lambda s: s.fid_samples)
     header = ["model", "latent", "gap at −2.5 SD, px", "gap at +2.5 SD, px", "rank correlation with grade",
-              "latents along which the gap changes steadily"]  # fmt: skip
+              "latents along which the gap changes steadily"]
     moves = markdown_table(header, [[a["model"], str(a["latent"]), f"{a['gaps'][0]:.1f}", f"{a['gaps'][-1]:.1f}",
-                                     f"{a['grade']:+.2f}", a["steady"]] for a in axes])  # fmt: skip
+                                     f"{a['grade']:+.2f}", a["steady"]] for a in axes])
     everything = [*scores, *baseline_scores(against, scores)]
     return "\n".join([
         "# Knee radiographs: four models side by side\n",
@@ -193,7 +193,7 @@ def page(scores: list[GenerativeScores], against: Reference, probes: list[list[s
         "![Latents that move the joint space](knee_axes.png)\n", "## Trainings\n",
         *(f"- {name}: {training_note(work / f'knee-{name}')}" for name in CONFIGS), "", "## Definitions\n",
         *(f"- {line}" for line in definitions(against)), "",
-    ])  # fmt: skip
+    ])
 
 
 def _verdict(what: str, found: str, published: str) -> str:

@@ -29,7 +29,7 @@ CONFIGS: dict[str, dict[str, Any]] = {NAME: {
     "trainer": {"steps": 1500, "batch": 64, "learning_rate": 0.002, "validate_every": 100, "checkpoint_every": 500,
                 "average": 0.99, "weight_decay": 0.0001, "precision": "float32"},
     "bundle": {"name": NAME, "version": "0.1.0"},
-}}  # fmt: skip
+}}
 _ACROSS = 15
 
 
@@ -62,7 +62,7 @@ def page(found: Classification, logistic: float, work: Path) -> str:
         f"Trained {training_note(work / NAME)} [brackets]: 95 % bootstrap over digits.\n",
         "![Held-back digits in the plane, and what the plane decodes to](mnist.png)\n",
         "Left: held-back digits, and LDA's line. Right: the plane decoded, both latents from −2.5 to 2.5.", "",
-    ])  # fmt: skip
+    ])
 
 
 def draw(model: LatentModel, table: LatentTable, path: Path) -> None:

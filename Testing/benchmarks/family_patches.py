@@ -56,7 +56,7 @@ def synthetic_patches(work: Path) -> Path:
     cohort, output = Path("runs/cohorts/dwi-strokes"), work / "patches"
     if not (cohort / "images.csv").exists():
         write_cohort(CohortRequest("dwi-strokes", SCANS, 3, 2.0), data_path("brain/label_maps"),
-                     data_path("brain/lesion_masks"), cohort)  # fmt: skip
+                     data_path("brain/lesion_masks"), cohort)
     return _prepared(read_prepare_cases(cohort / "images.csv", cohort / "lesions.csv"), SYNTHETIC, output)
 
 
@@ -64,7 +64,7 @@ def real_patches(work: Path) -> Path:
     """Those of the real scan, whose lesion is what a network found."""
     folder = data_path("brain/dwi/stroke_ads_01")
     case = PrepareCase("stroke_ads_01", folder / "dwi.nii.gz", "stroke_ads_01", "stroke", TEST,
-                       folder / "automatic_lesion.nii.gz", folder / "brainmask.nii.gz")  # fmt: skip
+                       folder / "automatic_lesion.nii.gz", folder / "brainmask.nii.gz")
     return _prepared([case], REAL, work / "patches-real")
 
 
@@ -84,7 +84,7 @@ def probes(images: ImageSet, real: ImageSet, latents: LatentTable, seen: LatentT
         features[name] = tuple(figure(part.images.reshape(len(part), -1), axis=1)[:, None] for part in (images, real))
     return [[name, str(_auc(latents, ours)), f"{_auc_real(latents, ours, seen, theirs):.2f}",
              str(linear_probe(theirs, seen.labels, _slices(seen)).auc)]
-            for name, (ours, theirs) in features.items()]  # fmt: skip
+            for name, (ours, theirs) in features.items()]
 
 
 def _slices(table: LatentTable) -> list[str]:
@@ -128,7 +128,7 @@ def draw(latents: LatentTable, seen: LatentTable, path: Path) -> None:
     synthetic = latents.select(np.asarray(latents.split, object) == TEST)
     for axes, (title, table) in zip(figure.subplots(1, 2), (
         ("synthetic DWI, heads and stroke masks held back", synthetic),
-        ("real DWI (stroke_ads_01), lesion found by a network", seen)), strict=True):  # fmt: skip
+        ("real DWI (stroke_ads_01), lesion found by a network", seen)), strict=True):
         table = balanced(table.labelled()[0])
         points = embed(table.mean, "tsne")
         scatter(axes, points.points, table.labels, "patch")
@@ -144,12 +144,12 @@ def balanced(table: LatentTable) -> LatentTable:
 
 
 def page(model: LatentModel, images: ImageSet, real: ImageSet, latents: LatentTable, seen: LatentTable,
-         work: Path) -> str:  # fmt: skip
+         work: Path) -> str:
     def counted(table: LatentTable, part: str) -> str:
         rows = np.asarray(table.split, object) == part
         labels = np.asarray(table.labels, object)[rows]
         return (f"{int(rows.sum())} ({int((labels == LESION).sum())} lesion, {int((labels == HEALTHY).sum())} healthy, "
-                f"{len(set(np.asarray(table.patients, object)[rows]))} heads)")  # fmt: skip
+                f"{len(set(np.asarray(table.patients, object)[rows]))} heads)")
 
     test = images.part(TEST).images
     error = float(((model.reconstruct(test) - test) ** 2).mean())
@@ -174,4 +174,4 @@ def page(model: LatentModel, images: ImageSet, real: ImageSet, latents: LatentTa
         f"On test patches: mean squared error {error:.4f}, KL {kl:.1f} nats, "
         f"{int(model.statistics.active.sum())} of 5 latents in use.\n",
         "![t-SNE of the latents](patches.png)\n", f"Trained {training_note(work / NAME)}", "",
-    ])  # fmt: skip
+    ])

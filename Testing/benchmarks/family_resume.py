@@ -61,9 +61,9 @@ def _row(name: str, config: Path, work: Path) -> dict[str, object]:
     resumed = train(config, work / f"{name}-killed", resume=True)
     weights = sum(value.numel() for value in whole["model"].values() if value.is_floating_point())
     same = {part: all(torch.equal(whole[part][key], resumed[part][key]) for key in whole[part])
-            for part in ("model", "averaged")}  # fmt: skip
+            for part in ("model", "averaged")}
     return {"name": name, "weights": weights, "exit": child.exitcode, "left": left,
-            "resumed": largest_difference(whole["model"], resumed["model"]), "same": all(same.values())}  # fmt: skip
+            "resumed": largest_difference(whole["model"], resumed["model"]), "same": all(same.values())}
 
 
 def _train_and_die(config: Path, output: Path) -> None:
@@ -75,7 +75,7 @@ def _train_and_die(config: Path, output: Path) -> None:
 def _on_two_processes(outputs: dict[Path, Path]) -> None:
     pairs = [f"{config}={output}" for config, output in outputs.items()]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
-               "Testing.latent.presets", *pairs]  # fmt: skip
+               "Testing.latent.presets", *pairs]
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
@@ -93,15 +93,15 @@ def _page(rows: list[dict[str, object]]) -> str:
         "| config | weights | killed by | resumed from step | resumed: largest difference | identical | "
         "two processes: share that differs | validation MSE, one and two processes |",
         "|---|---|---|---|---|---|---|---|",
-    ]  # fmt: skip
+    ]
     for row in rows:
         killer = "SIGKILL" if row["exit"] == -signal.SIGKILL else f"**exit code {row['exit']}**"
         lines.append(f"| {row['name']} | {row['weights']:,} | {killer} | {row['left']} | {row['resumed']:.2g} | "
                      f"{'yes' if row['same'] else '**no**'} | {row['apart']:.2g} | "
-                     f"{row['mse'][0]:.7f}, {row['mse'][1]:.7f} |")  # fmt: skip
+                     f"{row['mse'][0]:.7f}, {row['mse'][1]:.7f} |")
     lines += [
         "", "In the VQ-VAEs rounding decides between codes that are as near as each other, and the prior over codes "
         "learns from that choice; nearly all of their difference lies in the prior.", "",
         f"torch {torch.__version__.split('+')[0]}.", "",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)

@@ -48,7 +48,7 @@ def main(work: Path) -> None:
     if set(unseen.patients) != set(seen.part("train").patients):
         raise RuntimeError("the slices left out of the training are not of the heads that are in it")
     against, heads = (reference(train, held_back.images, patients=held_back.patients)
-                      for held_back in (unseen, seen.part("test")))  # fmt: skip
+                      for held_back in (unseen, seen.part("test")))
     scores, others = [], []
     strips = {"slices of\nthe data": unseen.images[:: max(1, len(unseen) // _SHOWN)][:_SHOWN]}
     for name in MODELS:
@@ -78,7 +78,7 @@ def write_slices(cohort: Path, output: Path) -> Path:
         return tables["images"]
     source = data_path("brain")
     listed = write_cohort(CohortRequest("flair-healthy", SCANS, 7, 2.0), source / "label_maps",
-                          source / "lesion_masks", cohort)  # fmt: skip
+                          source / "lesion_masks", cohort)
     volumes, rows = read_images(listed), {name: [] for name in tables}
     output.mkdir(parents=True, exist_ok=True)
     scans_of: Counter[str] = Counter()
@@ -111,7 +111,7 @@ def copies_of_a_copier(train: NDArray, unseen: NDArray) -> float:
 
 
 def page(scores: list[GenerativeScores], others: list[GenerativeScores], against: Reference, heads: Reference,
-         copier: float, seen: ImageSet, work: Path) -> str:  # fmt: skip
+         copier: float, seen: ImageSet, work: Path) -> str:
     parts = {name: len(set(seen.part(name).patients)) for name in ("train", "test")}
     return "\n".join([
         "# Generators of axial slices\n",
@@ -134,11 +134,11 @@ def page(scores: list[GenerativeScores], others: list[GenerativeScores], against
         "## Trainings\n", *(f"- {name}: {training_note(work / f'slices-{name}')}" for name in MODELS), "",
         "## Definitions\n",
         *(f"- {line}" for line in definitions(against)), "",
-    ])  # fmt: skip
+    ])
 
 
 def _memory(score: GenerativeScores, chance: float) -> str:
     free = score.nearer[1] <= chance + 0.1
     verdict = "does not copy its training slices" if free else "keeps nearer to its training slices than to others"
     return (f"- {score.name}: {score.nearer[0]:.0%} of the samples, {score.nearest:.3f} from the nearest training "
-            f"slice. It {verdict}.")  # fmt: skip
+            f"slice. It {verdict}.")

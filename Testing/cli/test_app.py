@@ -48,7 +48,7 @@ SKULL_PLANE = str(ROOT / "Resources" / "sample" / "skull" / "axial.png")
     (["detect", "none.nii.gz"], 3), (["detect", "--sample", "--fpr", "7"], 2), (["skull", "--axial", "none.png"], 3),
     (["skull", "--sample", "--ga", "90"], 2), (["skull", "--axial", SKULL_PLANE], 2),
     (["skull", "--cohort", "none.csv"], 3),
-])  # fmt: skip
+])
 def test_what_is_wrong_is_said_before_the_slow_libraries_are_loaded(arguments, code, tmp_path):
     watch = ("import atexit, sys\n"
              "atexit.register(lambda: print('SLOW', sorted({'torch', 'monai', 'vtkmodules.vtkCommonCore', 'sklearn'}"
@@ -143,7 +143,7 @@ class Broken(io.StringIO):
 
 
 @pytest.mark.parametrize("arguments", [["bundles", "list"], ["bundles", "verify"], ["bundles", "info", "fetal-skull"],
-                                       ["--version"], ["--help"]])  # fmt: skip
+                                       ["--version"], ["--help"]])
 def test_work_that_nobody_hears_of_is_done_all_the_same(monkeypatch, arguments):
     monkeypatch.setattr(sys, "stdout", Broken())
     assert run(arguments) == 0
@@ -165,7 +165,7 @@ def test_ctrl_break_cancels_and_reaches_us_alone():
             "from MedVAELib.listening import cancelled_by_signals\n"
             "with cancelled_by_signals() as cancel:\n"
             "    signal.raise_signal(signal.SIGBREAK); print(cancel.cancelled)\n"
-            "atexit.register(lambda: print(os.environ['FOR_DISABLE_CONSOLE_CTRL_HANDLER']))")  # fmt: skip
+            "atexit.register(lambda: print(os.environ['FOR_DISABLE_CONSOLE_CTRL_HANDLER']))")
     done = medvae("--version", code=code)
     assert done.stdout.split()[0] == "True" and done.stdout.split()[-1] == "1", done.stderr
 
@@ -187,7 +187,7 @@ def test_a_program_without_a_window_has_no_standard_error(tmp_path, monkeypatch)
     (ImportError("cannot import name 'a'", name="MedVAELib.scan"), "InternalError", 1, "unexpected"),
     (ImportError("cannot import name 'new' from 'torch'", name="torch"), "InternalError", 1, "unexpected"),
     (OSError("something else"), "InternalError", 1, "unexpected"),
-])  # fmt: skip
+])
 def test_what_the_machine_lacks_is_no_mistake_of_ours(error, kind, code, words):
     failure = Failure.of(error)
     assert (failure.kind, failure.exit_code) == (kind, code) and words in failure.message

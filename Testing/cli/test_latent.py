@@ -47,7 +47,7 @@ def pictures(tmp_path_factory):
         sitk.WriteImage(sitk.GetImageFromArray(image[0]), str(folder / name))
         right = image[0, :, 12:].sum() > image[0, :, :12].sum()
         rows.append((name, f"p{index // 2}", "right" if right else "left", "test" if index >= 50 else "train",
-                     80 + 20 * right))  # fmt: skip
+                     80 + 20 * right))
     with (folder / "images.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     return bundle.path, folder / "images.csv"
@@ -72,7 +72,7 @@ def test_encode_then_classify_raises_the_alarm(pictures, tmp_path, capsys):
 def test_scans_as_they_are(tmp_path, capsys):
     """Encoded and edited with the warning that one of them is a DWI; what is damaged is named, and left out."""
     bundle = image_bundle(tmp_path / "brains", shape=(40, 48, 40), spacing_mm=(4.0, 4.0, 4.0), preparation="mni-4mm",
-                          modality="flair")  # fmt: skip
+                          modality="flair")
     scans = tmp_path / "scans"
     scans.mkdir()
     sitk.WriteImage(synthetic_head(modality="dwi"), str(scans / "a_dwi.nii.gz"))
@@ -104,14 +104,14 @@ def test_no_tags_is_said_and_no_failure(tmp_path, capsys):
     assert run(["latent", "classify", str(tmp_path / "latents.csv"), "--output", str(tmp_path / "c"), *QUIET]) == 0
     assert "no acquisition tag" in (tmp_path / "c" / "table.md").read_text()
     assert run(["latent", "classify", str(tmp_path / "latents.csv"), "--tag", "field", "--output",
-                str(tmp_path / "d"), *QUIET]) == 2  # fmt: skip
+                str(tmp_path / "d"), *QUIET]) == 2
     assert "field" in capsys.readouterr().err
 
 
 def test_traverse_writes_a_series_with_its_geometry(volumes, tmp_path):
     bundle, _ = volumes
     assert run(["latent", "traverse", "--bundle", str(bundle), "--count", "2", "--steps", "5", "--output",
-                str(tmp_path / "t"), *QUIET]) == 0  # fmt: skip
+                str(tmp_path / "t"), *QUIET]) == 0
     series = sorted((tmp_path / "t").glob("latent_*.nii.gz"))
     assert len(series) == 2 and (tmp_path / "t" / "traversal.png").exists()
     image = sitk.ReadImage(str(series[0]))
@@ -123,7 +123,7 @@ def test_traverse_writes_a_series_with_its_geometry(volumes, tmp_path):
 def test_traverse_writes_pictures_one_by_one(pictures, tmp_path):
     bundle, _ = pictures
     assert run(["latent", "traverse", "--bundle", str(bundle), "--latent", "1", "--steps", "3", "--output",
-                str(tmp_path / "t"), *QUIET]) == 0  # fmt: skip
+                str(tmp_path / "t"), *QUIET]) == 0
     files = sorted((tmp_path / "t").glob("latent_0001_*.nii.gz"))
     assert [file.name[12:15] for file in files] == ["000", "001", "002"]
     assert {sitk.ReadImage(str(file)).GetSize() for file in files} == {(24, 24)}
@@ -133,7 +133,7 @@ def test_edit_comes_back_on_the_scans_own_grid(volumes, tmp_path):
     bundle, folder = volumes
     out = tmp_path / "e"
     assert run(["latent", "edit", str(folder / "scan0.nii.gz"), "--bundle", str(bundle), "--move", "1=+2", "--towards",
-                "a:b=0.5", "--output", str(out), *QUIET]) == 0  # fmt: skip
+                "a:b=0.5", "--output", str(out), *QUIET]) == 0
     scan = sitk.ReadImage(str(folder / "scan0.nii.gz"))
     parts = {name: sitk.ReadImage(str(out / f"{name}.nii.gz")) for name in ("reconstruction", "edited", "change")}
     for image in parts.values():
@@ -149,10 +149,10 @@ def test_interpolation_and_arithmetic(volumes, tmp_path):
     bundle, folder = volumes
     scans = [str(folder / f"scan{i}.nii.gz") for i in range(3)]
     assert run(["latent", "interpolate", *scans[:2], "--bundle", str(bundle), "--steps", "3", "--output",
-                str(tmp_path / "i"), *QUIET]) == 0  # fmt: skip
+                str(tmp_path / "i"), *QUIET]) == 0
     assert sitk.ReadImage(str(tmp_path / "i" / "interpolation.nii.gz")).GetSize()[3] == 3
     assert run(["latent", "arithmetic", "--plus", scans[0], "--minus", scans[1], "--plus", scans[1], "--bundle",
-                str(bundle), "--output", str(tmp_path / "a"), *QUIET]) == 0  # fmt: skip
+                str(bundle), "--output", str(tmp_path / "a"), *QUIET]) == 0
     result = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "a" / "result.nii.gz")))
     first = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "i" / "interpolation.nii.gz")))[0]
     np.testing.assert_allclose(result, first, atol=1e-4)  # a + b − b
@@ -190,7 +190,7 @@ def test_generate_writes_images_as_they_are_drawn(volumes, tmp_path, monkeypatch
     monkeypatch.setattr(LatentModel, "samples", watched)
     monkeypatch.setattr(LatentModel, "sample", None)
     assert run(["generate", "--bundle", str(bundle), "-n", "20", "--seed", "5", "--output", str(tmp_path / "g"),
-                *QUIET]) == 0  # fmt: skip
+                *QUIET]) == 0
     files = sorted((tmp_path / "g").glob("generated_*.nii.gz"))
     assert np.array_equal([sitk.GetArrayFromImage(sitk.ReadImage(str(file))) for file in files], expected[:, 0])
     assert written == [8, 16, 20]
@@ -212,14 +212,14 @@ def test_generate_pictures(pictures, tmp_path):
 def test_evaluate_generative_and_compare(pictures, tmp_path):
     bundle, table = pictures
     assert run(["evaluate", "generative", str(bundle), "--images", str(table), "--output", str(tmp_path / "e"),
-                *QUIET]) == 0  # fmt: skip
+                *QUIET]) == 0
     text = (tmp_path / "e" / "table.md").read_text()
     assert "| tiny2 |" in text and "random convolutions" in text
     record = json.loads((tmp_path / "e" / "results.json").read_text())
     assert 0 < record["floor"] < record["models"][0]["fid_samples"]
     other = image_bundle(tmp_path / "other", shape=(24, 24), latent=5)
     assert run(["latent", "compare", str(bundle), str(other.path), "--images", str(table), "--output",
-                str(tmp_path / "c"), *QUIET]) == 0  # fmt: skip
+                str(tmp_path / "c"), *QUIET]) == 0
     text = (tmp_path / "c" / "table.md").read_text()
     assert "| other |" in text and "LDA accuracy" in text and "CONFOUNDED" in text
     assert {"samples.png", "reconstructions.png", "other_samples.png"} <= {p.name for p in (tmp_path / "c").iterdir()}
@@ -228,7 +228,7 @@ def test_evaluate_generative_and_compare(pictures, tmp_path):
 def test_a_table_that_cannot_be_written_is_refused_before_anything_is_encoded(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     assert run(["latent", "encode", "nowhere", "--bundle", "none", "--format", "parquet", "--output",
-                str(tmp_path / "z"), *QUIET]) == 2  # fmt: skip
+                str(tmp_path / "z"), *QUIET]) == 2
     assert "pyarrow" in (told := capsys.readouterr().err) and "--format csv" in told
 
 
@@ -244,7 +244,7 @@ def test_a_table_that_cannot_be_written_is_refused_before_anything_is_encoded(tm
     (["latent", "edit", "scan.nii.gz", "--bundle", "BUNDLE", "--move", "0=nan"], 2, "0=nan"),
     (["latent", "edit", "scan.nii.gz", "--bundle", "BUNDLE", "--towards", "a:b=inf"], 2, "a:b=inf"),
     (["generate", "--bundle", "BUNDLE", "--label", "tumour"], 2, "tumour"),
-])  # fmt: skip
+])
 def test_failures_are_one_sentence_with_their_code(volumes, tmp_path, capsys, arguments, code, named):
     arguments = [str(volumes[0]) if part == "BUNDLE" else part for part in arguments]
     assert run([*arguments, "--output", str(tmp_path / "o"), *QUIET]) == code
@@ -256,7 +256,7 @@ def test_models_of_images_in_another_form_are_not_compared(pictures, tmp_path, c
     bundle, table = pictures
     other = image_bundle(tmp_path / "other", shape=(24, 24), scaling="percentile")
     assert run(["latent", "compare", str(bundle), str(other.path), "--images", str(table), "--output",
-                str(tmp_path / "c"), *QUIET]) == 3  # fmt: skip
+                str(tmp_path / "c"), *QUIET]) == 3
     assert "another form" in capsys.readouterr().err and not (tmp_path / "c").exists()
 
 
@@ -266,21 +266,21 @@ def test_labels_that_cannot_be_classified_do_not_cost_the_other_figures(pictures
     constant = tmp_path / "constant.csv"
     constant.write_text("\n".join([lines[0], *(f"{table.parent}/{line.rsplit(',', 1)[0]},80" for line in lines[1:])]))
     assert run(["latent", "compare", str(bundle), "--images", str(constant), "--output", str(tmp_path / "c"),
-                *QUIET]) == 0  # fmt: skip
+                *QUIET]) == 0
     record = json.loads((tmp_path / "c" / "results.json").read_text())
     assert "no acquisition tag that varies" in record["unchecked"]["tiny2"] and record["models"]
     assert record["classification"]["tiny2"]["accuracy"]["value"] > 0
 
 
 @pytest.mark.parametrize("part, words", [("", "a split, so one was drawn now"), ("validation", "no test part"),
-                                         ("test", "")])  # fmt: skip
+                                         ("test", "")])
 def test_what_was_not_held_back_for_sure_is_told_of(pictures, tmp_path, capsys, part, words):
     bundle, table = pictures
     lines = [f"{table.parent}/{name},{patient},{part and split.replace('test', part)}" for name, patient, _, split, _ in
-             csv.reader(table.read_text().splitlines()[1:])]  # fmt: skip
+             csv.reader(table.read_text().splitlines()[1:])]
     (tmp_path / "split.csv").write_text("\n".join(["file,patient,split", *lines]))
     assert run(["evaluate", "generative", str(bundle), "--images", str(tmp_path / "split.csv"), "--output",
-                str(tmp_path / "e"), *QUIET]) == 0  # fmt: skip
+                str(tmp_path / "e"), *QUIET]) == 0
     warned, text = capsys.readouterr().err, (tmp_path / "e" / "table.md").read_text()
     assert words in warned and words in text and ("warning" in warned) == bool(words)
 
@@ -290,5 +290,5 @@ def test_columns_whose_names_differ_in_odd_signs_alone_get_a_picture_each(tmp_pa
     table = replace(table, tags={"a b": table.tags["echo_time_ms"], "a_b": table.tags["echo_time_ms"]})
     table.write(tmp_path / "latents.csv")
     assert run(["latent", "embed", str(tmp_path / "latents.csv"), "--method", "pca", "--output", str(tmp_path / "e"),
-                *QUIET]) == 0  # fmt: skip
+                *QUIET]) == 0
     assert len(list((tmp_path / "e").glob("pca_*.png"))) == 3

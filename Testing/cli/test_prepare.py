@@ -31,13 +31,13 @@ def cohort(tmp_path):
         "case,scan,patient,label,split,brain,lesion,echo_time_ms\n"
         "one,a.nii.gz,p1,stroke,train,mask.nii.gz,lesion.nii.gz,90\n"
         "two,b.nii.gz,p2,healthy,test,mask.nii.gz,,120\n"
-        "three,bad.nii.gz,p3,healthy,test,,,\n")  # fmt: skip
+        "three,bad.nii.gz,p3,healthy,test,,,\n")
     return tmp_path
 
 
 def prepare(folder, *options) -> int:
     return run(["prepare", str(folder / "scans.csv"), "--brain", "template", "--output", str(folder / "out"),
-                "--progress", "none", *options])  # fmt: skip
+                "--progress", "none", *options])
 
 
 def rows_of(folder, name="images.csv"):
@@ -70,7 +70,7 @@ def test_patches_of_a_cohort(cohort, capsys):
 
 def test_slices_of_a_cohort(cohort, capsys):
     assert prepare(cohort, "--preparation", "slices", "--axis", "coronal", "--from", "0.4", "--to", "0.6", "--size",
-                   "48") == 5  # fmt: skip
+                   "48") == 5
     rows = rows_of(cohort)
     assert float(rows[0]["pixel_mm"]) == pytest.approx(224 / 48, abs=1e-3) and "outside" not in capsys.readouterr().err
     assert {row["label"] for row in rows} == {"stroke", "healthy"} and float(rows[0]["position_mm"]) < 0
@@ -181,7 +181,7 @@ def test_acquisition_tags_of_a_scan_go_with_its_images(tmp_path):
     sitk.WriteImage(image, str(tmp_path / "b.nii.gz"))
     (tmp_path / "b.json").write_text('{"EchoTime": 0.11, "Manufacturer": "A"}')
     (tmp_path / "scans.csv").write_text("case,scan,brain,manufacturer\none,patient,mask.nii.gz,\n"
-                                        "two,b.nii.gz,mask.nii.gz,B\n")  # fmt: skip
+                                        "two,b.nii.gz,mask.nii.gz,B\n")
     assert prepare(tmp_path, "--preparation", "slices", "--every", "20") == 0
     found = {row["case"][:3]: (float(row["echo_time_ms"]), row["manufacturer"]) for row in rows_of(tmp_path)}
     assert found == {"one": (82.0, ""), "two": (110.0, "B")}, "what the table says of a tag counts"

@@ -71,7 +71,7 @@ def sentence(capsys) -> str:
 def test_every_file_of_the_contract(planes, tmp_path, capsys):
     out = tmp_path / "out"
     assert skull("--axial", planes["axial"], "--coronal", planes["coronal"], "--spacing", 0.4, "--ga", 30,
-                 "--output", out, *FAST) == 0  # fmt: skip
+                 "--output", out, *FAST) == 0
     assert sorted(file.name for file in out.iterdir()) == sorted(SKULL_FILES)
     said = capsys.readouterr().out
     assert "axial, coronal; not given: sagittal" in said and "report.html" in said
@@ -109,7 +109,7 @@ def test_the_samples_truth_is_drawn_as_far_outside_as_the_prediction(tmp_path, c
 
 def test_progress_as_json_lines(planes, tmp_path, capsys):
     assert skull("--axial", planes["axial"], "--spacing", 0.4, "--output", tmp_path / "out", "--samples", 2,
-                 "--device", "cpu", "--progress", "json") == 0  # fmt: skip
+                 "--device", "cpu", "--progress", "json") == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     fractions = [line["fraction"] for line in lines]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
@@ -130,7 +130,7 @@ def bad_inputs(folder: Path) -> dict[str, tuple[Path, str]]:
         "volume": (folder / "volume.nii.gz", "volume.nii.gz@6"), "blank": (folder / "blank.png", "blank"),
         "not an ultrasound": (folder / "noise.png", "no outline of a head"), "text": (folder / "notes.txt", "damaged"),
         "missing": (folder / "nowhere.png", "does not exist"), "folder": (folder, "folder"),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("case", ["volume", "blank", "not an ultrasound", "text", "missing", "folder"])
@@ -151,7 +151,7 @@ def test_wrong_usage_ends_with_2(planes, tmp_path, capsys):
         ((*axial, "--spacing", "0.3,sagittal=0.4"), "pixel size"),
         ((*axial, "--spacing", "axial=0.4,sagittal=0.4"), "sagittal plane, which is not given"),
         ((*axial, "--spacing", 0.4, "--ga", 60), "gestational age"), ((*axial, "--spacing", 0.4, "--resume"), "cohort"),
-    ):  # fmt: skip
+    ):
         assert skull(*arguments, *out) == 2, arguments
         assert said in sentence(capsys)
     assert not (tmp_path / "out").exists()
@@ -164,7 +164,7 @@ def test_an_absurd_spacing_is_refused(planes, tmp_path, capsys):
 
 def test_the_same_image_twice(planes, tmp_path, capsys):
     assert skull("--axial", planes["axial"], "--coronal", planes["axial"], "--spacing", 0.4, "--output",
-                 tmp_path / "out", *FAST) == 3  # fmt: skip
+                 tmp_path / "out", *FAST) == 3
     assert "as axial and as coronal" in sentence(capsys)
 
 
@@ -216,7 +216,7 @@ def test_a_doubtful_plane_warns(tmp_path, capsys, planes):
 def test_a_cohort(planes, tmp_path, capsys):
     table = tmp_path / "heads.csv"
     table.write_text(f"case,axial,sagittal,coronal,spacing,ga\nboth,{planes['axial']},{planes['sagittal']},,0.4,31\n"
-                     f"side,,{planes['sagittal']},,sagittal=0.4,\nbad,{tmp_path}/none.png,,,0.4,\n")  # fmt: skip
+                     f"side,,{planes['sagittal']},,sagittal=0.4,\nbad,{tmp_path}/none.png,,,0.4,\n")
     out = tmp_path / "out"
     assert skull("--cohort", table, "--output", out, *FAST) == 5
     assert "none.png" in capsys.readouterr().err
@@ -236,7 +236,7 @@ def test_pixel_sizes_of_planes_that_a_cohort_lacks(planes, tmp_path, capsys):
     """A size for all heads may tell of planes that some of them lack; not of one that none has, nor a head's own."""
     table, out = tmp_path / "heads.csv", tmp_path / "out"
     table.write_text(f"case,axial,sagittal,spacing\none,{planes['axial']},,\ntwo,,{planes['sagittal']},\n"
-                     f"wrong,{planes['axial']},,\"axial=0.4,coronal=0.4\"\n")  # fmt: skip
+                     f"wrong,{planes['axial']},,\"axial=0.4,coronal=0.4\"\n")
     assert skull("--cohort", table, "--spacing", "axial=0.4,coronal=0.4", "--output", out, *FAST) == 2
     assert "coronal plane, which is not given" in sentence(capsys) and not out.exists()
     assert skull("--cohort", table, "--spacing", "axial=0.4,sagittal=0.4", "--output", out, *FAST) == 5
@@ -269,7 +269,7 @@ def test_a_size_for_a_whole_cohort_is_for_files_that_state_none(planes, tmp_path
 @pytest.mark.parametrize("text, said", [
     ("case,axial\n", "lists no cases"), ("case,axial\na,\n", "no plane"), ("name,axial\na,b.png\n", "no column 'case'"),
     ("case,axial,ga\na,b.png,old\n", "gestational age"), ("case,axial\na,b.png\nA,c.png\n", "more than once"),
-])  # fmt: skip
+])
 def test_tables_that_leave_something_unclear(tmp_path, capsys, text, said):
     (tmp_path / "heads.csv").write_text(text)
     assert skull("--cohort", tmp_path / "heads.csv", "--output", tmp_path / "out", *FAST) == 3

@@ -87,6 +87,6 @@ def test_of_several_processes_the_first_says_what_is_wrong(
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setattr("MedVAELib.cli.train._SECONDS_TO_SPEAK", 0.2)
     monkeypatch.setattr("MedVAELib.cli.train.time.sleep",
-                        lambda seconds: os.kill(os.getpid(), signal.SIGTERM) if signalled else None)  # fmt: skip
+                        lambda seconds: os.kill(os.getpid(), signal.SIGTERM) if signalled else None)
     assert run(["train", config, "--resume", "--output", str(tmp_path / "out")]) == 3
     assert len(capsys.readouterr().err.splitlines()) == sentences

@@ -77,7 +77,7 @@ def test_a_model_that_removes_the_lesion_finds_it(models, cases, monkeypatch):
 @pytest.mark.parametrize("form", [
     {"preparation": "slices", "shape": (32, 32)}, {"preparation": "patches", "shape": (8, 8), "spacing_mm": (4.0, 4.0)},
     {"shape": (16, 16), "fit": "stretch", "scaling": "percentile"},
-])  # fmt: skip
+])
 def test_models_of_pictures_score_plane_by_plane(cases, tmp_path, monkeypatch, form):
     """What they make of a plane comes back where it was cut out."""
     model = load_latent_model(image_bundle(tmp_path / "flat", **form), "cpu")
@@ -102,7 +102,7 @@ def test_a_model_that_cannot_score_these_cases_is_refused_before_any_is(cases, t
     for name, words in ("exact", "8 × 8 are asked for .*Leave this"), ("odd", "odd works on slices"):
         done = CliRunner().invoke(evaluate.app, [
             "anomaly", str(cases), "--output", str(tmp_path / "out"), "--progress", "none", "--device", "cpu",
-            "--autoencoder", str(tmp_path / name)])  # fmt: skip
+            "--autoencoder", str(tmp_path / name)])
         assert isinstance(done.exception, UsageError) and re.search(words, str(done.exception)), done.exception
         assert not (tmp_path / "out").exists()
 
@@ -140,7 +140,7 @@ def test_the_command_takes_bundles(models, cases, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "_detector", lambda *options: oracle)
     done = CliRunner().invoke(evaluate.app, [
         "anomaly", str(cases), "--output", str(tmp_path / "out"), "--progress", "none", "--device", "cpu",
-        "--autoencoder", str(tmp_path / "some-vae")])  # fmt: skip
+        "--autoencoder", str(tmp_path / "some-vae")])
     assert done.exit_code == 0, done.exception
     rows = list(csv.DictReader((tmp_path / "out" / "cases.csv").open()))
     assert ("two", "some-vae combined") in {(row["case"], row["method"]) for row in rows}

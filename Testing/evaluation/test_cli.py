@@ -104,7 +104,7 @@ def test_pictures_of_cases_that_are_gone_go_too(medvae_evaluate, tmp_path):
 def test_every_command_has_a_task_of_its_own():
     tasks = [ast.unparse(node.args[2]) for file in Path(evaluate.__file__).parent.glob("*.py")
              for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-             if isinstance(node, ast.Call) and ast.unparse(node.func) == "evaluation_task"]  # fmt: skip
+             if isinstance(node, ast.Call) and ast.unparse(node.func) == "evaluation_task"]
     assert len(set(tasks)) == len(tasks) >= 12
 
 
@@ -124,4 +124,4 @@ def test_making_cases_can_be_cancelled(medvae_evaluate, monkeypatch, tmp_path):
     assert isinstance(result.exception, Cancelled)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["healthy_flair_0000"]
     assert {path.name for path in (tmp_path / "out" / "healthy_flair_0000").iterdir()} == {
-        "flair.nii.gz", "brainmask.nii.gz"}  # fmt: skip
+        "flair.nii.gz", "brainmask.nii.gz"}

@@ -62,7 +62,7 @@ def test_fid_grows_with_blur_and_is_small_between_real_images(shape):
     real, others = blobs(80, shape, 1), blobs(80, shape, 2)
     features = random_features(real)
     same, alike, soft, softer = (frechet_distance(features(x), features(real))
-                                 for x in (real, others, blur(real, 1), blur(real, 2.5)))  # fmt: skip
+                                 for x in (real, others, blur(real, 1), blur(real, 2.5)))
     assert abs(same) < 1e-3 and same < alike < soft / 2 and soft < softer
 
 
@@ -173,7 +173,7 @@ def test_the_mean_and_principal_components_are_measured_like_models():
     score, _ = evaluate_model("any", Model(held_back), against)
     told = []
     mean, some, all_ = baseline_scores(against, [replace(score, latents=count) for count in (10, 500)],
-                                       progress=lambda stage, share, message="": told.append(share))  # fmt: skip
+                                       progress=lambda stage, share, message="": told.append(share))
     assert told == sorted(told) and told[-1] == 1
     assert [s.name for s in (mean, some, all_)] == [MEAN_IMAGE, "10 principal components", "59 principal components"]
     assert mean.mse[0] == pytest.approx(float(((train.mean(0) - held_back) ** 2).mean()), rel=1e-4)

@@ -60,7 +60,7 @@ def predictor(error_mm=3.0, std=2.0, scale=1.0, outside_mm=0.0, warnings=()):
         return SimpleNamespace(
             planes=[found], provenance={"drawn_outside_mm": outside_mm}, warnings=list(warnings),
             measure=lambda name: Measure(name, values[name], std, (values[name] - 2 * std, values[name] + 2 * std), ""),
-        )  # fmt: skip
+        )
 
     return predict
 

@@ -46,7 +46,7 @@ def test_a_scaled_mean_head_is_found_exactly(mean):
     true = Solid(field, SPACING)
     assert extents_mm(true) == pytest.approx([75, 108, 82], abs=0.4)
     for planes in (("axial", "sagittal", "coronal"), ("axial", "sagittal"), ("axial", "coronal"),
-                   ("sagittal", "coronal")):  # fmt: skip
+                   ("sagittal", "coronal")):
         seen = {plane: outlines(true)[plane] for plane in planes}
         found = agreement(Solid(mean.predict(seen, SPACING), SPACING), true)
         assert found.dice > 0.985 and found.hausdorff_mm < 1.0 and found.surface_mm < 0.4, planes

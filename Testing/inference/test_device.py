@@ -52,7 +52,7 @@ def test_a_gpu_that_torch_sees_but_cannot_use_is_passed_over(monkeypatch):
     (RuntimeError(NO_CODE), "it does not run 3D convolutions (CUDA error: no kernel image is available for execution "
                             "on the device)"),
     (RuntimeError("CUDA error: out of memory"), ""), (torch.OutOfMemoryError("full"), ""), (None, ""),
-])  # fmt: skip
+])
 def test_a_cuda_device_is_tried(monkeypatch, raised, problem):
     def conv3d(values: torch.Tensor, kernel: torch.Tensor, real=torch.nn.functional.conv3d) -> torch.Tensor:
         assert str(values.device) == "cuda:0"

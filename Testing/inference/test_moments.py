@@ -13,7 +13,7 @@ GRID = (2, 3, 4)
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**31), st.floats(0.1, 1000.0), st.floats(-200.0, 200.0), st.sampled_from([1, 8]),
-       st.integers(2, 9), st.integers(1, 3), st.integers(1, 3))  # fmt: skip
+       st.integers(2, 9), st.integers(1, 3), st.integers(1, 3))
 def test_they_are_those_of_a_softmax_of_all_samples(seed, scale, offset, fold, classes, rows, batch):
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(6, int(np.prod(GRID)), classes, fold, generator=generator) * scale + offset

@@ -255,7 +255,7 @@ MODELS = {
     **{name: (_SKULL, _planes) for name in ("hcvae", "cgan")},
     **{name: (_IMAGE, lambda: (blobs(2, (16, 24)),)) for name in
        ("vae", "cevae", "lvae", "vqvae", "introvae")},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -22,7 +22,7 @@ def image_bundle(
     folder: Path, model: str = "vae", shape: Sequence[int] = (16, 16), preparation: str = "plain", fit: str = "exact",
     scaling: str = "unit", labels: Sequence[str] = ("a", "b"), spacing_mm: Sequence[float] | None = None,
     modality: str = "other", **settings: object,
-) -> Bundle:  # fmt: skip
+) -> Bundle:
     """A bundle in `folder` of a model with random weights; its statistics are those of noise."""
     settings = {"shape": list(shape), "width": 4, "bottom": 8, "latent": 3, "levels": 2, **settings}
     torch.manual_seed(0)
@@ -34,7 +34,7 @@ def image_bundle(
     names = [labels[i % len(labels)] if labels else "" for i in range(count)]
     statistics = latent_statistics(means, None if kl is None else kl.numpy(), names)
     config = ImagesRun(model={"name": model, **settings}, trainer=TrainerConfig(steps=1), bundle=BundleConfig("tiny"),
-                       data=ImageData("images", preparation=preparation, fit=fit, modality=modality))  # fmt: skip
+                       data=ImageData("images", preparation=preparation, fit=fit, modality=modality))
     cases = [f"case{i}" for i in range(count)]
     spacing = None if spacing_mm is None else tuple(spacing_mm)
     data = ImageSet(images.numpy(), cases, cases, names, [""] * count, {}, spacing, scaling)

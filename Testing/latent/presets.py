@@ -56,7 +56,7 @@ def small_config(
         "data": {"source": str(_made(config, shape, folder / f"{name}-data")), "validation": 0.25, "test": 0.0},
         "trainer": {"steps": steps, "batch": _BATCH, "validate_every": 2, "checkpoint_every": checkpoint_every,
                     "precision": precision},
-    }  # fmt: skip
+    }
     if narrow:
         changed["model"] = NARROW | _NARROW_PARTS.get(config.model_name, {})
     settings = read_settings(file)
@@ -95,7 +95,7 @@ def without_pictures() -> Iterator[None]:
         patch.object(ImageValidation, "draw", lambda self: {}),
         patch.object(validation, "draw_panels"), patch.object(validation, "tensorboard"),
         patch.object(train_module, "draw_panels"),
-    ):  # fmt: skip
+    ):
         yield
 
 

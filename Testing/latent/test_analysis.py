@@ -52,7 +52,7 @@ def test_without_a_split_patients_stay_together():
 def test_a_class_of_one_or_two_patients_trains_and_is_not_judged(seed):
     table = cohort(split=False)
     few = ["rare" if patient in ("p07", "p11") else label for patient, label in
-           zip(table.patients, table.labels, strict=True)]  # fmt: skip
+           zip(table.patients, table.labels, strict=True)]
     told = classify(replace(table, labels=few), seed=seed)
     assert told.unjudged == ("rare",) and "rare" in told.classes and not {"p07", "p11"} & set(told.patients)
     assert "Too few patients to judge: rare." in classification_markdown(told, None)
@@ -61,7 +61,7 @@ def test_a_class_of_one_or_two_patients_trains_and_is_not_judged(seed):
 def test_where_every_class_has_one_or_two_patients_that_is_the_reason_given():
     table = cohort(split=False)
     chosen = [patient for name in CLASSES[:2] for patient in sorted(
-        {p for p, label in zip(table.patients, table.labels, strict=True) if label == name})[:2]]  # fmt: skip
+        {p for p, label in zip(table.patients, table.labels, strict=True) if label == name})[:2]]
     few = table.select([row for row, patient in enumerate(table.patients) if patient in chosen])
     with pytest.raises(InputError, match="Every value has fewer than 3 patients"):
         classify(few)
@@ -145,7 +145,7 @@ def test_columns_that_no_scanner_states_are_not_called_its_tags():
     table = cohort(confounded=True)
     times = table.tags["repetition_time_ms"]
     for name, what in ("echo_time_ms", "acquisition tags"), ("pixel_mm", "acquisition tags"), ("age", "columns"), (
-            "position_mm", "columns"):  # fmt: skip
+            "position_mm", "columns"):
         check = confound_check(replace(table, tags={name: times}))
         assert check.sentence.startswith(f"CONFOUNDED: {what}") and ("scanner" in check.sentence) == ("tags" in what)
 

@@ -84,7 +84,7 @@ def test_one_bad_picture_does_not_keep_the_others_from_being_encoded(folder, mod
     for column in ("cases", "patients", "labels", "split", "files"):
         assert list(getattr(made.table, column)) == list(getattr(expected, column)), column
     assert {name: list(values) for name, values in made.table.tags.items()} == {
-        name: list(values) for name, values in expected.tags.items()}  # fmt: skip
+        name: list(values) for name, values in expected.tags.items()}
 
 
 def test_the_split_of_a_training_keeps_the_tags(folder, tmp_path):
@@ -107,7 +107,7 @@ def test_a_picture_and_its_way_back(folder, model):
 def test_a_prepared_volume_is_not_prepared_again(tmp_path):
     """It has the model's voxels, so it is taken as it is, small as it may be for a scan."""
     model = load_latent_model(image_bundle(tmp_path / "tiny", shape=(12, 16, 12), spacing_mm=(4.0, 4.0, 4.0),
-                                           preparation="mni-4mm"), "cpu")  # fmt: skip
+                                           preparation="mni-4mm"), "cpu")
     values = np.random.default_rng(0).random((12, 16, 12), np.float32)
     image = sitk.GetImageFromArray(values)
     image.SetSpacing((4, 4, 4))
@@ -121,7 +121,7 @@ def brains(tmp_path_factory):
     """A model of FLAIR brains, and heads as they are scanned: a FLAIR and a DWI, beside a file that is damaged."""
     folder = tmp_path_factory.mktemp("brains")
     model = load_latent_model(image_bundle(folder / "brains", shape=(40, 48, 40), spacing_mm=(4.0, 4.0, 4.0),
-                                           preparation="mni-4mm", modality="flair"), "cpu")  # fmt: skip
+                                           preparation="mni-4mm", modality="flair"), "cpu")
     scans = folder / "scans"
     scans.mkdir()
     for modality in ("flair", "dwi"):
@@ -166,7 +166,7 @@ def test_encoding_scans_can_be_cancelled(brains):
 @pytest.mark.parametrize("made_for, found, warned", [
     (["flair"], "flair", False), (["flair"], "dwi", True), (["flair"], "other", True), (["flair", "dwi"], "dwi", False),
     (["t1"], "other", False), (["t1"], "flair", True), (["other"], "flair", False),
-])  # fmt: skip
+])
 def test_a_scan_of_another_kind_is_warned_of_as_far_as_that_can_be_told(brains, monkeypatch, made_for, found, warned):
     model, scans = brains
     scan = Scan.from_image(synthetic_head(), name="some")
@@ -226,7 +226,7 @@ def test_a_volume_of_one_slice_is_a_picture_with_a_way_back(tmp_path, fit):
     image.SetOrigin((3.0, -2.0, 7.0))
     sitk.WriteImage(image, str(tmp_path / "one.nii.gz"))
     given = encode_file(load_latent_model(image_bundle(tmp_path / "tiny", shape=(24, 24), fit=fit), "cpu"),
-                        tmp_path / "one.nii.gz")  # fmt: skip
+                        tmp_path / "one.nii.gz")
     back = given.to_scan(given.image[0])
     assert back.GetSize() == (48, 56, 1) and back.GetOrigin() == pytest.approx((3.0, -2.0, 7.0))
     inside = (slice(16, 40), slice(12, 36))

@@ -28,7 +28,7 @@ def latents(tmp_path_factory):
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory):
     bundle = image_bundle(tmp_path_factory.mktemp("bundle") / "tiny3d", shape=(16, 24, 16), fit="stretch",
-                          scaling="percentile")  # fmt: skip
+                          scaling="percentile")
     return load_latent_model(bundle, "cpu")
 
 
@@ -98,7 +98,7 @@ def test_a_labels_latents_go_together_as_in_all_images(tmp_path):
     moments = model.statistics.labels["a"]
     drawn_from = np.array([4.0, 2.5, 1.0])  # the factor's rows squared
     np.testing.assert_allclose(drawn.std(0), np.sqrt(moments.std**2 + drawn_from - model.statistics.all.std**2),
-                               rtol=0.05)  # fmt: skip
+                               rtol=0.05)
     assert np.corrcoef(drawn.T)[0, 1] == pytest.approx(1.5 / np.hypot(1.5, 0.5), abs=0.02)
     assert abs(np.corrcoef(drawn.T)[0, 2]) < 0.05
 

@@ -78,7 +78,7 @@ def test_two_processes_give_what_one_does(whole, tmp_path):
     names = [min(found)[1] for found in smallest.values()]
     pairs = [f"{whole(name)[0]}={tmp_path / name}" for name in names]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
-               "Testing.latent.presets", *pairs]  # fmt: skip
+               "Testing.latent.presets", *pairs]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     differs = {}

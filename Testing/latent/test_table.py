@@ -56,7 +56,7 @@ def test_parquet_or_one_clear_sentence(tmp_path):
 @pytest.mark.parametrize("text, named", [
     ("", "empty"), ("case,mu_0\n", "empty"), ("case,x\na,1\n", "no table of latents"), ("case,mu_0\na,x\n", "numbers"),
     ("case,mu_0,mu_2\na,1,2\n", "mu_0 to mu_1"), ("case,mu_0\na,nan\n", "finite"), ("case,mu_0\na\n", "lengths"),
-])  # fmt: skip
+])
 def test_what_is_no_table_is_named(tmp_path, text, named):
     path = tmp_path / "t.csv"
     path.write_text(text)

@@ -28,7 +28,7 @@ CONFIG = {
     "model": {"name": "vae", "shape": [12, 16], "latent": 3, "width": 4, "bottom": 8, "levels": 2, "warmup": 2},
     "trainer": {"steps": 6, "batch": 4, "validate_every": 3, "checkpoint_every": 3, "precision": "float32"},
     "bundle": {"name": "tiny", "version": "0.0.1"},
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def folder(tmp_path, monkeypatch):
 def written(folder, **sections):
     """config.yaml with settings changed by section."""
     changed = {name: {**part, **sections.pop(name, {})} if isinstance(part, dict) else part
-               for name, part in CONFIG.items()}  # fmt: skip
+               for name, part in CONFIG.items()}
     (folder / "config.yaml").write_text(yaml.safe_dump(changed | sections))
     return folder / "config.yaml"
 
@@ -51,7 +51,7 @@ def written(folder, **sections):
 def test_from_pictures_to_a_latent_model(folder):
     seen = []
     bundle = train_from_config(written(folder), folder / "out", device="cpu",
-                               progress=lambda stage, fraction, message="": seen.append(fraction))  # fmt: skip
+                               progress=lambda stage, fraction, message="": seen.append(fraction))
     assert seen == sorted(seen) and seen[-1] <= 1
     names = {file.name for file in (folder / "out").iterdir()}
     assert {"checkpoint.pt", "curves.png", "reconstructions.png", "samples.png", "log.jsonl", "split.csv"} <= names
@@ -81,12 +81,12 @@ def test_the_start_says_what_there_is_and_doubts_patients_that_nobody_named(tmp_
     told, warned = capsys.readouterr()
     said = []
     bundle = train_from_config(config, tmp_path / "called", device="cpu",
-                               progress=lambda stage, fraction, message="": said.append(message))  # fmt: skip
+                               progress=lambda stage, fraction, message="": said.append(message))
     line = ("Images: train: 4 images of 4 patients, validation: 2 images of 2 patients, test: 2 images of 2 patients; "
             "scaling range")
     assert line in told.splitlines() and line in said
     assert re.fullmatch(r"medvae: warning: Every image .*p0\d looks like one patient.*: set data.patient, .*\.",
-                        warned.strip())  # fmt: skip
+                        warned.strip())
     assert load_latent_model(bundle, "cpu").form.scaling == "range"
     assert "0.5th" in (bundle / "metadata.json").read_text(encoding="utf-8")
     named = written(tmp_path, data={"patient": r"(p\d+)"}, trainer={"steps": 2})
@@ -165,7 +165,7 @@ def test_a_watched_figure_that_there_is_not_ends_the_run_before_it_starts(folder
     settings, said = {"steps": 3, "patience": 5}, []
     with pytest.raises(InputError, match="'fid', but .* mse"):
         train_from_config(written(folder, trainer={**settings, "watch": "fid"}), folder / "out", device="cpu",
-                          progress=lambda stage, *told: said.append(stage))  # fmt: skip
+                          progress=lambda stage, *told: said.append(stage))
     assert "images" in said and "training" not in said
     train_from_config(written(folder, trainer={**settings, "watch": "kl[0]"}), folder / "other", device="cpu")
 
@@ -177,7 +177,7 @@ def test_a_test_part_that_nobody_is_left_for_is_told_of(tmp_path, monkeypatch, t
     write_pictures(tmp_path / "in", {"": count})
     said = []
     train_from_config(written(tmp_path, data={"test": test}, trainer={"steps": 2}), tmp_path / "out", device="cpu",
-                      progress=lambda *told: said.append(told))  # fmt: skip
+                      progress=lambda *told: said.append(told))
     assert [message[:16] for stage, _, message in said if stage == "warning"] == ["data.test is 0.2"] * told
 
 
@@ -217,7 +217,7 @@ def test_a_base_is_what_a_config_does_not_say(tmp_path):
     (tmp_path / "c.yaml").write_text("base: base.yaml\nmodel: {name: vae, width: 4}\n")
     assert read_settings(tmp_path / "c.yaml") == {
         "task": "images", "model": {"name": "vae", "width": 4, "levels": 3}, "trainer": {"steps": 5, "batch": 2},
-    }  # fmt: skip
+    }
     (tmp_path / "d.yaml").write_text("base: c.yaml\n")
     with pytest.raises(InputError, match="only one level"):
         read_settings(tmp_path / "d.yaml")

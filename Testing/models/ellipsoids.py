@@ -19,7 +19,7 @@ def ellipsoids(count: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     sdf = (1 - radius) * semi_axes.min(1).values.view(-1, 1, 1, 1)
     fine = torch.arange(96) - 47.5
     planes = torch.stack([_ellipse(fine, semi_axes[:, rows], semi_axes[:, columns]) for rows, columns in
-                          ((1, 2), (0, 1), (0, 2))], 1)  # fmt: skip
+                          ((1, 2), (0, 1), (0, 2))], 1)
     return planes, PRESENT[torch.arange(count) % len(PRESENT)], sdf[:, None]
 
 

@@ -127,7 +127,7 @@ def test_a_bundle_keeps_the_model(name, tmp_path):
     planes, present, _ = ellipsoids(1)
     with torch.inference_mode():
         one, other = (m.sample(m.encode_planes(planes, present), 1, torch.Generator().manual_seed(0), 0.0)
-                      for m in (model, again))  # fmt: skip
+                      for m in (model, again))
     assert torch.allclose(one, other, atol=0.05)
 
 

@@ -16,7 +16,7 @@ from .whole_batches import MODELS, computed
 def test_two_processes_give_what_one_does(tmp_path):
     file = tmp_path / "together.pt"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m",
-               "Testing.models.whole_batches", str(file)]  # fmt: skip
+               "Testing.models.whole_batches", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     together = torch.load(file, weights_only=True)

@@ -23,7 +23,7 @@ def skull_batch() -> list[Tensor]:
     random = torch.Generator().manual_seed(1)
     present = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 1, 1], [1, 0, 1]], dtype=torch.bool)
     return [torch.rand((_ROWS, 3, 96, 96), generator=random), present,
-            4 * torch.randn((_ROWS, 1, 48, 48, 48), generator=random)]  # fmt: skip
+            4 * torch.randn((_ROWS, 1, 48, 48, 48), generator=random)]
 
 
 def outline_batch() -> list[Tensor]:
@@ -46,7 +46,7 @@ MODELS: dict[str, tuple[dict[str, object], Callable[[], list[Tensor]]]] = {
     "hcvae": ({"width": 4, "free_nats": 0.5}, skull_batch), "cvae": ({"width": 4}, skull_batch),
     "tlnet": ({"width": 4}, skull_batch), "cgan": ({"width": 4}, skull_batch),
     "head_outline": ({"width": 4}, outline_batch), "healthy_anatomy": ({"width": 4}, anatomy_batch),
-}  # fmt: skip
+}
 
 
 def computed(name: str) -> dict[str, Tensor]:
@@ -61,7 +61,7 @@ def computed(name: str) -> dict[str, Tensor]:
             loss = model.loss(*batch, noise)["loss"]
         loss.backward()
     found = {"loss": loss.detach()} | {key: value for key, value in model.named_buffers()
-                                       if value.dtype.is_floating_point}  # fmt: skip
+                                       if value.dtype.is_floating_point}
     found |= {f"gradient of {key}": value.grad for key, value in model.named_parameters() if value.grad is not None}
     processes.average(found.values())
     return found

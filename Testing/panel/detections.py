@@ -35,9 +35,9 @@ def add_scan(name: str = "FLAIR", image: sitk.Image | None = None):
 def detect_once(folder: Path) -> dict:
     """The worker's reply to a detection on the sample: a real one, in a process of its own."""
     request = {"id": 1, "task": "detect", "scan": {"file": str(SAMPLE)}, "modality": "auto", "device": "cpu",
-               "samples": 2, "fpr": 0.01, "score": "zscore", "seed": 0, "output": str(folder / "result")}  # fmt: skip
+               "samples": 2, "fpr": 0.01, "score": "zscore", "seed": 0, "output": str(folder / "result")}
     process = subprocess.Popen(warm([sys.executable, "-m", "MedVAELib.worker"]), stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})  # fmt: skip
+                               stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()

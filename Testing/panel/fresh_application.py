@@ -42,7 +42,7 @@ def reopened(file: Path, order: str, arrays: Path, look: str) -> dict[str, Any]:
     "panel first" or "scene first". `look` writes its arrays into the file `arrays`, named in sys.argv[3]."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run([sys.executable, "-c", _OPEN + look + _TELL, str(file), order, str(arrays)], cwd=ROOT,
-                          env=environment, capture_output=True, text=True, timeout=240)  # fmt: skip
+                          env=environment, capture_output=True, text=True, timeout=240)
     told = [line[4:] for line in done.stdout.splitlines() if line.startswith("TOLD")]
     assert told, done.stdout[-3000:] + done.stderr[-6000:]
     return json.loads(told[0])

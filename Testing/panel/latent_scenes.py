@@ -35,7 +35,7 @@ def make_resources(folder: Path) -> Path:
 
 def lively_bundle(folder: Path, **settings: object) -> Bundle:
     made = image_bundle(folder, shape=SHAPE, fit="stretch", scaling="percentile", latent=LATENTS,
-                        labels=("healthy", "MS"), spacing_mm=(10.0, 8.0, 10.0), **settings)  # fmt: skip
+                        labels=("healthy", "MS"), spacing_mm=(10.0, 8.0, 10.0), **settings)
     metadata = {key: value for key, value in made.metadata.items() if not key.endswith("_version")}
     latents = metadata["medvae"]["latents"]
     rows = np.arange(LATENTS)
@@ -81,7 +81,7 @@ def write_table(file: Path, bundle: str | Path, count: int = 40, labelled: bool 
     cases = [f"case{index}" for index in range(count)]
     file.parent.mkdir(exist_ok=True)
     LatentTable(cases, cases, latents.astype(np.float32), np.zeros_like(latents), labels if labelled else (),
-                tags={"repetition time": random.normal(8000, 500, count)}).write(file)  # fmt: skip
+                tags={"repetition time": random.normal(8000, 500, count)}).write(file)
     write_provenance(file.parent, {"bundle": model.bundle.name, "sha256": model.bundle.sha256},
                      "latent encode")
     return file

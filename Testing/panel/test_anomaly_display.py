@@ -117,7 +117,7 @@ def test_switching_maps(shown, index, role):
     shown.ui.mapCombo.setCurrentIndex(index)
     node = shown.result.node(role)
     assert all(shown.host.views[name].composite.GetForegroundVolumeID() == node.GetID()
-               for name in ("Red", "Yellow", "Green"))  # fmt: skip
+               for name in ("Red", "Yellow", "Green"))
     assert shown.tab.parameters.shownMap.value == role
     assert shown.ui.thresholdSlider.enabled == (role != "reconstruction")
     outlines(shown, False)
@@ -164,7 +164,7 @@ def test_a_finding_chosen_is_gone_to_and_outlined_in_white(shown):
         for name, axis in (("Red", 2), ("Yellow", 0), ("Green", 1)):
             assert abs(views[name].node.GetSliceToRAS().GetElement(axis, 3) - ras[axis]) < 1.0
         names = {inner.GetSegment(inner.GetNthSegmentID(index)).GetName(): inner.GetNthSegmentID(index)
-                 for index in range(inner.GetNumberOfSegments())}  # fmt: skip
+                 for index in range(inner.GetNumberOfSegments())}
         chosen = next(segment for name, segment in names.items() if name.startswith(f"{row + 1} "))
         others = [segment for name, segment in names.items() if name != "Brain" and segment != chosen]
         assert display.GetSegmentOpacity2DOutline(chosen) == 1.0

@@ -91,7 +91,7 @@ def test_no_room_for_the_result(panel, scan):
     assert "result cannot be written" in text and "make room" in text, text
     assert node_ids() == before
     assert panel.pump(lambda: [each.name[:5] for each in temporary_folders(panel)] == ["scan-"], 20), (
-        f"more than the scan was left behind: {temporary_folders(panel)}")  # fmt: skip
+        f"more than the scan was left behind: {temporary_folders(panel)}")
     panel.widget.worker.shutdown()
     panel.detect()
 
@@ -186,7 +186,7 @@ def test_volumes_that_cannot_be_scans_are_refused_at_once(panel):
     assert "no image" in panel.ui.detectButton.toolTip
     slicer.util.updateVolumeFromArray(empty, np.ones((3, 3, 20), np.float32))
     assert panel.pump(lambda: "Looking" not in panel.ui.statusLabel.text and "no image" not in
-                      panel.ui.statusLabel.text, 30)  # fmt: skip
+                      panel.ui.statusLabel.text, 30)
     assert not panel.ui.detectButton.enabled and panel.ui.statusLabel.text == panel.ui.detectButton.toolTip
     panel.ui.inputSelector.setCurrentNode(None)
     assert "Choose a scan" in panel.ui.detectButton.toolTip and not panel.ui.detectButton.enabled

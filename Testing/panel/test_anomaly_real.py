@@ -95,7 +95,7 @@ def test_a_click_on_a_real_scan(opened, record_property, tmp_path):
     assert provenance["settings"]["fpr"] == 0.01 and result.scan is opened.scan
 
     command = [ROOT / "MedVAE" / "Batch" / "detect.py", opened.file, "--output", tmp_path / "out", "--samples", SAMPLES,
-               "--device", "cpu"]  # fmt: skip
+               "--device", "cpu"]
     done = subprocess.run(warm([sys.executable, *map(str, command)]), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     for role in ("anomaly", "residual", "reconstruction", "std"):

@@ -77,7 +77,7 @@ def saved(panel, reply, tmp_path):
     panel.expected = {
         "image": panel.image(), "offset": panel.host.views["Red"].node.GetSliceOffset(), "rows": table.rowCount,
         "first": [table.item(0, column).text() for column in range(table.columnCount)],
-    }  # fmt: skip
+    }
 
     def save(name: str) -> Path:
         file = tmp_path / name
@@ -101,7 +101,7 @@ def _unshifted(scan):
 
 
 @pytest.mark.parametrize("name,order", [("scene.mrb", "scene first"), ("scene.mrb", "panel first"),
-                                        ("folder", "scene first")])  # fmt: skip
+                                        ("folder", "scene first")])
 def test_everything_is_back_in_a_fresh_application(saved, reply, tmp_path, name, order):
     told = reopened(saved.save(name), order, tmp_path / "arrays.npz", LOOK)
     arrays = np.load(tmp_path / "arrays.npz")

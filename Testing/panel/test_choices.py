@@ -125,7 +125,7 @@ def test_a_scene_that_is_added_brings_its_choices(desk, tabs, tmp_path):
     slicer.util.loadScene(file)
     desk.pump(seconds=0.05)
     names = [node.GetName() if node is not None else None for node in (
-        tabs["anomaly"].parameters.scan, tabs["skull"].parameters.axial, tabs["latent"].parameters.other)]  # fmt: skip
+        tabs["anomaly"].parameters.scan, tabs["skull"].parameters.axial, tabs["latent"].parameters.other)]
     assert names == ["mine", image.GetName(), "mine"]
     assert desk.ui.inputSelector.currentNode() is tabs["anomaly"].parameters.scan
 
@@ -204,7 +204,7 @@ def test_what_other_modules_do_is_not_looked_at(desk, tabs, monkeypatch):
 
     tab, asked, request = tabs["anomaly"], [], desk.widget.worker.request
     monkeypatch.setattr(desk.widget.worker, "request", lambda task, *rest: (
-        asked.append(task) if task == "describe" else request(task, *rest)))  # fmt: skip
+        asked.append(task) if task == "describe" else request(task, *rest)))
     scan = add_scan()
     desk.pump(seconds=0.3)
     assert tab.parameters.scan is scan and asked == ["describe"]
@@ -288,7 +288,7 @@ def test_no_scan_is_refused_for_what_was_there_before(desk, tabs, monkeypatch, a
     worker, tab, request = desk.widget.worker, tabs["anomaly"], desk.widget.worker.request
     monkeypatch.setattr(worker, "request", lambda task, fields, on_result, *rest: (
         on_result({"usable": False, "message": "Too dark."}) if task == "describe"
-        else request(task, fields, on_result, *rest)))  # fmt: skip
+        else request(task, fields, on_result, *rest)))
     scan, button = add_scan(), tab.ui.detectButton
     assert desk.pump(lambda: "Too dark." in button.toolTip, 10) and tab.parameters.scan is scan
     monkeypatch.setattr(worker, "folder", lambda name: (_ for _ in ()).throw(OSError(28, "no space left")))

@@ -34,7 +34,7 @@ def test_a_new_file_is_noticed(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors"))
     before = cmake_lists.expected(tmp_path)
     for new in ("MedVAE/MedVAEPanel/new_tab.py", "MedVAE/Resources/UI/New.ui", "MedVAELib/new/__init__.py",
-                "Resources/bundles/new/metadata.json"):  # fmt: skip
+                "Resources/bundles/new/metadata.json"):
         (tmp_path / new).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / new).write_text("")
     (tmp_path / "MedVAE" / "__pycache__").mkdir(exist_ok=True)
@@ -47,7 +47,7 @@ def test_a_new_file_is_noticed(tmp_path):
 
     assert all_of(after) - all_of(before) == {"MedVAE/MedVAEPanel/new_tab.py", "MedVAE/Resources/UI/New.ui",
                                               "MedVAELib/new/__init__.py",
-                                              "Resources/bundles/new/metadata.json"}  # fmt: skip
+                                              "Resources/bundles/new/metadata.json"}
     assert all_of(before) - all_of(after) == {"MedVAE/MedVAEPanel/tabs.py"}
 
 
@@ -65,10 +65,10 @@ def test_catalogue_entry_agrees_with_cmake():
     entry = json.loads((ROOT / "Resources" / "MedVAE.json").read_text(encoding="utf-8"))
     cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
     assert re.fullmatch(r"https://raw\.githubusercontent\.com/Slicer/Slicer/main/Schemas/"
-                        r"slicer-extension-catalog-entry-schema-v1\.0\.\d\.json#", entry.pop("$schema"))  # fmt: skip
+                        r"slicer-extension-catalog-entry-schema-v1\.0\.\d\.json#", entry.pop("$schema"))
     homepage = re.search(r'EXTENSION_HOMEPAGE "(.*)"', cmake).group(1)
     assert entry == {"build_dependencies": ["PyTorch"], "build_subdirectory": ".", "category": "Neuroimaging",
-                     "scm_revision": "main", "scm_type": "git", "scm_url": f"{homepage}.git", "tier": 3}  # fmt: skip
+                     "scm_revision": "main", "scm_type": "git", "scm_url": f"{homepage}.git", "tier": 3}
     assert re.search(r'EXTENSION_DEPENDS "PyTorch"', cmake)
     module = (ROOT / "MedVAE" / "MedVAE.py").read_text(encoding="utf-8")
     assert '"Neuroimaging"' in module and f'DOCUMENTATION = "{homepage}#in-3d-slicer"' in module

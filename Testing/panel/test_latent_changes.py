@@ -26,7 +26,7 @@ def resources(tmp_path_factory):
     state = {name: -value if name.startswith("from_latent") else value for name, value in made.state_dict().items()}
     save_bundle(folder / "bundles" / TWIN, metadata | {"required_packages_version": {}}, state, "# a test")
     image_bundle(folder / "bundles" / BIG, shape=SHAPE, fit="stretch", scaling="percentile", latent=LATENTS + 4,
-                 spacing_mm=(10.0, 8.0, 10.0))  # fmt: skip
+                 spacing_mm=(10.0, 8.0, 10.0))
     return folder
 
 
@@ -156,7 +156,7 @@ def large_cohort(folder, cases: int = 2000, latents: int = 128):
         np.save(arrays[name], random.normal(size=(cases, columns)))
     reply = {"arrays": arrays, "cases": [f"case{index}" for index in range(cases)], "labels": ["healthy", "MS"] * (
         cases // 2), "files": [""] * cases, "tags": {"age": random.normal(50, 9, cases).tolist()},
-        "planes": [{"name": "PCA", "axes": ["PC 1", "PC 2"]}], "provenance": {}}  # fmt: skip
+        "planes": [{"name": "PCA", "axes": ["PC 1", "PC 2"]}], "provenance": {}}
     return latent_plot.add_cohort(reply, "large", {})
 
 
@@ -177,7 +177,7 @@ def test_a_large_cohort_does_not_slow_down_the_sliders(latent, tmp_path, record_
     assert section.cohort is section.cohort is not None and section.cohort.has_latents
     with_plot = seconds()
     record_property("figure", f"tick of a slider with 2,000 cases plotted: {1000 * with_plot:.1f} ms, without a plot "
-                    f"{1000 * without:.1f} ms")  # fmt: skip
+                    f"{1000 * without:.1f} ms")
     assert with_plot < 5 * without
     chosen = section.cohort
     chosen.table.GetTable().GetColumnByName("label").SetValue(0, "Glioma")

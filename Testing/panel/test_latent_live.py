@@ -28,7 +28,7 @@ def live():
 
     worker, seen, failed, dropped = Worker(), [], [], []
     made = Live(worker.request, "decode", lambda what: {"what": what}, lambda what, reply: seen.append((what, reply)),
-                failed.append, dropped.append)  # fmt: skip
+                failed.append, dropped.append)
     made.dropped = dropped
     return made, worker, seen, failed
 

@@ -199,7 +199,7 @@ def test_scans_as_a_cohort_and_one_of_them_loaded_by_a_click(latent, tmp_path):
     latent.tab.cohort.show_case(3)
     latent.wait(lambda: latent.tab.run.running is None, "encoded again")
     assert len([node for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-                if node.GetName().startswith("case3") and "decoded" not in node.GetName()]) == 1  # fmt: skip
+                if node.GetName().startswith("case3") and "decoded" not in node.GetName()]) == 1
 
 
 def test_generate_and_take_it_away_again(latent, table):
@@ -218,7 +218,7 @@ def test_generate_and_take_it_away_again(latent, table):
     latent.pick(latent.ui.labelCombo, "healthy")
     latent.click(latent.ui.generateButton, latent.tab.generating)
     volumes = [node for each in node_ids() - once if (node := slicer.mrmlScene.GetNodeByID(each)).IsA(
-        "vtkMRMLScalarVolumeNode")]  # fmt: skip
+        "vtkMRMLScalarVolumeNode")]
     assert len(volumes) == 3
     for volume in volumes:
         np.testing.assert_array_equal(place(volume), place(scan))

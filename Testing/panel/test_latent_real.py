@@ -58,7 +58,7 @@ def test_a_real_scan_is_explored(opened, tmp_path, record_property):
     seconds, updates = time.monotonic() - started, opened.explorer.live.sent - sent
     size = " × ".join(map(str, image.GetSize()))
     record_property("figure", f"{CASE} ({size}): 60 moves of a slider in {seconds:.1f} s became {updates} images, "
-                              f"{1000 * seconds / updates:.0f} ms each; event loop meanwhile: {ticks}")  # fmt: skip
+                              f"{1000 * seconds / updates:.0f} ms each; event loop meanwhile: {ticks}")
     assert 2 <= updates <= 60 and ticks.count > 0.1 * ticks.seconds / (INTERVAL_MS / 1000), str(ticks)
     assert np.abs(opened.array() - before).max() > 0.02 and (opened.panel.image() != pixels).any()
 

@@ -28,7 +28,7 @@ from MedVAEPanel.log import PanelLog  # noqa: E402
     ("/a/Doe.nii.gz and /b/John Doe", "<file> and <file>"), ("/a/Doe.nii folder/John/t2.nii", "<file>"),
     ("12:34:56  2 ml/min, N/A, cuda:0, half / full, 1.5", "12:34:56  2 ml/min, N/A, cuda:0, half / full, 1.5"),
     ("see https://example.org/a/b for help", "see https://example.org/a/b for help"),
-])  # fmt: skip
+])
 def test_paths_go_whole_and_nothing_else_does(said, kept):
     assert PanelLog().clean(said) == kept
 

@@ -17,7 +17,7 @@ from MedVAEPanel import dependencies  # noqa: E402
 from .wheels import lay_out, make_wheel  # noqa: E402
 
 WHOLE = {"torch": "2.13.0", "monai": "1.6.1", "scikit-learn": "1.9.1", "safetensors": "0.8.0", "numpy": "2.4.6",
-         "scipy": "1.17.1", "SimpleITK": "2.5.7", "vtk": "9.7.2", "pydicom": "3.0.2"}  # fmt: skip
+         "scipy": "1.17.1", "SimpleITK": "2.5.7", "vtk": "9.7.2", "pydicom": "3.0.2"}
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_what_slicer_ships_is_never_asked_for(site):
 @pytest.mark.parametrize(("system", "machine", "wheels", "problems"), [
     ("darwin", "x86_64", None, 1), ("darwin", "x86_64", "folder", 0), ("darwin", "arm64", None, 0),
     ("linux", "x86_64", None, 0),
-])  # fmt: skip
+])
 def test_there_is_no_pytorch_for_macs_with_intel(site, monkeypatch, system, machine, wheels, problems):
     remove_package(site, "torch-*")
     found = list(states(site).values())

@@ -38,7 +38,7 @@ class Environment:
     def pip_install(self, arguments: list[str]) -> None:
         self.calls.append(list(arguments))
         subprocess.run([sys.executable, "-m", "pip", "--python", str(self.python), "install", *arguments], check=True,
-                       capture_output=True)  # fmt: skip
+                       capture_output=True)
 
     def install(self, wheels: Path | None = None, extension: bool = False) -> list[str]:
         """Installs what is missing and returns the log. Raises InstallError."""
@@ -100,7 +100,7 @@ def test_offline_from_a_folder_of_wheels(slicer_version, wheels, request):
     environment = request.getfixturevalue(slicer_version)
     log = environment.install(wheels)
     assert environment.versions() == {**SHIPPED, "torch": "2.13.0", "monai": "1.6.1", "scikit-learn": "1.9.1",
-                                      "safetensors": "0.8.0"}  # fmt: skip
+                                      "safetensors": "0.8.0"}
     assert len(environment.calls) == 1 and "--no-index" in environment.calls[0]
     assert log[-1] == "Everything that MedVAE needs is installed."
     assert "PIP_CONSTRAINT" not in os.environ and "PIP_LOG" not in os.environ
@@ -216,7 +216,7 @@ def test_an_installer_that_does_nothing_is_noticed(slicer_before_5_12, wheels):
     ("ERROR: Could not install: [WinError 5] Access is denied: 'c10.dll'", "restart Slicer"),
     ("Failed to establish a new connection: [Errno -3] Temporary failure in name resolution", "no connection"),
     ("2026-01-01T00:00:00,000 ERROR: something new", "something new"),
-])  # fmt: skip
+])
 def test_every_failure_is_one_sentence(text, sentence):
     said = installer._sentence([text], RuntimeError("pip ended with 1"))
     assert sentence in said and said.count("\n") == 0
@@ -238,7 +238,7 @@ def test_the_pytorch_extension_is_looked_for_without_importing_it(monkeypatch, t
     ("Modules/Scripted/SampleData/SampleData.py", "registerCustomSampleDataCategory", {"category", "title"}),
     ("Modules/Scripted/SampleData/SampleData.py", "registerCustomSampleDataSource",
      {"category", "sampleName", "uris", "fileNames", "nodeNames", "checksums", "thumbnailFileName", "loadFileTypes"}),
-])  # fmt: skip
+])
 def test_slicers_own_functions_take_what_they_are_given(file, function, keywords):
     source = Path(os.environ["SLICER_SOURCE_DIR"]) / file
     if not source.is_file():

@@ -152,7 +152,7 @@ def test_of_two_results_one_is_seen(skull):
     skull.ui.resultSelector.setCurrentNode(first.surface)
     visible = [result.surface.GetDisplayNode().GetVisibility() for result in (first, second)]
     assert visible == [1, 0] and skull.panel.host.views["Red"].composite.GetForegroundVolumeID() in {
-        first.node("std").GetID(), first.node("probability").GetID()}  # fmt: skip
+        first.node("std").GetID(), first.node("probability").GetID()}
 
 
 @pytest.mark.parametrize("entered", [True, False])

@@ -64,7 +64,7 @@ def test_one_two_three_planes(skull):
         assert ui.summaryLabel.text.count("Missing") == bool(missing)
     surface = result.surface
     assert surface.GetName() == "Doe axial skull (3)" and folders() == [f"Doe axial skull{n}" for n in
-                                                                       ("", " (2)", " (3)")]  # fmt: skip
+                                                                       ("", " (2)", " (3)")]
     assert surface.GetPolyData().GetNumberOfCells() > 1000
     extent = np.array(surface.GetPolyData().GetBounds()).reshape(3, 2)
     np.testing.assert_allclose(extent[1, 1] - extent[1, 0], 2 * AXES_MM["axial"][0], rtol=0.12)
@@ -217,7 +217,7 @@ def test_images_that_cannot_be_planes(skull):
         (add_volume(), "this is a volume: choose the slice view"),
         (add_plane("axial", "Small", values=np.zeros((20, 40), np.uint8)), "only 40 × 20 pixels"),
         (add_plane("axial", "Two", values=np.zeros((60, 60, 2), np.uint8)), "several values per pixel"),
-    ]  # fmt: skip
+    ]
     for node, reason in cases:
         skull.choose("sagittal", node)
         assert reason in ui.planesLabel.text and reason in ui.predictButton.toolTip and not ui.predictButton.enabled

@@ -67,7 +67,7 @@ def saved(host, tmp_path_factory):
         seen = {"rows": [[table.item(row, column).text() for column in range(5)] for row in range(table.rowCount)],
                 "summary": ui.summaryLabel.text, "provenance": result.provenance,
                 "std_mm": slicer.util.arrayFromModelPointData(result.surface, "std_mm").copy(),
-                "bounds": result.surface.GetPolyData().GetBounds()}  # fmt: skip
+                "bounds": result.surface.GetPolyData().GetBounds()}
         # Of a view that a fresh application's layout does not have, as scenes saved in a comparing layout hold them.
         other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceNode", "Compare")
         other.SetLayoutName("Compare")

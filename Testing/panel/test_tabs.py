@@ -95,7 +95,7 @@ def _open(module, code=OPEN):
     pytest.importorskip("PySide6", reason="PySide6 is not installed")
     pytest.importorskip("slicer_core", reason="slicer-core is not installed")
     return subprocess.run([sys.executable, "-c", code, str(module)], capture_output=True, text=True, cwd=ROOT,
-                          timeout=120)  # fmt: skip
+                          timeout=120)
 
 
 def test_a_file_in_the_folder_is_a_tab_of_the_panel(copy):

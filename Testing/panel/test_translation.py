@@ -47,7 +47,7 @@ def _texts(tree: ast.AST) -> list[tuple[int, str, bool]]:
 def test_sentences_are_translated_whole(name: str):
     texts = _texts(ast.parse((FOLDER / "MedVAEPanel" / name).read_text(encoding="utf-8")))
     plain = [f"{line}: {text}" for line, text, translated in texts if not translated and _SENTENCE.match(text)
-             and re.search(r"[A-Za-z]{3,} [a-z]{2,}", text)]  # fmt: skip
+             and re.search(r"[A-Za-z]{3,} [a-z]{2,}", text)]
     parts = [f"{line}: {text!r}" for line, text, translated in texts if translated and text != text.strip()]
     assert not plain, "not translated"
     assert not parts, "parts of sentences, which cannot be translated"
@@ -55,7 +55,7 @@ def test_sentences_are_translated_whole(name: str):
 
 def test_the_parts_that_run_without_slicer_speak_english_there():
     code = ("import sys; sys.path.insert(0, sys.argv[1]); from MedVAEPanel import dependencies, installer, library;"
-            "print(dependencies.inspect()[0].text, 'slicer' in sys.modules)")  # fmt: skip
+            "print(dependencies.inspect()[0].text, 'slicer' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code, str(FOLDER)], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["installed", "False"], done.stderr
 

@@ -274,7 +274,7 @@ def test_no_orphan_behind_a_launcher(make_client, tmp_path):
         request = hear()
         say(id=request["id"], event="progress", stage="a", fraction=0.1, message=str(os.getppid()))
         time.sleep(600)
-        """, command=[sys.executable, str(launcher)])  # fmt: skip
+        """, command=[sys.executable, str(launcher)])
     answer = Answer(client)
     assert pump(lambda: answer.progress)
     pids = [client.pid, int(answer.progress[0]["message"])]
@@ -295,7 +295,7 @@ print("made", flush=True)
 time.sleep(600)
 """
     crashing = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE,
-                                env={**os.environ, "PYTHONPATH": str(ROOT / "MedVAE")})  # fmt: skip
+                                env={**os.environ, "PYTHONPATH": str(ROOT / "MedVAE")})
     try:
         assert crashing.stdout.readline() == b"made\n"
         (tmp_path / "medvae-of somebody").mkdir()

@@ -39,4 +39,4 @@ class Ticks:
     def __str__(self) -> str:
         share = self.count * INTERVAL_MS / 1000 / self.seconds
         return (f"{self.count} ticks of a {INTERVAL_MS} ms timer in {self.seconds:.1f} s ({share:.0%}), "
-                f"longest pause {self.longest_pause_s:.2f} s")  # fmt: skip
+                f"longest pause {self.longest_pause_s:.2f} s")

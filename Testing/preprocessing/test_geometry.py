@@ -284,7 +284,7 @@ ENTRY = st.one_of(st.floats(-0.3, 0.3), st.sampled_from([0.0, 1e-295, -5e-308, 1
 
 
 @given(entries=st.tuples(*[ENTRY] * 9), shift=st.tuples(*[st.floats(-50, 50)] * 3),
-       centre=st.tuples(*[st.floats(-50, 50)] * 3), point=st.tuples(*[st.floats(-100, 100)] * 3))  # fmt: skip
+       centre=st.tuples(*[st.floats(-50, 50)] * 3), point=st.tuples(*[st.floats(-100, 100)] * 3))
 def test_the_inverse_of_an_affine_transform_leads_back(entries, shift, centre, point):
     """Also where SimpleITK's own does not."""
     transform = sitk.AffineTransform(3)

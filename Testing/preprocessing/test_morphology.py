@@ -10,7 +10,7 @@ from scipy import ndimage
 from MedVAELib.preprocessing.morphology import closed, dilated, eroded, filled, opened
 
 PAIRS = [(dilated, ndimage.binary_dilation), (eroded, ndimage.binary_erosion), (opened, ndimage.binary_opening),
-         (closed, ndimage.binary_closing)]  # fmt: skip
+         (closed, ndimage.binary_closing)]
 
 
 @pytest.mark.parametrize("ours, scipys", PAIRS)

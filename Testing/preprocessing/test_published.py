@@ -55,12 +55,12 @@ def affine(angles_deg, scales, shift_mm) -> tuple[sitk.AffineTransform, np.ndarr
     signs=st.tuples(*[st.sampled_from((1, -1))] * 3), spacing=st.tuples(*[st.floats(2.0, 5.0)] * 3),
     pose=st.tuples(*[st.floats(-15, 15)] * 3), scales=st.tuples(*[st.floats(0.85, 1.15)] * 3),
     shift=st.tuples(*[st.floats(-30, 30)] * 3),
-)  # fmt: skip
+)
 @example(
     oblique=(-2.2e-311, -15.6, -15.2), order=[1, 2, 0], signs=(1, 1, 1), spacing=(2.2, 2.4, 3.9),
     pose=(8.714842215490343, -3.1544422402064714e-295, 8.729686475928116e-304),
     scales=(1.09, 1.0852207602429176, 1.0641022299981044), shift=(19.2, 5.3, -30.0),
-)  # fmt: skip
+)
 def test_any_scan_gives_the_same_image_and_takes_it_back(oblique, order, signs, spacing, pose, scales, shift):
     """Oblique, anisotropic, flipped, permuted, moved: compared with the field itself in MNI space."""
     mni_to_scan, matrix = affine(pose, scales, np.array(shift))
@@ -87,7 +87,7 @@ def test_any_scan_gives_the_same_image_and_takes_it_back(oblique, order, signs, 
 
     back = PublishedPreparation(made, mni_to_scan, filled).to_scan(made)
     assert (back.GetSize(), back.GetSpacing(), back.GetOrigin(), back.GetDirection()) == (
-        filled.GetSize(), filled.GetSpacing(), filled.GetOrigin(), filled.GetDirection())  # fmt: skip
+        filled.GetSize(), filled.GetSpacing(), filled.GetOrigin(), filled.GetDirection())
     field, inside = fields_in_mni()
     top = np.quantile(field[inside], 0.995)
     inner = in_brain((mni - WINDOW_CENTER_RAS_MM) * 1.3 + WINDOW_CENTER_RAS_MM)

@@ -40,7 +40,7 @@ def test_it_hears_of_being_cancelled():
     lambda scan, cancel: masked_scan(scan, None, "scan", cancel),
     lambda scan, cancel: prepare_published(Scan.from_image(scan, name="scan"), cancel=cancel),
     lambda scan, cancel: mni_to_brain(scan, cancel),
-])  # fmt: skip
+])
 def test_what_registers_hands_it_on(monkeypatch, work):
     scan, cancel = sitk.ReadImage(str(resource_dir() / "sample" / "flair.nii.gz"), sitk.sitkFloat32), CancelToken()
     given = []

@@ -12,7 +12,7 @@ from MedVAELib.preprocessing.geometry import orientation_code
 from MedVAELib.preprocessing.turning import Turn
 
 SIGNED_AXES = [np.eye(3)[:, list(order)] * signs for order in itertools.permutations(range(3))
-               for signs in itertools.product((1, -1), repeat=3)]  # fmt: skip
+               for signs in itertools.product((1, -1), repeat=3)]
 
 
 def stored(axes: np.ndarray, oblique: float) -> sitk.Image:

@@ -65,7 +65,7 @@ def text_replaced(path: Path, old: str, new: str) -> Path:
 
 
 def enhanced_dicom(path: Path, images: Mapping[float, sitk.Image], order: Sequence[int] | None = None,
-                   change: Callable[[pydicom.Dataset], None] = lambda header: None) -> Path:  # fmt: skip
+                   change: Callable[[pydicom.Dataset], None] = lambda header: None) -> Path:
     """One enhanced MR file with an image per b-value, its frames in any order; `change` edits it before it is written.
     """
     first, *others = (sitk.Cast(image, sitk.sitkInt16) for image in images.values())

@@ -188,7 +188,7 @@ def without_sequences(header: pydicom.Dataset, kind: str = "7.3") -> None:
 @pytest.mark.parametrize("change, part", [
     (without_sequences, "size of a voxel"), (without_places, "where its frames lie"),
     (without_sizes, "size of a voxel"), (scaled_by_frame, "different scales"),
-])  # fmt: skip
+])
 def test_enhanced_dicom_that_leaves_anything_open_is_refused(tmp_path: Path, change, part: str) -> None:
     with pytest.raises(InputError, match=part):
         Scan.read(enhanced_dicom(tmp_path / "frames.dcm", {0: small_dwi(0)}, change=change))

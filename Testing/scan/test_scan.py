@@ -265,7 +265,7 @@ def test_a_name_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("system", "code_page", "alone"), [("posix", 0, False), ("nt", 1252, True),
-                                                             ("nt", 65001, False)])  # fmt: skip
+                                                             ("nt", 65001, False)])
 def test_where_itk_knows_all_letters(monkeypatch, system, code_page, alone) -> None:
     windows = SimpleNamespace(kernel32=SimpleNamespace(GetACP=lambda: code_page))
     with monkeypatch.context() as patched:

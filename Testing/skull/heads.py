@@ -35,7 +35,7 @@ def open_edges(surface: vtkPolyData) -> int:
 def plane_with_head(
     semi_axes_mm: tuple[float, float] = (AXES_MM[1], AXES_MM[2]), pixel_mm: float = 0.4,
     shape: tuple[int, int] = (360, 420), angle: float = 1.2,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """uint8 picture of a bright elliptic skull on dim speckle."""
     y, x = np.mgrid[: shape[0], : shape[1]] * pixel_mm
     y, x = y - y.mean(), x - x.mean()

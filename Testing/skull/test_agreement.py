@@ -47,7 +47,7 @@ def test_a_reading_that_fits_less_badly_is_not():
 def test_what_is_not_there_is_not_spoken_of():
     two = {name: OUTLINES[name] for name in ("axial", "sagittal")}
     assert [words for words, _ in other_readings(two)] == [
-        "axial and sagittal were exchanged", "the axial one were coronal", "the sagittal one were coronal"]  # fmt: skip
+        "axial and sagittal were exchanged", "the axial one were coronal", "the sagittal one were coronal"]
     (sentence,) = said({"axial": 0.2, "sagittal": 0.2}, {}, two)
     assert "upright" not in sentence
     (sentence,) = said({"axial": 0.2}, {}, {"axial": OUTLINES["axial"]})

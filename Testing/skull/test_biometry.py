@@ -67,7 +67,7 @@ def test_an_empty_field_measures_nothing():
 
 def test_callipers_are_placed_outside_of_the_outline():
     inner, outer = (measure_heads(ellipsoid_sdf(axes, 48, 2.0)[None] / 2, 2.0)
-                    for axes in ((28.0, 36.0, 29.0), (28.0, 37.0, 30.0)))  # fmt: skip
+                    for axes in ((28.0, 36.0, 29.0), (28.0, 37.0, 30.0)))
     drawn = drawn_outside(inner, 1.0)
     for name in ("BPD", "OFD", "HC", "cephalic index"):
         assert float(drawn[name]) == pytest.approx(float(outer[name]), rel=0.005), name

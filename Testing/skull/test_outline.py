@@ -77,7 +77,7 @@ def test_a_strand_that_hangs_on_to_the_head_is_none_of_it():
 
 
 @pytest.mark.parametrize("probability", [torch.zeros(192, 192), torch.full((192, 192), 0.5),
-                                         torch.tensor(blob((192, 192), (50, 50), 5))])  # fmt: skip
+                                         torch.tensor(blob((192, 192), (50, 50), 5))])
 def test_nothing_like_a_head(probability):
     with pytest.raises(InputError, match="scan.png"):
         clean(probability, "scan.png (axial)")
@@ -128,7 +128,7 @@ def test_a_large_one_is_not():
 
 
 @pytest.mark.parametrize("closer", [torch.tensor(blob((192, 192), (96, 96), 15)), torch.zeros(192, 192)],
-                         ids=["another one", "none"])  # fmt: skip
+                         ids=["another one", "none"])
 def test_looks_that_do_not_agree_are_a_doubt(closer):
     first = torch.tensor(blob((192, 192), (96, 96), 30))
     eye = Eye(lambda images, looks: ((first if looks == 1 else closer)[None], torch.tensor([1.0])))

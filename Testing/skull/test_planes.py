@@ -48,7 +48,7 @@ def test_png_and_jpeg_need_a_spacing_and_keep_their_grey(png, tmp_path):
 
 UNDO = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_270}  # fmt: skip
+        8: Image.Transpose.ROTATE_270}
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tiff"])
@@ -94,7 +94,7 @@ def test_colour_palette_and_opacity_become_grey(tmp_path):
         "la": Image.fromarray(grey).convert("LA"), "rgb": Image.fromarray(colours),
         "rgba": Image.fromarray(np.dstack([colours, np.full_like(grey, 255)])),
         "palette": Image.fromarray(colours).quantize(256),
-    }.items():  # fmt: skip
+    }.items():
         picture.save(tmp_path / f"{name}.png")
         plane = PlaneImage.read(tmp_path / f"{name}.png", 0.5)
         assert np.abs(plane.grey_yx * 255 - grey).mean() < 3, name
@@ -121,7 +121,7 @@ def test_float_and_16_bit_intensities_are_scaled(tmp_path):
 def test_a_dark_picture_is_brightened_and_another_is_not(full):
     """Low gain leaves the ring at a few grey levels; a black frame with a few lit pixels stays as it is."""
     dark, normal = (PlaneImage.from_array((frame() * gain * full / 255).astype(np.asarray(full).astype(
-        np.uint8 if full == 255 else np.float32).dtype), 0.5).grey_yx for gain in (0.15, 1.0))  # fmt: skip
+        np.uint8 if full == 255 else np.float32).dtype), 0.5).grey_yx for gain in (0.15, 1.0))
     assert np.percentile(dark, 99.9) == pytest.approx(1) and np.corrcoef(dark.ravel(), normal.ravel())[0, 1] > 0.99
     assert normal == pytest.approx(frame() / 255, abs=0.01)
     black = np.zeros((400, 400), np.uint8)

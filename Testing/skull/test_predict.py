@@ -41,7 +41,7 @@ def predictor(bundles):
 def images() -> dict[str, PlaneImage]:
     z, y, x = AXES_MM
     drawn = {"axial": plane_with_head((y, x), angle=1.2), "sagittal": plane_with_head((y, z), angle=0.4),
-             "coronal": plane_with_head((z, x), angle=0.0)}  # fmt: skip
+             "coronal": plane_with_head((z, x), angle=0.0)}
     return {name: PlaneImage.from_array(picture, 0.4, name) for name, picture in drawn.items()}
 
 
@@ -69,7 +69,7 @@ def test_cpus_with_and_without_bfloat16_agree(of_another_cpu, result):
 
 def test_volumes_share_one_head_frame(result):
     for image, kind in ((result.probability, sitk.sitkFloat32), (result.mask, sitk.sitkUInt8),
-                        (result.std, sitk.sitkFloat32)):  # fmt: skip
+                        (result.std, sitk.sitkFloat32)):
         assert image.GetPixelID() == kind and image.GetSize() == (SIZE,) * 3
         assert image.GetSpacing() == pytest.approx((result.spacing_mm,) * 3)
         middle = image.TransformContinuousIndexToPhysicalPoint(((SIZE - 1) / 2,) * 3)
@@ -180,7 +180,7 @@ def test_wrong_arguments_are_refused(predictor):
         ({"axial": images()["axial"]}, {"samples": 0}, "samples"),
         ({"axial": images()["axial"]}, {"ga_weeks": 5.0}, "gestational age"),
         ({"axial": images()["axial"]}, {"ga_weeks": float("nan")}, "gestational age"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(UsageError, match=said):
             predict_skull(planes, predictor=predictor, **options)
 
@@ -199,7 +199,7 @@ def test_a_picture_without_a_head_is_refused(predictor):
 
 
 @pytest.mark.parametrize("case, said", [("small", "30 to 150 mm"), ("square", "no oval"), ("cut", "edge"),
-                                        ("unsure", "does not look like")])  # fmt: skip
+                                        ("unsure", "does not look like")])
 def test_doubtful_planes_come_with_a_warning(predictor, monkeypatch, case, said):
     picture, pixel_mm = plane_with_head(), 0.4
     if case == "small":
@@ -235,7 +235,7 @@ def _turned(image: PlaneImage) -> PlaneImage:
     (lambda planes: {**planes, "coronal": _turned(planes["coronal"])}, "better if the coronal one were turned upright"),
     (lambda planes: {**planes, "sagittal": replace(planes["sagittal"], pixel_mm=0.34)},
      "depart from the predicted head by up to"),
-], ids=["exchanged", "axial and sagittal", "coronal as sagittal", "coronal on its side", "pixel size"])  # fmt: skip
+], ids=["exchanged", "axial and sagittal", "coronal as sagittal", "coronal on its side", "pixel size"])
 def test_planes_that_do_not_fit_one_head_come_with_a_warning(shipped, mistake, said):
     result = predict_skull(mistake(sample_planes()), predictor=shipped, samples=4)
     assert any(said in warning for warning in result.warnings), (result.warnings, result.provenance["section_misfit"])
@@ -262,7 +262,7 @@ def test_cancelling_takes_effect_between_batches(predictor):
 def test_progress_never_falls(predictor):
     told = []
     predict_skull({"axial": images()["axial"]}, predictor=predictor, samples=9,
-                  progress=lambda stage, fraction, message="": told.append((stage, fraction)))  # fmt: skip
+                  progress=lambda stage, fraction, message="": told.append((stage, fraction)))
     fractions = [fraction for _, fraction in told]
     assert fractions == sorted(fractions) and fractions[-1] == 1.0
     assert {"load", "outline", "sampling", "surface", "done"} <= {stage for stage, _ in told}

@@ -30,7 +30,7 @@ def as_jpeg(grey: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("copy", [
     lambda grey: grey, as_jpeg, lambda grey: 0.7 * grey, lambda grey: grey[2:-2, 2:-2],
     lambda grey: as_jpeg(grey[3:, :-1]),
-], ids=["same", "jpeg", "darker", "cut", "cut jpeg"])  # fmt: skip
+], ids=["same", "jpeg", "darker", "cut", "cut jpeg"])
 def test_a_copy_is_one_picture(copy):
     axial = sample("axial")
     assert one_picture(axial, copy(axial)) and one_picture(copy(axial), axial)

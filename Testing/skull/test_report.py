@@ -54,7 +54,7 @@ def test_without_an_age_or_planes(result, tmp_path):
     from dataclasses import replace
 
     bare = replace(result, planes=[], ga_weeks=None, warnings=[],
-                   measures=[replace(m, percentile=None) for m in result.measures])  # fmt: skip
+                   measures=[replace(m, percentile=None) for m in result.measures])
     write_skull_report(bare, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "--ga" in page and "Read with care" not in page and "<h2>Planes</h2>" not in page

@@ -25,18 +25,18 @@ def region(delta_cm: tuple[float, float], spatial: int = 1, units: int = 3) -> b
                + element(0x18, 0x6024, "US", struct.pack("<H", units))
                + element(0x18, 0x6026, "US", struct.pack("<H", units))
                + element(0x18, 0x602C, "FD", struct.pack("<d", delta_cm[0]))
-               + element(0x18, 0x602E, "FD", struct.pack("<d", delta_cm[1])))  # fmt: skip
+               + element(0x18, 0x602E, "FD", struct.pack("<d", delta_cm[1])))
     return struct.pack("<HHI", 0xFFFE, 0xE000, len(content)) + content
 
 
 def write_ultrasound(
     path: Path, frame: np.ndarray, regions: list[bytes], pixel_spacing: str = "", aspect: str = "", private: int = 0
-) -> Path:  # fmt: skip
+) -> Path:
     """frame: uint8, (H, W) or (H, W, 3); private: bytes of a maker's own element before the regions."""
     samples = 1 if frame.ndim == 2 else 3
     sop = b"1.2.840.10008.5.1.4.1.1.6.1"
     meta = (element(2, 1, "OB", b"\0\1") + element(2, 2, "UI", sop) + element(2, 3, "UI", b"1.2.3.4")
-            + element(2, 0x10, "UI", b"1.2.840.10008.1.2.1") + element(2, 0x12, "UI", b"1.2.3"))  # fmt: skip
+            + element(2, 0x10, "UI", b"1.2.840.10008.1.2.1") + element(2, 0x12, "UI", b"1.2.3"))
     data = element(8, 0x16, "UI", sop) + element(8, 0x18, "UI", b"1.2.3.4") + element(8, 0x60, "CS", b"US")
     if private:
         data += element(0x09, 0x10, "LO", b"MAKER") + element(0x09, 0x1001, "OB", bytes(private))

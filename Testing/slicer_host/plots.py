@@ -126,7 +126,7 @@ class PlotView:
         plot.SetLabel(node.GetName())
         plot.SetColorF(*node.GetColor())
         plot.GetPen().SetLineType(vtk.vtkPen.NO_PEN if node.GetLineStyle() == node.LineStyleNone
-                                  else vtk.vtkPen.SOLID_LINE)  # fmt: skip
+                                  else vtk.vtkPen.SOLID_LINE)
         plot.SetMarkerSize(node.GetMarkerSize())
         plot.SetMarkerStyle(_MARKERS[node.GetMarkerStyleAsString(node.GetMarkerStyle())])
         plot.SetInputData(table, node.GetXColumnName(), node.GetYColumnName())

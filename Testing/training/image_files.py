@@ -25,7 +25,7 @@ def blobs(shape: Sequence[int], seed: int) -> NDArray[np.float32]:
 
 
 def write_pictures(folder: Path, counts: Mapping[str, int], shape: Sequence[int] = PICTURE,
-                   suffix: str = ".png") -> None:  # fmt: skip
+                   suffix: str = ".png") -> None:
     """`counts` PNG files 0 … by sub-folder."""
     for number, (name, count) in enumerate(counts.items()):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def write_dicom_series(folder: Path, seed: int = 0, uid: str = "1.2.3.4", prefix
             "0020|000d": "1.2.3", "0008|0060": "MR", "0020|0013": str(k), "0018|0080": "9000",
             "0020|0037": "1\\0\\0\\0\\1\\0", "0020|0032": "\\".join(f"{value:g}" for value in place),
             "0018|0050": "5", "0028|0030": "3\\2", **more,
-        }  # fmt: skip
+        }
         for tag, value in tags.items():
             part.SetMetaData(tag, value)
         writer.SetFileName(str(folder / f"{prefix}{k:03d}.dcm"))

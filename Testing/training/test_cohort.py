@@ -32,7 +32,7 @@ def heads(tmp_path_factory) -> list[MniHead]:
     anatomy = read_anatomy(folder / "01.nii.gz")
     offset = torch.tensor(anatomy.brain_centre) - torch.tensor(WINDOW_CENTER_RAS_MM[::-1])
     return [MniHead(Anatomy(f"0{n}", anatomy.groups, anatomy.brain_centre, anatomy.brain_size), torch.eye(3), offset)
-            for n in range(1, FEW_HEADS + 1)]  # fmt: skip
+            for n in range(1, FEW_HEADS + 1)]
 
 
 def case_of(label: str, seed: int = 7):
@@ -114,7 +114,7 @@ def test_a_longer_echo_makes_grey_matter_and_lesions_brighter():
     low, high = RANGES["flair"]
     short, long = (Acquisition(9500, te, 200) for te in (low.echo_time_ms, high.echo_time_ms))
     assert all(a < 1 < b for a, b in zip(brightness_factors("flair", short), brightness_factors("flair", long),
-                                         strict=True))  # fmt: skip
+                                         strict=True))
     assert noise_factor("flair", Acquisition(9500, 100, 400)) > noise_factor("flair", Acquisition(9500, 100, 120))
 
 
@@ -153,7 +153,7 @@ def test_files_have_the_common_columns_and_a_run_goes_on(heads, tmp_path):
         lesions = {row["case"]: float(row["lesion_ml"]) for row in csv.DictReader(file)}
     assert set(lesions) == {row["case"] for row in rows if row["label"] != HEALTHY}
     volumes = {name: sitk.GetArrayFromImage(sitk.ReadImage(str(table.parent / "lesions" / f"{name}.nii.gz"))).sum()
-               for name in lesions}  # fmt: skip
+               for name in lesions}
     assert lesions == pytest.approx({name: volume * 0.064 for name, volume in volumes.items()}, abs=1e-3)
 
     kept = table.parent / rows[1]["file"]
@@ -165,7 +165,7 @@ def test_files_have_the_common_columns_and_a_run_goes_on(heads, tmp_path):
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(missing))), values)
     with pytest.raises(UsageError, match="another way"):
         write_cohort(CohortRequest("flair-leuko", 7, seed=3), tmp_path, tmp_path / "masks", tmp_path / "out",
-                     heads=heads)  # fmt: skip
+                     heads=heads)
 
 
 def test_what_cannot_be_made_is_said(heads, tmp_path, capsys, monkeypatch):
@@ -175,10 +175,10 @@ def test_what_cannot_be_made_is_said(heads, tmp_path, capsys, monkeypatch):
         write_cohort(CohortRequest("flair-healthy", 7), tmp_path, tmp_path, tmp_path / "few", heads=heads[:2])
     with pytest.raises(UsageError, match="one label"):
         write_cohort(CohortRequest("flair-healthy", 7, confounded=True), tmp_path, tmp_path, tmp_path / "one",
-                     heads=heads)  # fmt: skip
+                     heads=heads)
     monkeypatch.delenv("MEDVAE_DATA", raising=False)
     assert run(["synthesise", "cohort", "--output", str(tmp_path / "x")]) == 2
     assert "MEDVAE_DATA" in capsys.readouterr().err
     assert run(["synthesise", "cohort", "--spacing", "3", "--label-maps", str(tmp_path), "--output",
-                str(tmp_path / "x")]) == 2  # fmt: skip
+                str(tmp_path / "x")]) == 2
     assert json.loads((tmp_path / "few" / "cohort.json").read_text())["kind"] == "flair-healthy"

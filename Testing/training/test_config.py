@@ -50,7 +50,7 @@ def test_mistakes_in_the_model_are_the_configs(tmp_path, settings, words):
 def test_numbers_as_people_write_them(tmp_path):
     (tmp_path / "own.yaml").write_text("task: images\ndata: {source: here, store: }\n"
                                        "model: {name: vae, shape: [32, 32], beta: 1e-3}\n"
-                                       "trainer: {learning_rate: 1.5e3, clip: 2}\n")  # fmt: skip
+                                       "trainer: {learning_rate: 1.5e3, clip: 2}\n")
     config = read_config(tmp_path / "own.yaml", ImagesRun)
     assert config.trainer.learning_rate == 1.5e3 and config.model["beta"] == 1e-3 and config.trainer.clip == 2
     assert config.data.store == "" and config.model["shape"] == [32, 32]

@@ -17,7 +17,7 @@ def points(ellipse: DrawnEllipse, count: int = 400) -> np.ndarray:
     along, across = ellipse.semi_axes_px[0] * np.cos(t), ellipse.semi_axes_px[1] * np.sin(t)
     c, s = math.cos(ellipse.angle_rad), math.sin(ellipse.angle_rad)
     return np.stack([ellipse.centre_yx_px[0] + along * c - across * s,
-                     ellipse.centre_yx_px[1] + along * s + across * c], 1)  # fmt: skip
+                     ellipse.centre_yx_px[1] + along * s + across * c], 1)
 
 
 def write_set(folder, name="012_HC", ellipse=None):

@@ -32,7 +32,7 @@ def test_tables_as_spreadsheets_write_them(tmp_path, sign):
     lines = [" File ,PATIENT,Label,Echo", "", "a.png,p1,ill,3", ",,,", "b.png,p2,well,4", ""]
     records = find_images(table(tmp_path, "\r\n".join(lines).replace(",", sign), "utf-8-sig"))
     assert [(r.file.name, r.patient, r.label, r.tags) for r in records] == [
-        ("a.png", "p1", "ill", {"Echo": 3.0}), ("b.png", "p2", "well", {"Echo": 4.0})]  # fmt: skip
+        ("a.png", "p1", "ill", {"Echo": 3.0}), ("b.png", "p2", "well", {"Echo": 4.0})]
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])

@@ -50,7 +50,7 @@ def test_the_patient_from_the_name(tmp_path):
 def test_table_with_tags(tmp_path):
     write_volumes(tmp_path, 3)
     rows = ["file,case,patient,label,split,tr_ms,scanner", "0.nii.gz,a,p1,ms,train,9000,x",
-            "1.nii.gz,b,p2,healthy,validation,,y", "2.nii.gz,c,p3,ms,test,8000,z"]  # fmt: skip
+            "1.nii.gz,b,p2,healthy,validation,,y", "2.nii.gz,c,p3,ms,test,8000,z"]
     (tmp_path / "images.csv").write_text("\n".join(rows))
     images = read_images(tmp_path / "images.csv")
     assert images.cases == ["a", "b", "c"] and images.splits == ["train", "validation", "test"]
@@ -186,7 +186,7 @@ def test_cancelling_leaves_no_store(tmp_path):
     token = CancelToken()
     with pytest.raises(Cancelled):
         read_images(tmp_path / "in", store=tmp_path / "images.npy", cancel=token,
-                    progress=lambda stage, fraction, message="": token.cancel())  # fmt: skip
+                    progress=lambda stage, fraction, message="": token.cancel())
     assert [file.name for file in tmp_path.iterdir()] == ["in"]
 
 
@@ -257,7 +257,7 @@ def test_series_of_one_folder_are_one_patient_and_sub_folders_are_listed_once(tm
 
 def test_volumes_that_share_a_series_are_read_one_by_one(tmp_path, monkeypatch):
     volumes = [write_dicom_series(tmp_path / "dwi", seed=number, prefix=b_value, **{"0018|9087": b_value})
-               for number, b_value in enumerate(("0", "1000"))]  # fmt: skip
+               for number, b_value in enumerate(("0", "1000"))]
     records = find_images(tmp_path, dimensions=3)
     assert [record.tags["b_value"] for record in records] == [0.0, 1000.0]
     headers, read = [], dicom.find_volumes

@@ -42,7 +42,7 @@ def test_shares_hold_in_every_label():
     assert Counter(zip(labels, parts, strict=True)) == {
         ("a", "train"): 105, ("a", "validation"): 30, ("a", "test"): 15,
         ("b", "train"): 35, ("b", "validation"): 10, ("b", "test"): 5,
-    }  # fmt: skip
+    }
 
 
 def test_the_draw_depends_on_seed_and_names_alone():
@@ -99,7 +99,7 @@ def test_what_there_is_of_each_part_in_words():
      "anna"),
     ([f"in/{name}/scan.png" for name in ("anna", "bert", "carl", "dora")] + ["in/anna/b.png"], "anna"),
     ([f"in/{name:08x}-0.png" for name in range(9)], ""),
-])  # fmt: skip
+])
 def test_files_that_look_like_one_patients(files, found):
     folders = [Path(file).parent.name for file in files]
     assert Path(likely_patient(files, [name if name != "in" else "" for name in folders])).name == found
@@ -109,7 +109,7 @@ def test_files_that_look_like_one_patients(files, found):
 def test_what_a_model_made_up_trains_alone(given_parts):
     patients = [f"p{i}" for i in range(10)] + [f"generated_{i}" for i in range(40)]
     parts = assign_parts(patients, [""] * 50, ["train" if given_parts else ""] * 10 + [given_parts] * 40, 0.3, 0.0, 0,
-                         set(patients[10:]))  # fmt: skip
+                         set(patients[10:]))
     assert set(parts[10:]) == {"train"} and Counter(parts[:10]) == {"train": 7, "validation": 3}
     with pytest.raises(InputError, match="made all of these images"):
         assign_parts(patients[10:], [""] * 40, [""] * 40, 0.3, 0.0, 0, set(patients))

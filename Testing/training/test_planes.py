@@ -85,7 +85,7 @@ def test_cases_depend_on_their_seed_alone_and_have_the_form_the_networks_expect(
 
 def test_without_misplacement_planes_and_volume_agree():
     config = PlaneConfig(misplacement=0.0, traced=0.0, sagittal=1.0, coronal=1.0, without_axial=0.0, repeated=0.0,
-                         flipped=False)  # fmt: skip
+                         flipped=False)
     cases = PlaneCaseMaker(population(), config)(range(6), "typical")
     volume = torch.nn.functional.interpolate(cases.sdf, scale_factor=2, mode="trilinear")[:, 0]
     for index, section in ((1, volume[:, :, :, 47:49].mean(3)), (2, volume[:, :, 47:49].mean(2))):

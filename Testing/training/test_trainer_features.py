@@ -227,7 +227,7 @@ def test_the_noise_of_a_share_is_that_of_the_whole_batch():
         generator = torch.Generator().manual_seed(3)
         with SharedNoise(Processes(rank, 2), generator, rows=4):
             parts.append((torch.randn((4, 5), generator=generator), torch.rand(8, 2, generator=generator),
-                          torch.randn(3, generator=generator)))  # fmt: skip
+                          torch.randn(3, generator=generator)))
     for (first, second), one in zip(zip(*parts, strict=True), expected, strict=True):
         together = torch.cat([first, second]) if len(one) > 3 else first
         assert torch.equal(together, one) and (len(one) > 3 or torch.equal(first, second))
@@ -249,7 +249,7 @@ def test_one_process_is_what_plain_torch_is():
 
 @pytest.mark.parametrize(("free_mb", "beside_cpu", "beside_gpu"), [(64, 0, 0), (8192, 1, 3)])
 def test_no_process_makes_data_that_it_has_no_room_to_hand_on(tmp_path, monkeypatch, caplog, free_mb, beside_cpu,
-                                                              beside_gpu):  # fmt: skip
+                                                              beside_gpu):
     """A container has 64 MB by default, and a process that does not get rid of a batch goes silent."""
     monkeypatch.setattr(processes_module, "_SHARED_MEMORY", str(tmp_path))
     monkeypatch.setattr(processes_module.shutil, "disk_usage", lambda place: SimpleNamespace(free=free_mb << 20))
@@ -260,7 +260,7 @@ def test_no_process_makes_data_that_it_has_no_room_to_hand_on(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(("device", "nccl", "backend"), [("cuda", True, "nccl"), ("cuda", False, "gloo"),
-                                                         ("cpu", True, "gloo")])  # fmt: skip
+                                                         ("cpu", True, "gloo")])
 def test_gpus_exchange_through_gloo_where_there_is_no_nccl(monkeypatch, device, nccl, backend):
     used = []
     monkeypatch.setenv("RANK", "0")

@@ -118,7 +118,7 @@ def test_from_config_to_pictures_and_checkpoint(tmp_path, monkeypatch):
         train_from_config(
             tmp_path / "config.yaml", tmp_path / "out", device="cpu",
             progress=lambda stage, fraction, message="": seen.append(fraction),
-        )  # fmt: skip
+        )
     except InputError as error:
         assert "has not learned enough" in str(error) and "--resume" in str(error)
         assert not (tmp_path / "out" / "bundle").exists()
@@ -268,11 +268,11 @@ def test_a_calibration_that_fails_leaves_no_bundle(tmp_path, monkeypatch, raised
 
 def test_the_card_says_what_this_run_used(tmp_path):
     config = configured(tmp_path, "label_maps: heads", f"label_maps: {tmp_path}/private/heads, lesion_masks: my/masks, "
-                        "flair_lesion_masks: my/masks, calibration_scans: [{scan: own/flair.nii.gz}]")  # fmt: skip
+                        "flair_lesion_masks: my/masks, calibration_scans: [{scan: own/flair.nii.gz}]")
     metadata = model_metadata(config, config.model_settings, {}, 1, 1.0)
     text = model_card(metadata)
     assert [entry["name"] for entry in metadata["medvae"]["training_data"]] == [
-        "2 label maps", "lesion masks", "1 FLAIR scan"]  # fmt: skip
+        "2 label maps", "lesion masks", "1 FLAIR scan"]
     assert "| heads |" in text and "| my/masks |" in text and "| flair.nii.gz |" in text and str(tmp_path) not in text
     assert "Ljubljana" not in text and "18 heads" not in text and "1 label maps, 1 more for validation" in text
     assert (metadata["authors"], metadata["copyright"]) == ("not stated", "not stated") and "{heads}" in LIMITS

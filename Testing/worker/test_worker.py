@@ -56,7 +56,7 @@ def test_the_second_click_reuses_what_the_first_prepared(fresh, scan, tmp_path):
 def test_it_keeps_the_last_two_scans_and_no_more(fresh, image, tmp_path):
     scans = [handed_over(image * factor, tmp_path, f"scan{factor}") for factor in (1, 2, 3)]
     reused = [fresh.ask(**request(n, scans[which], tmp_path / str(n), samples=1))["provenance"]["reused_stages"]
-              for n, which in enumerate((0, 1, 0, 2, 0, 1))]  # fmt: skip
+              for n, which in enumerate((0, 1, 0, 2, 0, 1))]
     assert ["anatomy" in stages for stages in reused] == [False, False, True, False, True, False]
 
 
@@ -75,7 +75,7 @@ def test_progress_rises_and_names_the_stages(worker, image, tmp_path):
     assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] <= 1
     stages = list(dict.fromkeys(report["stage"] for report in reports))
     assert [s for s in stages if s not in ("done",)] == [
-        "read", "load", "anatomy", "fit", "sampling", "restore", "score", "findings", "write"]  # fmt: skip
+        "read", "load", "anatomy", "fit", "sampling", "restore", "score", "findings", "write"]
     assert all(report["message"] for report in reports)
 
 

@@ -67,7 +67,7 @@ def hand_half_over(worker, output):
 
 
 @pytest.mark.parametrize("way", ["end of input", "shutdown", *(
-    pytest.param(number, marks=posix) for number in (signal.SIGTERM, signal.SIGINT))])  # fmt: skip
+    pytest.param(number, marks=posix) for number in (signal.SIGTERM, signal.SIGINT))])
 def test_it_ends_at_once_and_takes_its_unfinished_files_along(strange, tmp_path, way):
     hand_half_over(strange, tmp_path / "out")
     if way == "end of input":
@@ -130,7 +130,7 @@ def alive(pid):
 @pytest.mark.parametrize("line", [
     b"garbage", b"{", b"[1, 2]", b"7", b"null", b"\xff\xfe\x00", b'{"task": "info"}', b'{"id": null, "task": "info"}',
     b'{"id": true, "task": "info"}', b'{"id": [1], "task": "info"}', b"[" * 100_000, b"x" * (5 << 20),
-])  # fmt: skip
+])
 def test_a_line_that_is_no_request_is_refused_and_nothing_else_happens(worker, scan, line):
     worker.send_raw(line + b"\n\n")
     refused = worker.receive()
@@ -148,7 +148,7 @@ def test_a_line_that_is_no_request_is_refused_and_nothing_else_happens(worker, s
     ({"fpr": 2}, "UsageError", "fpr"), ({"score": "magic"}, "UsageError", "magic"),
     ({"modality": "ct"}, "UsageError", "ct"), ({"device": "gpu"}, "UsageError", "gpu"),
     ({"bundle": "unknown"}, "BundleError", "unknown"), ({"seed": 1.5}, "UsageError", "seed"),
-])  # fmt: skip
+])
 def test_a_wrong_field_is_one_sentence(worker, scan, tmp_path, changed, kind, part):
     failed = worker.ask(**{**request(51, scan, tmp_path / "51"), **changed})
     assert failed["event"] == "error" and failed["kind"] == kind and part in failed["message"], failed
@@ -158,7 +158,7 @@ def test_a_wrong_field_is_one_sentence(worker, scan, tmp_path, changed, kind, pa
 @pytest.mark.parametrize("changed", [
     {"spacing": [1, 1]}, {"spacing": "1,1,1"}, {"origin": [0, 0, None]}, {"direction": [1] * 8},
     {"spacing": [1, 1, float("nan")]}, {"origin": None},
-])  # fmt: skip
+])
 def test_wrong_geometry_is_one_sentence(worker, scan, changed):
     failed = worker.ask(id=52, task="describe", scan={**scan, **changed})
     assert failed["kind"] == "UsageError" and next(iter(changed)) in failed["message"]

@@ -25,12 +25,12 @@ FLAIR = {
     "cortex": (1.05, 1.5), "hippocampus": (1.1, 1.6), "thalamus": (0.92, 1.25), "striatum": (0.92, 1.3),
     "cerebellar white": (0.9, 1.15), "cerebellar cortex": (1.0, 1.45), "brainstem": (0.88, 1.25),
     "ventricles": (0.03, 0.4), "outer csf": (0.05, 0.5),
-}  # fmt: skip
+}
 DWI = {
     "cortex": (1.15, 1.6), "hippocampus": (1.15, 1.65), "thalamus": (1.02, 1.4), "striatum": (0.95, 1.4),
     "cerebellar white": (0.9, 1.2), "cerebellar cortex": (1.0, 1.5), "brainstem": (0.88, 1.35),
     "ventricles": (0.2, 0.6), "outer csf": (0.2, 0.65),
-}  # fmt: skip
+}
 LESION_BRIGHTNESS = {"flair": (1.15, 2.2), "dwi": (1.3, 3.0), "random": (0.1, 2.2)}
 
 

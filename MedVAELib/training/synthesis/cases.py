@@ -37,7 +37,7 @@ def case_config(modality: str, healthy: bool, spacing_mm: float = 1.0) -> Synthe
         shape=shape, spacing_mm=spacing_mm, flair=float(modality == "flair"), dwi=float(modality == "dwi"),
         lesions=0.0 if healthy else 1.0, tumour=0.0, bright=1.0, real_masks=1.0, blobs=0.5, coarse_noise=0.0,
         truncated=0.0, thick_slices=0.3,
-    )  # fmt: skip
+    )
     # Acute infarcts were measured at 2.4 to 2.7 times the white matter; training goes down to 1.3, below the cortex.
     return replace(base, blobs=0.0, lesion_brightness=(1.8, 3.0)) if modality == "dwi" else base
 
@@ -51,14 +51,14 @@ def synthetic_case(synthesise: BrainSynthesiser, seed: int, modality: str) -> Sy
     return SyntheticCase(
         Scan.from_image(image, modality, f"synthetic_{modality}_{seed:03d}"),
         like((made.lesions.numpy() >= LESION_FRACTION).astype(np.uint8), grid), like(brain.astype(np.uint8), grid),
-    )  # fmt: skip
+    )
 
 
 def write_cases(
     label_maps: Path, output: Path, modality: str, scans: int, lesion_masks: Path | None = None,
     names: list[str] | None = None, seed: int = 0, progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> list[Path]:  # fmt: skip
+) -> list[Path]:
     """Writes `scans` cases in the layout that `medvae evaluate` reads; healthy ones where there are no lesion masks.
 
     A case: flair.nii.gz or dwi.nii.gz, brainmask.nii.gz and, with lesions, mask.nii.gz. names: label maps to use.

@@ -51,7 +51,7 @@ KINDS = {
                         (1.125, 1.05, 1.09)),
     "flair-healthy": Kind("flair", (HEALTHY,)),
     "dwi-strokes": Kind("dwi", (STROKE, STROKE, STROKE, HEALTHY), "stroke_soop"),
-}  # fmt: skip
+}
 BRIGHTNESS = {MS: (1.4, 1.8), LEUKO: (1.35, 1.75), STROKE: (1.8, 3.0)}
 """Of lesions against white matter: MS and acute infarcts (2.4 to 2.7) as measured on real scans, infarcts widened."""
 
@@ -124,7 +124,7 @@ class CohortSynthesiser:
         self.device = torch.device(device)
         self.shape = tuple(round(n / SPACING_MM) for n in WINDOW_MM_ZYX)
         axes = [torch.arange(n, device=self.device) * SPACING_MM - (n - 1) / 2 * SPACING_MM + centre
-                for n, centre in zip(self.shape, WINDOW_CENTER_RAS_MM[::-1], strict=True)]  # fmt: skip
+                for n, centre in zip(self.shape, WINDOW_CENTER_RAS_MM[::-1], strict=True)]
         self.grid_mm = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
 
     def __call__(self, case: CohortCase) -> CohortScan:
@@ -132,7 +132,7 @@ class CohortSynthesiser:
         mni, linear = self._place(draw)
         to_head = head.linear.to(self.device)
         groups = sample_groups(head.anatomy.groups.to(self.device), mni @ to_head.T + head.offset.to(self.device),
-                               to_head @ linear, SPACING_MM)  # fmt: skip
+                               to_head @ linear, SPACING_MM)
         target = tissue_fractions(groups, self.shape)
         grey, lesion_factor = brightness_factors(self.kind.modality, case.acquisition)
         means = _group_means(draw, self.kind.modality, grey).to(self.device)

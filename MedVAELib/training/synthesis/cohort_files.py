@@ -55,7 +55,7 @@ class CohortRequest:
 def write_cohort(
     request: CohortRequest, label_maps: Path, lesion_masks: Path, output: Path, progress: Progress = no_progress,
     cancel: CancelToken | None = None, heads: Sequence[MniHead] | None = None,
-) -> Path:  # fmt: skip
+) -> Path:
     """Writes `images.csv`, the images it lists, and `lesions.csv` with the fraction of lesion beside each; returns the
     table. The same request goes on where it was interrupted.
 
@@ -74,7 +74,7 @@ def write_cohort(
     missing = sorted(SPLITS.keys() - {case.split for case in cases})
     if missing:
         progress("warning", _SHARE_OF_HEADS, f"{request.count} scans show too few heads for every part of the split: "
-                 f"there is none for {' and '.join(missing)}. Make more (--count).")  # fmt: skip
+                 f"there is none for {' and '.join(missing)}. Make more (--count).")
     synthesise = CohortSynthesiser(request.kind, heads, masks)
     rows = []
     with writing_to(output):
@@ -95,7 +95,7 @@ def _masks(request: CohortRequest, folder: Path) -> list:
     found = read_lesion_masks(Path(folder) / name) if (Path(folder) / name).is_dir() else []
     if not found:
         raise InputError(f"{Path(folder) / name} holds no lesion masks (*.nii.gz): a cohort of kind {request.kind} "
-                         "needs them.")  # fmt: skip
+                         "needs them.")
     return found
 
 
@@ -129,12 +129,12 @@ def _write_case(case: CohortCase, synthesise: CohortSynthesiser, spacing_mm: flo
         return {}
     fraction = sitk.GetArrayFromImage(sitk.ReadImage(itk_name(lesion)))
     return {"case": case.name, "file": f"{lesion.parent.name}/{lesion.name}",
-            "lesion_ml": round(float(fraction.sum()) * spacing_mm**3 / 1000, 3), "mask": case.mask}  # fmt: skip
+            "lesion_ml": round(float(fraction.sum()) * spacing_mm**3 / 1000, 3), "mask": case.mask}
 
 
 def _row(case: CohortCase, head: str) -> dict[str, object]:
     return {"file": f"{case.name}.nii.gz", "case": case.name, "patient": f"head{head}", "label": case.label,
-            "split": case.split, **asdict(case.acquisition)}  # fmt: skip
+            "split": case.split, **asdict(case.acquisition)}
 
 
 def _write_volume(values_zyx: NDArray[np.float32], spacing_mm: float, path: Path) -> None:

@@ -19,7 +19,7 @@ SUTURES = {
 }
 """The circle on the sphere of directions u where a suture runs: its axis n and offset c in n·u = c."""
 FONTANELLES = ((0.0, 0.35, 0.94), (0.0, -0.75, 0.66), (0.82, 0.5, -0.1), (-0.82, 0.5, -0.1), (0.75, -0.62, -0.2),
-               (-0.75, -0.62, -0.2))  # fmt: skip
+               (-0.75, -0.62, -0.2))
 """Directions (x, y, z) of the anterior, posterior, sphenoidal and mastoid fontanelles."""
 _BUMPS = 40  # of a random relief
 

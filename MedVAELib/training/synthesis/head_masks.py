@@ -68,7 +68,7 @@ def mask_files(folder: Path) -> dict[str, Path]:
     for name, path in named:
         if name in masks:
             raise InputError(f"{masks[name]} and {path} would both be the head '{name}': give each a folder named "
-                             "after it, or a file name of its own.")  # fmt: skip
+                             "after it, or a file name of its own.")
         masks[name] = path
     return masks
 
@@ -117,7 +117,7 @@ def _isotropic(path: Path) -> sitk.Image:
     origin = (np.array(corner) - direction @ np.full(3, room)).tolist()
     grid = [int(n) for n in np.ceil((box[3:] * spacing + 2 * room) / GRID_MM)]
     image = sitk.Resample(image, grid, sitk.Transform(), sitk.sitkLinear, origin, [GRID_MM] * 3,
-                          image.GetDirection(), 0.0)  # fmt: skip
+                          image.GetDirection(), 0.0)
     return sitk.BinaryFillhole(image > 0.5)
 
 
@@ -205,7 +205,7 @@ def radii_of(sdf: Tensor, spacing_mm: float) -> Tensor:
     inner, outer = along.gather(-1, last), along.gather(-1, last + 1)
     radii = (last + inner / (inner - outer).clamp(min=1e-6)).squeeze(-1) * (reach / (_ALONG - 1))
     return torch.cat([radii[:1].mean().expand(1, radii.shape[1]), radii[1:-1],
-                      radii[-1:].mean().expand(1, radii.shape[1])])  # fmt: skip
+                      radii[-1:].mean().expand(1, radii.shape[1])])
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def blob(draw: Draw, centre: Tensor, radius: float, shape: tuple[int, int, int])
 def add_lesions(
     draw: Draw, image: Tensor, brain: Tensor, mni_mm: Tensor, masks: list[LesionMask], brightness: tuple[float, float],
     tumour: tuple[Tensor, float] | None, config: LesionConfig,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """Pastes lesions into an image (D, H, W) with white matter at 1.
 
     brain: fraction of brain tissue (no CSF); brightness: range of bright lesions against white matter;

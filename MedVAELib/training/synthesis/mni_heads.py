@@ -16,7 +16,7 @@ from ...progress import CancelToken, Progress, no_progress
 from .anatomy import GROUP_INDEX, Anatomy, label_map_files, read_anatomy
 
 _GREY = {"white": 100, "cortex": 125, "hippocampus": 125, "thalamus": 110, "striatum": 110, "cerebellar white": 100,
-         "cerebellar cortex": 125, "brainstem": 100, "ventricles": 10}  # fmt: skip
+         "cerebellar cortex": 125, "brainstem": 100, "ventricles": 10}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def align(anatomy: Anatomy) -> MniHead:
     to_head = mni_to_brain(sitk.BinShrink(picture, [2, 2, 2]))
     corners_lps = np.vstack([np.zeros(3), np.eye(3)]) * 100.0
     index = np.array([picture.TransformPhysicalPointToContinuousIndex(to_head.TransformPoint(p))
-                      for p in corners_lps.tolist()])  # fmt: skip
+                      for p in corners_lps.tolist()])
     linear = (index[1:] - index[0]).T / 100.0 * [-1.0, -1.0, 1.0]  # from RAS mm to i, j, k
     return MniHead(anatomy, torch.tensor(linear[::-1, ::-1].copy(), dtype=torch.float32),
-                   torch.tensor(index[0][::-1].copy(), dtype=torch.float32))  # fmt: skip
+                   torch.tensor(index[0][::-1].copy(), dtype=torch.float32))

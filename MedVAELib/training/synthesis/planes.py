@@ -91,7 +91,7 @@ def sample(volume: Tensor, spacing_mm: float, points_mm: Tensor) -> Tensor:
     """A cubic zyx volume about the origin at points (…, 3) in x, y, z; trilinear, its edge continued outside."""
     grid = points_mm * (2 / (spacing_mm * volume.shape[0]))
     sampled = F.grid_sample(volume[None, None], grid.reshape(1, 1, 1, -1, 3), padding_mode="border",
-                            align_corners=False)  # fmt: skip
+                            align_corners=False)
     return sampled.view(points_mm.shape[:-1])
 
 
@@ -207,7 +207,7 @@ class PlaneCaseMaker:
             flips.append([[draw.chance(0.5) for _ in range(2)] for _ in PLANES])
         device = self.population.device
         return self._canonical(heads, torch.stack(maps), torch.stack(pixels),
-                               torch.tensor(present, device=device), torch.tensor(flips, device=device))  # fmt: skip
+                               torch.tensor(present, device=device), torch.tensor(flips, device=device))
 
     def _traced(self, draw: Draw, head: Head) -> Found:
         """Cuts, most of them drawn imperfectly."""
@@ -230,11 +230,11 @@ class PlaneCaseMaker:
         return present
 
     def _canonical(self, heads: list[Head], maps: Tensor, pixel_mm: Tensor, present: Tensor,
-                   flips: Tensor) -> PlaneCases:  # fmt: skip
+                   flips: Tensor) -> PlaneCases:
         axes = [2 * moment_ellipse(maps[:, index]).semi_axes[:, 0] * pixel_mm[:, index] for index in range(len(PLANES))]
         spacing_mm = spacing_of_axes(torch.stack(axes, 1), present)
         planes = torch.stack([canonical_map(maps[:, index], pixel_mm[:, index], plane, spacing_mm)
-                              for index, plane in enumerate(PLANES)], 1)  # fmt: skip
+                              for index, plane in enumerate(PLANES)], 1)
         if self.config.flipped:
             for axis in (0, 1):
                 planes = torch.where(flips[:, :, axis, None, None], planes.flip(2 + axis), planes)

@@ -41,10 +41,10 @@ def write_sample(label_maps: Path, output: Path, seed: int = 0) -> list[dict[str
         lesions.append({
             "name": f"lesion {label}", "volume_ml": round(len(zyx) * voxel_ml, 3),
             "centroid_ras_mm": [round(float(v), 1) for v in centre],
-        })  # fmt: skip
+        })
     output.mkdir(parents=True, exist_ok=True)
     write_nifti_gz(sitk.Round(case.scan.image), output / "flair.nii.gz", sitk.sitkInt16, "MedVAE synthetic FLAIR",
-                   level=9)  # fmt: skip
+                   level=9)
     write_nifti_gz(truth, output / "truth.nii.gz", sitk.sitkUInt8, "MedVAE lesions of the sample", level=9)
     (output / "truth.json").write_text(json.dumps(lesions, indent=2) + "\n", encoding="utf-8")
     return lesions

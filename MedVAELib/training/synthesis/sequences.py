@@ -41,16 +41,16 @@ def draw_acquisition(draw: Draw, modality: str, place: float | None = None) -> A
         return getattr(low, name) + share * (getattr(high, name) - getattr(low, name))
 
     return Acquisition(round(value("repetition_time_ms")), round(value("echo_time_ms"), 1),
-                       round(value("pixel_bandwidth_hz")))  # fmt: skip
+                       round(value("pixel_bandwidth_hz")))
 
 
 def brightness_factors(modality: str, acquisition: Acquisition) -> tuple[float, float]:
     """Factors of grey matter and of lesions against white matter, 1 in the middle of the ranges."""
     low, high = RANGES[modality]
     middle = Acquisition((low.repetition_time_ms + high.repetition_time_ms) / 2,
-                         (low.echo_time_ms + high.echo_time_ms) / 2, 0.0)  # fmt: skip
+                         (low.echo_time_ms + high.echo_time_ms) / 2, 0.0)
     ratios = [[_signal(modality, tissue, a) / _signal(modality, _WHITE, a) for tissue in (_GREY, _LESION)]
-              for a in (acquisition, middle)]  # fmt: skip
+              for a in (acquisition, middle)]
     return ratios[0][0] / ratios[1][0], ratios[0][1] / ratios[1][1]
 
 

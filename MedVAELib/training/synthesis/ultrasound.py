@@ -74,7 +74,7 @@ def draw_sector(draw: Draw, size_px: tuple[int, int], pixel_mm: float) -> Sector
 
 
 def simulate_bmode(draw: Draw, head: Head, pose: PlanePose, size_px: tuple[int, int],
-                   pixel_mm: float) -> tuple[Tensor, Tensor]:  # fmt: skip
+                   pixel_mm: float) -> tuple[Tensor, Tensor]:
     """A picture (H, W) 0..1 and the head's outline map in it (H, W) 0..1."""
     device = head.sdf.device
     outline = outline_map(cut(head.sdf, head.spacing_mm, pose, size_px, pixel_mm), pixel_mm)
@@ -120,7 +120,7 @@ class _Echo:
 
     @classmethod
     def of(cls, draw: Draw, head: Head, pose: PlanePose, points: Tensor, sdf: Tensor, depth_mm: Tensor,
-           sector: Sector) -> _Echo:  # fmt: skip
+           sector: Sector) -> _Echo:
         size = tuple(sdf.shape)
         step_mm = (sector.last_mm - sector.first_mm) / (DEPTHS - 1)
         half = anatomy.half_extents(head)

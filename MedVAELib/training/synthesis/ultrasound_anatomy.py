@@ -31,7 +31,7 @@ def half_extents(head: Head) -> Tensor:
 
 
 def _ellipsoid(unit: Tensor, part: tuple[tuple[float, float, float], tuple[float, float, float]],
-               scale: float = 1.0) -> Tensor:  # fmt: skip
+               scale: float = 1.0) -> Tensor:
     """Signed, in parts of the radius: 1 in the centre, 0 on the surface. unit: (…, 3) in half extents."""
     centre, radii = (unit.new_tensor(value) for value in part)
     away = torch.stack([unit[..., 0].abs() if part[0][0] else unit[..., 0], unit[..., 1], unit[..., 2]], -1) - centre

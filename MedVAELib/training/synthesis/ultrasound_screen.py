@@ -12,7 +12,7 @@ def annotate(draw: Draw, image: Tensor, outline: Tensor) -> Tensor:
     """A copy of a picture (H, W) with a random choice of marks; outline (H, W) tells where callipers belong."""
     image = image.clone()
     for mark, probability in ((_callipers, 0.2), (_dotted_ellipse, 0.04), (_depth_scale, 0.4), (_grey_bar, 0.35),
-                              (_writing, 0.5), (_writing, 0.3), (_blank, 0.35), (_blank, 0.15)):  # fmt: skip
+                              (_writing, 0.5), (_writing, 0.3), (_blank, 0.35), (_blank, 0.15)):
         if draw.chance(probability):
             mark(draw, image, outline)
     return image
