@@ -116,8 +116,8 @@ def page(scores: list[GenerativeScores], others: list[GenerativeScores], against
     return "\n".join([
         "# Generators of axial slices\n",
         "`python -m Testing.benchmarks.family slices`. VAE and IntroVAE (soft) with 64 latents on axial slices of "
-        f"96×96 pixels of 2 mm, otherwise as the preset {PRESET}: synthetic healthy FLAIR of MedVAE, made from label maps of "
-        f"{parts['train']} real heads; "
+        f"96×96 pixels of 2 mm, otherwise as the preset {PRESET}: synthetic healthy FLAIR of MedVAE, made from label "
+        f"maps of {parts['train']} real heads; "
         f"{len(against.train)} slices train. Held back: {len(against.held_back)} slices of other scans of these heads, "
         f"and {len(heads.held_back)} of {parts['test']} heads that no training saw.\n",
         "Against other scans of the training heads:\n",
