@@ -224,7 +224,7 @@ class MedVAELogic(ScriptedLoadableModuleLogic):
         """Anomalies of a scan, as nodes beneath it: `result.node("anomaly")`, "residual", "reconstruction", "std",
         "segmentation", "findings". The settings are those of `medvae detect`; without `bundle` the shipped one."""
         settings = {"modality": modality, "samples": samples, "fpr": fpr, "device": device, "seed": seed}
-        settings |= {"bundle": bundle} if bundle else {}
+        settings |= {"bundle": str(bundle)} if bundle else {}
         with self._folder("detect") as folder:
             given = self.request(scan, folder)
             matrix, before = scan_node.placement(scan).ijk_to_ras, scan_node.state(scan)
@@ -240,7 +240,7 @@ class MedVAELogic(ScriptedLoadableModuleLogic):
         from MedVAEPanel import plane_node, skull_results
 
         settings = {"device": device, "seed": seed} | ({"samples": samples} if samples is not None else {})
-        settings |= ({"bundle": bundle} if bundle else {}) | ({"ga_weeks": float(gaWeeks)} if gaWeeks else {})
+        settings |= ({"bundle": str(bundle)} if bundle else {}) | ({"ga_weeks": float(gaWeeks)} if gaWeeks else {})
         for plane, node in planes.items():
             source = plane_node.PlaneSource(node)
             if spacingMm and not source.problem_of_volume() and not plane_node.states_size(node):

@@ -42,7 +42,9 @@ def write_report(result: Detection, directory: Path) -> None:
     """Writes `report.html` and `overlay.png` into `directory`. Raises OSError when they cannot be written."""
     display = Display(result)
     # The whole brain's scores are needed once only: for the scale, the histogram and the shares.
-    scores = np.asarray(display.in_brain(display.anomaly), dtype=np.float32)
+    # Share and reference are of the bright side, where the dark one has a score of its own.
+    bright = display.anomaly if result.dark_threshold is None else np.where(display.dark, 0, display.anomaly)
+    scores = np.asarray(display.in_brain(bright), dtype=np.float32)
     painter = Painter(result, display, ScoreScale.of(display.anomaly[display.mask], result.threshold, result.unit))
     limits = {"bright": result.threshold, "dark": result.dark_threshold or result.threshold}
     legends = [score_legend(painter.scale, polarity, limits[polarity]) for polarity in painter.polarities()]

@@ -14,10 +14,10 @@ from ..timing import Timer
 from ..versions import versions
 from .calibration import UNIT, reference_histogram, threshold
 from .detector import Detector
-from .findings import DARK, DARK_MARGIN, MIN_VOLUME_ML, PEAK_STRICTNESS, by_residual, rank_findings
+from .findings import DARK_MARGIN, MIN_VOLUME_ML, PEAK_STRICTNESS, by_residual, rank_findings
 from .modality import decide_modality
 from .prepare import PreparedScan, prepare_scan
-from .result import Detection
+from .result import DARK, Detection
 from .score_maps import ScoreMaps, sample_maps
 from .scores import TWO_SIDED, check_arguments
 

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from ..preprocessing.geometry import ijk_to_ras_mm, ras_mm_to_ijk
 from ..tissues import BACKGROUND, EXTRACEREBRAL, TISSUES
-from .result import Finding
+from .result import DARK, Finding
 
 if TYPE_CHECKING:
     from .mirror import Mirror
@@ -24,7 +24,6 @@ MIN_VOLUME_ML = 0.03
 PEAK_STRICTNESS = 3.0
 """A component is reported if its highest score is this many times rarer than the threshold: most of what only just
 passes it is healthy. The mask shows every bright voxel above the threshold, of dark ones those reported."""
-BRIGHT, DARK = 1, 2  # in the mask
 DARK_STRICTNESS = 10.0
 """Dark findings on FLAIR need a score that is this many times rarer than the false-positive rate asked for."""
 DARK_MARGIN = float(np.log10(DARK_STRICTNESS))

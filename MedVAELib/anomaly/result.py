@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from ..scan import Scan
+
+BRIGHT, DARK = 1, 2  # in the mask
 
 FINDING_COLUMNS = (
     "label", "polarity", "location", "volume_ml", "peak", "mean",
@@ -63,3 +67,11 @@ class Detection:
     warnings: list[str] = field(default_factory=list)
     provenance: dict[str, object] = field(default_factory=dict)
     dark_threshold: float | None = None  # of the dark side's score, where that side has one of its own
+
+    def bright_side(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Score and mask (zyx) without what is dark, where that has a score of its own."""
+        score, mask = sitk.GetArrayFromImage(self.anomaly).astype(np.float32), sitk.GetArrayFromImage(self.mask)
+        if self.dark_threshold is None:
+            return score, mask > 0
+        score[mask == DARK] = 0
+        return score, mask == BRIGHT

@@ -61,9 +61,11 @@ def compare_with_truth(result: Detection) -> Outcome:
     import numpy as np
     import SimpleITK as sitk
 
+    from ..anomaly.result import BRIGHT
+
     listed = json.loads((_sample_dir() / "truth.json").read_text(encoding="utf-8"))
     truth_zyx = sitk.GetArrayFromImage(sitk.ReadImage(itk_name(_sample_dir() / "truth.nii.gz")))
-    mask_zyx = sitk.GetArrayViewFromImage(result.mask) > 0
+    mask_zyx = sitk.GetArrayViewFromImage(result.mask) == BRIGHT
     lesions = tuple(
         PutIn(str(entry["name"]), float(entry["volume_ml"]), float(mask_zyx[truth_zyx == label].mean()))
         for label, entry in enumerate(listed, start=1))

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import SimpleITK as sitk
 
-from ..anomaly.findings import BRIGHT, DARK
 from ..anomaly.result import Detection
 from ..bootstrap import interval
 from ..preprocessing.mask_files import read_mask
@@ -165,17 +164,13 @@ def evaluate_case(case: Case, detect: Detect, modality: str = "auto", look: Look
 def _volumes(detection: Detection, truth: np.ndarray | None, second: np.ndarray | None,
              given_brain: np.ndarray | None, others: Mapping[str, np.ndarray]) -> _Volumes:
     brain = sitk.GetArrayFromImage(detection.brain) > 0
-    score = sitk.GetArrayFromImage(detection.anomaly).astype(np.float32)
+    score, mask = detection.bright_side()  # as the lesions are
     truth = np.zeros(brain.shape, bool) if truth is None else truth
     # 0 outside the brain is not the lowest score where scores are signed.
     score[~brain] = min(0.0, float(score[brain].min())) if brain.any() else 0.0
-    mask = sitk.GetArrayFromImage(detection.mask)
-    if detection.dark_threshold is not None:  # lesions are bright; what is dark has a score and a mask of its own
-        score[mask == DARK] = 0
-        mask = mask == BRIGHT
     return _Volumes(
         scan=sitk.GetArrayFromImage(detection.scan.image), score=score,
-        mask=mask > 0, brain=brain, truth=truth, region=brain | truth,
+        mask=mask, brain=brain, truth=truth, region=brain | truth,
         spacing_zyx_mm=tuple(detection.scan.image.GetSpacing()[::-1]), second=second, given_brain=given_brain,
         others=others)
 

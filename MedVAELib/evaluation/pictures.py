@@ -26,8 +26,9 @@ def write_case_picture(detection: Detection, truth: np.ndarray | None, title: st
     from matplotlib.figure import Figure
 
     axes = DisplayAxes.of(detection.scan.image)
-    scan, score = axes.array(detection.scan.image), axes.array(detection.anomaly)
-    brain, mask = axes.array(detection.brain) > 0, axes.array(detection.mask) > 0
+    scan = axes.array(detection.scan.image)
+    score, mask = (axes.turn.view(values) for values in detection.bright_side())
+    brain = axes.array(detection.brain) > 0
     lesion = np.zeros(brain.shape, bool)
     if truth is not None:
         lesion = axes.array(like(truth.astype(np.uint8), detection.scan.image)) > 0

@@ -78,7 +78,11 @@ def fit_linear(features: NDArray, labels: NDArray):
     lda = LinearDiscriminantAnalysis(solver="eigen", covariance_estimator=LedoitWolf(store_precision=False))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Only one sample", UserWarning)  # a class of one image has no covariance
-        model = make_pipeline(*steps, lda).fit(features.astype(np.float64), labels)
+        try:
+            model = make_pipeline(*steps, lda).fit(features.astype(np.float64), labels)
+        except np.linalg.LinAlgError:
+            raise InputError("The images of every label have the same latents, so how they vary is not known: "
+                             "the model tells none of them apart, or each image is there several times.") from None
     # Not by `priors`, by which the covariance would be weighted, too: that of a class of few images as much as any.
     frequency = np.log(lda.priors_)
     lda.intercept_ = lda.intercept_ - (frequency if len(frequency) > 2 else np.diff(frequency))

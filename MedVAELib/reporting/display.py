@@ -12,8 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 
-from ..anomaly.findings import DARK
-from ..anomaly.result import Detection
+from ..anomaly.result import DARK, Detection
 from ..preprocessing.morphology import bounding_box
 from ..preprocessing.turning import Turn
 

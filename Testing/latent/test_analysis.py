@@ -264,3 +264,8 @@ def test_labels_of_digits_are_names():
     digits = [str(CLASSES.index(label)) for label in cohort().labels]
     check = confound_check(replace(cohort(confounded=True), labels=digits))
     assert check.verdict == "alarm" and classify(replace(cohort(), labels=digits)).classes == ("0", "1", "2")
+
+
+def test_images_that_do_not_differ_within_their_label_are_refused_in_a_sentence():
+    with pytest.raises(InputError, match="same latents"):
+        fit_linear(np.repeat([[0.0, 1.0], [2.0, 1.0]], 4, 0), np.repeat(["a", "b"], 4))
