@@ -71,7 +71,7 @@ def biometry_record(result: SkullPrediction) -> dict[str, object]:
         "measures": measures, "ga_weeks": result.ga_weeks, "planes_used": result.planes_used,
         "planes_missing": result.planes_missing, "samples": result.samples,
         "conventions": "outer to outer, in the axial plane through the head's centre; axes and circumference of the "
-                       "outline's ellipse; "
-                       "percentiles by INTERGROWTH-21st" + where_drawn(result.provenance["drawn_outside_mm"]),
+                       "outline's ellipse; percentiles by INTERGROWTH-21st"
+                       + where_drawn(result.provenance["drawn_outside_mm"]),
         "notes": result.notes, "warnings": list(result.warnings),
     }

@@ -70,13 +70,13 @@ def detect_anomalies(
     cancel.check()
     progress("findings", 0.9, "Describing findings")
     with timer.stage("findings"):
-        limit = threshold(fpr)
+        limit, residual = threshold(fpr), maps.residual()
         mask, components, found = rank_findings(
             bright, dark, limit, maps.crop, maps.anatomy.probability, maps.anatomy.grid, maps.mirror
         )
         findings = [maps.in_scan(finding) for finding in found]
         if score in TWO_SIDED:
-            mask, findings = by_residual(mask, components, findings, maps.residual())
+            mask, findings = by_residual(mask, components, findings, residual)
         shown = bright if dark is None else np.where(mask == DARK, dark, bright)
     dark_limit = None if dark is None else limit + DARK_MARGIN
     warnings = [*scan.warnings, *warnings, *_anatomy_warnings(maps)]
@@ -90,7 +90,7 @@ def detect_anomalies(
     }
     progress("done", 1.0, f"{len(findings)} findings")
     return Detection(
-        scan=scan, modality=modality, anomaly=maps.image(shown), residual=maps.image(maps.residual()),
+        scan=scan, modality=modality, anomaly=maps.image(shown), residual=maps.image(residual),
         reconstruction=maps.image(maps.reconstruction()), std=maps.image(maps.std()),
         mask=maps.image(mask), brain=maps.image(maps.brain_box.astype(np.uint8)), components=maps.image(components),
         findings=findings, threshold=limit, dark_threshold=dark_limit, fpr=fpr, unit=UNIT,

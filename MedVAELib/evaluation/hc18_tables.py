@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist
 
 import numpy as np
+from scipy.stats import binomtest
 
 from ..bootstrap import CONFIDENCE, RESAMPLES
 from ..skull.calibrate import LEVELS
@@ -114,10 +114,8 @@ def wilson_interval(share: float, count: int) -> tuple[float, float]:
     """Of a binomial share of `count` (Wilson 1927), at CONFIDENCE; NaN for none."""
     if not count or not math.isfinite(share):
         return float("nan"), float("nan")
-    z = NormalDist().inv_cdf(0.5 + CONFIDENCE / 2)
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return middle - half, middle + half
+    found = binomtest(round(share * count), count).proportion_ci(CONFIDENCE, "wilson")
+    return float(found.low), float(found.high)
 
 
 def hc18_markdown(scores: Sequence[PlaneScore], notes: Sequence[str]) -> str:

@@ -67,7 +67,6 @@ class Outline:
         major, minor = (self.ellipse.semi_axes[0] * self.pixel_mm).tolist()
         return major, minor
 
-
     @property
     def centre_yx_px(self) -> tuple[float, float]:
         """Row and column of the centroid on the image."""
