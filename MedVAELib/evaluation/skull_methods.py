@@ -31,7 +31,8 @@ def model_method(predictor: SkullPredictor, samples: int, seed: int = 0,
         heads = predictor.shape.sample(maps, present, spacing_mm, samples, seed, predictor.temperature(subset),
                                        cancel=cancel)
         mean, std = (volume.cpu().numpy() * spacing_mm for volume in heads.moments.distance())
-        measures = {measure.name: Estimate(measure.value, measure.std) for measure in summarise(heads.measures)}
+        measures = {measure.name: Estimate(measure.value, measure.std)
+                    for measure in summarise(heads.measures, widening=predictor.measure_widening(subset))}
         return Guess(Solid(mean, spacing_mm), std if samples > 1 else None, measures)
 
     return predict

@@ -3,12 +3,16 @@
 Conventions are those of the INTERGROWTH-21st charts (Papageorghiou et al. 2014): in the axial plane through the
 head's centre, from outer to outer table. BPD, OFD and circumference are the axes and the circumference of one ellipse,
 that with the outline's second moments, as where an ellipse is drawn around the head. Where the outlines were found on
-images, the measures lie as far outside of the surface as sonographers draw (`drawn_outside`).
+images, the measures lie as far outside of the surface as sonographers draw (`drawn_outside`), and are never said to be
+better known than outlines are found on real planes (`Drawn`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 
 from torch import Tensor
 
@@ -21,8 +25,33 @@ TITLES = {
     "BPD": "biparietal diameter", "OFD": "occipitofrontal diameter", "HC": "head circumference",
     "cephalic index": "cephalic index (BPD / OFD)", "volume": "volume inside the outer table",
 }
+COARSE = 2
+"""Voxels of the 96³ grid, in which models count distances, along an edge of a voxel of their samples of 48³."""
 _CHARTS: dict[str, GrowthChart] = {"BPD": BPD, "OFD": OFD, "HC": HC}
 _INTERVAL_SDS = 1.96  # of 95 % of a normal distribution: percentiles of few samples would be too narrow
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How sonographers draw on real planes, against the outlines that are found there, mm. outside: how far outside of
+    them; bpd_error, ofd_error: the usual error of the ellipse's axes then (1.4826 times the median absolute one)."""
+
+    outside: float = 0.0
+    bpd_error: float = 0.0
+    ofd_error: float = 0.0
+
+    def least_std(self, mean: Mapping[str, float]) -> dict[str, float]:
+        """Of measures of these means, what their standard deviations are at least."""
+        bpd, ofd = mean["BPD"], mean["OFD"]
+        return {
+            "BPD": self.bpd_error, "OFD": self.ofd_error,
+            "HC": math.pi / 2 * math.hypot(self.bpd_error, self.ofd_error),  # as of a circle: HC = π (BPD + OFD) / 2
+            "cephalic index": mean["cephalic index"] * math.hypot(self.bpd_error / bpd, self.ofd_error / ofd),
+        } if bpd > 0 and ofd > 0 else {}
+
+
+AS_FOUND = Drawn()
+"""Of outlines that nobody draws, as those of simulated planes."""
 
 
 def measure_heads(sdf: Tensor, voxel_mm: float) -> dict[str, Tensor]:
@@ -49,14 +78,21 @@ def drawn_outside(values: dict[str, Tensor], outside_mm: float) -> dict[str, Ten
                      "cephalic index": 100 * bpd / ofd.clamp(min=1e-6)}
 
 
-def summarise(values: dict[str, Tensor], ga_weeks: float | None = None) -> list[Measure]:
-    """Mean, standard deviation and 95 % interval over samples, and the percentile of the mean at that age, where the
-    charts cover it."""
+def summarise(
+    values: dict[str, Tensor], ga_weeks: float | None = None, widening: Mapping[str, float] = MappingProxyType({}),
+    drawn: Drawn = AS_FOUND,
+) -> list[Measure]:
+    """Mean, standard deviation and 95 % interval over samples (B,), and the percentile of the mean at that age, where
+    the charts cover it. widening: factors on the standard deviations, by name; drawn: where the outlines were found on
+    images, for where the measures lie and the least that their standard deviations can be."""
+    values = drawn_outside(values, drawn.outside)
+    means = {name: float(values[name].double().mean()) for name in UNITS}
+    least = drawn.least_std(means)
     measures, charted = [], ga_weeks is not None and FIRST_WEEK <= ga_weeks <= LAST_WEEK
     for name, unit in UNITS.items():
-        samples = values[name].double()
-        mean = float(samples.mean())
-        std = float(samples.std(correction=0))  # as `HeadMoments` has it
+        mean = means[name]
+        std = float(values[name].double().std(correction=0))  # as `HeadMoments` has it
+        std = max(widening.get(name, 1.0) * std, least.get(name, 0.0))
         chart = _CHARTS.get(name)
         percentile = chart.percentile(mean, ga_weeks) if chart and charted else None
         interval = (mean - _INTERVAL_SDS * std, mean + _INTERVAL_SDS * std)

@@ -24,7 +24,8 @@ SKULL_LIMITS = """\
 - It sees the outline of the head in each plane and nothing else; a wrong outline gives a wrong skull.
 - Face and neck are not part of the head here, fontanelles and sutures are closed by it.
 - The planes' places are taken as standard, give or take 10° and a few millimetres.
-- The standard deviation is calibrated on simulated planes of held-back heads.
+- The standard deviation is calibrated on simulated planes of held-back heads: it allows for planes that are misplaced
+  as those are, and for outlines as they are found there.
 - Research use only. Not a medical device."""
 
 
@@ -63,6 +64,14 @@ def skull_card(metadata: dict[str, object]) -> str:
         "| planes | temperature | " + " | ".join(f"{level:.0%}" for level in levels) + " |",
         "|---" * (2 + len(levels)) + "|", *rows,
     ]
+    if widening := calibration.get("measures"):
+        names = list(next(iter(widening.values())))
+        table += [
+            "", "What the measures' standard deviations over the samples are multiplied by, from the same heads:", "",
+            f"| planes | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|",
+            *(f"| {planes} | {' | '.join(f'{each[name]:.2f}' for name in names)} |"
+              for planes, each in widening.items()),
+        ]
     return card(metadata, SKULL_LIMITS, table)
 
 
@@ -108,4 +117,9 @@ def outline_card(metadata: dict[str, object]) -> str:
         f"{calibration['drawn_outside_mm']:g} mm outside of the outlines that are found, in the median; diameters and "
         "circumferences are given there.",
     ]
+    if errors := calibration.get("axis_error_mm"):
+        measured.append(
+            f"On the {calibration['validation_planes']} of them that are for validation the diameters of the found "
+            f"ellipse are then off by {errors['BPD']:g} mm (BPD) and {errors['OFD']:g} mm (OFD; 1.4826 times the "
+            "median); no measure is given with a smaller standard deviation.")
     return card(metadata, OUTLINE_LIMITS, measured)

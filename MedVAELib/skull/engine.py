@@ -11,12 +11,11 @@ from ..inference.ladder import PlacedModel, never_back
 from ..inference.memory import MAX_BATCH
 from ..inference.moments import seed_of
 from ..progress import CancelToken, Progress, no_progress
-from .biometry import measure_heads
+from .biometry import COARSE, measure_heads
 from .moments import HeadMoments
 
 _CPU_BATCH = 4  # larger ones leave the caches: measured slower
 _MERGED_AT_ONCE = 32
-_COARSE = 2  # voxels of the 96³ grid along an edge of a sample's
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +102,7 @@ class _Gathered:
             sdf = torch.cat(self._waiting)
             self._waiting.clear()
             self.moments.update(sdf)
-            # In voxels of its own grid, which are twice those that the model counts in.
-            self._measures.append(measure_heads(sdf / _COARSE, self._spacing_mm * _COARSE))
+            self._measures.append(measure_heads(sdf / COARSE, self._spacing_mm * COARSE))
 
     def result(self) -> SampledHeads:
         self._merge()

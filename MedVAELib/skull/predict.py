@@ -21,7 +21,7 @@ from ..standard_planes import PLANES
 from ..timing import Timer
 from ..versions import versions
 from .agreement import OutlineMap, agreement_warnings
-from .biometry import drawn_outside, summarise
+from .biometry import AS_FOUND, Drawn, summarise
 from .engine import SampledHeads
 from .outline import Outline, find_outlines
 from .placement import place_plane, section_fit
@@ -68,7 +68,7 @@ def predict_skull(
     maps = {name: (found.map, found.pixel_mm) for (name, _), found in zip(ordered, outlines, strict=True)}
     result = predict_from_outlines(maps, predictor, samples=samples, seed=seed, ga_weeks=ga_weeks,
                                    progress=scaled(progress, 0.15, 1.0), cancel=cancel, timer=timer,
-                                   outside_mm=predictor.drawn_outside_mm)
+                                   drawn=predictor.drawn)
     result.planes = [_found_plane(name, image, outline, result)
                      for (name, image), outline in zip(ordered, outlines, strict=True)]
     result.warnings[:0] = [
@@ -81,10 +81,10 @@ def predict_skull(
 def predict_from_outlines(
     outlines: Mapping[str, OutlineMap], predictor: SkullPredictor, *, samples: int = SKULL_SAMPLES, seed: int = 0,
     ga_weeks: float | None = None, progress: Progress = no_progress, cancel: CancelToken | None = None,
-    timer: Timer | None = None, outside_mm: float = 0.0,
+    timer: Timer | None = None, drawn: Drawn = AS_FOUND,
 ) -> SkullPrediction:
-    """As `predict_skull`, from outlines that are already known; the result's `planes` stay empty. outside_mm: how far
-    outside of these outlines sonographers would draw, for diameters and circumference."""
+    """As `predict_skull`, from outlines that are already known; the result's `planes` stay empty. drawn: how
+    sonographers would draw, against these outlines, for diameters and circumference."""
     check_arguments(outlines, samples, ga_weeks, seed)
     cancel, timer = cancel or CancelToken(), timer or Timer()
     maps, present, spacing_mm = network_input(outlines)
@@ -96,11 +96,12 @@ def predict_from_outlines(
     progress("surface", 0.85, "Drawing the surface")
     provenance = {
         **versions(), **predictor.describe(), "samples": samples, "seed": seed, "temperature": temperature,
+        "measure_widening": predictor.measure_widening(outlines),
         "planes": [name for name in PLANES if name in outlines], "spacing_mm": spacing_mm,
-        "drawn_outside_mm": outside_mm,
+        "drawn_outside_mm": drawn.outside, "axis_error_mm": {"BPD": drawn.bpd_error, "OFD": drawn.ofd_error},
         "frame": "head frame, RAS mm, origin in the head's centre; not registered to the planes or the scanner",
     }
-    measures = summarise(drawn_outside(heads.measures, outside_mm), ga_weeks)
+    measures = summarise(heads.measures, ga_weeks, predictor.measure_widening(outlines), drawn)
     result = _result(heads, measures, spacing_mm, samples, ga_weeks, provenance, timer)
     if samples < FEW_SKULL_SAMPLES:
         result.warnings.append(f"Of {samples} samples, standard deviations and intervals are rough: draw "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,11 @@ from ..errors import BundleError
 from ..models import build_model
 from ..preprocessing.outlines import MARGIN, SIZE
 from ..standard_planes import SUBSETS, named
+from .biometry import AS_FOUND, UNITS, Drawn
 from .engine import OutlineEngine, ShapeEngine
 
 OUTLINE_MODEL = "head_outline"
-_MOST_OUTSIDE_MM = 5.0
+_MOST_MM = 5.0  # that an outline may be off by
 
 
 @dataclass
@@ -25,6 +25,7 @@ class SkullPredictor:
     bundle: Bundle
     shape: ShapeEngine
     temperatures: Mapping[str, float]
+    widenings: Mapping[str, Mapping[str, float]]
     device: str = "auto"
     outline_bundle: Bundle | str | Path = OUTLINE_BUNDLE
     _outline: OutlineEngine | None = field(default=None, repr=False)
@@ -39,19 +40,26 @@ class SkullPredictor:
         bundle = load_bundle(bundle or DEFAULT_SKULL_BUNDLE)
         try:
             temperatures = {named(seen): float(bundle.calibration["temperatures"][named(seen)]) for seen in SUBSETS}
+            widenings = {named(seen): _factors(bundle.calibration.get("measures", {}).get(named(seen), {}))
+                         for seen in SUBSETS}
             grid = bundle.metadata["medvae"]["grid"]
             usable = bundle.model in SKULL_MODELS and all(0 <= each < 100 for each in temperatures.values())
+            usable = usable and all(0 < each < 100 for factors in widenings.values() for each in factors.values())
             usable = usable and list(grid["shape_zyx"]) == [SIZE] * 3 and float(grid["edge_over_ofd"]) == MARGIN
-        except (KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError):
             usable = False
         if not usable:
             raise BundleError(f"Bundle '{bundle.name}' is no model of fetal skulls: choose another with --bundle.")
         shape = ShapeEngine(device).load(_model(bundle))
-        return cls(bundle, shape, temperatures, device, outline_bundle or OUTLINE_BUNDLE)
+        return cls(bundle, shape, temperatures, widenings, device, outline_bundle or OUTLINE_BUNDLE)
 
     def temperature(self, planes: Iterable[str]) -> float:
         """What the standard deviations of the priors are multiplied by where these planes are seen."""
         return self.temperatures[named(planes)]
+
+    def measure_widening(self, planes: Iterable[str]) -> Mapping[str, float]:
+        """By measure, what its standard deviation over samples is multiplied by where these planes are seen."""
+        return self.widenings[named(planes)]
 
     @property
     def outline(self) -> OutlineEngine:
@@ -62,9 +70,9 @@ class SkullPredictor:
         return self._outline
 
     @property
-    def drawn_outside_mm(self) -> float:
-        """How far outside of the outlines that are found sonographers draw on real planes. Raises BundleError."""
-        return drawn_outside_mm(self.outline_bundle) if self.outline else 0.0
+    def drawn(self) -> Drawn:
+        """How sonographers draw on real planes, against the outlines that are found. Raises BundleError."""
+        return drawn_by(self.outline_bundle) if self.outline else AS_FOUND
 
     @property
     def steps(self) -> list[str]:
@@ -83,19 +91,27 @@ def load_outline_engine(bundle: Bundle, device: str) -> OutlineEngine:
     """Raises BundleError for a bundle made for another task."""
     if bundle.model != OUTLINE_MODEL:
         raise BundleError(f"Bundle '{bundle.name}' does not find heads on images: use '{OUTLINE_BUNDLE}'.")
-    drawn_outside_mm(bundle)
+    drawn_by(bundle)
     return OutlineEngine(device).load(_model(bundle))
 
 
-def drawn_outside_mm(bundle: Bundle) -> float:
-    """What an outline network's bundle says of the outlines that sonographers draw; 0 where it says nothing."""
+def drawn_by(bundle: Bundle) -> Drawn:
+    """What an outline network's bundle says of the outlines that sonographers draw; zeros where it says nothing."""
     try:
-        outside = float(bundle.calibration.get("drawn_outside_mm", 0.0))
-    except (TypeError, ValueError):
-        outside = math.nan
-    if not abs(outside) < _MOST_OUTSIDE_MM:
+        stated = bundle.calibration
+        errors = stated.get("axis_error_mm", {})
+        drawn = Drawn(float(stated.get("drawn_outside_mm", 0.0)), float(errors.get("BPD", 0.0)),
+                      float(errors.get("OFD", 0.0)))
+        usable = abs(drawn.outside) < _MOST_MM and all(0 <= e < _MOST_MM for e in (drawn.bpd_error, drawn.ofd_error))
+    except (AttributeError, TypeError, ValueError):
+        usable = False
+    if not usable:
         raise BundleError(f"Bundle '{bundle.name}' has an impossible calibration: get it again.")
-    return outside
+    return drawn
+
+
+def _factors(stated: Mapping[str, float]) -> dict[str, float]:
+    return {name: float(stated.get(name, 1.0)) for name in UNITS}
 
 
 def _model(bundle: Bundle):

@@ -36,6 +36,7 @@ from .outline_cases import MixConfig, OutlineCaseMaker, outline_batch, outline_s
 from .planes import PlaneImage
 
 VALIDATION_SEED = 99
+_NORMAL = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 
 
 def train_from_config(
@@ -151,22 +152,35 @@ def _validation(
     return validate
 
 
-def calibration(engine: OutlineEngine, hc18: Path, cancel: CancelToken) -> dict[str, float]:
-    """How far in mm sonographers draw outside of the outlines that are found: the median over the real planes that are
-    for training and validation of the circumferences' difference over 2π. The network draws simulated heads, too, in
-    which the echo of the bone lies otherwise, and what it learns is between the two."""
-    outside = []
-    for name in (*plane_names(hc18, "train"), *plane_names(hc18, "validation")):
-        cancel.check()
-        plane = read_plane(hc18, name)
-        image = PlaneImage.read(hc18 / "images" / f"{name}.png", plane.pixel_mm)
-        try:
-            axes_mm = find_outlines([("axial", image)], engine)[0].semi_axes_mm
-        except InputError:  # nothing like a head was found
-            continue
-        found_mm = float(ellipse_circumference(*map(torch.tensor, axes_mm)))
-        outside.append((plane.circumference_mm - found_mm) / (2 * math.pi))
-    return {"drawn_outside_mm": round(median(outside), 2), "planes": len(outside)} if outside else {}
+def calibration(engine: OutlineEngine, hc18: Path, cancel: CancelToken) -> dict[str, object]:
+    """How sonographers draw on the real planes that are for training and validation, against the outlines found there.
+
+    "drawn_outside_mm": how far outside of them, the median of the circumferences' difference over 2π; the network draws
+    simulated heads, too, in which the echo of the bone lies otherwise, and what it learns is between the two.
+    "axis_error_mm": by BPD and OFD, how far the ellipse's axes are off then, 1.4826 times the median over the planes
+    for validation, which the network has not learned. "planes", "validation_planes": how many they are.
+    """
+    outside, axes = [], []
+    for part in ("train", "validation"):
+        for name in plane_names(hc18, part):
+            cancel.check()
+            plane = read_plane(hc18, name)
+            image = PlaneImage.read(hc18 / "images" / f"{name}.png", plane.pixel_mm)
+            try:
+                found_mm = torch.tensor(find_outlines([("axial", image)], engine)[0].semi_axes_mm)
+            except InputError:  # nothing like a head was found
+                continue
+            outside.append((plane.circumference_mm - float(ellipse_circumference(*found_mm))) / (2 * math.pi))
+            if part == "validation":
+                axes.append(2 * (found_mm - plane.pixel_mm * torch.tensor(plane.ellipse.semi_axes_px)))
+    if not outside:
+        return {}
+    by = median(outside)
+    found = {"drawn_outside_mm": round(by, 2), "planes": len(outside)}
+    if axes:
+        ofd, bpd = (_NORMAL * (torch.stack(axes) + 2 * by).abs().quantile(0.5, 0)).tolist()
+        found |= {"axis_error_mm": {"BPD": round(bpd, 2), "OFD": round(ofd, 2)}, "validation_planes": len(axes)}
+    return found
 
 
 def _find(model: torch.nn.Module, images: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

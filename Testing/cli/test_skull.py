@@ -14,6 +14,7 @@ from MedVAELib.cli.app import run
 from MedVAELib.reporting import skull_page
 from MedVAELib.reporting.skull_pictures import PROBABILITY
 from MedVAELib.resources import RESOURCES_VARIABLE
+from MedVAELib.skull.biometry import Drawn
 from MedVAELib.skull.engine import OutlineEngine
 from MedVAELib.skull_outputs import SKULL_FILES
 from Testing.skull.bundles import bright_outline, outline_bundle, shape_bundle
@@ -101,7 +102,7 @@ def test_sample_says_how_it_compares(tmp_path, capsys):
 
 
 def test_the_samples_truth_is_drawn_as_far_outside_as_the_prediction(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("MedVAELib.skull.predictor.drawn_outside_mm", lambda bundle: 0.5)
+    monkeypatch.setattr("MedVAELib.skull.predictor.drawn_by", lambda bundle: Drawn(0.5))
     assert skull("--sample", "--output", tmp_path / "out", *FAST) == 0
     said = capsys.readouterr().out
     assert "315.1" in said and "89.0" in said and "425.0" in said, "HC 312 + π, BPD 88 + 1, and the volume as it is"

@@ -16,13 +16,16 @@ SMALL_SHAPE = {"features": 8, "width": 4, "latent": 4}
 SMALL_OUTLINE = {"width": 4}
 
 
-def shape_bundle(folder: Path, temperature: float = 1.0, **grid: object) -> Bundle:
-    """An untrained hierarchical model: it draws ellipsoids that hardly differ."""
+def shape_bundle(folder: Path, temperature: float = 1.0, measures: object = None, **grid: object) -> Bundle:
+    """An untrained hierarchical model: it draws ellipsoids that hardly differ. measures: factors on the measures'
+    standard deviations, for every subset of planes."""
     torch.manual_seed(0)
     model = build_model("hcvae", SMALL_SHAPE).eval()
     with torch.no_grad():
         model.decoder.grow[-1].weight.mul_(100)  # so that samples differ visibly
     calibration = {"temperatures": dict.fromkeys(map(named, SUBSETS), temperature)}
+    if measures is not None:
+        calibration["measures"] = dict.fromkeys(map(named, SUBSETS), measures)
     return _saved(folder, "hcvae", SMALL_SHAPE, model, calibration, grid)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from MedVAELib.growth_charts import BPD
-from MedVAELib.skull.biometry import UNITS, drawn_outside, ellipse_circumference, measure_heads, summarise
+from MedVAELib.skull.biometry import UNITS, Drawn, drawn_outside, ellipse_circumference, measure_heads, summarise
 
 from .heads import ellipsoid_sdf
 
@@ -73,3 +73,21 @@ def test_callipers_are_placed_outside_of_the_outline():
         assert float(drawn[name]) == pytest.approx(float(outer[name]), rel=0.005), name
     assert torch.equal(drawn["volume"], inner["volume"])
     assert all(torch.equal(value, inner[name]) for name, value in drawn_outside(inner, 0.0).items())
+
+
+def test_standard_deviations_are_widened_and_never_below_those_of_drawn_outlines():
+    heads = torch.stack([ellipsoid_sdf((28.0, 36.0, x), 48, 2.0) / 2 for x in (28.0, 29.0, 30.0)])
+    values = measure_heads(heads, 2.0)
+    plain, wide, drawn = ({each.name: each for each in summarise(values, **how)} for how in (
+        {}, {"widening": {"BPD": 2.0, "volume": 0.5}}, {"drawn": Drawn(0.5, 3.0, 4.0)}))
+    assert wide["BPD"].std == pytest.approx(2 * plain["BPD"].std) and wide["BPD"].value == plain["BPD"].value
+    assert wide["BPD"].interval[1] - wide["BPD"].value == pytest.approx(1.96 * wide["BPD"].std)
+    assert wide["volume"].std == pytest.approx(plain["volume"].std / 2) and wide["OFD"].std == plain["OFD"].std
+    assert plain["BPD"].std < 3 < drawn["BPD"].std + 1e-9 and drawn["OFD"].std == 4
+    # Draws of both axes with these errors, instead of the formula.
+    generator = torch.Generator().manual_seed(0)
+    bpd = drawn["BPD"].value + 3 * torch.randn(20_000, generator=generator)
+    ofd = drawn["OFD"].value + 4 * torch.randn(20_000, generator=generator)
+    assert drawn["HC"].std == pytest.approx(float(ellipse_circumference(ofd / 2, bpd / 2).std()), rel=0.03)
+    assert drawn["cephalic index"].std == pytest.approx(float((100 * bpd / ofd).std()), rel=0.03)
+    assert drawn["volume"].std == plain["volume"].std

@@ -10,11 +10,13 @@ import torch
 from torch import nn
 
 from MedVAELib.progress import CancelToken
-from MedVAELib.skull.calibrate import LEVELS, RANGE, calibrate, coverage, deviations
+from MedVAELib.skull.biometry import UNITS
+from MedVAELib.skull.calibrate import LEVELS, RANGE, calibrate, coverage, deviations, measure_widening
 from MedVAELib.skull.held_back import SEED, HeldBack, _Mixed, agreement
 from MedVAELib.training.synthesis.heads import KINDS
 
 from ..models.ellipsoids import ellipsoids
+from .heads import ellipsoid_sdf
 
 
 class Offsets(nn.Module):
@@ -52,7 +54,7 @@ def test_the_temperature_makes_up_for_a_wrong_belief(believed):
     assert len(temperatures) == 7 and all(RANGE[0] <= each <= RANGE[1] for each in temperatures.values())
     for planes, temperature in temperatures.items():
         assert 0.8 <= temperature * believed * (1.0 if "axial" in planes else 0.5) <= 1.25
-    assert len(found["coverage"]) == 7
+    assert len(found["coverage"]) == len(found["measures"]) == 7
     for shares in found["coverage"].values():
         assert all(abs(share - level) < 0.12 for share, level in zip(shares, LEVELS, strict=True))
 
@@ -66,6 +68,22 @@ def test_coverage_counts_the_surface_alone():
     assert coverage(deviations(samples, wrong)) == (1.0, 1.0, 1.0)
     assert coverage(deviations(samples, truth + 1.5)) == (0.0, 0.0, 1.0)
     assert coverage(deviations(samples, truth + 1.5), 3.0) == (1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("believed", [0.5, 2.0])
+def test_measures_get_the_standard_deviations_of_their_errors(believed):
+    heads, samples = 24, 8
+    head = ellipsoid_sdf((28.0, 36.0, 29.0), 48, 2.0)[None, None]
+    held_back = HeldBack(torch.zeros(heads, 3, 96, 96), head.expand(heads, -1, -1, -1, -1), torch.ones(heads), [])
+    # Evenly over a normal distribution.
+    error, noise = (torch.special.ndtri((torch.arange(n) + 0.5) / n) for n in (heads, samples))
+    error, noise = error.view(-1, 1, 1, 1, 1), (noise / noise.std(correction=0)).view(1, -1, 1, 1, 1)
+    factors = measure_widening(head + error + believed * noise, held_back)
+    assert set(factors) == set(UNITS)
+    for name in ("BPD", "OFD", "HC", "volume"):
+        assert factors[name] * believed == pytest.approx(1, abs=0.1), name
+    alike = head.expand(heads, samples, -1, -1, -1)
+    assert set(measure_widening(alike, held_back).values()) == {1.0}
 
 
 def test_agreement_of_shifted_balls_is_their_shift():

@@ -9,7 +9,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from MedVAELib.bundle import FEW_SKULL_SAMPLES
+from MedVAELib.bundle import FEW_SKULL_SAMPLES, Bundle
 from MedVAELib.errors import BundleError, Cancelled, DeviceMemoryError, InputError, UsageError
 from MedVAELib.inference import device as device_module
 from MedVAELib.preprocessing.outlines import MARGIN, SIZE
@@ -288,11 +288,39 @@ def test_out_of_memory_goes_down_the_ladder_and_ends_honestly(bundles, monkeypat
         predict_skull(one, predictor=predictor, samples=8)
 
 
+def test_measures_are_as_sure_as_the_bundles_say(bundles, predictor, tmp_path):
+    plain = predict_skull(images(), predictor=predictor, samples=6)
+    made = SkullPredictor.load(shape_bundle(tmp_path / "shape", measures={"HC": 3.0}), "cpu", predictor.outline_bundle)
+    made.outline.find = bright_outline
+    wide = predict_skull(images(), predictor=made, samples=6)
+    assert wide.measure("HC").std == pytest.approx(3 * plain.measure("HC").std, rel=1e-4)
+    assert wide.measure("BPD").std == pytest.approx(plain.measure("BPD").std, rel=1e-4)
+    assert wide.provenance["measure_widening"]["HC"] == 3.0
+
+    def say(calibration: dict) -> None:
+        metadata = predictor.outline_bundle.metadata
+        made.outline_bundle = Bundle(predictor.outline_bundle.path, metadata | {
+            "medvae": metadata["medvae"] | {"calibration": calibration}})
+
+    say({"drawn_outside_mm": 0.5, "axis_error_mm": {"BPD": 4.0, "OFD": 0.0}})
+    drawn = predict_skull(images(), predictor=made, samples=6)
+    assert drawn.measure("BPD").std == 4.0 and drawn.measure("OFD").std == wide.measure("OFD").std
+    assert drawn.measure("BPD").value == pytest.approx(wide.measure("BPD").value + 1, abs=0.01)
+    assert drawn.provenance["axis_error_mm"]["BPD"] == 4.0
+    for impossible in ({"axis_error_mm": {"BPD": -1}}, {"axis_error_mm": 3}, {"drawn_outside_mm": "far"}):
+        say(impossible)
+        with pytest.raises(BundleError, match="impossible calibration"):
+            predict_skull(images(), predictor=made, samples=6)
+
+
 def test_bundles_of_other_kinds_are_refused(bundles, tmp_path):
     with pytest.raises(BundleError, match="no model of fetal skulls"):
         SkullPredictor.load(bundles[1], "cpu")
     with pytest.raises(BundleError, match="no model of fetal skulls"):
         SkullPredictor.load(shape_bundle(tmp_path / "odd", shape_zyx=[64, 64, 64]), "cpu")
+    for number, factors in enumerate(({"BPD": 0.0}, {"BPD": "wide"}, [2.0])):
+        with pytest.raises(BundleError, match="no model of fetal skulls"):
+            SkullPredictor.load(shape_bundle(tmp_path / f"wide{number}", measures=factors), "cpu")
     with pytest.raises(BundleError, match="does not find heads"):
         _ = SkullPredictor.load(bundles[0], "cpu", bundles[0]).outline
     with pytest.raises(BundleError, match="no bundle"):
