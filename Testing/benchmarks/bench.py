@@ -24,9 +24,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from MedVAELib.anomaly.result import Detection
+from MedVAELib.detection_outputs import write_detection
 from MedVAELib.errors import InputError
 from MedVAELib.evaluation.tables import markdown_table
-from MedVAELib.outputs import write_detection
 from MedVAELib.resources import resource_dir
 from MedVAELib.scan import Scan
 
@@ -81,7 +81,8 @@ def resample_to_1mm(image: sitk.Image) -> sitk.Image:
 
 def measure_whole(image: sitk.Image, device: str, repeats: int) -> WholeDetection:
     """Both ways in turn, so that whatever else the machine does falls on both; models are loaded before."""
-    from MedVAELib.anomaly.detect import Detector, detect_anomalies
+    from MedVAELib.anomaly.detect import detect_anomalies
+    from MedVAELib.anomaly.detector import Detector
 
     detector = Detector.load(device=device)
     scan = Scan.from_image(image, modality="flair", name="bench")

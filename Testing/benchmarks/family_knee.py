@@ -149,7 +149,7 @@ def osteoarthritis_auc(table: LatentTable) -> Estimate:
     ill = np.array(["yes" if label in _OSTEOARTHRITIS else "no" for label in table.labels], object)
     train, test = split == TRAIN, split == TEST
     model = fit_linear(table.mean[train], ill[train])
-    return Probe(("no", "yes"), ill[test], model.predict_proba(table.mean[test].astype(float)), patients[test], 1).auc
+    return Probe(("no", "yes"), ill[test], model.predict_proba(table.mean[test].astype(float)), patients[test]).auc
 
 
 # --- The page --------------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def _auc(table: LatentTable, features: NDArray) -> Estimate:
     labels = np.asarray(table.labels, object)
     rows = (np.asarray(table.split, object) == TEST) & (labels != "")
     probability = _fitted(table, features).predict_proba(features[rows].astype(float))
-    return Probe((HEALTHY, LESION), labels[rows], probability, np.asarray(table.patients, object)[rows], 1).auc
+    return Probe((HEALTHY, LESION), labels[rows], probability, np.asarray(table.patients, object)[rows]).auc
 
 
 def _auc_real(table: LatentTable, features: NDArray, seen: LatentTable, theirs: NDArray) -> float:

@@ -25,7 +25,7 @@ def peak_bytes() -> int:
 
 def main() -> None:
     from MedVAELib import Scan, detect_anomalies
-    from MedVAELib.outputs import write_detection
+    from MedVAELib.detection_outputs import write_detection
 
     scan, output, device = sys.argv[1:4]
     write_detection(detect_anomalies(Scan.read(Path(scan)), device=device), Path(output))
