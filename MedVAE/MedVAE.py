@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import qt
 import slicer
-from MedVAEPanel import anomaly_results, library, scan_node
+from MedVAEPanel import anomaly_results, library, results, scan_node
 from MedVAEPanel.log import PanelLog
 from MedVAEPanel.log_section import LogSection, names_of_scans
 from MedVAEPanel.offers import Offers
@@ -289,7 +289,7 @@ class MedVAELogic(ScriptedLoadableModuleLogic):
         """Takes away all that the last detection added; False if there is none."""
         last = anomaly_results.Result.last()
         if last is not None:
-            anomaly_results.remove(last)
+            results.remove(last)
         return last is not None
 
 

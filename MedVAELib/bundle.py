@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -156,12 +156,22 @@ class Bundle:
                               "it is damaged, cut short or was changed, so get the bundle again.")
         return data
 
-    def require_model(self, known: Collection[str]) -> None:
-        """Raises BundleError unless the bundle's model is one of `known`, the registry's names."""
-        if self.model not in known:  # listing the registry imports every model
+    def network(self) -> Module:
+        """The network with its weights, on the CPU. Raises BundleError for a model or config that this version does not
+        know, and for weights that do not fit or cannot be read."""
+        from .models import MODELS, build_model
+
+        advice = "update MedVAE or choose another bundle"
+        if self.model not in MODELS:
             raise BundleError(f"The bundle {self.name} needs the model {self.model!r}, which this version of MedVAE "
-                              f"does not have (it has {', '.join(sorted(known))}): update MedVAE or choose another "
-                              "bundle.")
+                              f"does not have (it has {', '.join(MODELS)}): {advice}.")
+        try:
+            network = build_model(self.model, self.config)
+        except BundleError as error:
+            raise BundleError(f"The bundle {self.name} does not fit this version of MedVAE "
+                              f"({str(error).rstrip('.')}): {advice}.") from error
+        self.fill(network)
+        return network
 
     def fill(self, network: Module, of: str = "its own config", advice: str = "get the bundle again") -> None:
         """Gives a network the weights; what earlier versions did not store, it has itself (`unfitted`).

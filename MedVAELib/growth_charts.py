@@ -41,6 +41,7 @@ class GrowthChart:
 
 
 def check_age(ga_weeks: float) -> None:
+    """Raises ValueError for an age in weeks that the charts do not hold for."""
     if not FIRST_WEEK <= ga_weeks <= LAST_WEEK:
         raise ValueError(f"the growth charts hold for {FIRST_WEEK:g} to {LAST_WEEK:g} weeks, not {ga_weeks:g}")
 

@@ -6,13 +6,14 @@ import errno
 import os
 import shutil
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import SimpleITK as sitk
 
 from .gzip_blocks import LEVEL, gzip_file
 from .itk_files import itk_name
-from .progress import CancelToken
+from .progress import CancelToken, Progress
 from .whole_files import remove_temporary, replaced, temporary_name
 
 _DESCRIPTION_BYTES = 79
@@ -47,6 +48,16 @@ def write_nifti_gz(
             gzip_file(plain, packed, cancel, level)
     finally:
         remove_temporary(plain)
+
+
+def write_volumes(
+    folder: Path, volumes: Mapping[str, tuple[sitk.Image, int, str]], progress: Progress, cancel: CancelToken
+) -> None:
+    """Writes each of `volumes`, name → (image, pixel type, description), as `folder/<name>.nii.gz`. Raises as
+    `write_nifti_gz`."""
+    for done, (name, (image, pixel_type, description)) in enumerate(volumes.items()):
+        progress("write", done / len(volumes), f"Writing {name}.nii.gz")
+        write_nifti_gz(image, folder / f"{name}.nii.gz", pixel_type, description, cancel)
 
 
 def _write_plain(image: sitk.Image, path: Path) -> None:

@@ -157,7 +157,7 @@ def _check_intent(path: Path, code: int) -> None:
 
 def _orientation(path: Path, header: _Header) -> FileNotes:
     """Whether the header knows where the patient is, and does not contradict itself."""
-    if header.magic[:3] not in (b"n+1", b"ni1", b"n+2", b"ni2"):
+    if header.magic[:3] not in (b"n+1", b"ni1"):
         return FileNotes((f"{path.name} is in the old Analyze format, which does not say how the patient lies: "
                           "left and right may be exchanged.",))
     if header.qform_code <= 0 and header.sform_code <= 0:

@@ -16,69 +16,23 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-import SimpleITK as sitk
-
-from .anomaly.result import FINDING_COLUMNS, Detection
-from .csv_files import only_writer, write_csv
+from .csv_files import only_writer
 from .errors import UsageError
-from .itk_files import itk_name
-from .nifti_files import write_nifti_gz
-from .progress import CancelToken, Progress, no_progress, scaled
+from .progress import CancelToken, Progress, scaled
+from .timing import Timer
 from .whole_files import new_folder, put_in_place, writing_to
 
 if TYPE_CHECKING:
+    from .anomaly.result import Detection
     from .skull.result import SkullPrediction
 
 PARTIAL_PREFIX = ".medvae-partial-"
 PROVENANCE_FILE = "provenance.json"
 UNFINISHED = "unfinished"
 """Key of a provenance whose result is only just being put in place."""
-DETECTION_TASK = "detection"
-DETECTION_FILES = ("anomaly.nii.gz", "brain.nii.gz", "findings.csv", "mask.nii.gz", "overlay.png", PROVENANCE_FILE,
-                   "reconstruction.nii.gz", "report.html", "residual.nii.gz", "std.nii.gz")
 _REPORT_PACKAGES = ("jinja2", "matplotlib")
 _EARLIER = "earlier"  # in a partial folder: the files of an earlier result while those of the new one are moved
 _ABANDONED_AFTER_S = 24 * 3600  # a partial folder that old belongs to a run that was killed
-
-
-def write_detection(
-    result: Detection,
-    directory: str | Path,
-    progress: Progress = no_progress,
-    cancel: CancelToken | None = None,
-) -> dict[str, Path]:
-    """Writes every file of the contract into `directory` (made if need be) and returns their paths by file name.
-
-    Without the packages that draw it there is no report, and the provenance says so.
-    Volumes lie on the scan's grid: anomaly, residual, reconstruction, std as float32, mask and brain as uint8.
-    Raises UsageError when the folder cannot be written or holds files of these names that MedVAE did not write,
-    Cancelled when `cancel` is set; in both cases the folder is as it was before.
-    """
-    cancel = cancel or CancelToken()
-
-    def fill(partial: Path, report: Progress) -> None:
-        write_volumes(partial, {
-            "anomaly": (result.anomaly, sitk.sitkFloat32, f"MedVAE anomaly score, {result.unit}"),
-            "residual": (result.residual, sitk.sitkFloat32, "MedVAE scan - reconstruction, scan intensity"),
-            "reconstruction": (result.reconstruction, sitk.sitkFloat32,
-                               "MedVAE healthy reconstruction, scan intensity"),
-            "std": (result.std, sitk.sitkFloat32, "MedVAE std over posterior samples, scan intensity"),
-            "mask": (result.mask, sitk.sitkUInt8, f"MedVAE anomalies at false-positive rate {result.fpr:g}"),
-            "brain": (result.brain, sitk.sitkUInt8, "MedVAE brain mask"),
-        }, report, cancel)
-        rows = [{key: f"{value:.4f}" if isinstance(value, float) else value
-                 for key, value in plain(finding.row()).items()} for finding in result.findings]
-        write_csv(partial / "findings.csv", rows, FINDING_COLUMNS)
-
-    def draw(partial: Path) -> None:
-        from .report import write_report  # matplotlib and jinja2: only where a report is written
-
-        write_report(result, partial)
-
-    record = {"task": DETECTION_TASK, "modality": result.modality, "unit": result.unit,
-              "threshold": result.threshold, "fpr": result.fpr}
-    return written(result, directory, fill, draw, record, progress, cancel)
 
 
 def written(
@@ -86,22 +40,27 @@ def written(
     draw: Callable[[Path], None], record: Mapping[str, object], progress: Progress, cancel: CancelToken,
     share: float = 0.8,
 ) -> dict[str, Path]:
-    """Writes a result as a folder of files, as `write_detection` says: `fill` all but the report, in this share of the
-    progress, `draw` that.
+    """Writes a result as a folder of files and returns their paths by file name: `fill` all but the report, in this
+    share of the progress, `draw` that. Without the packages for it there is no report, and the provenance says so.
 
     `provenance.json` is the result's own provenance with the times of both, `record`, the warnings and the files.
+    Raises UsageError when the folder cannot be written or holds files of these names that MedVAE did not write,
+    Cancelled when `cancel` is set; in both cases the folder is as it was before.
     """
+    timer, times = Timer(), result.provenance.setdefault("timings_s", {})
     with atomic_output(directory) as partial:
-        with _timed(result, "write_volumes"):
+        with timer.stage("write_volumes"):
             fill(partial, scaled(progress, 0.0, share))
+        times |= timer.rounded  # as the report tells it
         cancel.check()
         problem = report_problem()
         if problem:
             result.provenance["report"] = problem
         else:
             progress("write", share, "Writing the report")
-            with _timed(result, "write_report"):
+            with timer.stage("write_report"):
                 draw(partial)
+            times |= timer.rounded
         cancel.check()
         names = sorted([*names_in(partial), PROVENANCE_FILE])
         text = json_text({**result.provenance, **record, "warnings": list(result.warnings), "files": names})
@@ -109,22 +68,6 @@ def written(
         cancel.check()
     progress("write", 1.0, f"Results are in {directory}")
     return {name: Path(directory) / name for name in names}
-
-
-def write_volumes(
-    folder: Path, volumes: Mapping[str, tuple[sitk.Image, int, str]], progress: Progress, cancel: CancelToken
-) -> None:
-    """Writes each of `volumes`, name → (image, pixel type, description), as `folder/<name>.nii.gz`."""
-    for done, (name, (image, pixel_type, description)) in enumerate(volumes.items()):
-        progress("write", done / len(volumes), f"Writing {name}.nii.gz")
-        write_nifti_gz(image, folder / f"{name}.nii.gz", pixel_type, description, cancel)
-
-
-@contextmanager
-def _timed(result: Detection | SkullPrediction, stage: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    result.provenance.setdefault("timings_s", {})[stage] = round(time.perf_counter() - started, 3)
 
 
 def report_problem() -> str:
@@ -139,9 +82,7 @@ def report_line(provenance: Mapping[str, object], directory: Path) -> str:
     return f"The report was {problem}." if problem else f"Report: {directory / 'report.html'}"
 
 
-def check_writable(
-    directory: str | Path, names: Iterable[str] = DETECTION_FILES, task: str = DETECTION_TASK
-) -> None:
+def check_writable(directory: str | Path, names: Iterable[str], task: str) -> None:
     """Raises UsageError unless files of these names, results of this task, could be written to `directory` now, and
     InputError where ITK cannot open a name there; leaves nothing behind."""
     names = list(names)
@@ -149,6 +90,8 @@ def check_writable(
         _refuse_foreign_files(Path(directory), names, task)
         for name in names:
             if name.endswith(".nii.gz"):
+                from .itk_files import itk_name  # loads SimpleITK, which tables and pictures do without
+
                 itk_name(partial / name)
 
 
@@ -302,12 +245,10 @@ def plain(value: object) -> object:
     """`value` in JSON's own types; numbers that are none (NaN, infinity) become null."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "tolist"):  # arrays and numbers of NumPy, without importing it
         return plain(value.tolist())
     if isinstance(value, (list, tuple, set, frozenset)):
         return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):

@@ -45,7 +45,7 @@ def write_report(result: Detection, directory: Path) -> None:
     # Share and reference are of the bright side, where the dark one has a score of its own.
     bright = display.anomaly if result.dark_threshold is None else np.where(display.dark, 0, display.anomaly)
     scores = np.asarray(display.in_brain(bright), dtype=np.float32)
-    painter = Painter(result, display, ScoreScale.of(display.anomaly[display.mask], result.threshold, result.unit))
+    painter = Painter(display, ScoreScale.of(display.anomaly[display.mask], result.threshold, result.unit))
     limits = {"bright": result.threshold, "dark": result.dark_threshold or result.threshold}
     legends = [score_legend(painter.scale, polarity, limits[polarity]) for polarity in painter.polarities()]
     pictures = _pictures(result, painter)
@@ -67,7 +67,6 @@ def _spots(result: Detection, painter: Painter) -> list[Spot]:
 
 
 def _pictures(result: Detection, painter: Painter) -> list[Picture]:
-
     pictures = []
     for rank, spot in enumerate(_spots(result, painter), start=1):
         sheet = three_planes(painter, spot, width_px=SHEET_WIDTH_PX, with_scan=True)
@@ -110,7 +109,7 @@ def _maps(result: Detection, painter: Painter) -> list[dict[str, object]]:
             index = spot.index[plane.cut]
             panel = (painter.grey_panel(volume, plane, index, px_per_mm) if grey else
                      painter.map_panel(volume, colormap, least, most, plane, index, px_per_mm))
-            panels.append([painter.mark(panel, plane, spot.index, px_per_mm, size=25, scale_bar=False)])
+            panels.append([painter.mark(panel, plane, spot.index, px_per_mm, size=25, with_scale=False)])
         return {"title": title, "note": note, "uri": jpeg_uri(grid(panels)),
                 "legend": map_legend("scan units", colormap, least, most)}
 
@@ -152,7 +151,7 @@ def _words(result: Detection, painter: Painter, scores: np.ndarray) -> dict[str,
         "geometry": geometry,
         "tilt": f"{axes.tilt_deg:.0f}°" if axes.tilt_deg >= OBLIQUE_FROM_DEG else "",
         "summary": words.summary(result.findings, words.flagged_ml(result)), "facts": facts,
-        "warnings": list(dict.fromkeys([*scan.warnings, *result.warnings])),
+        "warnings": result.warnings,
         "rows": words.table(result.findings, axes, PICTURED_FINDINGS), "total_rows": len(result.findings),
         "reading": words.reading(result), "unit": result.unit, "threshold": f"{result.threshold:.3g}",
         "provenance": words.flatten({**result.provenance, **acquisition}), "timings": timings(result.provenance),

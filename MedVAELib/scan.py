@@ -19,6 +19,7 @@ from .errors import InputError, UsageError
 from .folders import files_below
 from .image_files import check_file, data_files
 from .itk_files import accept_rounded_axes, itk_name, placed, quiet
+from .lost_slices import fill_lost_slices
 from .scan_checks import Header, check_content, check_header, check_size, made_finite
 
 if TYPE_CHECKING:
@@ -140,16 +141,16 @@ def _chosen_volume(path: Path, size: Sequence[int], series: str | int | None
         raise UsageError(f"{path} is no DICOM folder and holds one volume: leave out the series '{series}'.")
     b_values = _b_values(path, count)
     labels = [f"b-value {value:g}" for value in b_values] or [""] * count
+    listed = "; ".join(f"{number}: {label}" for number, label in enumerate(labels[:_MOST_LISTED], 1) if label)
+    listed = f" ({listed}{'; ...' if count > _MOST_LISTED else ''})" if listed else ""
     if series is None:
-        listed = "; ".join(f"{number}: {label}" for number, label in enumerate(labels[:_MOST_LISTED], 1) if label)
-        more = "; ..." if listed and count > _MOST_LISTED else ""
         raise InputError(f"{path} holds {count} volumes (4D): name one with --series, 1 to {count}, for a DWI "
-                         f"with the highest b-value{f' ({listed}{more})' if listed else ''}.")
+                         f"with the highest b-value{listed}.")
     wanted = str(series).strip().lower()
     matches = [number for number, label in enumerate(labels, 1) if wanted in (label.lower(), str(number))]
     if len(matches) != 1:
         what = f"{len(matches)} volumes '{series}'" if matches else f"no volume '{series}'"
-        raise UsageError(f"{path} holds {what}: name one by its number, 1 to {count}.")
+        raise UsageError(f"{path} holds {what}: name one by its number, 1 to {count}{listed}.")
     return matches[0] - 1, {"b_value": b_values[matches[0] - 1]} if b_values else {}
 
 
@@ -230,7 +231,8 @@ def _validated(image: sitk.Image, source: str, modality: str, name: str, path: P
         image.EraseMetaData(key)
     image, replaced = made_finite(image, source)
     check_content(image, source)
-    notes = [*warnings, *replaced]
+    image, lost = fill_lost_slices(image, source)
+    notes = [*warnings, *replaced, *lost]
     if modality != "auto" and hint is not None and hint != modality:
         notes.append(f"{source} is treated as {modality.upper()} as asked, although {reason}.")
     return Scan(image, modality, name, path, tags, tuple(notes), hint, reason)

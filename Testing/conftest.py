@@ -39,7 +39,7 @@ _INTENSITIES = {
 
 
 LONGEST = (
-    "latent/test_presets.py", "test_cohort.py", "panel/test_setup_panel.py", "worker/test_worker_failures.py",
+    "test_cohort.py", "panel/test_setup_panel.py", "worker/test_worker_failures.py",
     "test_batch.py", "worker/test_worker.py", "panel/test_anomaly_failures.py", "panel/test_anomaly_panel.py",
 )
 

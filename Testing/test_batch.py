@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from MedVAELib.outputs import DETECTION_FILES
+from MedVAELib.detection_outputs import DETECTION_FILES
 from Testing.conftest import coarse_sample
 from Testing.tables import summary_rows
 from Testing.warm_python import warm

@@ -22,8 +22,8 @@ from MedVAELib.bundle import DEFAULT_ANOMALY_BUNDLE, DEFAULT_SKULL_BUNDLE, OUTLI
 from MedVAELib.cohort import Case, Settings, cases_of_paths, read_cases, run_cohort
 from MedVAELib.cohort.cases import scans_in
 from MedVAELib.cohort.skull import SkullCase, SkullSettings
+from MedVAELib.detection_outputs import DETECTION_FILES
 from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
-from MedVAELib.outputs import DETECTION_FILES
 from MedVAELib.progress import CancelToken
 from MedVAELib.scan import Scan
 from Testing.conftest import coarse_sample

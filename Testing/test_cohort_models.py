@@ -90,9 +90,9 @@ def test_threads_of_a_worker_take_turns(tmp_path):
 
 @pytest.mark.parametrize("steps, degraded", [([], False), (["out of memory"], True)])
 def test_every_task_knows_a_model_that_ran_out_of_memory(steps, degraded, monkeypatch):
-    detector = SimpleNamespace(engine=SimpleNamespace(steps=steps))
+    detector = predictor = SimpleNamespace(steps=steps)
     assert Settings().degraded(detector) is degraded
-    assert SkullSettings().degraded(SimpleNamespace(steps=steps)) is degraded
+    assert SkullSettings().degraded(predictor) is degraded
     monkeypatch.setattr("MedVAELib.anomaly.detector.Detector.load", lambda *_: detector)
     prepare = PrepareSettings("slices")
     assert prepare.degraded(prepare.load(None)) is degraded

@@ -19,8 +19,9 @@ import SimpleITK as sitk
 from MedVAELib import csv_files, gzip_blocks, itk_files, outputs, whole_files
 from MedVAELib.anomaly.result import FINDING_COLUMNS
 from MedVAELib.cohort.summary import read_provenance
+from MedVAELib.detection_outputs import DETECTION_FILES, check_detection_writable, write_detection
 from MedVAELib.errors import Cancelled, InputError, UsageError
-from MedVAELib.outputs import DETECTION_FILES, atomic_output, check_writable, report_line, write_detection
+from MedVAELib.outputs import atomic_output, check_writable, report_line
 from MedVAELib.progress import CancelToken
 from Testing.detection_standin import quick_report, standin_detection
 
@@ -113,7 +114,7 @@ def test_a_second_run_replaces_the_first(detection, quick_report, tmp_path):
 def test_someone_elses_file_of_the_same_name_is_never_overwritten(detection, quick_report, tmp_path, name):
     (tmp_path / name).write_bytes(b"an expert's work")
     with pytest.raises(UsageError, match=name):
-        check_writable(tmp_path)
+        check_detection_writable(tmp_path)
     with pytest.raises(UsageError, match=name):
         write_detection(detection, tmp_path)
     assert contents(tmp_path) == {name: b"an expert's work"}
@@ -318,7 +319,7 @@ def test_of_two_runs_into_one_folder_the_files_of_one_are_there(tmp_path, monkey
 
 def test_a_partial_folder_of_another_run_may_go_meanwhile(tmp_path):
     (tmp_path / f"{outputs.PARTIAL_PREFIX}1").symlink_to(tmp_path / "gone")  # is listed, and not there
-    check_writable(tmp_path)
+    check_detection_writable(tmp_path)
 
 
 def test_nothing_outside_the_folder_goes(tmp_path):
@@ -343,7 +344,7 @@ def test_a_file_in_the_place_of_the_folder(detection, tmp_path):
     place.write_text("precious")
     for target in (place, place / "below"):
         with pytest.raises(UsageError, match="choose another --output"):
-            check_writable(target)
+            check_detection_writable(target)
         with pytest.raises(UsageError, match="choose another --output"):
             write_detection(detection, target)
     assert place.read_text() == "precious"
@@ -353,7 +354,7 @@ def test_a_file_in_the_place_of_the_folder(detection, tmp_path):
 def test_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(UsageError, match="Permission denied"):
-        check_writable(tmp_path / "out")
+        check_detection_writable(tmp_path / "out")
 
 
 def test_refused_folder_whoever_asks(tmp_path, monkeypatch):
@@ -362,12 +363,12 @@ def test_refused_folder_whoever_asks(tmp_path, monkeypatch):
 
     monkeypatch.setattr(outputs, "new_folder", refused)
     with pytest.raises(UsageError, match="Permission denied"):
-        check_writable(tmp_path / "out")
+        check_detection_writable(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_checking_leaves_nothing_behind(tmp_path):
-    check_writable(tmp_path / "a" / "b")
+    check_detection_writable(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -383,7 +384,7 @@ def test_what_a_killed_run_left_is_removed_when_it_is_old(tmp_path):
         folder.mkdir()
         (folder / "anomaly.nii.gz").write_bytes(b"half")
     os.utime(old, (time.time() - 2 * 86400,) * 2)
-    check_writable(tmp_path)
+    check_detection_writable(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [fresh.name]
 
 
@@ -420,14 +421,14 @@ def test_a_folder_that_itk_cannot_write_to_is_named_before_anything_is_computed(
     monkeypatch.setattr(itk_files, "_PLAIN_LETTERS_ALONE", True)
     monkeypatch.setattr(itk_files, "_short_name", lambda folder: folder)
     with pytest.raises(InputError, match="plain letters"):
-        check_writable(tmp_path / "Łukasz")
-    check_writable(tmp_path / "Łukasz", ("table.csv",))  # is no image
+        check_detection_writable(tmp_path / "Łukasz")
+    check_writable(tmp_path / "Łukasz", ("table.csv",), "tables")  # is no image
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_name_that_no_disk_takes_is_one_sentence(tmp_path):
     with pytest.raises(UsageError, match="cannot be written"):
-        check_writable(tmp_path / (300 * "a"))
+        check_detection_writable(tmp_path / (300 * "a"))
 
 
 def test_what_is_said_of_a_report_that_was_not_written(detection, quick_report, tmp_path, monkeypatch):

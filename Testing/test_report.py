@@ -119,7 +119,7 @@ def coloured_centre(picture: np.ndarray) -> tuple[float, float]:
 
 def overlays(result: Detection) -> dict[str, np.ndarray]:
     display = Display(result)
-    painter = Painter(result, display, ScoreScale.of(np.array([9.0]), result.threshold, result.unit))
+    painter = Painter(display, ScoreScale.of(np.array([9.0]), result.threshold, result.unit))
     index = display.index(result.findings[0].peak_ras_mm)
     return {plane.name: np.asarray(painter.overlay_panel(plane, index[plane.cut], 2.0)) for plane in PLANES}
 
@@ -205,7 +205,7 @@ def test_extent_follows_the_patient_not_the_storage(thick_head):
 def test_below_the_threshold_the_scan_is_untouched(thick_head):
     result = detection(thick_head, [(LEFT_FRONTAL, 10.0)])
     display = Display(result)
-    painter = Painter(result, display, ScoreScale.of(np.array([9.0]), 3.0, "z"))
+    painter = Painter(display, ScoreScale.of(np.array([9.0]), 3.0, "z"))
     index = display.index(LEFT_FRONTAL)[0]
     plain = np.asarray(painter.scan_panel(AXIAL, index, 2.0)).astype(int)
     overlaid = np.asarray(painter.overlay_panel(AXIAL, index, 2.0)).astype(int)
@@ -225,7 +225,7 @@ def test_the_overlay_ramps_in_at_the_threshold():
 def test_the_crosshair_stays_off_the_finding(thick_head):
     result = detection(thick_head, [(LEFT_FRONTAL, 10.0)])
     display = Display(result)
-    painter = Painter(result, display, ScoreScale.of(np.array([9.0]), 3.0, "z"))
+    painter = Painter(display, ScoreScale.of(np.array([9.0]), 3.0, "z"))
     spot = Spot(display.index(LEFT_FRONTAL), 1)
     for plane in (AXIAL, CORONAL, SAGITTAL):
         blank = Image.new("RGB", painter.scan_panel(plane, spot.index[plane.cut], 2.0).size)
@@ -239,7 +239,7 @@ def test_the_crosshair_stays_off_the_finding(thick_head):
 
 def test_dark_findings_are_cold(thick_head):
     result = detection(thick_head, [((31.5, 46.5, 21.0), 10.0)], polarity="dark")
-    painter = Painter(result, Display(result), ScoreScale.of(np.array([9.0]), 3.0, "z"))
+    painter = Painter(Display(result), ScoreScale.of(np.array([9.0]), 3.0, "z"))
     assert painter.polarities() == ["dark"]
     picture = overlays(result)["axial"].astype(int)
     finding = np.asarray(Image.fromarray(
@@ -253,7 +253,7 @@ def test_what_is_no_finding_has_colour_but_no_outline(thick_head):
     unkept = dataclasses.replace(result, components=result.components * 0, findings=[])
     height, drawn = Display(result).index(LEFT_FRONTAL)[0], []
     for found in (result, unkept):
-        painter = Painter(found, Display(found), ScoreScale.of(np.array([9.0]), 3.0, "z"))
+        painter = Painter(Display(found), ScoreScale.of(np.array([9.0]), 3.0, "z"))
         drawn.append(np.asarray(painter.overlay_panel(AXIAL, height, 2.0)).astype(int))
     outline = np.abs(drawn[0] - drawn[1]).max(axis=-1) > 30
     assert outline.any() and (drawn[0][outline].min(axis=-1) > drawn[1][outline].min(axis=-1)).all()  # white on both
@@ -262,7 +262,7 @@ def test_what_is_no_finding_has_colour_but_no_outline(thick_head):
 
 def test_letters_and_scale_bar_are_drawn(thick_head):
     result = detection(thick_head, [(LEFT_FRONTAL, 10.0)])
-    painter = Painter(result, Display(result), ScoreScale.of(np.array([9.0]), 3.0, "z"))
+    painter = Painter(Display(result), ScoreScale.of(np.array([9.0]), 3.0, "z"))
     blank = Image.new("RGB", painter.scan_panel(AXIAL, 5, 3.0).size)
     drawn = np.asarray(painter.mark(blank, AXIAL, (5, 5, 5), 3.0, size=24)).max(axis=-1)
     height, width = drawn.shape
@@ -276,7 +276,7 @@ def test_letters_and_scale_bar_are_drawn(thick_head):
 def test_a_finding_between_two_slices_of_the_montage_is_numbered_too(thick_head):
     result = detection(thick_head, [(LEFT_FRONTAL, 2.5)])
     display, written = Display(result), []
-    painter = Painter(result, display, ScoreScale.of(np.array([9.0]), 3.0, "z"))
+    painter = Painter(display, ScoreScale.of(np.array([9.0]), 3.0, "z"))
     for columns in (1, 6):  # one slice, in the middle of the brain or at its foot, and nearly all of them
         pictures = [np.asarray(montage(painter, findings, width_px=300 * columns, columns=columns, rows=columns))
                     for findings in ([], result.findings)]
@@ -392,7 +392,7 @@ def test_a_real_thick_slice_scan_keeps_its_proportions(medvae_data):
     result.brain = sitk.Cast(sitk.ReadImage(str(folder / "brainmask.nii.gz")) > 0, sitk.sitkUInt8)
     result.brain.CopyInformation(image)
     display = Display(result)
-    painter = Painter(result, display, ScoreScale.of(np.empty(0), 3.0, "z"))
+    painter = Painter(display, ScoreScale.of(np.empty(0), 3.0, "z"))
     picture = three_planes(painter, Spot(display.centre()), width_px=900, with_scan=False)
     width, height = display.size_mm(CORONAL)
     panel = painter.scan_panel(CORONAL, display.centre()[1], 2.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
 from MedVAELib.cohort.prepare import PrepareCase, PrepareSettings
 from MedVAELib.errors import Cancelled, UsageError
@@ -16,6 +17,7 @@ from MedVAELib.nifti_files import write_nifti_gz
 from MedVAELib.preprocessing import atlas
 from MedVAELib.progress import CancelToken
 from MedVAELib.scan import Scan
+from MedVAELib.skull import held_back, train_outline
 from MedVAELib.training import image_pictures, pictures
 from MedVAELib.training.synthesis import cases, cohort_files
 from MedVAELib.whole_files import replaced, writing_to
@@ -137,10 +139,15 @@ def test_pictures_of_a_training_are_replaced_in_one_step(tmp_path, monkeypatch):
     pictures.draw_curves(tmp_path, ["loss"])
     pictures.draw_reconstructions([row], tmp_path / "reconstructions.png")
     image_pictures.save_grey(np.zeros((4, 4), np.float32), tmp_path / "grey.png")
-    (tmp_path / "images").mkdir()
-    (tmp_path / "log.jsonl").rename(tmp_path / "images" / "log.jsonl")
-    image_pictures.draw_panels(tmp_path / "images", ["loss"])
-    assert seen == ["curves.png", "reconstructions.png", "grey.png", "curves.png"]
+    ball = 4 - torch.linspace(-12, 12, 48).abs()
+    ball = torch.minimum(torch.minimum(ball[:, None, None], ball[:, None]), ball)[None]
+    monkeypatch.setattr(held_back, "predict", lambda *_, **__: ball[:, None])
+    heads = held_back.HeldBack(torch.zeros(1, 3, 96, 96), ball[:, None], torch.ones(1), ["atlas"])
+    held_back.draw_predictions(torch.nn.Identity(), heads, tmp_path / "predictions.png")
+    outline = torch.zeros(2, 1, 8, 8)
+    outline[..., 2:6, 2:6] = 1
+    train_outline.draw_outlines([(outline, outline, outline)], tmp_path / "outlines.png")
+    assert seen == ["curves.png", "reconstructions.png", "grey.png", "predictions.png", "outlines.png"]
 
 
 def test_an_error_about_another_file_is_not_blamed_on_the_output(tmp_path):

@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import slicer
 from slicer.i18n import tr as _
 
 from . import display, segments
 from . import results as runs
 from .findings_node import add_findings_table
-from .results import all_nodes, nodes_of, remove
+from .results import all_nodes
 from .scan_node import RUN
 
-__all__ = ["Result", "add_result", "nodes_of", "remove", "results_of"]
 VOLUMES = {
     "anomaly": "anomaly", "residual": "difference from healthy", "reconstruction": "healthy reconstruction",
     "std": "uncertainty",
@@ -49,11 +47,8 @@ def add_result(scan, reply: Mapping[str, Any], ijk_to_ras: np.ndarray, settings:
     if any(array.shape != shape_zyx for array in arrays.values()):
         raise ValueError(_("The scan was changed while the detection ran: run it again."))
     result = Result.new()
-    try:
+    with runs.all_or_nothing(result):
         _add(scan, reply, arrays, ijk_to_ras, settings, result)
-    except Exception:
-        remove(result)
-        raise
     return result
 
 
@@ -72,7 +67,7 @@ def _add(scan, reply, arrays, ijk_to_ras, settings, result: Result) -> None:
     brain = arrays["brain"] > 0
     for role, ending in VOLUMES.items():
         volume = register("vtkMRMLScalarVolumeNode", role, ending)
-        _fill(volume, arrays[role], scan)
+        runs.fill_volume(volume, arrays[role], scan)
         volume.SetAttribute("MedVAE.Unit", reply["unit"] if role == "anomaly" else "intensity of the scan")
         display.prepare(volume, role, np.asarray(arrays[role])[brain], float(reply["threshold"]), scan, register)
     segmentation = register("vtkMRMLSegmentationNode", "segmentation", "anomalies")
@@ -83,12 +78,6 @@ def _add(scan, reply, arrays, ijk_to_ras, settings, result: Result) -> None:
         if node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTableNode"):
             runs.put_beneath(runs.item_of(scan), node)
         runs.mark_hanging(node, result.run)
-
-
-def _fill(volume, array_zyx: np.ndarray, scan) -> None:
-    slicer.util.updateVolumeFromArray(volume, array_zyx)
-    volume.CopyOrientation(scan)
-    volume.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
 
 
 def results_of(scan) -> list[Result]:

@@ -83,6 +83,7 @@ class AnomalyTab(TaskTab):
     def cleanup(self) -> None:
         super().cleanup()
         self._soon.stop()
+        self.results.cleanup()
         self.status.stop()
 
     def _choose_a_scan(self) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import qt
 from slicer.i18n import tr as _
 
+from .silent import silent
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -43,12 +45,11 @@ class ComboChoice:
         self.default, self._final = entries.default, final
         self._values = [entry.value for entry in entries]
         self._refusals = {entry.value: entry.refusal for entry in entries if entry.refusal}
-        blocked = self.combo.blockSignals(True)
-        self.combo.clear()
-        for index, entry in enumerate(entries):
-            self.combo.addItem(entry.text)
-            self.combo.setItemData(index, entry.tip, qt.Qt.ToolTipRole)
-        self.combo.blockSignals(blocked)
+        with silent(self.combo):
+            self.combo.clear()
+            for index, entry in enumerate(entries):
+                self.combo.addItem(entry.text)
+                self.combo.setItemData(index, entry.tip, qt.Qt.ToolTipRole)
         self.choose(chosen)
 
     def choose(self, value: str) -> None:
@@ -62,9 +63,8 @@ class ComboChoice:
                 self._refusals[value] = _("{name} is not there any more: choose another.").format(name=value)
         index = self._values.index(value)
         if self.combo.currentIndex != index:
-            blocked = self.combo.blockSignals(True)
-            self.combo.setCurrentIndex(index)
-            self.combo.blockSignals(blocked)
+            with silent(self.combo):
+                self.combo.setCurrentIndex(index)
         self.combo.toolTip = self.combo.itemData(index, qt.Qt.ToolTipRole) or ""
 
     def refusal(self) -> str:

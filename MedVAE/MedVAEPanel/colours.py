@@ -6,8 +6,12 @@ of the score look like equal steps. Diverging: blue below, red above, transparen
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import slicer
+
+from .scan_node import RUN
 
 SEQUENTIAL = ((20, 290), (38, 330), (52, 8), (66, 42), (80, 68), (94, 98))
 """Control points: lightness L* and hue in degrees, at even steps."""
@@ -15,6 +19,7 @@ _CHROMA = (52, 68, 78, 76, 74, 48)
 DIVERGING = ((0.03, 0.19, 0.60), (0.26, 0.58, 0.97), (0.97, 0.97, 0.97), (0.96, 0.42, 0.26), (0.62, 0.02, 0.10))
 STEPS = 256
 _SHARED = "MedVAE.Sequential"
+_FAR = 1e30
 
 
 def sequential() -> np.ndarray:
@@ -68,6 +73,26 @@ def remove_unused() -> None:
         for each in (node.GetStorageNode(), node) if node not in used else ():
             if each is not None:
                 slicer.mrmlScene.RemoveNode(each)
+
+
+def hide_below(shown, value: float) -> None:
+    """What is less than `value` is transparent. shown: the display of a volume."""
+    shown.SetThreshold(value, _FAR)
+    shown.SetApplyThreshold(True)
+
+
+def add_legend(node, title: str, label_format: str, labels: int, size: tuple[float, float],
+               position: tuple[float, float], view_ids: Iterable[str]) -> None:
+    """The colours of a result's node, with numbers beside them, in these views. size, position: in shares of a view."""
+    legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(node)
+    legend.SetTitleText(title)
+    legend.SetLabelFormat(label_format)
+    legend.SetNumberOfLabels(labels)
+    legend.SetSize(*size)  # the text grows with it
+    legend.SetPosition(*position)
+    legend.SetAttribute(RUN, node.GetAttribute(RUN))
+    for view_id in view_ids:
+        legend.AddViewNodeID(view_id)
 
 
 def _shared() -> list:

@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 
 from . import colours
-from .scan_node import ROLE, RUN
+from .scan_node import ROLE
 
 LEGEND_TITLES = {
     "anomaly": "-log10(p)", "residual": "scan units", "std": "scan units",
@@ -17,8 +17,8 @@ LEGEND_TITLES = {
 reconstruction is a picture like the scan and has none."""
 _WINDOW = "MedVAE.Range"
 _RESIDUAL_THRESHOLD = "MedVAE.ResidualThreshold"
+_EMPTY_CORNER = (0.97, 0.06)  # which a head fills least
 _GREY = "vtkMRMLColorTableNodeGrey"
-_FAR = 1e30
 
 
 def prepare(volume, role: str, inside: np.ndarray, limit: float, scan, register: Callable) -> None:
@@ -56,8 +56,7 @@ def _prepare_reconstruction(shown, scan, inside: np.ndarray) -> None:
     if own is not None:
         shown.SetWindowLevel(own.GetWindow(), own.GetLevel())
     low = float(inside.min()) if inside.size else 0.0
-    shown.SetThreshold(low if low > 0 else np.finfo(np.float32).tiny, _FAR)
-    shown.SetApplyThreshold(True)
+    colours.hide_below(shown, low if low > 0 else np.finfo(np.float32).tiny)
 
 
 def show_grey(volume, low: float, high: float) -> None:
@@ -80,16 +79,10 @@ def _set_window(shown, low: float, high: float) -> None:
 
 
 def _add_legend(volume, role: str) -> None:
-    legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(volume)
-    legend.SetTitleText(LEGEND_TITLES[role])
     steps = round(threshold_range(volume)) if role == "anomaly" else 4  # scores have whole numbers beside them
-    legend.SetLabelFormat("%.0f" if role == "anomaly" else "%.3g")
-    legend.SetNumberOfLabels(1 + (steps if steps <= 8 else 4))
-    legend.SetSize(0.055, 0.28)  # the text grows with it
-    legend.SetPosition(0.97, 0.06)  # the corner that a head fills least
-    legend.SetAttribute(RUN, volume.GetAttribute(RUN))
-    for tag in ("Red", COMPARED_VIEWS[1]):  # in one view of each layout is enough
-        legend.AddViewNodeID(f"vtkMRMLSliceNode{tag}")
+    views = [f"vtkMRMLSliceNode{tag}" for tag in ("Red", COMPARED_VIEWS[1])]  # in one view of each layout is enough
+    colours.add_legend(volume, LEGEND_TITLES[role], "%.0f" if role == "anomaly" else "%.3g",
+                       1 + (steps if steps <= 8 else 4), (0.055, 0.28), _EMPTY_CORNER, views)
 
 
 def renew_legends(volumes) -> None:
@@ -125,8 +118,7 @@ def set_threshold(volume, value: float) -> None:
         shown.SetAttribute(_RESIDUAL_THRESHOLD, repr(float(value)))
         return
     # Never quite zero: outside of the brain every map is zero, and the scan shall stay visible there.
-    shown.SetThreshold(max(value, 1e-6 * (threshold_range(volume) or 1.0)), _FAR)
-    shown.SetApplyThreshold(True)
+    colours.hide_below(shown, max(value, 1e-6 * (threshold_range(volume) or 1.0)))
 
 
 # --- Views -----------------------------------------------------------------------------------------------------------
@@ -202,8 +194,18 @@ def compare(on: bool, before: int | None = None) -> int | None:
     return left
 
 
-def follow_axial_view() -> None:
-    """The views side by side show the slice that the axial view shows."""
+def fit_compared() -> None:
+    """The views side by side show the whole head, in the slice that the axial view shows. To be called when Qt has laid
+    them out: new ones have another shape before."""
+    manager = slicer.app.layoutManager()
+    for tag in COMPARED_VIEWS:
+        widget = manager.sliceWidget(tag) if manager is not None else None
+        if widget is not None:
+            widget.sliceLogic().FitSliceToBackground()
+    _follow_axial_view()
+
+
+def _follow_axial_view() -> None:
     scene = slicer.mrmlScene
     axial = scene.GetNodeByID("vtkMRMLSliceNodeRed")
     for tag in COMPARED_VIEWS:
@@ -222,7 +224,9 @@ def look_at_in_3d() -> None:
     if not any(view.IsMappedInLayout() for view in slicer.util.getNodesByClass("vtkMRMLViewNode")):
         manager.setLayout(slicer.vtkMRMLLayoutNode.SlicerLayoutFourUpView)
     for index in range(manager.threeDViewCount):
-        manager.threeDWidget(index).threeDView().resetFocalPoint()
+        view = manager.threeDWidget(index).threeDView()
+        view.resetFocalPoint()  # aims at it, from as far as before
+        view.resetCamera(False, True, True)  # comes near it, from the same side
 
 
 def jump(ras) -> None:

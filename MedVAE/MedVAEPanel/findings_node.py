@@ -10,6 +10,7 @@ import numpy as np
 import slicer
 import vtk
 
+from .columns import column
 from .scan_node import own_ijk_to_ras
 
 _IJK_TO_RAS = "MedVAE.DetectionIJKToRAS"
@@ -27,16 +28,9 @@ def add_findings_table(table, findings: Sequence[Mapping[str, Any]], ijk_to_ras:
     table.SetUseColumnTitleAsColumnHeader(True)
     for name in names:
         values = [finding[name] for finding in findings]
-        if any(isinstance(value, str) for value in values) or name in ("polarity", "location"):
-            column = vtk.vtkStringArray()
-        elif all(isinstance(value, int) for value in values) and values:
-            column = vtk.vtkIntArray()
-        else:
-            column = vtk.vtkDoubleArray()
-        column.SetName(name)
-        for value in values:
-            column.InsertNextValue(value)
-        table.AddColumn(column)
+        texts = any(isinstance(value, str) for value in values) or name in ("polarity", "location")
+        whole = bool(values) and all(isinstance(value, int) for value in values)
+        table.AddColumn(column(name, values, str if texts else int if whole else float))
         if name in _UNITS:
             table.SetColumnUnitLabel(name, _UNITS[name])
     table.SetLocked(True)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from slicer.i18n import tr as _
 
 from . import display, segments
 from .anomaly_results import Result
 from .findings_node import position_now, rows
+from .silent import silent
 from .tables import set_columns, set_row
 
 _SIDES = (("R", "L"), ("A", "P"), ("S", "I"))
 
 
 class FindingsTable:
-    """Fills a QTableWidget from a result; `on_chosen(rank)` is told of every choice."""
+    """Fills a QTableWidget from a result."""
 
-    def __init__(self, table, summary, on_chosen: Callable[[int], None] = lambda rank: None):
-        self.table, self.summary, self.on_chosen = table, summary, on_chosen
+    def __init__(self, table, summary):
+        self.table, self.summary = table, summary
         self.result: Result | None = None
         headers = [_("Where"), _("ml"), _("Peak"), _("Mean"), _("Position (mm)")]
         tips = [_("Side and tissue; the rows are ordered by volume × mean score, worst first."), _("Volume"),
@@ -32,17 +31,16 @@ class FindingsTable:
         self.result = result
         node = result.node("findings") if result is not None else None
         self._rows = rows(node) if node is not None else []
-        blocked = self.table.blockSignals(True)
-        self.table.clearSelection()
-        self.table.setRowCount(len(self._rows))
-        for index, row in enumerate(self._rows):
-            place = tuple(row[f"peak_{axis}_mm"] for axis in "ras")
-            where = row["location"]
-            where = _("{location} (dark)").format(location=where) if row["polarity"] == "dark" else where
-            texts = (where, f"{row['volume_ml']:.2f}", f"{row['peak']:.1f}", f"{row['mean']:.1f}",
-                     in_words(place))
-            set_row(self.table, index, texts)
-        self.table.blockSignals(blocked)
+        with silent(self.table):
+            self.table.clearSelection()
+            self.table.setRowCount(len(self._rows))
+            for index, row in enumerate(self._rows):
+                place = tuple(row[f"peak_{axis}_mm"] for axis in "ras")
+                where = row["location"]
+                where = _("{location} (dark)").format(location=where) if row["polarity"] == "dark" else where
+                texts = (where, f"{row['volume_ml']:.2f}", f"{row['peak']:.1f}", f"{row['mean']:.1f}",
+                         in_words(place))
+                set_row(self.table, index, texts)
         self.summary.text = self._summary(node)
 
     def _summary(self, node) -> str:
@@ -66,7 +64,6 @@ class FindingsTable:
             display.jump(position_now(table, self.result.scan, self._rows[index]))
         if segmentation is not None:
             segments.highlight(segmentation, index + 1)
-        self.on_chosen(index + 1)
 
 
 def in_words(ras) -> str:

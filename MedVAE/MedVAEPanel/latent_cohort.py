@@ -14,6 +14,7 @@ from slicer.i18n import tr as _
 from . import latent_plot
 from .choices import ComboChoice, Entry, Offer
 from .latent_plot import LABEL, Cohort, PlottedPlane
+from .plane_node import forget_file
 from .task_run import TaskRun
 
 _SIGNAL = "dataSelected(vtkStringArray*, vtkCollection*)"
@@ -286,6 +287,7 @@ class CohortSection:
             except RuntimeError as error:
                 return str(error)
             node.SetAttribute(_FILE, file)
+            forget_file(node)
         self.tab.set_parameter("scan", node)
         self.tab.encode_soon()
         return ""

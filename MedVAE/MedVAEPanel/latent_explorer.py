@@ -18,6 +18,7 @@ from .latent_sliders import LatentSliders
 from .live import Live
 from .saying import say
 from .scan_node import write_array
+from .silent import silent
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,9 +187,8 @@ class LatentExplorer:
 
     def _set_interpolation(self, share: float) -> None:
         slider = self.ui.interpolateSlider
-        blocked = slider.blockSignals(True)
-        slider.value = share
-        slider.blockSignals(blocked)
+        with silent(slider):
+            slider.value = share
 
     # --- Decoding ----------------------------------------------------------------------------------------------------
 

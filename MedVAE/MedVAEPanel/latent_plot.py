@@ -10,9 +10,10 @@ import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtk.util.numpy_support import vtk_to_numpy
 
 from . import results as runs
+from .columns import column
 from .latent_results import Result
 from .results import unused
 from .scan_node import ROLE, RUN
@@ -128,30 +129,27 @@ def add_cohort(reply: Mapping[str, Any], name: str, settings: Mapping[str, Any])
     """Table and empty chart; `show` fills it. Raises OSError or ValueError if the files cannot be read."""
     mean = np.load(reply["arrays"]["mean"])
     result = Result.new()
-    try:
+    with runs.all_or_nothing(result):
         title = unused(_("{name} latents").format(name=name))
         folder = runs.make_folder(title, result.run)
         attributes = runs.provenance_attributes(reply, settings, {"LatentCount": mean.shape[1]})
         table = runs.new_node("vtkMRMLTableNode", result, COHORT, title, attributes)
         texts = {"case": reply["cases"], LABEL: reply["labels"], "file": reply["files"]}
         tags = {key: [_text(value) for value in values] for key, values in reply["tags"].items()}
-        for column, values in {**texts, **tags}.items():
-            table.AddColumn(_strings(column, values))
+        for header, values in {**texts, **tags}.items():
+            table.AddColumn(column(header, values, str))
         kept = mean if mean.shape[1] <= _MOST_LATENTS else mean[:, :0]
         for index in range(kept.shape[1]):
-            table.AddColumn(_doubles(f"mu_{index}", kept[:, index]))
+            table.AddColumn(column(f"mu_{index}", kept[:, index], float))
         for plane, found in enumerate(reply["planes"]):
             points = np.load(reply["arrays"][f"points_{plane}"])
             for axis in range(2):
-                table.AddColumn(_doubles(f"{found['name']} {axis + 1}", points[:, axis]))
+                table.AddColumn(column(f"{found['name']} {axis + 1}", points[:, axis], float))
         table.SetLocked(True)
         chart = runs.new_node("vtkMRMLPlotChartNode", result, CHART, title)
         for node in (table, chart):
             runs.put_beneath(folder, node)
             runs.mark_hanging(node, result.run)
-    except Exception:
-        runs.remove(result)
-        raise
     return Cohort(result, table, chart)
 
 
@@ -237,10 +235,8 @@ def _quarters(values: Sequence[str], numbers: np.ndarray) -> dict[str, list[int]
 
 def _add_series(cohort: Cohort, name: str, rgb: Sequence[float], size: int, mark: bool = False):
     title = f"{cohort.table.GetName()}: {name}"
-    table = runs.new_node("vtkMRMLTableNode", cohort.result, f"{POINTS} {name}", title)
-    table.SetHideFromEditors(True)
-    series = runs.new_node("vtkMRMLPlotSeriesNode", cohort.result, f"{SERIES} {name}", name)
-    series.SetHideFromEditors(True)
+    table = runs.new_node("vtkMRMLTableNode", cohort.result, f"{POINTS} {name}", title, hidden=True)
+    series = runs.new_node("vtkMRMLPlotSeriesNode", cohort.result, f"{SERIES} {name}", name, hidden=True)
     series.SetAndObserveTableNodeID(table.GetID())
     series.SetXColumnName("x")
     series.SetYColumnName("y")
@@ -266,25 +262,11 @@ def _fill_points(node, points: np.ndarray, cases: Sequence[str], rows: Sequence[
         points, cases, rows = np.repeat(points, 2, 0), [*cases] * 2, [*rows] * 2
     table = vtk.vtkTable()
     for index, name in enumerate("xy"):
-        table.AddColumn(_doubles(name, points[:, index]))
-    table.AddColumn(_strings("case", cases))
+        table.AddColumn(column(name, points[:, index], float))
+    table.AddColumn(column("case", cases, str))
     if len(rows):
-        table.AddColumn(_doubles("row", np.array(rows, float)))
+        table.AddColumn(column("row", rows, float))
     node.SetAndObserveTable(table)
-
-
-def _doubles(name: str, values: np.ndarray) -> vtk.vtkDoubleArray:
-    column = numpy_to_vtk(np.ascontiguousarray(values, np.float64), deep=True)
-    column.SetName(name)
-    return column
-
-
-def _strings(name: str, values: Sequence[str]) -> vtk.vtkStringArray:
-    column = vtk.vtkStringArray()
-    column.SetName(name)
-    for value in values:
-        column.InsertNextValue(value)
-    return column
 
 
 def _text(value: Any) -> str:

@@ -13,9 +13,8 @@ from slicer.i18n import tr as _
 
 from . import results as runs
 from .display import show_grey
-from .results import remove, unused
+from .results import unused
 
-__all__ = ["Result", "add_decoded", "add_generated", "fill", "remove"]
 DECODED, SAMPLE = "decoded", "sample"
 SCAN_REFERENCE = "MedVAE.Scan"
 LATENTS = "MedVAE.Latents"
@@ -42,16 +41,11 @@ def add_decoded(scan, name: str, reply: Mapping[str, Any], settings: Mapping[str
         raise ValueError(_("The scan was changed meanwhile: encode it again."))
     result = Result.new()
     title = unused(f"{scan.GetName() if scan is not None else name} decoded")
-    try:
-        volume = _add(result, DECODED, title, scan, reply, settings)
-        _place(volume, array, scan, reply)
-        show_grey(volume, *_WINDOW)
+    with runs.all_or_nothing(result):
+        volume = _add(result, DECODED, title, array, scan, reply, settings)
         runs.mark_hanging(volume, result.run)
         if scan is not None:
             runs.put_beneath(runs.item_of(scan), volume)
-    except Exception:
-        remove(result)
-        raise
     return volume
 
 
@@ -76,33 +70,23 @@ def add_generated(scan, reply: Mapping[str, Any], settings: Mapping[str, Any]) -
     provenance = reply["provenance"]
     what = f"{provenance['bundle']} {provenance['label'] or ''}".strip()
     result, made = Result.new(), []
-    try:
+    with runs.all_or_nothing(result):
         title = unused(f"{what} samples, seed {provenance['seed']}")
         folder = runs.make_folder(title, result.run)
         for index in range(len(arrays)):
             name = unused(f"{what} sample {index + 1}")
-            volume = _add(result, SAMPLE, name, scan, reply, settings)
-            _place(volume, arrays[f"sample_{index + 1}"], scan, reply)
-            show_grey(volume, *_WINDOW)
+            volume = _add(result, SAMPLE, name, arrays[f"sample_{index + 1}"], scan, reply, settings)
             runs.put_beneath(folder, volume)
             runs.mark_hanging(volume, result.run)
             made.append(volume)
-    except Exception:
-        remove(result)
-        raise
     return made
 
 
-def _add(result: Result, role: str, name: str, scan, reply: Mapping[str, Any], settings: Mapping[str, Any]):
+def _add(result: Result, role: str, name: str, array: np.ndarray, scan, reply: Mapping[str, Any],
+         settings: Mapping[str, Any]):
     attributes = runs.provenance_attributes(reply, settings, {"Preparation": reply["provenance"]["preparation"]})
-    return runs.new_node("vtkMRMLScalarVolumeNode", result, role, name, {"MedVAE.Unit": _UNIT, **attributes},
-                         {SCAN_REFERENCE: scan} if scan is not None else {})
-
-
-def _place(volume, array: np.ndarray, scan, reply: Mapping[str, Any]) -> None:
-    slicer.util.updateVolumeFromArray(volume, array)
-    if scan is not None:
-        volume.CopyOrientation(scan)
-        volume.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
-    else:
-        volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.array(reply["ijk_to_ras"])))
+    volume = runs.new_node("vtkMRMLScalarVolumeNode", result, role, name, {"MedVAE.Unit": _UNIT, **attributes},
+                           {SCAN_REFERENCE: scan} if scan is not None else {})
+    runs.fill_volume(volume, array, scan, reply.get("ijk_to_ras"))
+    show_grey(volume, *_WINDOW)
+    return volume

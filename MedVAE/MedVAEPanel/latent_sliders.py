@@ -10,6 +10,7 @@ import qt
 from slicer.i18n import tr as _
 
 from .latent_model import LatentModelInfo
+from .silent import silent
 
 _REACH = 4.0
 _STEP = 0.05
@@ -57,10 +58,9 @@ class LatentSliders:
         for row, index in enumerate(self._indices):
             slider, value = self._rows[row][1], float((latents[index] - self._mean[index]) / self._std[index])
             reach = max(_REACH, float(np.ceil(abs(value))))
-            blocked = slider.blockSignals(True)
-            slider.minimum, slider.maximum = -reach, reach
-            slider.value = value
-            slider.blockSignals(blocked)
+            with silent(slider):
+                slider.minimum, slider.maximum = -reach, reach
+                slider.value = value
 
     def enable(self, on: bool) -> None:
         for _label, slider in self._rows:

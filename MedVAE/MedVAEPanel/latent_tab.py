@@ -19,7 +19,8 @@ from .latent_cohort import CohortSection
 from .latent_explorer import Encoding, LatentExplorer, show_alone
 from .latent_model import LatentModelInfo
 from .latent_parameters import LatentParameters
-from .latent_results import DECODED, Result, add_decoded, add_generated, note_latents, remove
+from .latent_results import DECODED, Result, add_decoded, add_generated, note_latents
+from .results import remove
 from .scan_node import problem, state, write_scan
 from .tabs import TaskTab
 from .task_run import TaskRun

@@ -9,9 +9,10 @@ from slicer.i18n import tr as _
 
 from . import plane_node
 from .choices import ComboChoice, Entry, Offer
+from .display import COMPARED_VIEWS
 from .plane_node import PlaneSource
+from .silent import silent
 
-_OURS = "MedVAE"  # what the names of our own views begin with
 TITLES = {"axial": _("Axial"), "sagittal": _("Sagittal"), "coronal": _("Coronal")}
 
 
@@ -44,7 +45,8 @@ class PlaneChoice:
     def offer_views(self) -> None:
         """The slice views that there are now."""
         manager = slicer.app.layoutManager()
-        names = [name for name in (manager.sliceViewNames() if manager is not None else ()) if _OURS not in name]
+        there = manager.sliceViewNames() if manager is not None else ()
+        names = [name for name in there if name not in COMPARED_VIEWS]
         tip = _("The slice that this view shows when you click Predict skull.")
         offer = Offer([Entry("", _("The image"), _("An image of one slice, as it is."))])
         offer += [Entry(name, _("Slice in {view}").format(view=name), tip) for name in names]
@@ -54,9 +56,8 @@ class PlaneChoice:
     def update(self) -> None:
         """Shows what the parameters hold."""
         source = self.source
-        blocked = self.selector.blockSignals(True)
-        self.selector.setCurrentNode(source.node if source is not None else None)
-        self.selector.blockSignals(blocked)
+        with silent(self.selector):
+            self.selector.setCurrentNode(source.node if source is not None else None)
         self.views.choose(getattr(self.tab.parameters, f"{self.name}View"))
         self.views.combo.enabled = source is not None
         if source is not None:
@@ -64,10 +65,9 @@ class PlaneChoice:
         usable = source is not None and not source.problem_of_volume()
         spacing = source.spacing_mm if usable else None
         stated = usable and plane_node.states_size(source.node)
-        blocked = self.spin.blockSignals(True)
-        self.spin.enabled = usable and not stated
-        self.spin.value = spacing[0] if spacing else 0.0
-        self.spin.blockSignals(blocked)
+        with silent(self.spin):
+            self.spin.enabled = usable and not stated
+            self.spin.value = spacing[0] if spacing else 0.0
         if not usable:
             self.spin.toolTip = ""
         elif stated:

@@ -118,6 +118,15 @@ def remember_format(node) -> None:
         type_size(node, 0.0)
 
 
+def forget_file(node) -> None:
+    """Saving the scene does not write over the file that a volume was loaded from. What its format tells is kept."""
+    remember_format(node)
+    storage = node.GetStorageNode()
+    if storage is not None:  # without one Slicer asks where to; its names cannot be taken away in every version
+        node.SetAndObserveStorageNodeID(None)
+        slicer.mrmlScene.RemoveNode(storage)
+
+
 def slice_node(view: str):
     for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
         if node.GetLayoutName() == view:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import qt
 import slicer
 
 from . import anomaly_results, display, segments
@@ -10,6 +11,7 @@ from .findings_table import FindingsTable
 from .parameters import Map
 from .scan_node import ROLE
 from .shown_result import ShownResult
+from .silent import silent
 
 
 class ResultSection(ShownResult):
@@ -23,6 +25,10 @@ class ResultSection(ShownResult):
         self._opacity: float | None = None
         self._layout_before: int | None = None
         self._comparing: bool | None = None  # what the views are arranged for; None: a scene comes or goes
+        self._laid_out = qt.QTimer()  # Qt gives views their sizes in the event loop, after the layout has changed
+        self._laid_out.setSingleShot(True)
+        self._laid_out.setInterval(0)
+        self._laid_out.connect("timeout()", self._fit_compared)
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", ROLE, "anomaly")
         ui.thresholdSlider.connect("valueChanged(double)", self._on_threshold)
         ui.compareButton.connect("toggled(bool)", self._on_compare)
@@ -93,14 +99,14 @@ class ResultSection(ShownResult):
         slider = self.ui.thresholdSlider
         top = display.threshold_range(volume) if volume is not None else None
         slider.enabled = top is not None
-        blocked = slider.blockSignals(True)
-        if top is not None:
+        if top is None:
+            return
+        with silent(slider):
             step = 10.0 ** int(f"{top / 50:e}".split("e")[1])
             slider.decimals = max(0, min(6, -int(f"{step:e}".split("e")[1])))
             slider.minimum, slider.maximum = 0.0, top
             slider.singleStep, slider.pageStep = step, 10 * step  # after the range, beyond which CTK takes no step
             slider.value = display.threshold(volume)
-        slider.blockSignals(blocked)
 
     def _on_threshold(self, value: float) -> None:
         if self.volume is not None:
@@ -109,13 +115,18 @@ class ResultSection(ShownResult):
     def _on_compare(self, on: bool) -> None:
         self._comparing = not on
         self._layout_before = display.compare(on, self._layout_before)
-        if on:
-            display.follow_axial_view()
+
+    def _fit_compared(self) -> None:
+        if display.comparing():
+            display.fit_compared()
 
     def leave(self) -> None:
         """Other modules, and Slicer at its next start, find the layout that there was before."""
         if display.comparing():
             self._on_compare(False)
+
+    def cleanup(self) -> None:
+        self._laid_out.stop()
 
     def on_layout_changed(self) -> None:
         """Whoever changed it: the views side by side are entered and left by other ways than the button, too. Those of
@@ -133,6 +144,8 @@ class ResultSection(ShownResult):
             if before is not None:
                 display.show(self.result.scan, self.volume, self.tab.parameters.opacity)
                 self._keep_scan_alone()
+                if on:
+                    self._laid_out.start()
             if on:
                 volumes = [self.result.node(each.value) for each in Map]
                 display.renew_legends([volume for volume in volumes if volume is not None])
@@ -152,6 +165,5 @@ class ResultSection(ShownResult):
 
     @staticmethod
     def _set_checked(button, on: bool) -> None:
-        blocked = button.blockSignals(True)
-        button.checked = bool(on)
-        button.blockSignals(blocked)
+        with silent(button):
+            button.checked = bool(on)

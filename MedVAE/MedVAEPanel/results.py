@@ -6,13 +6,15 @@ scene was saved and loaded.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+import numpy as np
 import slicer
 import vtk
 
@@ -87,10 +89,10 @@ def provenance_attributes(
 
 def new_node(
     class_name: str, result: Result, role: str, name: str, attributes: Mapping[str, str] = MappingProxyType({}),
-    references: Mapping[str, Any] = MappingProxyType({}),
+    references: Mapping[str, Any] = MappingProxyType({}), hidden: bool = False,
 ):
-    """A node of a result, in the scene. references: nodes. It comes into the scene last, so that selectors see what it
-    is."""
+    """A node of a result, in the scene. references: nodes; hidden: from selectors and the subject hierarchy. It comes
+    into the scene last, so that both see what it is."""
     node = slicer.mrmlScene.CreateNodeByClass(class_name)
     node.UnRegister(None)
     node.SetName(name)
@@ -98,6 +100,8 @@ def new_node(
         node.SetAttribute(key, value)
     for key, other in references.items():
         node.SetNodeReferenceID(key, other.GetID())
+    if hidden:
+        node.SetHideFromEditors(True)
     return slicer.mrmlScene.AddNode(node)
 
 
@@ -165,6 +169,26 @@ def hanging(node) -> list:
     if node.IsA("vtkMRMLStorableNode"):
         found += [node.GetNthStorageNode(index) for index in range(node.GetNumberOfStorageNodes())]
     return [each for each in found if each is not None]
+
+
+@contextlib.contextmanager
+def all_or_nothing(result: Result) -> Iterator[None]:
+    """Nothing of the run is left behind if what is done within fails."""
+    try:
+        yield
+    except Exception:
+        remove(result)
+        raise
+
+
+def fill_volume(volume, array_zyx: np.ndarray, scan=None, ijk_to_ras: np.ndarray | None = None) -> None:
+    """Values on the grid of `scan` and beneath its transform; without one where `ijk_to_ras` (4×4) puts them."""
+    slicer.util.updateVolumeFromArray(volume, array_zyx)
+    if scan is not None:
+        volume.CopyOrientation(scan)
+        volume.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
+    else:
+        volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.asarray(ijk_to_ras)))
 
 
 def remove(result: Result) -> None:

@@ -10,7 +10,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import library
-from .plane_node import PLANES, type_size
+from .plane_node import PLANES, forget_file, type_size
 
 CATEGORY = "MedVAE"
 NAME = "MedVAEFlair"
@@ -19,6 +19,11 @@ FILE = "sample/flair.nii.gz"
 SHA256 = "0c6a2198822f5b02b264a4c10253c3b77a96955a423a6ed319340bc7b0e488ae"
 PLANES_NAME = "MedVAEFetalHead"
 PLANES_FOLDER = "sample/skull"
+PLANES_SHA256 = {
+    "axial": "3623dc9dd3caf3dbba2b639c85d98cbced14fba7cd91c531c121235e0dc1ab21",
+    "sagittal": "a4cce5c3b5b209b200f8bd92be887c09b700a05d30b9f9698eefaffa193831a8",
+    "coronal": "1955010360bff6954030b1b9d00b522b50b7f9b9db1055c4683f86f93a677a93",
+}
 THUMBNAIL = Path(__file__).resolve().parents[1] / "Resources" / "Icons" / "MedVAESample.png"
 _ATTRIBUTE = "MedVAE.Sample"
 
@@ -42,6 +47,7 @@ def register_sample_data() -> None:
     logic.registerCustomSampleDataSource(
         category=CATEGORY, sampleName=PLANES_NAME, uris=planes, nodeNames=[_plane_title(plane) for plane in PLANES],
         fileNames=[f"MedVAE-fetal-{plane}.png" for plane in PLANES], thumbnailFileName=str(THUMBNAIL),
+        checksums=[f"SHA256:{PLANES_SHA256[plane]}" for plane in PLANES],  # else copies of earlier ones are kept
         customDownloader=lambda source: list((load_sample_planes() or {}).values()),
     )
 
@@ -61,6 +67,7 @@ def load_sample():
         slicer.util.errorDisplay(str(error), windowTitle="MedVAE")
         return None
     node.SetAttribute(_ATTRIBUTE, SHA256)
+    forget_file(node)
     return node
 
 

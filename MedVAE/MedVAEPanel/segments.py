@@ -13,7 +13,8 @@ MAX_SEGMENTS = 40
 _RANK = "MedVAE.Rank"
 _CATEGORY = "Segmentation category and type - 3D Slicer General Anatomy list"
 _REGION = "~Anatomic codes - DICOM master list~SCT^12738006^Brain~^^"
-_LESION = f"{_CATEGORY}~SCT^49755003^Morphologically Altered Structure~SCT^52988006^Lesion~^^{_REGION}"
+# Slicer's lists have no lesion: mass is what they call one of no particular kind.
+_LESION = f"{_CATEGORY}~SCT^49755003^Morphologically Altered Structure~SCT^4147007^Mass~^^{_REGION}"
 _BRAIN = f"{_CATEGORY}~SCT^123037004^Anatomical Structure~SCT^12738006^Brain~^^~~^^~^^"
 _BRIGHT, _DARK, _CHOSEN, _BRAIN_COLOUR = (0.25, 0.95, 0.85), (0.45, 0.65, 1.0), (1.0, 1.0, 1.0), (0.82, 0.80, 0.78)
 _SURFACE = "Closed surface"

@@ -8,7 +8,7 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from . import colours
-from .scan_node import RUN
+from .display import COMPARED_VIEWS
 from .skull_parameters import DEFAULT_RANGE_MM
 
 STD_ARRAY = "std_mm"
@@ -19,8 +19,6 @@ _CARD_OPACITY = (0.1, 1.8)  # of a black pixel, and what brightness adds
 _FIT_PERCENTILES = (2, 98)
 _TOPS = {"probability": 1.0, "std": 0.5}
 _HIDDEN_BELOW = {"probability": 0.05, "std": 0.02}
-_FAR = 1e30
-_OURS = "MedVAE"  # what the names of our own views begin with: they are the first tab's
 
 
 def prepare_surface(surface) -> None:
@@ -33,19 +31,8 @@ def prepare_surface(surface) -> None:
     shown.SetScalarRange(*DEFAULT_RANGE_MM)
     shown.SetVisibility2D(True)
     shown.SetSliceIntersectionThickness(2)
-    _add_legend(surface)
-
-
-def _add_legend(surface) -> None:
-    legend = slicer.modules.colors.logic().AddDefaultColorLegendDisplayNode(surface)
-    legend.SetTitleText("std (mm)")
-    legend.SetLabelFormat("%.2f")
-    legend.SetNumberOfLabels(5)
-    legend.SetSize(0.1, 0.4)
-    legend.SetPosition(0.97, 0.5)
-    legend.SetAttribute(RUN, surface.GetAttribute(RUN))
-    for view in slicer.util.getNodesByClass("vtkMRMLViewNode"):
-        legend.AddViewNodeID(view.GetID())
+    views = [view.GetID() for view in slicer.util.getNodesByClass("vtkMRMLViewNode")]
+    colours.add_legend(surface, "std (mm)", "%.2f", 5, (0.1, 0.4), (0.97, 0.5), views)
 
 
 def prepare_overlay(volume, role: str) -> None:
@@ -55,8 +42,7 @@ def prepare_overlay(volume, role: str) -> None:
     shown.SetAutoThreshold(False)
     shown.SetAndObserveColorNodeID(colours.sequential_node().GetID())
     shown.SetWindowLevelMinMax(0.0, _TOPS[role])
-    shown.SetThreshold(_HIDDEN_BELOW[role], _FAR)
-    shown.SetApplyThreshold(True)
+    colours.hide_below(shown, _HIDDEN_BELOW[role])
 
 
 def prepare_card(model) -> None:
@@ -113,14 +99,15 @@ def fitting_range(surface) -> tuple[float, float]:
 def show_in_slices(planes: dict, volume, opacity: float) -> None:
     """Each plane in the views of its orientation, the volume over it.
 
-    planes: their volumes by the orientation's name in Slicer. A view that shows another orientation stays as it is.
+    planes: their volumes by the orientation's name in Slicer. A view that shows another orientation stays as it is, and
+    so do those that compare, which are the first tab's.
     """
     manager = slicer.app.layoutManager()
     for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
         plane = planes.get(view.GetOrientation(), False)
         # A scene keeps the nodes of views that the present layout does not have, and those have no logic.
         logic = slicer.app.applicationLogic().GetSliceLogic(view)
-        if plane is False or logic is None or view.GetLayoutName().startswith(_OURS):
+        if plane is False or logic is None or view.GetLayoutName() in COMPARED_VIEWS:
             continue
         composite = logic.GetSliceCompositeNode()
         new = composite.GetBackgroundVolumeID() != (plane.GetID() if plane is not None else None)

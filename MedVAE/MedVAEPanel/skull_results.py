@@ -8,18 +8,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import slicer
 import vtk
 from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from . import results as runs
 from . import skull_display
+from .columns import column
 from .display import show_grey
 from .plane_node import PLANES
-from .results import remove, unused
+from .results import unused
 
-__all__ = ["Result", "add_result", "plane_role", "card_role", "remove"]
 PLACED = _("placed at the standard position")
 """Nothing says where an image truly lay: it is put through the head's centre."""
 _SOURCE = "MedVAE.Plane."
@@ -71,11 +70,8 @@ def add_result(sources: Mapping[str, Any], reply: Mapping[str, Any], settings: M
     """
     arrays = {name: np.load(path) for name, path in reply["arrays"].items()}
     result = Result.new()
-    try:
+    with runs.all_or_nothing(result):
         _add(sources, reply, arrays, settings, result)
-    except Exception:
-        remove(result)
-        raise
     return result
 
 
@@ -98,7 +94,7 @@ def _add(sources, reply, arrays, settings, result: Result) -> None:
     ijk_to_ras = np.array(reply["ijk_to_ras"])
     for role, ending in _VOLUMES.items():
         volume = register("vtkMRMLScalarVolumeNode", role, ending.removeprefix("skull "))
-        _fill(volume, arrays[role], ijk_to_ras)
+        runs.fill_volume(volume, arrays[role], ijk_to_ras=ijk_to_ras)
         skull_display.prepare_overlay(volume, role)
     for place in reply["planes"]:
         _add_plane(place, arrays[f"plane_{place['plane']}"], register)
@@ -130,16 +126,11 @@ def _poly_data(arrays: Mapping[str, np.ndarray]) -> vtk.vtkPolyData:
     return normals.GetOutput()
 
 
-def _fill(volume, array_zyx: np.ndarray, ijk_to_ras: np.ndarray) -> None:
-    slicer.util.updateVolumeFromArray(volume, array_zyx)
-    volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(ijk_to_ras))
-
-
 def _add_plane(place: Mapping[str, Any], grey_yx: np.ndarray, register) -> None:
     """The image where such a plane would lie, as a volume for the slice views and as a picture in the 3D view."""
     plane, ijk_to_ras = place["plane"], np.array(place["ijk_to_ras"])
     volume = register("vtkMRMLScalarVolumeNode", plane_role(plane), f"{plane} plane, {PLACED}")
-    _fill(volume, np.round(255 * grey_yx).astype(np.uint8)[None], ijk_to_ras)
+    runs.fill_volume(volume, np.round(255 * grey_yx).astype(np.uint8)[None], ijk_to_ras=ijk_to_ras)
     show_grey(volume, 0, 255)
     card = register("vtkMRMLModelNode", card_role(plane), f"{plane} plane in 3D, {PLACED}")
     half_px = skull_display.CARD_MARGIN * place["semi_axes_mm"][0] / place["pixel_mm"]
@@ -149,17 +140,12 @@ def _add_plane(place: Mapping[str, Any], grey_yx: np.ndarray, register) -> None:
 
 def _fill_table(node, measures: list[Mapping[str, Any]]) -> None:
     node.SetUseColumnTitleAsColumnHeader(True)
+    rows = [{**measure, "low": measure["interval"][0], "high": measure["interval"][1],
+             "percentile": "" if measure["percentile"] is None else json.dumps(measure["percentile"])}
+            for measure in measures]
     for key, title in _COLUMNS.items():
         texts = key in ("title", "unit", "percentile")  # no percentile is an empty text
-        column = vtk.vtkStringArray() if texts else vtk.vtkDoubleArray()
-        column.SetName(title)
-        for measure in measures:
-            row = {**measure, "low": measure["interval"][0], "high": measure["interval"][1]}
-            if key == "percentile":
-                column.InsertNextValue("" if row[key] is None else json.dumps(row[key]))
-            else:
-                column.InsertNextValue(row[key])
-        node.AddColumn(column)
+        node.AddColumn(column(title, [row[key] for row in rows], str if texts else float))
     node.SetLocked(True)
 
 

@@ -27,6 +27,8 @@ from .temporary import TemporaryFolder
 CANCEL_GRACE_MS = 800
 START_LIMIT_MS = 60_000
 _TAIL_LINES = 12
+_CRASH = "exit abnormally"
+"""What Slicer's launcher, which PythonSlicer is, says when Python has crashed: it itself ends with the code 1."""
 
 
 @dataclass
@@ -62,7 +64,7 @@ class WorkerClient:
         self._pid: int | None = None  # of the worker itself: the process may be a launcher
         self._ready = False
         self._jobs: dict[int, Job] = {}
-        self._last_id = 0
+        self._last_id = self._starts = 0
         self._buffer, self._errors = b"", b""
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._folder: TemporaryFolder | None = None
@@ -102,7 +104,7 @@ class WorkerClient:
         self._jobs[job.id] = job
         if self._closed:
             job.cancelled = True
-            qt.QTimer.singleShot(0, lambda: self._drop(job))
+            self._later(0, self._drop, job.id)
         elif self._process is None:
             self._start()
         elif self._ready:
@@ -119,9 +121,9 @@ class WorkerClient:
         if self._ready:
             self._send(json.dumps({"cancel": job.id}).encode("ascii") + b"\n")
         if computed:
-            qt.QTimer.singleShot(CANCEL_GRACE_MS, lambda: self._kill_if_open(job))
+            self._later(CANCEL_GRACE_MS, self._kill_if_open, job.id)
         else:
-            qt.QTimer.singleShot(0, lambda: self._drop(job))
+            self._later(0, self._drop, job.id)
 
     def shutdown(self) -> None:
         """Ends the worker now and removes the temporary folder. Open requests end as cancelled."""
@@ -155,10 +157,16 @@ class WorkerClient:
         process.connect("finished(int,QProcess::ExitStatus)", lambda *a: self._finished(process))
         process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._failed(process, error))
         run_module(process, self.command, self.library, ["MedVAELib.worker"], self.environment)
-        qt.QTimer.singleShot(START_LIMIT_MS, lambda: self._give_up(process))
+        self._starts += 1
+        self._later(START_LIMIT_MS, self._give_up, self._starts)
 
-    def _give_up(self, process) -> None:
-        if self._process is process and not self._ready:
+    @staticmethod
+    def _later(milliseconds: int, call: Callable[[int], None], number: int) -> None:
+        """Slicer keeps what a timer calls until it ends: so it is told a number, not a job, which holds a scan."""
+        qt.QTimer.singleShot(milliseconds, lambda: call(number))
+
+    def _give_up(self, start: int) -> None:
+        if self._starts == start and not self._ready:
             self._kill(_("It did not start within a minute."))
 
     def _send(self, line: bytes) -> None:
@@ -226,19 +234,20 @@ class WorkerClient:
         self._read_errors(process)
         if process is self._process:
             self._process = None
-            crashed = process.exitStatus() == qt.QProcess.CrashExit
+            crashed = process.exitStatus() == qt.QProcess.CrashExit or any(_CRASH in line for line in self._tail)
             self._ended(process, _("It crashed or was killed, perhaps because memory ran out.") if crashed
                         else _("Its exit code was {code}.").format(code=process.exitCode()))
 
-    def _drop(self, job: Job) -> None:
+    def _drop(self, job_id: int) -> None:
         """One that still waits: the worker will pass over it, or was never told of it."""
-        if self._jobs.get(job.id) is job:
+        job = self._jobs.get(job_id)
+        if job is not None:
             self._close(job, job.on_error, _CANCELLED)
             if not self._jobs and not self._ready:
                 self._kill(_("It was ended to cancel."))
 
-    def _kill_if_open(self, job: Job) -> None:
-        if self._jobs.get(job.id) is job:
+    def _kill_if_open(self, job_id: int) -> None:
+        if job_id in self._jobs:
             self._log("The worker did not stop in time and was ended.")
             self._kill(_("It was ended to cancel."), keep_others=True)
 

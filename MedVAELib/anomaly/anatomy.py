@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from ..errors import InputError
 from ..inference import Encoded, Engine
-from ..preprocessing.geometry import ijk_to_ras_mm, like, ras_grid, to_grid
+from ..preprocessing.geometry import field_of_view_ras_mm, ijk_to_ras_mm, like, ras_grid, to_grid
 from ..preprocessing.intensity import MIN_BRAIN_ML, NETWORK_MAX, NETWORK_MEDIAN, Foreground
 from ..preprocessing.morphology import closed, dilated, largest_part, opened
 from ..progress import CancelToken
@@ -117,9 +117,7 @@ def _sample_whole(
     image: sitk.Image, values: NDArray[np.float32], support: NDArray[np.bool_], spacing_mm: float
 ) -> tuple[sitk.Image, NDArray[np.float32]]:
     """The whole field of view on a patient-aligned grid, and the share of each voxel that holds data."""
-    corners = [ijk_to_ras_mm(image, [(n - 1) * c for n, c in zip(image.GetSize(), corner, strict=True)])
-               for corner in np.ndindex(2, 2, 2)]
-    low, high = np.min(corners, 0), np.max(corners, 0)
+    low, high = field_of_view_ras_mm(image)
     size_xyz = np.ceil((high - low) / spacing_mm).astype(int) + 1
     grid = ras_grid((low + high) / 2, size_xyz[::-1], spacing_mm)
     sampled = to_grid(like(values, image), grid)

@@ -42,7 +42,7 @@ def shipped_brain(
     try:
         return _brain(detector, scan, progress, cancel)
     finally:
-        if detector.engine.steps:  # what one scan took the memory for must not slow down the next
+        if detector.steps:  # what one scan took the memory for must not slow down the next
             _shipped.cache_clear()
 
 

@@ -21,7 +21,8 @@ from ..tissues import BACKGROUND, EXTRACEREBRAL, TISSUES, WHITE
 from ..training.brains import load_synthesiser
 from ..training.synthesis.cases import SyntheticCase, case_config, synthetic_case
 from .calibration import ScoreCalibration
-from .detect import Detector, score_inputs
+from .detect import score_inputs
+from .detector import Detector
 from .scores import SCORES, zscore
 
 MODALITIES = ("flair", "dwi")

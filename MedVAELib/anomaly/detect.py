@@ -21,14 +21,14 @@ from .result import DARK, Detection
 from .score_maps import ScoreMaps, sample_maps
 from .scores import TWO_SIDED, check_arguments
 
-__all__ = ["Detector", "PreparedScan", "ScoreMaps", "detect_anomalies", "prepare_scan", "score_inputs"]
-
 DOUBTFUL_CONFIDENCE = 0.68
 """Below this mean tissue probability the map comes with a warning: 13 real scans measure .72 to .82, resampled, noisy
 and cropped ones from .68 on, scans whose header has them upside down or back to front .61 to .68."""
 CUT_CM2 = 45.0
 """Brain at a face of the scan from which on it counts as cut off: 13 real scans have up to 36, below, cropped ones 57
 to 157."""
+MAX_CUT_OFF = 0.01
+"""Share of the brain at its highest value from which on its brightness was cut off: 14 scans have up to 0.00001."""
 
 
 def detect_anomalies(
@@ -143,6 +143,11 @@ def _anatomy_warnings(maps: ScoreMaps) -> list[str]:
     if volume > LARGEST_BRAIN_ML:
         warnings.append(f"The brain mask measures {volume:.0f} ml, more than a brain does: check it, and the voxel "
                         "size in the header.")
+    cut_off = maps.cut_off_brightness()
+    if cut_off > MAX_CUT_OFF:
+        warnings.append(f"{cut_off:.0%} of the brain has one and the same highest value: its brightness was cut off, "
+                        "as where it was saved as seen on a screen, and lesions there cannot be told from other bright "
+                        "tissue.")
     if maps.fit.periventricular > 1:
         excess = f"{maps.fit.periventricular - 1:.0%}"
         warnings.append(f"Around the ventricles, white matter is {excess} brighter than under the cortex, more than "

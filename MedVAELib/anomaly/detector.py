@@ -8,7 +8,6 @@ from pathlib import Path
 from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle, load_bundle
 from ..errors import BundleError
 from ..inference import Engine
-from ..models import build_model
 from ..tissues import TISSUES
 from .calibration import ScoreCalibration
 from .scores import Emphasis
@@ -22,6 +21,11 @@ class Detector:
     engine: Engine
     shape: tuple[int, int, int]
     spacing_mm: float
+
+    @property
+    def steps(self) -> list[str]:
+        """The steps down the memory ladder so far."""
+        return self.engine.steps
 
     @classmethod
     def load(cls, bundle: Bundle | str | Path | None = None, device: str = "auto") -> Detector:
@@ -43,6 +47,4 @@ class Detector:
             usable = False
         if not usable:
             raise BundleError(f"Bundle '{bundle.name}' is no anomaly detector: its grid or calibration is incomplete.")
-        model = build_model(bundle.model, bundle.config)
-        bundle.fill(model)
-        return cls(bundle, Engine(device).load(model), shape, spacing_mm)
+        return cls(bundle, Engine(device).load(bundle.network()), shape, spacing_mm)

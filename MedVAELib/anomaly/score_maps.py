@@ -15,7 +15,7 @@ from ..errors import BundleError
 from ..preprocessing.geometry import channels_from_grid, from_grid, like
 from ..preprocessing.intensity import Foreground
 from ..preprocessing.morphology import bounding_box, dilated, filled
-from ..progress import CancelToken, Progress, no_progress
+from ..progress import CancelToken, Progress, no_progress, scaled
 from ..timing import Timer
 from ..tissues import OUTER_CSF, VENTRICLES, WHITE
 from .anatomy import Anatomy, brain_mask
@@ -43,9 +43,7 @@ def sample_maps(
     anatomy = prepared.anatomy
     with timer.stage("sampling"):
         moments = prepared.detector.engine.moments(
-            anatomy.encoded, samples, prepared.fit.mean, seed,
-            lambda stage, fraction, message="": progress(stage, 0.45 + 0.2 * fraction, message), cancel,
-        )
+            anatomy.encoded, samples, prepared.fit.mean, seed, scaled(progress, 0.45, 0.65), cancel)
         if samples > 1:
             anatomy = replace(anatomy, probability=moments.probability)
     cancel.check()
@@ -120,8 +118,14 @@ class ScoreMaps:
                       for name, part in zip(names, (layers[:near], layers[-near:]), strict=True)}
         return areas
 
+    def cut_off_brightness(self) -> float:
+        """Share of the brain that has its highest value."""
+        brain = self.values[self.brain_box]
+        return float((brain == brain.max(initial=-np.inf)).mean()) if brain.size else 0.0
+
     @cached_property
     def probability(self) -> NDArray[np.float32]:
+        """Of each tissue, in the box, (K, z, y, x); background where the model's grid does not reach."""
         outside = [1] + [0] * (len(self.anatomy.probability) - 1)
         return channels_from_grid(self.anatomy.probability, self.anatomy.grid, self.crop, outside)
 
@@ -142,7 +146,8 @@ class ScoreMaps:
         )
 
     def raw(self, score: str, modality: str, sign: int) -> NDArray[np.float32]:
-        """The raw score inside the brain, 0 outside."""
+        """The raw score in the box (zyx), 0 outside the brain. score: a name in `SCORES`; sign: +1 of what is brighter
+        than healthy tissue, -1 of what is darker."""
         inputs = self.inputs(score, modality)
         raw = SCORES[score](inputs, sign) * self.brain_box
         if score == "zscore" and sign > 0 and inputs.emphasis.symmetry:
@@ -152,6 +157,8 @@ class ScoreMaps:
         return raw
 
     def calibrated(self, score: str, modality: str, sign: int) -> NDArray[np.float32]:
+        """`raw` in `calibration.UNIT`, by the bundle's healthy scans. Raises BundleError for a score or modality that
+        the bundle is not calibrated for."""
         tables = self.detector.bundle.calibration["score"]
         table = tables.get(score, {}).get(_calibrated_as(modality))
         if table is None:
@@ -177,6 +184,7 @@ class ScoreMaps:
         return (self.expected * self.bias * self.anatomy.scale + self.anatomy.offset) * self.brain_box
 
     def residual(self) -> NDArray[np.float32]:
+        """Scan − reconstruction in the box (zyx), scan units, 0 outside the brain."""
         return (self.values - self.reconstruction()) * self.brain_box
 
     def std(self) -> NDArray[np.float32]:

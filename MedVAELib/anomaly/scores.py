@@ -39,6 +39,7 @@ class Emphasis:
 
 EMPHASIS = {"flair": Emphasis(1.0, 0.0, 0.75), "dwi": Emphasis(0.0, 4.0, 0.75, 0.9)}
 """What new bundles are calibrated with; each bundle keeps its own."""
+MAX_SAMPLES = 10_000
 _SSIM_SIGMA_MM = 1.5
 _USUAL_SPREAD = 0.07  # network units (brain median 0.5): where a power of the spread changes nothing
 
@@ -65,6 +66,7 @@ class ScoreInputs:
 
     @property
     def residual(self) -> Volume:
+        """Image − expected (zyx), network units."""
         return self.image - self.expected
 
     @property
@@ -73,6 +75,7 @@ class ScoreInputs:
         return self.in_voxels(self.fine_sigma_mm)
 
     def in_voxels(self, sigma_mm: float) -> tuple[float, ...]:
+        """A sigma in mm as voxels, zyx."""
         return tuple(sigma_mm / step for step in self.spacing_mm)
 
 
@@ -145,8 +148,8 @@ SCORES: dict[str, Callable[[ScoreInputs, int], Volume]] = {
 
 def check_arguments(samples: int, fpr: float, score: str, seed: int = 0) -> None:
     """Raises UsageError for a value out of range; `detect_anomalies` does it first."""
-    if samples < 1 or samples > 10_000:
-        raise UsageError(f"samples must lie between 1 and 10000, not {samples}.")
+    if not 1 <= samples <= MAX_SAMPLES:
+        raise UsageError(f"samples must lie between 1 and {MAX_SAMPLES}, not {samples}.")
     if not 1e-5 <= fpr <= 0.5:
         raise UsageError(f"fpr must lie between 0.00001 and 0.5, not {fpr}.")
     check_seed(seed)

@@ -31,7 +31,7 @@ from ..training.trainer import Batches, Trainer
 from .calibrate import CalibrationData, calibrate
 from .card import model_card, model_metadata
 from .config import HealthyAnatomyRun
-from .detect import Detector
+from .detector import Detector
 from .scores import EMPHASIS
 
 VALIDATION_SEED = 99

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Annotated
 
 import typer
@@ -13,11 +12,11 @@ import typer
 from .. import __version__
 from ..failures import Failure
 from ..listening import print_anything, whoever_listens
-from .bundles import app as bundles_app
+from . import bundles, evaluate, latent, synthesise
 from .detect import detect
+from .generate import generate
 from .prepare import prepare
 from .skull import skull
-from .synthesise import app as synthesise_app
 from .train import train
 
 app = typer.Typer(
@@ -32,8 +31,11 @@ app.command("detect")(detect)
 app.command("skull")(skull)
 app.command("train")(train)
 app.command("prepare")(prepare)
-app.add_typer(bundles_app, name="bundles")
-app.add_typer(synthesise_app, name="synthesise")
+app.command("generate")(generate)
+app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(latent.app, name="latent")
+app.add_typer(bundles.app, name="bundles")
+app.add_typer(synthesise.app, name="synthesise")
 
 
 def _print_version(wanted: bool) -> None:
@@ -55,30 +57,6 @@ def medvae(
 
         medvae skull --sample --output skull_output
     """
-
-
-LATER = {
-    "evaluate": "Score a folder of cases with expert masks, the simple baseline beside every figure; score models of "
-                "images.\n\nExample:  medvae evaluate anomaly CASES_DIR --output DIR",
-    "latent": "Look into the latent space of an image autoencoder: encode, classify, embed, traverse, interpolate, "
-              "arithmetic, edit, compare.\n\nExample:  medvae latent encode images.csv --bundle DIR --output latents",
-    "generate": "Draw new images from an image autoencoder.\n\n"
-                "Example:  medvae generate --bundle DIR --count 20 --output generated",
-}
-"""Commands, each the `app` of its module, that need scikit-learn or matplotlib: imported only when asked for."""
-
-
-def _add_later(name: str, text: str) -> None:
-    def command(context: typer.Context) -> int:
-        later = import_module(f".{name}", __package__).app
-        return later(args=context.args or ["--help"], prog_name=f"medvae {name}", standalone_mode=False)
-
-    app.command(name, help=text, add_help_option=False,
-                context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(command)
-
-
-for _name, _text in LATER.items():
-    _add_later(_name, _text)
 
 
 def run(arguments: Sequence[str]) -> int:

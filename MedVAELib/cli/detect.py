@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,7 +14,7 @@ from ..listening import cancelled_by_signals
 from ..progress import CancelToken, Progress
 from .listeners import progress_listener, warn
 from .many import run_many
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, expanded
+from .options import BundleOption, DebugOption, DeviceOption, ProgressKind, ProgressOption, SeriesOption, expanded
 
 if TYPE_CHECKING:
     from ..anomaly.result import Detection
@@ -52,20 +51,15 @@ def detect(
         help="With several scans: compute on the Dask cluster of this scheduler (host:port).")] = None,
     modality: Annotated[ModalityChoice, typer.Option(
         help="Kind of scan; 'auto' decides from the image and says so.")] = ModalityChoice.auto,
-    bundle: Annotated[str | None, typer.Option(
-        metavar="NAME|DIR", show_default=False,
-        help="Model to use (see 'medvae bundles list'); by default the one shipped with MedVAE.")] = None,
+    bundle: BundleOption = None,
     samples: Annotated[int, typer.Option(
-        min=1, max=1024,
-        help="Posterior samples drawn: more give a smoother standard deviation, and take longer.")] = 16,
+        min=1, help="Posterior samples drawn: more give a smoother standard deviation, and take longer.")] = 16,
     fpr: Annotated[float, typer.Option(
         min=0.00001, max=0.5, help="Share of healthy brain voxels that the mask may flag by mistake.")] = 0.01,
     score: Annotated[str, typer.Option(
         metavar="NAME",
         help="Anomaly score: zscore, absolute, reconstruction_probability, kl_gradient or ssim.")] = "zscore",
-    series: Annotated[str | None, typer.Option(
-        metavar="NAME", show_default=False,
-        help="Which series of a DICOM folder, or volume of a 4D file, when it holds several.")] = None,
+    series: SeriesOption = None,
     device: DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the posterior samples: same seed, same result.")] = 0,
     progress: ProgressOption = ProgressKind.bar,
@@ -95,6 +89,8 @@ def detect(
     many = cohort is not None or len(scans or []) > 1
     if (resume or scheduler) and not many:
         raise UsageError("--resume and --scheduler are for several scans or a --cohort.")
+    if sample and (series is not None or modality is not ModalityChoice.auto):
+        raise UsageError("--series and --modality are for scans of your own: leave them out with --sample.")
     with cancelled_by_signals() as cancel, progress_listener(progress) as listener:
         listener("start", 0.0, "Starting")
         from ..bundle import DEFAULT_ANOMALY_BUNDLE, load_bundle
@@ -107,15 +103,11 @@ def detect(
         if many:
             cases = read_cases(cohort) if cohort is not None else cases_of_paths(scans)
             _detect_many(cases, output, settings, scheduler, listener, cancel, quiet, resume=resume, debug=debug)
-        elif sample:
-            case = Case("sample", sample_scan(), "auto")
-            settings = replace(settings, series=None)
-            result = detect_case(case, output, settings, load_bundle(settings.bundle), None, listener, cancel)
-            _say(result, output, quiet, compare_with_truth(result))
-        else:
-            case = cases_of_paths(scans)[0]
-            result = detect_case(case, output, settings, load_bundle(settings.bundle), None, listener, cancel)
-            _say(result, output, quiet)
+            return
+        case = Case("sample", sample_scan()) if sample else cases_of_paths(scans)[0]
+        settings.check([case])
+        result = detect_case(case, output, settings, load_bundle(settings.bundle), None, listener, cancel)
+        _say(result, output, quiet, compare_with_truth(result) if sample else None)
 
 
 def _detect_many(

@@ -16,16 +16,18 @@ from ..outputs import json_text
 from ..progress import CancelToken, Progress
 from . import evaluate_skull, latent_compare
 from .detect import ModalityChoice
-from .evaluation_output import BundleOption, OutputOption, evaluation_task, finish
+from .evaluation_output import OutputOption, evaluation_task, finish
 from .listeners import progress_listener
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, new_app
+from .options import BundleOption, DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
     from ..anomaly.result import Detection
     from ..evaluation.anomaly import Detect
     from ..scan import Scan
 
-app = new_app(help="Score a folder of cases with expert masks, the simple baseline beside every figure.")
+app = typer.Typer(no_args_is_help=True, help=(
+    "Score a folder of cases with expert masks, the simple baseline beside every figure; score models of images.\n\n"
+    "Example:  medvae evaluate anomaly CASES_DIR --output DIR"))
 app.command("skull")(evaluate_skull.skull)
 app.command("hc18")(evaluate_skull.hc18)
 app.command("generative")(latent_compare.generative)
@@ -66,10 +68,11 @@ def anomaly(
         medvae evaluate anomaly shared/data/brain/flair --autoencoder vae-8 --autoencoder runs/x/bundle/x -o evaluation
     """
     from ..evaluation.anomaly import evaluate_cases
+    from ..evaluation.anomaly_tables import DEFINITIONS, anomaly_markdown, case_rows, means
     from ..evaluation.autoencoders import AutoencoderScores
     from ..evaluation.cases import find_cases
     from ..evaluation.pictures import write_case_picture
-    from ..evaluation.tables import DEFINITIONS, anomaly_markdown, case_rows, means, to_csv
+    from ..evaluation.tables import to_csv
     from ..latent.model import load_latent_model
 
     cases, left_out = find_cases(cases_dir), leave_out or []
@@ -79,7 +82,9 @@ def anomaly(
     settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE, "score": score,
                 "modality": modality.value, "device": device, "not_in_mean": left_out,
                 "autoencoders": autoencoders or []}
-    with evaluation_task(output, progress, "evaluation: anomaly", ("table.md", "cases.csv", "results.json")) as run:
+    pictures = {case.name: f"{case.name}.png" for case in cases}
+    names = ("table.md", "cases.csv", "results.json", *pictures.values())
+    with evaluation_task(output, progress, "evaluation: anomaly", names) as run:
         run.settings = settings
         detect = _detector(bundle, device, score, run.cancel)
         models = [load_latent_model(name, device) for name in autoencoders or []]
@@ -89,14 +94,14 @@ def anomaly(
         results = evaluate_cases(
             cases, detect, modality.value, progress=run.progress, cancel=run.cancel, others=others,
             look=lambda case, found, truth: write_case_picture(found, truth, case.name,
-                                                               run.folder / f"{case.name}.png"))
+                                                               run.folder / pictures[case.name]))
         rows = case_rows(results)
         text = anomaly_markdown(results, left_out, _notes(settings, [r.provenance for r in results]))
-        (run.folder / "table.md").write_text(text, encoding="utf-8")
-        (run.folder / "cases.csv").write_text(to_csv(rows), encoding="utf-8")
-        (run.folder / "results.json").write_text(json_text({
+        run.write("table.md", text)
+        run.write("cases.csv", to_csv(rows))
+        run.write("results.json", json_text({
             "settings": settings, "definitions": DEFINITIONS, "means": means(results, left_out), "cases": rows,
-            "provenance": {r.case.name: r.provenance for r in results}}), encoding="utf-8")
+            "provenance": {r.case.name: r.provenance for r in results}}))
     finish(text, output, progress, [r.case.name for r in results if r.failure], len(results))
 
 
@@ -129,11 +134,10 @@ def brain(
         template = bound(template_brain_mask, cancel=run.cancel)
         results = evaluate_brains(cases, detect, template, modality.value, run.progress, run.cancel)
         text = brain_markdown(results, _notes(settings, []))
-        if run.folder is not None:
-            rows = [{"case": r.case.name} | {k: v for k, v in asdict(r).items() if k != "case"} for r in results]
-            (run.folder / "brain.md").write_text(text, encoding="utf-8")
-            (run.folder / "brain.csv").write_text(to_csv(rows), encoding="utf-8")
-            (run.folder / "brain.json").write_text(json_text({"settings": settings, "cases": rows}), encoding="utf-8")
+        rows = [{"case": r.case.name} | {k: v for k, v in asdict(r).items() if k != "case"} for r in results]
+        run.write("brain.md", text)
+        run.write("brain.csv", to_csv(rows))
+        run.write("brain.json", json_text({"settings": settings, "cases": rows}))
     finish(text, output, progress, [r.case.name for r in results if r.skipped.startswith("failed")], len(results))
 
 
@@ -168,7 +172,8 @@ def make_cases(
 
 def _detector(bundle: str | None, device: str, score: str, cancel: CancelToken) -> Detect:
     """The shipped (or named) detector, loaded once for all cases."""
-    from ..anomaly.detect import Detector, detect_anomalies
+    from ..anomaly.detect import detect_anomalies
+    from ..anomaly.detector import Detector
 
     loaded = Detector.load(bundle, device)
 

@@ -14,10 +14,12 @@ from ..bundle import MIN_SKULL_SAMPLES, SKULL_SAMPLES
 from ..outputs import json_text
 from ..progress import CancelToken
 from ..resources import resource_dir
-from .evaluation_output import BundleOption, OutputOption, evaluation_task, finish
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+from .evaluation_output import OutputOption, Run, evaluation_task, finish
+from .options import BundleOption, DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
+    from ..evaluation.hc18 import PlaneScore
+    from ..evaluation.hc18_pictures import Sheet
     from ..evaluation.skull import Case, Predict, Score
     from ..evaluation.skull_planes import Examination
     from ..skull.predictor import SkullPredictor
@@ -95,7 +97,7 @@ def skull(
                                 progress=run.progress, cancel=run.cancel)
         run.settings = {"heads": str(heads_dir), "names": chosen, "views": views, "drawn": heads,
                         "outlines": outlines.value, "misplacement": misplacement, "samples": samples, "seed": seed}
-        text = _write_skull(run.folder, scores, run.settings, predictors, examination)
+        text = _write_skull(run, scores, predictors, examination)
     failed = list(dict.fromkeys(s.case for s in scores if s.failure))
     finish(text, output, progress, failed, len({s.case for s in scores}))
 
@@ -140,7 +142,7 @@ def hc18(
                                         cancel=run.cancel),
             MeanHead.shipped(), sheet.keep, run.progress, run.cancel)
         run.settings = {"planes": str(planes_dir), "split": split.value, "samples": samples, "seed": seed}
-        text = _write_hc18(run.folder, scores, run.settings, predictor, sheet)
+        text = _write_hc18(run, scores, predictor, sheet)
     finish(text, output, progress, [s.name for s in scores if s.failure], len(scores))
 
 
@@ -183,38 +185,38 @@ def _picture_of_each(folder: Path) -> Callable[[Case, object, Mapping], None]:
                                                           folder / f"{safe_name(case.name)}.png")
 
 
-def _write_skull(folder: Path, scores: Sequence[Score], settings: Mapping[str, object],
-                 predictors: Mapping[str, SkullPredictor], examination: Examination) -> str:
+def _write_skull(run: Run, scores: Sequence[Score], predictors: Mapping[str, SkullPredictor],
+                 examination: Examination) -> str:
     from ..evaluation.skull_pictures import write_summary_plot
     from ..evaluation.skull_tables import DEFINITIONS, score_rows, skull_markdown, summary
     from ..evaluation.tables import to_csv
 
-    notes = list(_notes(settings, predictors))
+    notes = list(_notes(run.settings, predictors))
     if examination.engine is None:
         notes.append("**Outlines are given, not found**: what the outline network would add in error is left out.")
     text = skull_markdown(scores, notes)
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    (folder / "cases.csv").write_text(to_csv(score_rows(scores)), encoding="utf-8")
-    (folder / "results.json").write_text(json_text({
-        "settings": settings, "definitions": DEFINITIONS, **summary(scores), "cases": score_rows(scores),
-        "provenance": {name: predictor.describe() for name, predictor in predictors.items()}}), encoding="utf-8")
+    run.write("table.md", text)
+    run.write("cases.csv", to_csv(score_rows(scores)))
+    run.write("results.json", json_text({
+        "settings": run.settings, "definitions": DEFINITIONS, **summary(scores), "cases": score_rows(scores),
+        "provenance": {name: predictor.describe() for name, predictor in predictors.items()}}))
     if any(not s.failure for s in scores):
-        write_summary_plot(scores, folder / "summary.png")
+        write_summary_plot(scores, run.folder / "summary.png")
     return text
 
 
-def _write_hc18(folder: Path, scores, settings: Mapping[str, object], predictor: SkullPredictor, sheet) -> str:
+def _write_hc18(run: Run, scores: Sequence[PlaneScore], predictor: SkullPredictor, sheet: Sheet) -> str:
     from ..evaluation.hc18_tables import DEFINITIONS, WORST, hc18_markdown, plane_rows, summary, worst_first
     from ..evaluation.tables import to_csv
 
-    text = hc18_markdown(scores, list(_notes(settings, {predictor.bundle.model: predictor})))
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    (folder / "planes.csv").write_text(to_csv(plane_rows(scores)), encoding="utf-8")
-    (folder / "results.json").write_text(json_text({
-        "settings": settings, "definitions": DEFINITIONS, "summary": summary(scores), "planes": plane_rows(scores),
-        "provenance": predictor.describe()}), encoding="utf-8")
-    sheet.write(worst_first(scores)[:WORST], folder / "worst.png")
-    sheet.write(sorted(scores, key=lambda s: s.name), folder / "planes.png")
+    text = hc18_markdown(scores, list(_notes(run.settings, {predictor.bundle.model: predictor})))
+    run.write("table.md", text)
+    run.write("planes.csv", to_csv(plane_rows(scores)))
+    run.write("results.json", json_text({
+        "settings": run.settings, "definitions": DEFINITIONS, "summary": summary(scores), "planes": plane_rows(scores),
+        "provenance": predictor.describe()}))
+    sheet.write(worst_first(scores)[:WORST], run.folder / "worst.png")
+    sheet.write(sorted(scores, key=lambda s: s.name), run.folder / "planes.png")
     return text
 
 

@@ -8,15 +8,13 @@ import typer
 
 from ..csv_files import write_csv
 from ..progress import scaled
-from .evaluation_output import OutputOption, evaluation_task, finish
-from .latent_images import BundleChoice, write_image
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, new_app
+from .evaluation_output import OutputOption, evaluation_task, file_names, finish
+from .latent_images import BundleChoice, image_file, write_image
+from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
-app = new_app()
 TABLE_FILE = "images.csv"
 
 
-@app.command("generate")
 def generate(
     bundle: BundleChoice,
     output: OutputOption,
@@ -39,35 +37,33 @@ def generate(
 
     Example:  medvae generate --bundle runs/vae-8/bundle/vae-8 --count 20 --label ms --label healthy --output generated
     """
-    with evaluation_task(output, progress, "generate") as run:
+    from ..training.image_listing import GENERATED_BY, OVERVIEW_FILE
+
+    with evaluation_task(output, progress, "generate", (TABLE_FILE, OVERVIEW_FILE)) as run:
         from ..latent.model import load_latent_model
         from ..reporting.latent_pictures import write_strips
-        from ..scan import safe_name
-        from ..training.image_listing import GENERATED_BY, OVERVIEW_FILE
 
         model = load_latent_model(bundle, device)
-        kinds: list[str | None] = list(dict.fromkeys(label)) if label else [None]
-        for kind in kinds:
-            if kind is not None:
-                model.draw(1, seed, kind)  # an unknown label is told before hours of work
-        rows, shown, prefixes = [], {}, set()
-        for turn, kind in enumerate(kinds):
-            prefix = f"{safe_name(kind)}_" if kind else ""
-            while prefix in prefixes:  # two labels may differ in signs that no file name takes
-                prefix += "_"
-            prefixes.add(prefix)
-            told = scaled(run.progress, turn / len(kinds), (turn + 1) / len(kinds))
-            number = 0
+        for kind in label or ():
+            model.draw(1, seed, kind)  # an unknown label is told before hours of work
+        kinds: dict[str | None, str] = {kind: f"{name}_" for kind, name in file_names(label or ()).items()}
+        digits = len(str(count - 1)) + 1
+        cases = {kind: [f"generated_{prefix}{number:0{digits}d}" for number in range(count)]
+                 for kind, prefix in (kinds or {None: ""}).items()}
+        run.will_write(image_file(model, case, nifti) for of_kind in cases.values() for case in of_kind)
+        rows, shown = [], {}
+        for turn, (kind, of_kind) in enumerate(cases.items()):
+            told = scaled(run.progress, turn / len(cases), (turn + 1) / len(cases))
+            names = iter(of_kind)
             for made in model.samples(count, seed, kind, told, run.cancel):
                 shown.setdefault(kind or model.bundle.name, made)
                 for image in made:
                     run.cancel.check()
-                    name = f"{prefix}{number:0{len(str(count - 1)) + 1}d}"
-                    path = write_image(model, image, run.folder / f"generated_{name}", f"generated, seed {seed}", nifti)
-                    case = f"generated_{name}"
-                    rows.append({"file": path.name, "case": case, "patient": case, "label": kind or "",
-                                 "split": "train", GENERATED_BY: model.bundle.name})
-                    number += 1
+                    case = next(names)
+                    file = image_file(model, case, nifti)
+                    write_image(model, image, run.folder / file, f"generated, seed {seed}")
+                    rows.append({"file": file, "case": case, "patient": case, "label": kind or "", "split": "train",
+                                 GENERATED_BY: model.bundle.name})
         write_csv(run.folder / TABLE_FILE, rows, list(rows[0]))
         write_strips(shown, run.folder / OVERVIEW_FILE)
         run.used(model, count=count, seed=seed, labels=label or [], preparation=model.preparation)

@@ -13,17 +13,19 @@ from ..csv_files import write_csv
 from ..errors import CohortError, InputError, UsageError
 from ..outputs import json_text
 from . import latent_compare, latent_images
-from .evaluation_output import OutputOption, evaluation_task, finish
+from .evaluation_output import OutputOption, evaluation_task, file_names, finish
 from .latent_images import BundleChoice
 from .listeners import warn
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, new_app
+from .options import DebugOption, DeviceOption, PatientOption, PatternOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
     from ..latent.confound import ConfoundCheck
     from ..latent.table import LatentTable
     from ..progress import CancelToken
 
-app = new_app(help="Look into the latent space of an image autoencoder.")
+app = typer.Typer(no_args_is_help=True, help=(
+    "Look into the latent space of an image autoencoder: encode, classify, embed, traverse, interpolate, arithmetic, "
+    "edit, compare.\n\nExample:  medvae latent encode images.csv --bundle DIR --output latents"))
 for command in (latent_images.traverse, latent_images.interpolate, latent_images.arithmetic, latent_images.edit,
                 latent_compare.compare):
     app.command(command.__name__)(command)
@@ -48,20 +50,14 @@ class MethodChoice(str, Enum):
     umap = "umap"
 
 
-@app.callback()
-def latent() -> None:
-    """Look into the latent space of an image autoencoder."""
-
-
 @app.command("encode")
 def encode(
     images: ImagesArgument,
     bundle: BundleChoice,
     output: OutputOption,
     table: Annotated[TableKind, typer.Option("--format", help="Kind of table; parquet needs pyarrow.")] = TableKind.csv,
-    pattern: Annotated[str, typer.Option(metavar="GLOB", help="Which files of a folder.")] = "",
-    patient: Annotated[str, typer.Option(
-        metavar="REGEX", help="Its first group, found in a file's path, is the patient.")] = "",
+    pattern: PatternOption = "",
+    patient: PatientOption = "",
     device: DeviceOption = "auto",
     progress: ProgressOption = ProgressKind.bar,
     debug: DebugOption = False,
@@ -72,7 +68,8 @@ def encode(
 
     Example:  medvae latent encode prepared/images.csv --bundle runs/vae-8/bundle/vae-8 --output latents
     """
-    with evaluation_task(output, progress, "latent encode") as run:
+    file = f"{TABLE_FILE}.{table.value}"
+    with evaluation_task(output, progress, "latent encode", (file,)) as run:
         from ..latent.cohort import encode_cohort
         from ..latent.model import load_latent_model
         from ..latent.table import pyarrow_module
@@ -81,10 +78,10 @@ def encode(
             pyarrow_module()  # before a whole cohort is encoded
         model = load_latent_model(bundle, device)
         made = encode_cohort(model, images, pattern, patient, run.progress, run.cancel)
-        path = made.table.write(run.folder / f"{TABLE_FILE}.{table.value}")
+        made.table.write(run.folder / file)
         run.used(model, images=images, failed=made.failed)
     count = len(made.table)
-    finish(f"{count} images, {made.table.latents} latents: {output / path.name}", None, progress, [], count)
+    finish(f"{count} images, {made.table.latents} latents: {output / file}", None, progress, [], count)
     warn(made.warnings)
     for case, message in made.failed.items():
         print(f"medvae: {case}: {message}", file=sys.stderr)
@@ -116,15 +113,16 @@ def classify(
     from ..latent.classify import classify as classified
     from ..reporting.latent_pictures import write_classification
 
-    with evaluation_task(output, progress, "latent classify") as run:
+    names = ("table.md", "predictions.csv", "results.json", "classification.png")
+    with evaluation_task(output, progress, "latent classify", names) as run:
         table = _read(latents)
         found = classified(table, label, seed)
         run.cancel.check()
         check, unchecked = _confound(table, label, tags, seed, run.cancel)
         text = classification_markdown(found, check, [f"Latents: `{latents}`."], unchecked)
-        (run.folder / "table.md").write_text(text, encoding="utf-8")
-        (run.folder / "predictions.csv").write_text(to_csv(prediction_rows(found)), encoding="utf-8")
-        (run.folder / "results.json").write_text(json_text(_figures(found, check)), encoding="utf-8")
+        run.write("table.md", text)
+        run.write("predictions.csv", to_csv(prediction_rows(found)))
+        run.write("results.json", json_text(_figures(found, check)))
         write_classification(found, run.folder / "classification.png")
         run.settings = {"latents": str(latents), "label": label, "tags": tags, "seed": seed}
         run.cancel.check()
@@ -152,21 +150,19 @@ def embed(
     """
     from ..latent.embed import embed as embedded
     from ..reporting.latent_pictures import write_embedding
-    from ..scan import safe_name
 
-    with evaluation_task(output, progress, "latent embed") as run:
+    with evaluation_task(output, progress, "latent embed", ("embedding.csv",)) as run:
         table = _read(latents)
         columns = {name: table.column(name) for name in colour or ["label", *table.tags]}
+        pictures = {name: f"{method.value}_{file}.png" for name, file in file_names(columns).items()}
+        run.will_write(pictures.values())
         found = embedded(table.mean, method.value, seed, perplexity)
         rows = zip(table.cases, table.patients, table.labels, *found.points.T.round(5), strict=True)
         named = ("case", "patient", "label", "x", "y")
         write_csv(run.folder / "embedding.csv", [dict(zip(named, row, strict=True)) for row in rows], named)
         for name, values in columns.items():
             run.cancel.check()
-            path = run.folder / f"{method.value}_{safe_name(name)}.png"
-            while path.exists():  # two columns may differ in signs that no file name takes
-                path = path.with_stem(f"{path.stem}_")
-            write_embedding(found, values, name, path)
+            write_embedding(found, values, name, run.folder / pictures[name])
         run.settings = {"latents": str(latents), "method": method.value, "perplexity": perplexity, "seed": seed}
         run.cancel.check()
     finish(f"{len(table)} images in the plane by {method.value}.", output, progress, [], len(table))

@@ -14,7 +14,7 @@ from ..errors import UsageError
 from ..outputs import json_text
 from .evaluation_output import OutputOption, evaluation_task, finish
 from .listeners import warn
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+from .options import DebugOption, DeviceOption, PatientOption, PatternOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +30,6 @@ SamplesOption = Annotated[int | None, typer.Option(
     min=20, show_default=False, help="Samples to draw; by default as many as there are held-back images.")]
 SeedOption = Annotated[int, typer.Option(
     min=0, max=2**32 - 1, help="The same number gives the same samples and split.")]
-PatternOption = Annotated[str, typer.Option(metavar="GLOB", help="Which files of a folder.")]
-PatientOption = Annotated[str, typer.Option(
-    metavar="REGEX", help="Its first group, found in a file's path, is the patient.")]
 
 
 def compare(
@@ -88,18 +85,20 @@ def _measure(task: str, title: str, bundles: list[str], images: str, output: Pat
         from ..evaluation.generative_report import compare_models, comparison_markdown
         from ..evaluation.generative_tables import generative_rows
 
-        found = compare_models(_models(bundles, device), images, run.folder, latents, samples, seed, pattern,
-                               patient, run.progress, run.cancel)
+        models = _models(bundles, device)
+        run.will_write(f"{name}_{kind}.png" for name in models for kind in ("reconstructions", "samples"))
+        found = compare_models(models, images, run.folder, latents, samples, seed, pattern, patient, run.progress,
+                               run.cancel)
         text = comparison_markdown(title, found, [f"Images: `{images}`. Models: {', '.join(map(str, bundles))}."])
         run.settings = {"bundles": bundles, "images": images, "samples": samples, "seed": seed}
-        (run.folder / "table.md").write_text(text, encoding="utf-8")
-        (run.folder / "results.json").write_text(json_text({
+        run.write("table.md", text)
+        run.write("results.json", json_text({
             "settings": run.settings, "floor": found.against.floor, "blurred": found.against.blurred,
             "models": generative_rows(found.scores), "baselines": generative_rows(found.baselines),
             "classification": {name: {"accuracy": asdict(c.accuracy), "balanced_accuracy": asdict(c.balanced_accuracy),
                                       "majority": c.majority} for name, c in found.classes.items()},
             "confounding": {name: check.sentence for name, check in found.checks.items()},
-            "unchecked": found.unchecked, "doubts": found.doubts}), encoding="utf-8")
+            "unchecked": found.unchecked, "doubts": found.doubts}))
     finish(text, output, progress, [], len(bundles))
     warn(found.doubts)
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import UsageError
-from ..nifti_files import write_nifti_gz
 from .evaluation_output import OutputOption, Run, evaluation_task, finish
 from .listeners import warn
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..latent.model import LatentModel
-    from ..latent.placing import Encoded
+    from ..latent.placing import EncodedImage
 
+_EDIT_VOLUMES = ("reconstruction", "edited", "change")
 BundleChoice = Annotated[str, typer.Option(
     "--bundle", metavar="NAME|DIR", show_default=False, help="Model, as 'medvae train' made it for the task images.")]
 StepsOption = Annotated[int, typer.Option(min=2, max=101, help="Images from one end to the other.")]
@@ -53,28 +55,29 @@ def traverse(
 
     Example:  medvae latent traverse --bundle runs/vae-8/bundle/vae-8 --order separation --output strips
     """
-    with evaluation_task(output, progress, "latent traverse") as run:
+    with evaluation_task(output, progress, "latent traverse", ("traversal.png",)) as run:
         from ..latent.importance import order_of_latents
         from ..latent.model import load_latent_model
-        from ..latent.traverse import spread
+        from ..latent.traverse import check_latent, spread
         from ..latent.traverse import traverse as traversed
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
         moments = model.statistics.all
-        start = moments.mean if scan is None else _encoded(model, scan, run).mean
         chosen = latents or order_of_latents(model.statistics, order.value)[:count].tolist()
+        for index in chosen:
+            check_latent(index, moments.mean.size, model.bundle.name)
+        files = {index: _series_files(model, f"latent_{index:04d}", steps) for index in chosen}
+        run.will_write(chain.from_iterable(files.values()))
+        start = moments.mean if scan is None else _encoded(model, scan, run).mean
         rows = {}
         for done, index in enumerate(chosen):
             run.cancel.check()
             run.progress("decode", done / len(chosen), f"Moving latent {index}")
-            if not 0 <= index < moments.mean.size:
-                raise UsageError(f"There is no latent {index}: {model.bundle.name} has latents 0 to "
-                                 f"{moments.mean.size - 1}.")
             values = spread(float(moments.mean[index]), float(moments.std[index]), steps, extent)
             rows[f"latent {index}"] = images = traversed(model, start, index, values)
-            _write_series(model, images, run.folder / f"latent_{index:04d}.nii.gz", f"latent {index} from "
-                          f"{values[0]:.3g} to {values[-1]:.3g}")
+            _write_series(model, images, run.folder, files[index],
+                          f"latent {index} from {values[0]:.3g} to {values[-1]:.3g}")
         titles = [f"{place:+.1f} SD" for place in spread(0.0, 1.0, steps, extent)]
         write_strips(rows, run.folder / "traversal.png", titles)
         run.used(model, scan=_text(scan), latents=chosen, steps=steps, extent=extent)
@@ -96,7 +99,7 @@ def interpolate(
 
     Example:  medvae latent interpolate a.nii.gz b.nii.gz --bundle runs/vae-8/bundle/vae-8 --output between
     """
-    with evaluation_task(output, progress, "latent interpolate") as run:
+    with evaluation_task(output, progress, "latent interpolate", ("interpolation.png",)) as run:
         import numpy as np
 
         from ..latent.model import load_latent_model
@@ -104,9 +107,11 @@ def interpolate(
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
+        files = _series_files(model, "interpolation", steps)
+        run.will_write(files)
         ends = [_encoded(model, path, run) for path in (first, second)]
         images = model.decode(interpolated(ends[0].mean, ends[1].mean, steps))
-        _write_series(model, images, run.folder / "interpolation.nii.gz", f"{first.name} to {second.name}")
+        _write_series(model, images, run.folder, files, f"{first.name} to {second.name}")
         shown = np.concatenate([ends[0].image[None], images, ends[1].image[None]])
         titles = [first.name, *(f"{share:.0%}" for share in np.linspace(0, 1, steps)), second.name]
         write_strips({"": shown}, run.folder / "interpolation.png", titles)
@@ -128,7 +133,7 @@ def arithmetic(
 
     Example:  medvae latent arithmetic --plus ill.nii.gz --minus well.nii.gz --plus other.nii.gz --bundle B --output sum
     """
-    with evaluation_task(output, progress, "latent arithmetic") as run:
+    with evaluation_task(output, progress, "latent arithmetic", ("terms.png",)) as run:
         import numpy as np
 
         from ..latent.model import load_latent_model
@@ -136,9 +141,11 @@ def arithmetic(
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
+        file = image_file(model, "result")
+        run.will_write([file])
         added, taken = ([_encoded(model, path, run) for path in paths] for paths in (plus, minus or []))
         images = model.decode(summed([e.mean for e in added], [e.mean for e in taken])[None])
-        write_image(model, images[0], run.folder / "result", "sum of latents")
+        write_image(model, images[0], run.folder / file, "sum of latents")
         terms = [(f"+ {e.name}", e.image) for e in added] + [(f"− {e.name}", e.image) for e in taken]
         shown = np.stack([*(image for _, image in terms), images[0]])
         write_strips({"": shown}, run.folder / "terms.png", [*(title for title, _ in terms), "="])
@@ -167,18 +174,20 @@ def edit(
 
     Example:  medvae latent edit flair.nii.gz --bundle runs/vae-8/bundle/vae-8 --towards healthy:ms --output changed
     """
-    with evaluation_task(output, progress, "latent edit") as run:
+    names = (*(f"{name}.nii.gz" for name in _EDIT_VOLUMES), "edit.png")
+    with evaluation_task(output, progress, "latent edit", names) as run:
         import numpy as np
         import SimpleITK as sitk
 
         from ..latent.model import load_latent_model
+        from ..nifti_files import write_nifti_gz
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
         moved_by = _shift(model, move or [], towards)
         given = _encoded(model, scan, run)
         before, after = model.decode(np.stack([given.mean, given.mean + moved_by]))
-        placed = {"reconstruction": before[0], "edited": after[0], "change": after[0] - before[0]}
+        placed = dict(zip(_EDIT_VOLUMES, (before[0], after[0], after[0] - before[0]), strict=True))
         for name, array in placed.items():
             write_nifti_gz(given.to_scan(array), run.folder / f"{name}.nii.gz", sitk.sitkFloat32,
                            f"MedVAE {name}, 0 to 1 as {model.bundle.name} sees it", run.cancel)
@@ -189,25 +198,30 @@ def edit(
     finish(f"{scan.name} edited: mean absolute change{place} {change:.4f} of the range.", output, progress, [], 1)
 
 
-def write_image(model: LatentModel, image: NDArray, stem: Path, description: str, nifti: bool = False) -> Path:
-    """A decoded image (1, *shape) as the model takes it: a picture of a model of 8-bit pictures as .png unless `nifti`
-    says otherwise, all else as .nii.gz in 0…1 on the model's own grid."""
+def image_file(model: LatentModel, stem: str, nifti: bool = False) -> str:
+    """The name of a decoded image's file: .png for a picture of a model of 8-bit pictures unless `nifti` says
+    otherwise, .nii.gz for all else."""
+    picture = len(model.shape) == 2 and model.form.scaling == "byte" and not nifti
+    return f"{stem}.png" if picture else f"{stem}.nii.gz"
+
+
+def write_image(model: LatentModel, image: NDArray, path: Path, description: str) -> None:
+    """Writes a decoded image (1, *shape) as the model takes it, as `image_file` has named it: NIfTI in 0…1 on the
+    model's own grid. Raises OSError."""
     import SimpleITK as sitk
 
     from ..latent.placing import own_image, space
+    from ..nifti_files import write_nifti_gz
     from ..training.image_pictures import save_grey
 
-    if image.ndim == 3 and model.form.scaling == "byte" and not nifti:
-        path = stem.with_name(f"{stem.name}.png")
+    if path.suffix == ".png":
         save_grey(image[0], path)
-        return path
-    path = stem.with_name(f"{stem.name}.nii.gz")
+        return
     write_nifti_gz(own_image(model, image[0]), path, sitk.sitkFloat32, f"MedVAE {description}, 0 to 1",
                    space=space(model))
-    return path
 
 
-def _encoded(model: LatentModel, path: Path, run: Run) -> Encoded:
+def _encoded(model: LatentModel, path: Path, run: Run) -> EncodedImage:
     from ..latent.placing import encode_file
 
     given = encode_file(model, path, run.progress, run.cancel)
@@ -215,24 +229,33 @@ def _encoded(model: LatentModel, path: Path, run: Run) -> Encoded:
     return given
 
 
-def _write_series(model: LatentModel, images: NDArray, path: Path, description: str) -> None:
-    """Volumes as one 4D file; pictures one by one, numbered."""
+def _series_files(model: LatentModel, stem: str, count: int) -> list[str]:
+    """Names: of one 4D file for volumes, of one file each, numbered, for pictures."""
+    if len(model.shape) == 3:
+        return [f"{stem}.nii.gz"]
+    return [image_file(model, f"{stem}_{step:03d}") for step in range(count)]
+
+
+def _write_series(model: LatentModel, images: NDArray, folder: Path, files: Sequence[str], description: str) -> None:
+    """Decoded images (N, 1, *shape) into the files that `_series_files` has named."""
     import SimpleITK as sitk
 
     from ..latent.placing import series, space
+    from ..nifti_files import write_nifti_gz
 
     if images.ndim == 5:
-        write_nifti_gz(series(model, images), path, sitk.sitkFloat32, f"MedVAE {description}", space=space(model))
+        write_nifti_gz(series(model, images), folder / files[0], sitk.sitkFloat32, f"MedVAE {description}",
+                       space=space(model))
         return
-    for step, image in enumerate(images):
-        stem = path.with_name(f"{path.name.removesuffix('.nii.gz')}_{step:03d}")
-        write_image(model, image, stem, f"{description}, step {step}")
+    for step, (image, file) in enumerate(zip(images, files, strict=True)):
+        write_image(model, image, folder / file, f"{description}, step {step}")
 
 
 def _shift(model: LatentModel, move: list[str], towards: str | None) -> NDArray:
     """What is added to the latents, (Z,). Raises UsageError for anything that cannot be read."""
     import numpy as np
 
+    from ..latent.traverse import check_latent
     from ..latent.traverse import towards as moved_towards
 
     if not move and towards is None:
@@ -245,8 +268,7 @@ def _shift(model: LatentModel, move: list[str], towards: str | None) -> NDArray:
         except ValueError:
             raise UsageError(f"--move {text} cannot be read: write a latent's number and standard deviations, as in "
                              "3=+2.") from None
-        if not 0 <= place < shift.size:
-            raise UsageError(f"There is no latent {place}: {model.bundle.name} has latents 0 to {shift.size - 1}.")
+        check_latent(place, shift.size, model.bundle.name)
         shift[place] += size * moments.std[place]
     if towards is not None:
         labels, _, amount = towards.partition("=")

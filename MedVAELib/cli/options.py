@@ -7,17 +7,11 @@ import os
 import re
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 _SHELL_EXPANDS = os.name != "nt"
-
-
-def new_app(**settings: Any) -> typer.Typer:
-    """For commands that are called by `medvae NAME`, and are an app of their own."""
-    return typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-                       context_settings={"help_option_names": ["-h", "--help"]}, **settings)
 
 
 class ProgressKind(str, Enum):
@@ -42,6 +36,15 @@ def expanded(files: list[Path] | None) -> list[Path] | None:
             for name in (not os.path.exists(file) and sorted(glob.glob(str(file)))) or [str(file)]]
 
 
+BundleOption = Annotated[str | None, typer.Option(
+    metavar="NAME|DIR", show_default=False,
+    help="Model to use (see 'medvae bundles list'); by default the one shipped with MedVAE.")]
+SeriesOption = Annotated[str | None, typer.Option(
+    metavar="NAME", show_default=False,
+    help="Which series of a DICOM folder, or volume of a 4D file, when it holds several.")]
+PatternOption = Annotated[str, typer.Option(metavar="GLOB", help="Which files of a folder.")]
+PatientOption = Annotated[str, typer.Option(
+    metavar="REGEX", help="Its first group, found in a file's path, is the patient.")]
 DeviceOption = Annotated[str, typer.Option(
     "--device", metavar="auto|cpu|cuda[:i]|mps", callback=_checked_device,
     help="Where to compute. 'auto' takes a GPU when there is one that works.")]

@@ -13,7 +13,7 @@ from ..listening import cancelled_by_signals
 from ..whole_files import writing_to
 from .listeners import progress_listener, warn
 from .many import run_many
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, expanded
+from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, SeriesOption, expanded
 
 if TYPE_CHECKING:
     from ..cohort.prepare import PreparedImages, PrepareRow
@@ -58,9 +58,7 @@ def prepare(
     lesions: Annotated[Path | None, typer.Option(
         metavar="TABLE.csv", show_default=False,
         help="Lesion masks of a table's cases: CSV with the columns case and file.")] = None,
-    series: Annotated[str | None, typer.Option(
-        metavar="NAME", show_default=False,
-        help="Which series of a DICOM folder, or volume of a 4D file, when it holds several.")] = None,
+    series: SeriesOption = None,
     axis: Annotated[AxisChoice, typer.Option(help="Slices: what they are perpendicular to.")] = AxisChoice.axial,
     first: Annotated[float, typer.Option("--from", min=0, max=1, help="Slices: from which share of the brain.")] = 0.3,
     last: Annotated[float, typer.Option("--to", min=0, max=1, help="Slices: up to which share of the brain.")] = 0.8,

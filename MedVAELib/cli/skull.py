@@ -14,7 +14,7 @@ from ..listening import cancelled_by_signals
 from ..progress import CancelToken, Progress
 from .listeners import progress_listener, warn
 from .many import run_many
-from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
+from .options import BundleOption, DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
     from ..cohort.skull import SkullRow, SkullSettings
@@ -53,11 +53,9 @@ def skull(
     scheduler: Annotated[str | None, typer.Option(
         "--scheduler", metavar="ADDRESS", show_default=False,
         help="With --cohort: compute on the Dask cluster of this scheduler (host:port).")] = None,
-    bundle: Annotated[str | None, typer.Option(
-        metavar="NAME|DIR", show_default=False,
-        help="Model to use (see 'medvae bundles list'); by default the one shipped with MedVAE.")] = None,
+    bundle: BundleOption = None,
     samples: Annotated[int, typer.Option(
-        min=MIN_SKULL_SAMPLES, max=1024,
+        min=MIN_SKULL_SAMPLES,
         help="Heads drawn: more give a smoother standard deviation, and take longer.")] = SKULL_SAMPLES,
     device: DeviceOption = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the samples: same seed, same result.")] = 0,

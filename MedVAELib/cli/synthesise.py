@@ -12,9 +12,9 @@ import typer
 from ..errors import UsageError
 from ..listening import cancelled_by_signals
 from .listeners import progress_listener, spoken
-from .options import DebugOption, ProgressKind, ProgressOption, new_app
+from .options import DebugOption, ProgressKind, ProgressOption
 
-app = new_app(help="Make synthetic images with known truth from label maps of real heads.")
+app = typer.Typer(no_args_is_help=True, help="Make synthetic images with known truth from label maps of real heads.")
 
 
 class KindChoice(str, Enum):
@@ -23,11 +23,6 @@ class KindChoice(str, Enum):
     flair_leuko = "flair-leuko"
     flair_healthy = "flair-healthy"
     dwi_strokes = "dwi-strokes"
-
-
-@app.callback()
-def synthesise() -> None:
-    """Make synthetic images with known truth from label maps of real heads."""
 
 
 @app.command("cohort")

@@ -18,14 +18,10 @@ OPTIONAL_COLUMNS = ("modality", "series")
 _SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".img.gz", ".hdr", ".dcm")
 
 
-@dataclass(frozen=True)
-class Case:
-    """A scan of a cohort; its name is that of its folder. modality, series: "" means as set for all."""
+class OfOneScan:
+    """A dataclass of a case whose `scan` is all that is read."""
 
-    name: str
     scan: Path
-    modality: str = ""
-    series: str = ""
 
     @property
     def sources(self) -> tuple[Path, ...]:
@@ -33,7 +29,18 @@ class Case:
 
     @property
     def listed(self) -> str:
-        return listed(self.scan)
+        """The scan's path as tables have it: whole, as they may be read from anywhere."""
+        return str(self.scan.absolute())
+
+
+@dataclass(frozen=True)
+class Case(OfOneScan):
+    """A scan of a cohort; its name is that of its folder. modality, series: "" means as set for all."""
+
+    name: str
+    scan: Path
+    modality: str = ""
+    series: str = ""
 
     def resolved(self) -> Case:
         """With an absolute path, for another machine."""
@@ -117,11 +124,6 @@ def refuse_results_among_slices(sources: Iterable[Path], directories: Iterable[P
         for folder in folders.intersection((place, *place.parents)):
             raise UsageError(f"{folder} is read as a DICOM folder, and the results in {directory} would lie in it: "
                              "give another --output.")
-
-
-def listed(scan: Path) -> str:
-    """A scan's path as tables have it: whole, as they may be read from anywhere."""
-    return str(scan.absolute())
 
 
 def stem(scan: Path) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..anomaly.result import FINDING_COLUMNS
 from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle
-from ..outputs import check_writable, write_detection
+from ..detection_outputs import check_detection_writable, write_detection
 from ..progress import CancelToken, Progress, no_progress, scaled
 from .cases import Case, refuse_results_among_slices
 from .run import fingerprint, released
@@ -99,12 +99,12 @@ class Settings:
         }
 
     def load(self, bundle: Bundle) -> Detector:
-        from ..anomaly.detect import Detector
+        from ..anomaly.detector import Detector
 
         return Detector.load(bundle, self.device)
 
     def degraded(self, model: Detector) -> bool:
-        return bool(model.engine.steps)
+        return bool(model.steps)
 
     def run(self, case: Case, directory: Path, bundle: Bundle, model: Detector | None, progress: Progress,
             cancel: CancelToken) -> Detection:
@@ -119,7 +119,7 @@ def detect_case(
     the result has the case's name, not its file's, which may be the same in all cases."""
     started, cancel = time.perf_counter(), cancel or CancelToken()
     refuse_results_among_slices(case.sources, [directory])
-    check_writable(directory)
+    check_detection_writable(directory)
     progress("read", 0.0, f"Reading {case.scan.name}")
     from ..scan import Scan
 

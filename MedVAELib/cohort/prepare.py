@@ -27,7 +27,7 @@ from ..preprocessing.published import prepare_published
 from ..preprocessing.slices import LESION_FRACTION, PIXEL, POSITION, PatchSettings, SliceSettings, patches_of, slices_of
 from ..progress import CancelToken, Progress, scaled
 from ..scan import Scan
-from .cases import listed, refuse_double_names
+from .cases import OfOneScan, refuse_double_names
 from .run import fingerprint, released
 from .summary import DONE, NOT_RUN, Row
 from .table import Line, read_table
@@ -45,7 +45,7 @@ _NAMED = ("file", "scan", "series", "case", "patient", "label", "split", "lesion
 
 
 @dataclass(frozen=True)
-class PrepareCase:
+class PrepareCase(OfOneScan):
     """A scan to prepare. lesion, brain: files of masks in its space, where they are known; tags: what else the table
     tells; series: "" means as set for all."""
 
@@ -58,14 +58,6 @@ class PrepareCase:
     brain: Path | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     series: str = ""
-
-    @property
-    def sources(self) -> tuple[Path, ...]:
-        return (self.scan,)
-
-    @property
-    def listed(self) -> str:
-        return listed(self.scan)
 
     def resolved(self) -> PrepareCase:
         """With absolute paths, for another machine."""
@@ -143,7 +135,7 @@ class PrepareSettings:
         return partial(detector_brain, Detector.load(bundle, self.device))
 
     def degraded(self, model: FindBrain) -> bool:
-        return isinstance(model, partial) and bool(model.args[0].engine.steps)
+        return isinstance(model, partial) and bool(model.args[0].steps)
 
     def run(self, case: PrepareCase, directory: Path, bundle: Bundle, model: FindBrain | None, progress: Progress,
             cancel: CancelToken) -> PreparedImages:

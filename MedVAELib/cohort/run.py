@@ -42,9 +42,6 @@ class Task(Protocol):
     def bundle(self) -> str: ...
 
     @property
-    def device(self) -> str: ...
-
-    @property
     def row(self) -> Any: ...
 
     def check(self, cases: Sequence[Any]) -> None:

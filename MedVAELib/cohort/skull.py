@@ -24,7 +24,7 @@ from .summary import DONE, NOT_RUN, Row
 from .table import Line, read_table
 
 if TYPE_CHECKING:
-    from ..skull.predict import SkullPredictor
+    from ..skull.predictor import SkullPredictor
     from ..skull.result import SkullPrediction
 
 _SHARE_OF_WRITING = 0.35  # of a case's progress, the rest being the prediction
@@ -137,7 +137,6 @@ class SkullSettings:
     seed: int = 0
     spacing: str = ""
     ga_weeks: float | None = None
-    outline_bundle: str | None = None
 
     row = SkullRow
 
@@ -148,7 +147,7 @@ class SkullSettings:
     def request(self, case: SkullCase, bundle: Bundle) -> dict[str, Any]:
         return {
             "medvae_version": __version__, **released("bundle", bundle),
-            **released("outline_bundle", load_bundle(self.outline_bundle or OUTLINE_BUNDLE)),
+            **released("outline_bundle", load_bundle(OUTLINE_BUNDLE)),
             "samples": self.samples, "seed": self.seed,
             "spacing": case.spacing or self.spacing, "ga_weeks": self._age(case),
             "planes": {plane: [text.rpartition("@")[2] if parse_cut(text)[1] else "", fingerprint(parse_cut(text)[0])]
@@ -156,9 +155,9 @@ class SkullSettings:
         }
 
     def load(self, bundle: Bundle) -> SkullPredictor:
-        from ..skull.predict import SkullPredictor
+        from ..skull.predictor import SkullPredictor
 
-        return SkullPredictor.load(bundle, self.device, self.outline_bundle)
+        return SkullPredictor.load(bundle, self.device)
 
     def degraded(self, model: SkullPredictor) -> bool:
         return bool(model.steps)

@@ -31,10 +31,12 @@ class Row:
 
     @classmethod
     def not_run(cls, case: Any) -> Any:
+        """The line of a case before its turn comes."""
         return cls(case.name, case.listed)
 
     @classmethod
     def of_failure(cls, case: Any, failure: Failure, seconds: float) -> Any:
+        """The line of a case without a result. seconds: until it failed."""
         return cls(case.name, case.listed, FAILED, seconds=round(seconds, 2), exit_code=failure.exit_code,
                    message=failure.message)
 
@@ -73,6 +75,8 @@ class Summary:
         self._changed = True
 
     def write_if_due(self) -> None:
+        """Writes the table if rows have changed and writing has not just taken its share of the time. Raises Cancelled;
+        a table that cannot be written now is written later."""
         started = time.monotonic()
         if not self._changed or started < self._next:
             return

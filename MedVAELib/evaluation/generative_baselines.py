@@ -17,7 +17,8 @@ MEAN_IMAGE = "mean training image"
 @dataclass(frozen=True, eq=False)
 class PrincipalComponents:
     """Reconstructs by the principal components of training images, and samples from a Gaussian with their variances;
-    without any, everything is the mean image. axes: (K, voxels); variances: (K,); shape: of an image, (1, …)."""
+    without any, everything is the mean image. mean: (voxels,); axes: (K, voxels); variances: (K,); shape: of an image,
+    (1, …). Images are (N, 1, …) in 0…1, latents (N, K)."""
 
     mean: NDArray[np.float32]
     axes: NDArray[np.float32]
@@ -36,6 +37,7 @@ class PrincipalComponents:
         return cls(fitted.mean_, fitted.components_, fitted.explained_variance_, train.shape[1:])
 
     def first(self, count: int) -> PrincipalComponents:
+        """With the first `count` components alone."""
         return replace(self, axes=self.axes[:count], variances=self.variances[:count])
 
     @property
@@ -43,19 +45,24 @@ class PrincipalComponents:
         return f"{len(self.axes)} principal components" if len(self.axes) else MEAN_IMAGE
 
     def encode(self, images: NDArray, cancel: CancelToken | None = None) -> tuple[NDArray, None]:
+        """Images → latents (N, K), and no log-variance."""
         return (images.reshape(len(images), -1) - self.mean) @ self.axes.T, None
 
     def reconstruct(self, images: NDArray, cancel: CancelToken | None = None) -> NDArray[np.float32]:
+        """Images → what their latents stand for, the same shape."""
         return self.decode(self.encode(images)[0])
 
     def kl_per_latent(self, images: NDArray, cancel: CancelToken | None = None) -> None:
+        """None: there is no posterior."""
         return None
 
     def sample(self, count: int, seed: int = 0, cancel: CancelToken | None = None) -> NDArray[np.float32]:
+        """`count` images from latents of the components' variances."""
         noise = np.random.default_rng(seed).normal(size=(count, len(self.axes)))
         return self.decode(noise * np.sqrt(self.variances))
 
     def decode(self, latents: NDArray) -> NDArray[np.float32]:
+        """Latents (N, K) → images."""
         rows = latents.astype(np.float32) @ self.axes + self.mean
         return rows.clip(0, 1).reshape(len(rows), *self.shape)
 
@@ -64,7 +71,8 @@ def baseline_scores(
     against: Reference, scores: Sequence[GenerativeScores], samples: int | None = None, seed: int = 0,
     progress: Progress = no_progress, cancel: CancelToken | None = None,
 ) -> list[GenerativeScores]:
-    """Scores of the mean image, and of as many principal components as the models with these scores have latents."""
+    """Scores of the mean image, and of as many principal components as the models with these scores have latents.
+    samples: how many to draw, by default as many as there are held-back images. Raises Cancelled."""
     every = PrincipalComponents.of(against.train, max(score.latents for score in scores), cancel)
     counts = sorted({min(count, len(every.axes)) for count in (0, *(score.latents for score in scores))})
     found = []

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..errors import Cancelled, DeviceMemoryError, MedVAEError
 from ..preprocessing.outlines import MARGIN, SIZE
-from ..progress import CancelToken, Progress, no_progress, scaled
+from ..progress import CancelToken, Progress, no_progress
 from ..skull.biometry import drawn_outside, ellipse_circumference, measure_heads
 from ..skull.planes import PlaneImage
 from ..skull.predict import network_input
 from ..skull.result import FoundPlane, SkullPrediction
 from ..training.hc18 import read_plane
 from .bright_extent import bright_axes_mm
+from .cases import one_by_one
 from .mean_head import MeanHead
 from .metrics import dice
 
@@ -85,44 +85,42 @@ def evaluate_planes(planes: Sequence[Callable[[], DrawnPlane]], method: str, pre
                     look: Look | None = None, progress: Progress = no_progress,
                     cancel: CancelToken | None = None) -> list[PlaneScore]:
     """Predicts from every plane and measures. planes: called one by one, so that only one is in memory; method: what
-    the 3D prediction is called. Raises Cancelled, DeviceMemoryError, and InputError for a plane that cannot be read.
+    the 3D prediction is called. A plane on which no head is found is a failure of every method but the one without a
+    network. Raises Cancelled, DeviceMemoryError, and InputError for a plane that cannot be read.
     """
-    cancel = cancel or CancelToken()
-    scores = []
-    for number, read in enumerate(planes):
-        cancel.check()
-        plane = read()
-        part = scaled(progress, number / len(planes), (number + 1) / len(planes))
-        part("evaluate", 0.0, plane.name)
-        scores.append(evaluate_plane(plane, method, predict, mean_head, look))
-        part("evaluate", 1.0, plane.name)
-    return scores
 
+    def evaluate(plane: DrawnPlane, _: Progress) -> PlaneScore:
+        score, found = _evaluate(plane, method, predict, mean_head)
+        if look is not None:
+            look(plane, found)
+        return score
 
-def evaluate_plane(plane: DrawnPlane, method: str, predict: Predict, mean_head: MeanHead,
-                   look: Look | None = None) -> PlaneScore:
-    """One plane. A plane on which no head is found is a failure of every method but the one without a network."""
-    predicted = {BRIGHT: _of_scaled(mean_head, *bright_axes_mm(plane.image.grey_yx, plane.image.pixel_mm))}
-    started = time.perf_counter()
-    try:
-        prediction = predict(plane.image)
-    except (Cancelled, DeviceMemoryError):
-        raise
-    except MedVAEError as error:
+    def failed(plane: DrawnPlane, reason: str) -> PlaneScore:
         if look is not None:
             look(plane, None)
-        return PlaneScore(plane.name, plane.measures, predicted, failure=str(error))
+        return PlaneScore(plane.name, plane.measures, _without_network(plane, mean_head), failure=reason)
+
+    return one_by_one((read() for read in planes), len(planes), evaluate, failed, progress, cancel)
+
+
+def _evaluate(plane: DrawnPlane, method: str, predict: Predict, mean_head: MeanHead) -> tuple[PlaneScore, FoundPlane]:
+    started = time.perf_counter()
+    prediction = predict(plane.image)
     seconds = time.perf_counter() - started
     found, ours = prediction.planes[0], {name: prediction.measure(name) for name in MEASURES}
-    if look is not None:
-        look(plane, found)
-    predicted[method] = {name: measure.value for name, measure in ours.items()}
-    # Calibrated alike, so that the 3D model alone differs.
-    predicted[OUTLINE] = _of_ellipse(*found.semi_axes_mm, prediction.provenance["drawn_outside_mm"])
-    predicted[MEAN_HEAD] = _of_mean_head_on(mean_head, found)
+    predicted = {
+        **_without_network(plane, mean_head), method: {name: measure.value for name, measure in ours.items()},
+        # Calibrated alike, so that the 3D model alone differs.
+        OUTLINE: _of_ellipse(*found.semi_axes_mm, prediction.provenance["drawn_outside_mm"]),
+        MEAN_HEAD: _of_mean_head_on(mean_head, found),
+    }
     overlap = dice(found.outline_yx > 0.5, plane.drawn)
     return PlaneScore(plane.name, plane.measures, predicted, {name: measure.std for name, measure in ours.items()},
-                      overlap, found.confidence, tuple(prediction.warnings), seconds)
+                      overlap, found.confidence, tuple(prediction.warnings), seconds), found
+
+
+def _without_network(plane: DrawnPlane, mean_head: MeanHead) -> dict[str, dict[str, float]]:
+    return {BRIGHT: _of_scaled(mean_head, *bright_axes_mm(plane.image.grey_yx, plane.image.pixel_mm))}
 
 
 def _of_ellipse(major_mm: float, minor_mm: float, outside_mm: float = 0.0) -> dict[str, float]:

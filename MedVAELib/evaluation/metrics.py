@@ -106,9 +106,9 @@ def spatial_blocks(region: np.ndarray, spacing_zyx_mm: tuple[float, float, float
     return np.unique(np.ravel_multi_index(cubes, size), return_inverse=True)[1]
 
 
-def block_weights(blocks: int, seed: int = 0, resamples: int = RESAMPLES) -> np.ndarray:
+def block_weights(blocks: int, resamples: int = RESAMPLES) -> np.ndarray:
     """How often each block is drawn in each resample: (resamples, blocks). The same weights pair two methods."""
-    return np.random.default_rng(seed).multinomial(blocks, np.full(blocks, 1 / max(blocks, 1)), resamples)
+    return np.random.default_rng(0).multinomial(blocks, np.full(blocks, 1 / max(blocks, 1)), resamples)
 
 
 def bootstrap_ap(truth: np.ndarray, score: np.ndarray, blocks: np.ndarray, weights: np.ndarray) -> np.ndarray:

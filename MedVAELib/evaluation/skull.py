@@ -98,8 +98,8 @@ class Score:
 
 
 def evaluate_heads(cases: Iterator[Case] | Sequence[Case], methods: Mapping[str, Predict], total: int,
-                   subsets: Sequence[Subset] = SUBSETS, look: Look | None = None,
-                   progress: Progress = no_progress, cancel: CancelToken | None = None) -> list[Score]:
+                   look: Look | None = None, progress: Progress = no_progress,
+                   cancel: CancelToken | None = None) -> list[Score]:
     """Every method on every subset of every case. cases may be made while they are used; total: how many there are.
 
     A head whose planes cannot be used fails for every method, and counts as a failure for all. Raises Cancelled, and
@@ -109,19 +109,18 @@ def evaluate_heads(cases: Iterator[Case] | Sequence[Case], methods: Mapping[str,
 
     def failed(case: Case, reason: str) -> list[Score]:
         return [Score(case.name, case.head, case.kind, method, subset, failure=reason)
-                for method in methods for subset in subsets]
+                for method in methods for subset in SUBSETS]
 
     return list(chain.from_iterable(one_by_one(
-        cases, total, lambda case, _: _evaluate(case, methods, subsets, look, cancel), failed, progress, cancel)))
+        cases, total, lambda case, _: _evaluate(case, methods, look, cancel), failed, progress, cancel)))
 
 
-def _evaluate(case: Case, methods: Mapping[str, Predict], subsets: Sequence[Subset], look: Look | None,
-              cancel: CancelToken) -> list[Score]:
+def _evaluate(case: Case, methods: Mapping[str, Predict], look: Look | None, cancel: CancelToken) -> list[Score]:
     seen = case.see()
     scores, shown = [], {}
     for method, predict in methods.items():
         cancel.check()
-        for subset, guess in zip(subsets, predict(seen, subsets), strict=True):
+        for subset, guess in zip(SUBSETS, predict(seen, SUBSETS), strict=True):
             scores.append(score(case, method, subset, guess))
             if subset in BY_COUNT:
                 shown[method, subset] = guess

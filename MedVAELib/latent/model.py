@@ -25,7 +25,6 @@ from ..bundle import Bundle, load_bundle
 from ..errors import BundleError, InputError, UsageError
 from ..inference.ladder import PlacedModel
 from ..inference.moments import seed_of
-from ..models import MODELS, build_model
 from ..models.autoencoder import ImageAutoencoder
 from ..preprocessing.image_form import FormError, ImageForm, turned
 from ..preprocessing.mni import mni_grid
@@ -57,8 +56,8 @@ class LatentModel(PlacedModel):
 
     _may_halve = False  # float32 everywhere: these images are small, and latents are compared with one another
 
-    def __init__(self, bundle: Bundle, device: str = "auto", log: Callable[[str], None] | None = None):
-        super().__init__(device, "float32", log)
+    def __init__(self, bundle: Bundle, device: str = "auto"):
+        super().__init__(device, "float32")
         model = stored_model(bundle)
         self.bundle, self.statistics = bundle, _statistics(bundle)
         medvae = bundle.metadata["medvae"]
@@ -81,7 +80,7 @@ class LatentModel(PlacedModel):
         """images (N, 1, *shape) in 0…1 → mean and log-variance (N, *latent_shape); None for the latter if the model
         is not variational. Raises InputError for another shape, Cancelled, DeviceMemoryError."""
         self._check_images(images)
-        parts = self._in_batches(lambda batch: self._model.encode(batch), images, progress, cancel)
+        parts = self._in_batches(lambda batch: self._model.encode(batch), images, cancel, progress)
         mean = np.concatenate([part[0] for part in parts])
         return mean, np.concatenate([part[1] for part in parts]) if self.variational else None
 
@@ -90,26 +89,24 @@ class LatentModel(PlacedModel):
     ) -> NDArray[np.float32]:
         """latents (N, *latent_shape), or flattened (N, Z) → images (N, 1, *shape) in 0…1."""
         latents = np.asarray(latents, np.float32).reshape(-1, *self.latent_shape)
-        return np.concatenate(self._in_batches(lambda batch: (self._model.decode(batch),), latents, progress, cancel,
+        return np.concatenate(self._in_batches(lambda batch: (self._model.decode(batch),), latents, cancel, progress,
                                                first=True))
 
-    def reconstruct(
-        self, images: NDArray[np.float32], progress: Progress = no_progress, cancel: CancelToken | None = None
-    ) -> NDArray[np.float32]:
+    def reconstruct(self, images: NDArray[np.float32], cancel: CancelToken | None = None) -> NDArray[np.float32]:
         """images (N, 1, *shape) → what their posterior's mean stands for, the same shape."""
         self._check_images(images)
-        return np.concatenate(self._in_batches(lambda batch: (self._model.reconstruct(batch),), images, progress,
-                                               cancel, first=True))
+        return np.concatenate(self._in_batches(lambda batch: (self._model.reconstruct(batch),), images, cancel,
+                                               first=True))
 
     def kl_per_latent(
-        self, images: NDArray[np.float32], progress: Progress = no_progress, cancel: CancelToken | None = None
+        self, images: NDArray[np.float32], cancel: CancelToken | None = None
     ) -> NDArray[np.float32] | None:
         """images (N, 1, *shape) → KL divergence in nats (N, *latent_shape), None if the model is not variational."""
         self._check_images(images)
         if not self.variational:
             return None
-        return np.concatenate(self._in_batches(lambda batch: (self._model.kl_per_latent(batch),), images, progress,
-                                               cancel, first=True))
+        return np.concatenate(self._in_batches(lambda batch: (self._model.kl_per_latent(batch),), images, cancel,
+                                               first=True))
 
     def sample(
         self, count: int, seed: int = 0, label: str | None = None, progress: Progress = no_progress,
@@ -262,7 +259,7 @@ class LatentModel(PlacedModel):
         return self._model.sample(_DRAWN_AT_ONCE, torch.Generator().manual_seed(seed)).float().cpu().numpy()
 
     def _in_batches(self, work: Callable[[Tensor], tuple[Tensor | None, ...]], values: NDArray[np.float32],
-                    progress: Progress, cancel: CancelToken | None, first: bool = False) -> list:
+                    cancel: CancelToken | None, progress: Progress = no_progress, first: bool = False) -> list:
         """work(batch) for every batch of (N, …), results as float32 arrays; `first`: of the first one alone."""
         cancel, results, done = cancel or CancelToken(), [], 0
 
@@ -303,23 +300,19 @@ class LatentModel(PlacedModel):
                              f"{list(images.shape[2:])}: prepare them for it.")
 
 
-def load_latent_model(
-    bundle: str | Path | Bundle, device: str = "auto", log: Callable[[str], None] | None = None
-) -> LatentModel:
+def load_latent_model(bundle: str | Path | Bundle, device: str = "auto") -> LatentModel:
     """The model of a bundle, by its name or folder. Raises BundleError for one that is missing, damaged or of another
     task, UsageError for a device that is not there."""
-    return LatentModel(load_bundle(bundle), device, log)
+    return LatentModel(load_bundle(bundle), device)
 
 
 def stored_model(bundle: Bundle) -> ImageAutoencoder:
     """The network of a bundle with its weights, on the CPU. Raises BundleError for one that is of another task or whose
     weights do not fit."""
-    bundle.require_model(MODELS)
-    model = build_model(bundle.model, bundle.config)
+    model = bundle.network()
     if not isinstance(model, ImageAutoencoder):
         raise BundleError(f"The bundle {bundle.name} holds a {bundle.model}, which is no autoencoder of images: "
                           "choose a bundle that 'medvae train' made for the task images.")
-    bundle.fill(model)
     return model
 
 

@@ -21,7 +21,7 @@ from .model import LatentModel
 
 
 @dataclass(frozen=True, eq=False)
-class Encoded:
+class EncodedImage:
     """image: (1, *shape) as the model takes it; mean, log_variance: (Z,), None for the latter if the model is not
     variational; to_scan: from (*shape) in 0…1 onto the file's own grid; warnings: sentences the user should see."""
 
@@ -36,7 +36,7 @@ class Encoded:
 def encode_file(
     model: LatentModel, source: str | Path | ImageRecord, progress: Progress = no_progress,
     cancel: CancelToken | None = None,
-) -> Encoded:
+) -> EncodedImage:
     """A picture, or a volume, which is prepared as the model was trained unless it is so already. source: a file, or a
     record of one that holds several images. Raises InputError."""
     record = source if isinstance(source, ImageRecord) else ImageRecord(Path(source), "", "")
@@ -47,8 +47,8 @@ def encode_file(
         prepared, warnings = model.prepare(scan, progress, cancel), scan.warnings
     mean, variance = model.encode(prepared.image[None], cancel=cancel)
     variance = None if variance is None else variance.ravel()
-    return Encoded(record.file.name, prepared.image, mean.ravel(), variance, prepared.to_scan,
-                   (*warnings, *prepared.warnings))
+    return EncodedImage(record.file.name, prepared.image, mean.ravel(), variance, prepared.to_scan,
+                        (*warnings, *prepared.warnings))
 
 
 def own_grid(model: LatentModel) -> sitk.Image:

@@ -27,14 +27,14 @@ class Plane:
     offset: NDArray[np.float64] | None = None
 
 
-def planes_of(table: LatentTable, seed: int = 0) -> list[Plane]:
+def planes_of(table: LatentTable) -> list[Plane]:
     """Those that the table allows: LDA needs two labels and two images of each, PCA and t-SNE four images."""
     mean = table.mean.astype(np.float64)
     if not np.ptp(mean, axis=0).any():  # copies of one image
         return []
     found = [_lda(table, mean)] if _separable(table) else []
     if len(table) >= LEAST and table.latents > 1:
-        tsne = embed(mean, "tsne", seed)
+        tsne = embed(mean, "tsne")
         found += [_pca(mean), Plane("t-SNE", tsne.axes, np.asarray(tsne.points, np.float64))]
     return found
 

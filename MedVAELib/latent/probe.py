@@ -37,7 +37,6 @@ class Probe:
     true: NDArray
     probability: NDArray[np.float64]
     patients: NDArray
-    folds: int
 
     @property
     def predicted(self) -> NDArray:
@@ -160,7 +159,7 @@ def by_patient(fit: Callable[[NDArray, NDArray], object], features: NDArray, lab
             # By number, as scikit-learn makes numbers of names that are digits, and then misses the names.
             model = fit(features[used], np.array([classes.index(name) for name in labels[used]]))
             probability[np.ix_(held, model.classes_)] = model.predict_proba(features[held])
-    return Probe(classes, labels, probability, patients, folds)
+    return Probe(classes, labels, probability, patients)
 
 
 def estimate(figure: Callable[[NDArray], NDArray], patients: NDArray) -> Estimate:

@@ -28,6 +28,11 @@ class LatentMoments:
         """means: (N, Z)."""
         return cls(len(means), means.mean(0), means.std(0))
 
+    @property
+    def active(self) -> NDArray[np.bool_]:
+        """Which latents say something about the image, (Z,)."""
+        return self.std**2 > ACTIVE_VARIANCE
+
     def plain(self) -> dict[str, object]:
         return {"count": self.count, "mean": _rounded(self.mean), "std": _rounded(self.std)}
 
@@ -47,8 +52,8 @@ class LatentStatistics:
 
     @property
     def active(self) -> NDArray[np.bool_]:
-        """Which latents say something about the image, (Z,)."""
-        return self.all.std**2 > ACTIVE_VARIANCE
+        """As `LatentMoments.active`, over every training image."""
+        return self.all.active
 
     def plain(self) -> dict[str, object]:
         """In JSON's own types."""

@@ -25,9 +25,9 @@ from ..progress import CancelToken, Progress, no_progress, scaled
 from ..training.augment import Augment, augmenter
 from ..training.config import read_config, source_path
 from ..training.image_listing import INDEX, SCAN, SERIES
-from ..training.image_pictures import draw_panels
 from ..training.image_sets import ImageSet, read_images
 from ..training.image_split import count_in_words, likely_patient
+from ..training.pictures import draw_curves
 from ..training.processes import Processes, data_processes, from_background, heard_alone
 from ..training.run import start_trainer
 from ..training.trainer import Batches, Trainer
@@ -86,7 +86,7 @@ def write_bundle(
     validation.settle(train.images)
     state = {**validation.model.state_dict(), "updates": trainer.averaged["updates"]}
     validation.draw()
-    draw_panels(validation.output, CURVES)
+    draw_curves(validation.output, *CURVES)
     mean = train.images.mean(0, dtype=np.float64)  # the baseline: it knows nothing of an image
     measured = validation.measure(validation.images).values | {_BASELINE: _mse(validation.images, mean)}
     if len(test):

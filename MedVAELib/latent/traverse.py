@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from .model import LatentModel
 
 
+def check_latent(index: int, count: int, model: str = "this model") -> None:
+    """Raises UsageError unless `model`, of `count` latents, has one of this index."""
+    if not 0 <= index < count:
+        raise UsageError(f"There is no latent {index}: {model} has latents 0 to {count - 1}.")
+
+
 def along(start: NDArray, index: int, values: Sequence[float]) -> NDArray[np.float32]:
     """Latents (len(values), Z): `start` (Z,) with latent `index` set to each value. Raises UsageError out of range."""
     start = np.asarray(start, np.float32).reshape(-1)
-    if not 0 <= index < start.size:
-        raise UsageError(f"There is no latent {index}: this model has latents 0 to {start.size - 1}.")
+    check_latent(index, start.size)
     latents = np.repeat(start[None], len(values), 0)
     latents[:, index] = values
     return latents
@@ -33,7 +38,7 @@ def traverse(model: LatentModel, start: NDArray, index: int, values: Sequence[fl
 
 
 def spread(mean: float, std: float, steps: int, extent: float) -> NDArray[np.float64]:
-    """Evenly spaced values from mean − extent·std to mean + extent·std."""
+    """Evenly spaced values (steps,) from mean − extent·std to mean + extent·std. Raises UsageError for one step."""
     if steps < 2:
         raise UsageError(f"A traversal needs two steps at least, not {steps}.")
     return mean + std * np.linspace(-extent, extent, steps)

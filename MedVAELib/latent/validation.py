@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..models.autoencoder import ImageAutoencoder
-from ..training.image_pictures import draw_panels, grid, sample_rows, save_grey
+from ..training.image_pictures import grid, sample_rows, save_grey
+from ..training.pictures import draw_curves
 from ..training.run import tensorboard
-from .statistics import ACTIVE_VARIANCE, LatentStatistics, latent_statistics
+from .statistics import LatentMoments, LatentStatistics, latent_statistics
 
-CURVES = ("loss", "mse", "kl", "active_units", "kl_fake", "perplexity")
+CURVES = (("loss",), ("mse",), ("kl",), ("active_units",), ("kl_fake",), ("perplexity",))
+"""Panels of curves.png, with the names in each."""
 _AT_ONCE = 16
 _MOST = 512  # validation images that are looked at every time
 _SHOWN, _DRAWN = 8, 16
@@ -35,15 +37,17 @@ class Measured:
 
 
 class ImageValidation:
-    """Measures a model of its own on held-back images (N, 1, *shape), and draws what it makes of them.
+    """Measures a model of its own on held-back images (N, 1, *shape) in 0…1, and draws what it makes of them into the
+    folder `output`.
 
-    precision: the number format to compute in, as a context: the training's.
+    precision: the number format to compute in, as a context: the training's. Raises OSError where that folder cannot
+    be written.
     """
 
     def __init__(self, model: ImageAutoencoder, images: NDArray[np.float32], output: Path,
                  precision: Callable[[], AbstractContextManager]):
         self.model, self.output, self.precision = model.eval(), output, precision
-        self.images = images[spread(len(images), _MOST)]
+        self.images = images[evenly_chosen(len(images), _MOST)]
         self.device = next(model.parameters()).device
 
     def __call__(self, state: dict[str, Tensor]) -> dict[str, float]:
@@ -54,10 +58,11 @@ class ImageValidation:
         pictures = self.draw()
         distributions = {} if measured.kl is None else {"kl per latent": measured.kl}
         tensorboard(self.output, measured.values, pictures, distributions)
-        draw_panels(self.output, CURVES)
+        draw_curves(self.output, *CURVES)
         return measured.values
 
     def load(self, state: dict[str, Tensor]) -> None:
+        """Takes the weights over, by name, as they are judged."""
         self.model.load_state_dict(state)
         # Judged as after the warm-up at every step: a bound that is weighted ever more rises without getting worse.
         self.model.updates.fill_(_WARM)
@@ -78,7 +83,7 @@ class ImageValidation:
         if kl is None:
             return Measured(sums, None)
         per_latent = kl.reshape(len(kl), -1).mean(0)
-        active = means.reshape(len(means), -1).var(0) > ACTIVE_VARIANCE
+        active = LatentMoments.of(means.reshape(len(means), -1)).active
         listed = {f"kl[{i}]": float(value) for i, value in enumerate(per_latent[:_LISTED])}
         return Measured(sums | {"active_units": float(active.sum())} | listed, per_latent)
 
@@ -99,12 +104,13 @@ class ImageValidation:
         self.model.settle(self._batches(images))
 
     def statistics(self, images: NDArray[np.float32], labels: Sequence[str]) -> LatentStatistics:
+        """Of the latents of images (N, 1, *shape); labels: N of them, "" for none."""
         return latent_statistics(*self.encode(images), labels)
 
     @torch.inference_mode()
     def draw(self) -> dict[str, NDArray[np.float32]]:
         """Writes reconstructions.png and samples.png; returns them, (H, W) in 0…1."""
-        shown = self.images[spread(len(self.images), _SHOWN)]
+        shown = self.images[evenly_chosen(len(self.images), _SHOWN)]
         with self.precision():
             made = self.model.reconstruct(torch.from_numpy(shown).to(self.device)).float().cpu().numpy()
             drawn = self.model.sample(_DRAWN, torch.Generator().manual_seed(_SEED)).float().cpu().numpy()
@@ -118,6 +124,6 @@ class ImageValidation:
             yield torch.from_numpy(np.array(images[start : start + _AT_ONCE])).to(self.device)
 
 
-def spread(count: int, most: int) -> NDArray[np.int64]:
-    """At most so many rows of `count`, evenly spread over them."""
+def evenly_chosen(count: int, most: int) -> NDArray[np.int64]:
+    """Indices of `most` of `count` rows, evenly spread over them, or of all where there are no more, (n,)."""
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))

@@ -171,9 +171,8 @@ class ImageAutoencoder(nn.Module):
                 "mse": F.mse_loss(torch.sigmoid(logits), image)}
 
     def health(self, terms: Mapping[str, float | Tensor]) -> str | None:
-        """Why the training is not worth going on with, in a sentence, or None. terms: of a loss."""
-        warm = int(self.updates) > getattr(self.config, "warmup", 0)
-        if self.variational and warm and float(terms.get("kl", math.inf)) < COLLAPSED_NATS:
+        """Why the training is not worth going on with, in a sentence, or None. terms: of a loss after the warm-up."""
+        if self.variational and float(terms.get("kl", math.inf)) < COLLAPSED_NATS:
             return (f"The posterior collapsed: all latents together carry {float(terms['kl']):.2g} nats. "
                     "Lower beta, or raise warmup or free_bits.")
         return None

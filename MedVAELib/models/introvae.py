@@ -109,7 +109,7 @@ class IntroVAE(VAE):
     def health(self, terms: Mapping[str, float | Tensor]) -> str | None:
         """Also: the encoder must tell generated images from real ones, or it teaches the decoder nothing."""
         real, fake = float(terms.get("kl", -math.inf)), float(terms.get("kl_fake", math.inf))
-        if int(self.updates) > self.warm_up_steps and self.config.adversarial > 0 and fake < _WORSE * real:
+        if self.config.adversarial > 0 and fake < _WORSE * real:
             return (f"The encoder takes generated images for real ones (KL {fake:.3g} against {real:.3g} nats): "
                     "raise adversarial or margin, or lower the learning rate.")
         return super().health(terms)

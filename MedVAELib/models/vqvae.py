@@ -146,7 +146,7 @@ class VQVAE(ImageAutoencoder):
     def health(self, terms: Mapping[str, float | Tensor]) -> str | None:
         """The codebook must be in use."""
         perplexity = float(terms.get("perplexity", math.inf))
-        if int(self.updates) > 100 and perplexity < _COLLAPSED_PERPLEXITY:
+        if perplexity < _COLLAPSED_PERPLEXITY:
             return (f"The codebook collapsed: {perplexity:.2g} of {self.config.codes} codes are in use. "
                     "Raise dead or commitment, or lower the learning rate.")
         return None

@@ -24,6 +24,7 @@ SDF_RANGE = 8.0
 # Semi-axes (z, y, x) of the ellipsoid that the decoder starts from, in voxels of the 96³ grid: the occipitofrontal
 # diameter spans 96 / 1.30 voxels, the others have a head's usual proportion to it.
 _START_AXES = (31.0, 37.0, 30.0)
+_HIDDEN = 128  # features between those of the planes and a Gaussian
 
 
 def _start_shape() -> Tensor:
@@ -120,13 +121,13 @@ class ShapeDecoder(nn.Module):
 
 
 class GaussianHead(nn.Module):
-    """Features → mean and log-variance of a diagonal Gaussian, the latter clamped."""
+    """Features (B, I) → mean and log-variance (B, Z) of a diagonal Gaussian, the latter clamped."""
 
     LOG_VARIANCE = (-10.0, 6.0)
 
-    def __init__(self, inputs: int, latent: int, hidden: int = 128):
+    def __init__(self, inputs: int, latent: int):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent))
+        self.layers = nn.Sequential(nn.Linear(inputs, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, 2 * latent))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_variance = self.layers(features).float().chunk(2, -1)
@@ -134,7 +135,7 @@ class GaussianHead(nn.Module):
 
 
 class CorrelatedHead(nn.Module):
-    """Features → mean (B, Z) and lower-triangular factor L (B, Z, Z) of a Gaussian with covariance L·Lᵀ.
+    """Features (B, I) → mean (B, Z) and lower-triangular factor L (B, Z, Z) of a Gaussian with covariance L·Lᵀ.
 
     What planes leave open is one thing, such as the head's height, that many latents tell of at once: independent ones
     would understate it.
@@ -142,11 +143,11 @@ class CorrelatedHead(nn.Module):
 
     LOG_SCALE = (-5.0, 3.0)
 
-    def __init__(self, inputs: int, latent: int, hidden: int = 128):
+    def __init__(self, inputs: int, latent: int):
         super().__init__()
         self.latent = latent
         below = latent * (latent - 1) // 2
-        self.layers = nn.Sequential(nn.Linear(inputs, hidden), nn.SiLU(), nn.Linear(hidden, 2 * latent + below))
+        self.layers = nn.Sequential(nn.Linear(inputs, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, 2 * latent + below))
         self.register_buffer("below", torch.tril_indices(latent, latent, -1), persistent=False)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -97,6 +97,12 @@ def ijk_to_ras_mm(image: sitk.Image, ijk: ArrayLike) -> NDArray[np.float64]:
     return np.asarray(ijk, float) @ affine[:3, :3].T + affine[:3, 3]
 
 
+def field_of_view_ras_mm(image: sitk.Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest and highest RAS mm, (3,) each, of the centres of a 3D image's voxels."""
+    corners = ijk_to_ras_mm(image, np.array(list(np.ndindex(2, 2, 2))) * (np.array(image.GetSize()) - 1))
+    return corners.min(0), corners.max(0)
+
+
 def ras_mm_to_ijk(image: sitk.Image, ras_mm: ArrayLike) -> NDArray[np.float64]:
     """Fractional voxel indices, (..., 3) in i, j, k order, of points in RAS mm."""
     affine = ras_affine_mm(image)

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from .geometry import like, ras_grid, to_grid
+from .geometry import field_of_view_ras_mm, like, ras_grid, to_grid
 from .masked import MaskedScan
 from .model_image import model_image
 
@@ -174,14 +174,11 @@ def _label(fraction: float, least: float) -> str:
 
 def _grid(image: sitk.Image, axis: int, pixel_mm: float) -> sitk.Image:
     """Over the field of view, along the patient's axes: the scan's own distance along `axis` (zyx), else pixels."""
-    size, spacing = np.array(image.GetSize()), np.array(image.GetSpacing())
-    corners = np.array([image.TransformContinuousIndexToPhysicalPoint(((size - 1) * corner).tolist())
-                        for corner in np.ndindex(2, 2, 2)]) * (-1, -1, 1)
-    low, high = corners.min(0)[::-1], corners.max(0)[::-1]  # zyx
-    step = np.full(3, pixel_mm)
-    step[axis] = spacing[2 - axis]
-    shape = np.maximum(1, np.round((high - low) / step).astype(int) + 1)
-    return ras_grid(((low + high) / 2)[::-1], shape.tolist(), step.tolist())
+    low, high = field_of_view_ras_mm(image)
+    step = np.full(3, pixel_mm)  # zyx
+    step[axis] = image.GetSpacing()[2 - axis]
+    shape = np.maximum(1, np.round((high - low)[::-1] / step).astype(int) + 1)
+    return ras_grid((low + high) / 2, shape.tolist(), step.tolist())
 
 
 def _on_grid(masked: MaskedScan, grid: sitk.Image) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

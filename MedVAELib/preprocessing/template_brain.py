@@ -5,20 +5,18 @@ from __future__ import annotations
 import SimpleITK as sitk
 
 from ..progress import CancelToken
-from .atlas import Atlas, load_atlas
+from .atlas import load_atlas
 from .geometry import inverse
 from .registration import SEED, quick, register_affine
 
 
-def template_brain_mask(
-    scan: sitk.Image, atlas: Atlas | None = None, cancel: CancelToken | None = None
-) -> sitk.Image:
-    """The atlas's brain mask on the scan's grid (uint8).
+def template_brain_mask(scan: sitk.Image, cancel: CancelToken | None = None) -> sitk.Image:
+    """The shipped atlas's brain mask on the scan's grid (uint8).
 
     One affine registration at the 4 mm level, from the better of two starts (centres of mass, centres of the images).
     Raises RuntimeError when the images cannot be registered, Cancelled.
     """
-    atlas = atlas or load_atlas()
+    atlas = load_atlas()
     to_scan = register_to_atlas(scan, atlas.intensity, cancel)
     brain = sitk.Resample(atlas.brain, scan, inverse(to_scan), sitk.sitkLinear, 0.0)
     return sitk.Cast(brain > 0.5, sitk.sitkUInt8)

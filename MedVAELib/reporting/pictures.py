@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from matplotlib.colors import Colormap
 from PIL import Image, ImageDraw, ImageFont
 
-from ..anomaly.result import Detection, Finding
+from ..anomaly.result import Finding
 from .colours import OUTLINE, Legend, ScoreScale
 from .display import AXIAL, PLANES, Display, Plane
 
@@ -39,7 +40,7 @@ class Spot:
 class Painter:
     """Draws panels of one detection. Every panel of one call has the same millimetres per pixel in all planes."""
 
-    def __init__(self, result: Detection, display: Display, scale: ScoreScale):
+    def __init__(self, display: Display, scale: ScoreScale):
         self.display = display
         self.scale = scale
 
@@ -94,25 +95,11 @@ class Painter:
         return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
     def mark(self, panel: Image.Image, plane: Plane, index: tuple[int, int, int], px_per_mm: float, *, size: int,
-             scale_bar: bool = True) -> Image.Image:
+             with_scale: bool = True) -> Image.Image:
         """Writes the edge letters, where the slice lies (at the voxel `index`) and a scale bar onto a panel."""
-        draw = ImageDraw.Draw(panel)
-        width, height = panel.size
-        pad, small = max(3, size // 4), max(13, int(size * 0.75))
-        left, right, top, bottom = plane.letters
-        write_text(draw, (pad, height // 2), left, size, "lm")
-        write_text(draw, (width - pad, height // 2), right, size, "rm")
-        write_text(draw, (width // 2, pad), top, size, "mt")
-        write_text(draw, (width // 2, height - pad), bottom, size, "mb")
-        write_text(draw, (pad, pad), f"{plane.name} {self.display.slice_position(plane, index)}", small, "lt", MUTED)
-        if scale_bar:
-            length_mm = next(mm for mm in (50, 20, 10, 5, 1) if mm * px_per_mm < 0.34 * width or mm == 1)
-            end, y = width - 2 * pad, height - 2 * pad
-            start = end - length_mm * px_per_mm
-            for x0, y0, x1, y1 in ((start, y, end, y), (start, y - pad, start, y + pad), (end, y - pad, end, y + pad)):
-                draw.line((x0 + 1, y0 + 1, x1 + 1, y1 + 1), fill=(0, 0, 0), width=2)
-                draw.line((x0, y0, x1, y1), fill=LETTER, width=2)
-            write_text(draw, ((start + end) / 2, y - pad - 1), f"{length_mm} mm", small, "mb", MUTED)
+        edge_letters(panel, plane.letters, f"{plane.name} {self.display.slice_position(plane, index)}", size)
+        if with_scale:
+            scale_bar(panel, px_per_mm, size)
         return panel
 
     def cross(self, panel: Image.Image, plane: Plane, spot: Spot, px_per_mm: float) -> Image.Image:
@@ -258,6 +245,38 @@ def captioned(picture: Image.Image, title: str, note: str, legends: list[Legend]
             draw.line((x, top - 4, x, top + 20), LETTER, 2)
             draw.text((left + width, top - 26), legend.mark[1], LETTER, font(17), "ra")
     return sheet
+
+
+def edge_letters(panel: Image.Image, letters: Sequence[str], title: str, size: int) -> None:
+    """Writes letters of so many pixels at the left, right, top and bottom edge of a picture, in this order, and a title
+    in its upper left corner."""
+    draw, (width, height), pad = ImageDraw.Draw(panel), panel.size, _padding(size)
+    places = (((pad, height // 2), "lm"), ((width - pad, height // 2), "rm"), ((width // 2, pad), "mt"),
+              ((width // 2, height - pad), "mb"))
+    for letter, (at, anchor) in zip(letters, places, strict=True):
+        write_text(draw, at, letter, size, anchor)
+    write_text(draw, (pad, pad), title, _small(size), "lt", MUTED)
+
+
+def scale_bar(panel: Image.Image, px_per_mm: float, size: int) -> None:
+    """Draws a bar of a round length, a third of the picture's width at most, into its lower right corner. size: of the
+    letters elsewhere on the picture."""
+    draw, (width, height), pad = ImageDraw.Draw(panel), panel.size, _padding(size)
+    length_mm = next(mm for mm in (50, 20, 10, 5, 1) if mm * px_per_mm < 0.34 * width or mm == 1)
+    end, y = width - 2 * pad, height - 2 * pad
+    start = end - length_mm * px_per_mm
+    for x0, y0, x1, y1 in ((start, y, end, y), (start, y - pad, start, y + pad), (end, y - pad, end, y + pad)):
+        draw.line((x0 + 1, y0 + 1, x1 + 1, y1 + 1), fill=(0, 0, 0), width=2)
+        draw.line((x0, y0, x1, y1), fill=LETTER, width=2)
+    write_text(draw, ((start + end) / 2, y - pad - 1), f"{length_mm} mm", _small(size), "mb", MUTED)
+
+
+def _padding(size: int) -> int:
+    return max(3, size // 4)
+
+
+def _small(size: int) -> int:
+    return max(13, int(size * 0.75))
 
 
 def _smooth(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:

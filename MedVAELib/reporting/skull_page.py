@@ -12,9 +12,9 @@ from ..skull.biometry import TITLES
 from ..skull.result import Measure, SkullPrediction, where_drawn
 from ..standard_planes import PLANES
 from . import words
-from .colours import jpeg_uri
+from .colours import jpeg_uri, map_legend
 from .page import render, timings
-from .skull_pictures import PROBABILITY, STD, plane_picture, section_legend, sections, views
+from .skull_pictures import PROBABILITY, STD, plane_picture, sections, views
 
 _HIGHEST_STD = 0.5  # of what lies between 0 and 1
 
@@ -44,10 +44,10 @@ def write_skull_report(result: SkullPrediction, directory: Path) -> None:
         maps=[
             {"title": "Probability", "uri": jpeg_uri(sections(result, probability, PROBABILITY, 1.0)),
              "note": "of lying inside the skull's outer table",
-             "legend": section_legend("probability", PROBABILITY, 1.0)},
+             "legend": map_legend("probability", PROBABILITY, 0.0, 1.0)},
             {"title": "Standard deviation", "uri": jpeg_uri(sections(result, std, STD, _HIGHEST_STD)),
              "note": "over samples of the model, of how much of each voxel lies inside",
-             "legend": section_legend("standard deviation of the share inside", STD, _HIGHEST_STD)},
+             "legend": map_legend("standard deviation of the share inside", STD, 0.0, _HIGHEST_STD)},
         ],
         reading=_reading(result), provenance=words.flatten(result.provenance),
         timings=timings(result.provenance),

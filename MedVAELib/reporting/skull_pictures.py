@@ -8,20 +8,20 @@ import matplotlib
 import numpy as np
 from matplotlib.colors import Colormap
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from ..skull.result import FoundPlane, SkullPrediction
 from ..standard_planes import AXES
 from .colours import FOUND, UNCERTAINTY, Legend, map_legend
+from .display import PLANES
 from .head_views import VIEWS, HeadPainter
-from .pictures import LETTER, MUTED, draw_outline, grid, write_text
+from .pictures import draw_outline, edge_letters, grid, scale_bar
 
 STD_RANGE_MM = (0.2, 1.6)
 """Of the surface's colours; the same in every report, so that reports can be compared."""
 _PANEL_PX = 440
 PROBABILITY, STD = matplotlib.colormaps["cividis"], matplotlib.colormaps["magma"]
-# Letters at the left, right, top and bottom edge of a section.
-_LETTERS = {"axial": "RLAP", "coronal": "RLSI", "sagittal": "APSI"}
+_LETTER_PX = 19
 
 
 def plane_picture(found: FoundPlane) -> Image.Image:
@@ -33,7 +33,7 @@ def plane_picture(found: FoundPlane) -> Image.Image:
     pixels = np.asarray(grey.convert("RGB")).astype(np.float32)
     draw_outline(pixels, found.outline_yx, 2.2, 1.0, FOUND)
     picture = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-    _scale_bar(picture, scale / found.image.pixel_mm)
+    scale_bar(picture, scale / found.image.pixel_mm, _LETTER_PX)
     return picture
 
 
@@ -51,21 +51,17 @@ def views(result: SkullPrediction) -> tuple[Image.Image, Legend]:
 def sections(result: SkullPrediction, volume_zyx: NDArray[np.float32], colours: Colormap, high: float) -> Image.Image:
     """Axial, coronal and sagittal section through the head's centre, 0…high in `colours`, the mean outline drawn."""
     panels = []
-    for plane in ("axial", "coronal", "sagittal"):
-        pixels = colours(np.clip(_section(volume_zyx, plane) / high, 0, 1))[..., :3].astype(np.float32) * 255
+    for plane in PLANES:
+        pixels = colours(np.clip(_section(volume_zyx, plane.name) / high, 0, 1))[..., :3].astype(np.float32) * 255
         picture = Image.fromarray(pixels.astype(np.uint8)).resize((_PANEL_PX,) * 2, Image.Resampling.BICUBIC)
         drawn = np.asarray(picture).astype(np.float32)
-        inside = np.clip(_section(result.distance_mm, plane) / result.spacing_mm + 0.5, 0, 1)
+        inside = np.clip(_section(result.distance_mm, plane.name) / result.spacing_mm + 0.5, 0, 1)
         draw_outline(drawn, inside, 1.4, 0.9, FOUND)
         picture = Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8))
-        _letters(picture, plane)
-        _scale_bar(picture, _PANEL_PX / (volume_zyx.shape[0] * result.spacing_mm))
+        edge_letters(picture, plane.letters, plane.name, _LETTER_PX)
+        scale_bar(picture, _PANEL_PX / (volume_zyx.shape[0] * result.spacing_mm), _LETTER_PX)
         panels.append(picture)
     return grid([panels])
-
-
-def section_legend(title: str, colours: Colormap, high: float) -> Legend:
-    return map_legend(title, colours, 0.0, high)
 
 
 def _section(volume_zyx: NDArray, plane: str) -> NDArray[np.float32]:
@@ -74,21 +70,3 @@ def _section(volume_zyx: NDArray, plane: str) -> NDArray[np.float32]:
     middle = volume_zyx.shape[axis] // 2
     section = volume_zyx.take((middle - 1, middle), axis).mean(axis)
     return section[::-1, ::-1]
-
-
-def _letters(picture: Image.Image, plane: str) -> None:
-    draw, middle, edge = ImageDraw.Draw(picture), _PANEL_PX // 2, _PANEL_PX - 6
-    places = (((6, middle), "lm"), ((edge, middle), "rm"), ((middle, 6), "mt"), ((middle, edge), "mb"))
-    for letter, (at, anchor) in zip(_LETTERS[plane], places, strict=True):
-        write_text(draw, at, letter, 19, anchor, LETTER)
-    write_text(draw, (7, 7), plane, 15, "lt", MUTED)
-
-
-def _scale_bar(picture: Image.Image, px_per_mm: float) -> None:
-    draw = ImageDraw.Draw(picture)
-    length_mm = next(mm for mm in (50, 20, 10, 5, 1) if mm * px_per_mm < 0.3 * picture.width or mm == 1)
-    right, y = picture.width - 12, picture.height - 12
-    left = right - length_mm * px_per_mm
-    for width, colour in ((4, (0, 0, 0)), (2, LETTER)):
-        draw.line((left, y, right, y), colour, width)
-    write_text(draw, ((left + right) / 2, y - 5), f"{length_mm} mm", 14, "mb", MUTED)

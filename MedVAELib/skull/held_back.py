@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from ..standard_planes import BY_COUNT, PLANES, Subset
 from ..training.synthesis.head_masks import mask_files, read_mask, skull_thickness_mm
 from ..training.synthesis.heads import KINDS, Head, HeadPopulation, read_head_shapes
 from ..training.synthesis.planes import Imager, PlaneCaseMaker, PlaneConfig
+from ..whole_files import replaced
 
 SEED = 990_000_000
 """Of the held-back heads; training's seeds lie elsewhere."""
@@ -34,13 +35,12 @@ class HeldBack:
 
 
 class _Mixed:
-    """Real atlas heads in turn with heads of the population of their shapes, by seed. watch: called before each."""
+    """Real atlas heads in turn with heads of the population of their shapes, by seed."""
 
-    def __init__(self, atlases: Sequence[Head], population: HeadPopulation, watch: Callable[[int], None]):
-        self.atlases, self.population, self.device, self._watch = atlases, population, population.device, watch
+    def __init__(self, atlases: Sequence[Head], population: HeadPopulation):
+        self.atlases, self.population, self.device = atlases, population, population.device
 
-    def __call__(self, seed: int, kind: str | None = None) -> Head:
-        self._watch(seed - SEED)
+    def __call__(self, seed: int) -> Head:
         third, number = divmod(seed - SEED, 3)
         if number == 0:
             return self.atlases[third % len(self.atlases)]
@@ -66,10 +66,10 @@ def held_back_heads(
         shapes += read_head_shapes(folder, [name])
         cancel.check()
         atlases.append(_atlas_head(name, files[name], size))
-    mixed = _Mixed(atlases, HeadPopulation(shapes, size=size),
-                   lambda made: tell(f"Making held-back heads, {made} of {count}"))
+    mixed = _Mixed(atlases, HeadPopulation(shapes, size=size))
     whole = replace(planes, sagittal=1.0, coronal=1.0, without_axial=0.0, repeated=0.0, imaged=float(bool(imager)))
-    cases = PlaneCaseMaker(mixed, whole, imager)(range(SEED, SEED + count))
+    make = PlaneCaseMaker(mixed, whole, imager, lambda made: tell(f"Making held-back heads, {made} of {count}"))
+    cases = make(range(SEED, SEED + count))
     return HeldBack(cases.planes, cases.sdf, cases.spacing_mm, [head.kind for head in cases.heads])
 
 
@@ -147,4 +147,5 @@ def draw_predictions(model: nn.Module, held_back: HeldBack, output: Path) -> Non
             axes[row][index].set_title(plane, fontsize=6)
     for panel in axes.flat:
         panel.axis("off")
-    figure.savefig(output, dpi=100)
+    with replaced(output) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import IterableDataset, get_worker_info
 
 from ..progress import CancelToken
 from ..training.hc18 import plane_names, read_plane
@@ -179,21 +179,16 @@ def _pattern(draw: Draw) -> Tensor:
     return image
 
 
-class OutlineBatches(IterableDataset):
-    """Batches start, start + 1, …; make: builds the maker, called where the batches are made."""
+class OutlineBatches:
+    """Batches by number; make: builds the maker, called where the batches are made."""
 
-    def __init__(self, make: Callable[[], OutlineCaseMaker], batch: int, start: int, seed: int):
-        self.make, self.batch, self.start, self.seed = make, batch, start, seed
+    def __init__(self, make: Callable[[], OutlineCaseMaker], batch: int, seed: int):
+        self.make, self.batch, self.seed = make, batch, seed
+        self._maker: OutlineCaseMaker | None = None
 
-    def __iter__(self) -> Iterator[Batch]:
-        info = get_worker_info()
-        if info:
-            torch.set_num_threads(1)  # the training beside it needs the cores
-        first, stride = (info.id, info.num_workers) if info else (0, 1)
-        maker, number = self.make(), self.start + first
-        while True:
-            yield outline_batch(maker, self.seed, number, self.batch)
-            number += stride
+    def __getitem__(self, number: int) -> Batch:
+        self._maker = self._maker or self.make()
+        return outline_batch(self._maker, self.seed, number, self.batch)
 
 
 def outline_batch(maker: OutlineCaseMaker, seed: int, number: int, batch: int) -> Batch:
@@ -209,4 +204,4 @@ def outline_stream(
 ) -> Iterator[Batch]:
     """Batches from background processes or (workers 0) none. cancel: also ends the waiting for a batch, by Cancelled,
     where one process trains."""
-    return from_background(OutlineBatches(make, batch, start, seed), workers, heard_alone(cancel).check)
+    return from_background(OutlineBatches(make, batch, seed), workers, heard_alone(cancel).check, count(start))

@@ -11,8 +11,6 @@ import os
 import re
 import struct
 import tempfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..image_files import check_file
 from ..itk_files import accept_rounded_axes, itk_name, quiet
+from ..png_files import PNG, grey_without_opacity, png_chunks
 from ..scan import is_dicom_file
 
 MAX_PIXELS = 64_000_000
@@ -30,7 +29,6 @@ _STATE_SIZE = ("Nifti", "Nrrd", "Meta", "MINC", "VTK", "Gipl")
 """Formats whose spacing is one of tissue, if they state one; every other reader makes up 1 mm or a size on paper."""
 _CUT = re.compile(r"^(?P<file>.+)@(?P<axis>[xyz]?)(?P<index>\d+)$", re.S)
 _EXIF_BYTES = 1 << 18  # of a JPEG file
-_PNG = b"\x89PNG\r\n\x1a\n"
 _REGIONS = "SequenceOfUltrasoundRegions"
 _PLACEHOLDER_MM = (1.0, 1.0)  # a pixel spacing that programs write where they know none
 _SPACING_TAGS = (0x00280030, 0x00181164, 0x00182010)  # of pixels, at the detector, as scanned: GDCM takes any of them
@@ -89,8 +87,8 @@ def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
             _check_size(path, reader.GetSize(), reader.GetPixelID())
             unsized = dicom and 0.0 in reader.GetSpacing()[:2]
             image = _without_pixel_spacing(path) if unsized else reader.Execute()
-        except (RuntimeError, MemoryError) as error:
-            image = _opaque_png(path) if "PixelType" in str(error) else None
+        except (RuntimeError, MemoryError):
+            image = grey_without_opacity(path)
             if image is None:
                 raise InputError(f"{path} cannot be read as an image, it is damaged or in no known format: give a PNG, "
                                  "JPEG, DICOM, NIfTI or NRRD file.") from None
@@ -153,25 +151,6 @@ def _check_size(path: Path, size: tuple[int, ...], pixel: int) -> None:
         raise InputError(f"{path} declares {' x '.join(str(n) for n in size)} pixels, too many for a plane: crop it.")
 
 
-def _opaque_png(path: Path) -> sitk.Image | None:
-    """The grey values of a PNG file that holds opacity beside them, which SimpleITK does not read; None for another."""
-    from vtkmodules.util.numpy_support import vtk_to_numpy
-    from vtkmodules.vtkIOImage import vtkPNGReader
-
-    data = path.read_bytes()
-    if not data.startswith(_PNG) or not _is_whole_png(data):  # VTK fills up what is missing without a word
-        return None
-    reader = vtkPNGReader()
-    reader.SetMemoryBuffer(data)
-    reader.SetMemoryBufferLength(len(data))
-    reader.Update()
-    (width, height, _), scalars = reader.GetOutput().GetDimensions(), reader.GetOutput().GetPointData().GetScalars()
-    if scalars is None:
-        return None
-    values = vtk_to_numpy(scalars).reshape(height, width, -1)[::-1, :, 0]  # VTK counts rows from below
-    return sitk.GetImageFromArray(np.ascontiguousarray(values))
-
-
 def _orientation(path: Path) -> int:
     """How a picture is to be turned before it is shown, 1 (not at all) to 8: tag 0x0112 of a TIFF file, or of the Exif
     in a JPEG or PNG file."""
@@ -196,26 +175,9 @@ def _exif_place(data: bytes) -> int:
     if data.startswith(b"\xff\xd8"):
         at = data.find(b"Exif\0\0", 0, _EXIF_BYTES)
         return at + 6 if at >= 0 else len(data)
-    if data.startswith(_PNG):
-        return next((start for kind, start, _ in _png_chunks(data) if kind == b"eXIf"), len(data))
+    if data.startswith(PNG):
+        return next((start for kind, start, _ in png_chunks(data) if kind == b"eXIf"), len(data))
     return len(data)
-
-
-def _is_whole_png(data: bytes) -> bool:
-    """To its last chunk, each with the checksum it states."""
-    chunks = list(_png_chunks(data))
-    sound = (data[stop : stop + 4] == zlib.crc32(data[start - 4 : stop]).to_bytes(4, "big")
-             for _, start, stop in chunks)
-    return bool(chunks) and chunks[-1][0] == b"IEND" and all(sound)
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and stop of each."""
-    at = len(_PNG)
-    while at + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, at)
-        yield kind, at + 8, at + 8 + size
-        at += 12 + size
 
 
 def _turned(values: NDArray, orientation: int) -> NDArray:

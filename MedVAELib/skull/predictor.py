@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, SKULL_MODELS, Bundle, load_bundle
 from ..errors import BundleError
-from ..models import build_model
 from ..preprocessing.outlines import MARGIN, SIZE
 from ..standard_planes import SUBSETS, named
 from .biometry import AS_FOUND, UNITS, Drawn
@@ -50,7 +49,7 @@ class SkullPredictor:
             usable = False
         if not usable:
             raise BundleError(f"Bundle '{bundle.name}' is no model of fetal skulls: choose another with --bundle.")
-        shape = ShapeEngine(device).load(_model(bundle))
+        shape = ShapeEngine(device).load(bundle.network())
         return cls(bundle, shape, temperatures, widenings, device, outline_bundle or OUTLINE_BUNDLE)
 
     def temperature(self, planes: Iterable[str]) -> float:
@@ -92,7 +91,7 @@ def load_outline_engine(bundle: Bundle, device: str) -> OutlineEngine:
     if bundle.model != OUTLINE_MODEL:
         raise BundleError(f"Bundle '{bundle.name}' does not find heads on images: use '{OUTLINE_BUNDLE}'.")
     drawn_by(bundle)
-    return OutlineEngine(device).load(_model(bundle))
+    return OutlineEngine(device).load(bundle.network())
 
 
 def drawn_by(bundle: Bundle) -> Drawn:
@@ -112,9 +111,3 @@ def drawn_by(bundle: Bundle) -> Drawn:
 
 def _factors(stated: Mapping[str, float]) -> dict[str, float]:
     return {name: float(stated.get(name, 1.0)) for name in UNITS}
-
-
-def _model(bundle: Bundle):
-    model = build_model(bundle.model, bundle.config)
-    bundle.fill(model)
-    return model

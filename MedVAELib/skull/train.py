@@ -20,7 +20,7 @@ from ..training.pictures import draw_curves
 from ..training.run import start_trainer, tensorboard
 from ..training.skull_cases import CHUNK, CaseStore, case_stream
 from ..training.synthesis.heads import HeadPopulation, read_head_shapes
-from ..training.synthesis.planes import PlaneCaseMaker, PlaneConfig
+from ..training.synthesis.planes import PlaneCaseMaker, PlaneConfig, Watch
 from ..training.trainer import Batches, Trainer
 from .calibrate import calibrate
 from .card import skull_card, skull_metadata
@@ -74,25 +74,23 @@ def case_store(config: SkullRun, output: Path, device: torch.device) -> CaseStor
     """The cases that a run trains on, where the config keeps them."""
     folder = Path(config.data.store) if config.data.store else output / "cases"
     masks, names = data_path(config.data.head_masks), config.data.train
-    settings = {"seed": config.trainer.seed, "heads": sorted(names), "planes": asdict(config.planes),
-                "size": VOLUME_SIZE}
+    planes = asdict(config.planes) | {"flipped": True}  # which once could be chosen, and stores of then state
+    settings = {"seed": config.trainer.seed, "heads": sorted(names), "planes": planes, "size": VOLUME_SIZE}
     if config.planes.imaged:
         settings["outlines"] = load_bundle(OUTLINE_BUNDLE).sha256
     make = partial(_case_maker, masks, names, config.planes, device)
-    store = CaseStore(folder, make, settings, config.data.cases // CHUNK)
-    store.make = partial(make, store.look)
-    return store
+    return CaseStore(folder, make, settings, config.data.cases // CHUNK)
 
 
 def _case_maker(
-    masks: Path, names: list[str], planes: PlaneConfig, device: torch.device, look: Callable[[], None] = lambda: None
+    masks: Path, names: list[str], planes: PlaneConfig, device: torch.device, watch: Watch
 ) -> PlaneCaseMaker:
     shapes = [] if names else read_head_shapes(masks)
     for name in names:
-        look()
+        watch(0)
         shapes += read_head_shapes(masks, [name])
     population = HeadPopulation(shapes, device, VOLUME_SIZE)
-    return PlaneCaseMaker(population, planes, _imager(planes, device))
+    return PlaneCaseMaker(population, planes, _imager(planes, device), watch)
 
 
 def _imager(planes: PlaneConfig, device: torch.device) -> OutlineImager | None:

@@ -27,6 +27,7 @@ from ..training.run import start_trainer, tensorboard
 from ..training.synthesis.heads import Head, HeadPopulation, read_head_shapes
 from ..training.synthesis.ultrasound import PictureMaker
 from ..training.trainer import Batches
+from ..whole_files import replaced
 from .biometry import ellipse_circumference
 from .card import outline_card, outline_metadata
 from .config import OutlineRun
@@ -75,10 +76,8 @@ class HeadPool:
         self.population, self.device, self._heads = population, population.device, {}
         self.count = count
 
-    def __call__(self, seed: int, kind: str | None = None) -> Head:
+    def __call__(self, seed: int) -> Head:
         number = seed % self.count
-        if kind is not None:
-            return self.population(number, kind)
         if number not in self._heads:
             self._heads[number] = self.population(number)
         return self._heads[number]
@@ -217,4 +216,5 @@ def draw_outlines(groups: list[tuple[Tensor, Tensor, Tensor]], output: Path) -> 
                 panel.imshow(images[index, 0], cmap="gray", vmin=0, vmax=1)
                 panel.contour(truth[index, 0], [0.5], colors="lime", linewidths=0.7)
                 panel.contour(found[index, 0], [0.5], colors="red", linewidths=0.7)
-    figure.savefig(output, dpi=90)
+    with replaced(output) as temporary:
+        figure.savefig(temporary, dpi=90, format="png")

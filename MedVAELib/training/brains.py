@@ -36,8 +36,6 @@ class SyntheticBatches(IterableDataset):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         info = get_worker_info()
-        if info:
-            torch.set_num_threads(1)  # the training beside it needs the cores
         first, stride = (info.id, info.num_workers) if info else (0, 1)
         synthesise = self.load(device=self.device)
         number = self.start + first

@@ -1,8 +1,7 @@
-"""Pictures of a run on images: reconstructions below their originals, samples, and curves, for 2D and 3D alike."""
+"""Pictures of a run on images: reconstructions below their originals, and samples, for 2D and 3D alike."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,35 +49,6 @@ def save_grey(picture: NDArray[np.float32], path: Path) -> None:
 
     with replaced(path) as temporary:
         imsave(temporary, np.clip(picture, 0, 1), cmap="gray", vmin=0, vmax=1, format="png")
-
-
-def draw_panels(output: Path, names: Sequence[str]) -> None:
-    """curves.png from the log.jsonl in `output`: a panel per name that is there, training and validation in it."""
-    from matplotlib.figure import Figure
-
-    log = output / "log.jsonl"
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
-    curves = {name: (_points(lines, name), _points([line | line.get("validation", {}) for line in lines
-                                                    if "validation" in line], name)) for name in names}
-    curves = {name: both for name, both in curves.items() if any(both)}
-    if not curves:
-        return
-    figure = Figure(figsize=(3.6 * len(curves), 3.2), layout="constrained")
-    for axes, (name, (training, validation)) in zip(figure.subplots(1, len(curves), squeeze=False)[0],
-                                                    curves.items(), strict=True):
-        if training:
-            axes.plot(*zip(*training, strict=True), linewidth=0.8, label="training")
-        if validation:
-            axes.plot(*zip(*validation, strict=True), "o-", markersize=3, label="validation")
-        axes.set(xlabel="step", title=name)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    with replaced(output / "curves.png") as temporary:
-        figure.savefig(temporary, dpi=100, format="png")
-
-
-def _points(lines: Sequence[dict], name: str) -> list[tuple[float, float]]:
-    return [(line["step"], line[name]) for line in lines if name in line]
 
 
 def _enlarged(picture: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ from ..errors import InputError, UsageError
 from ..folders import files_below
 from ..image_files import check_file
 from ..itk_files import accept_rounded_axes, itk_name, placed, quiet
+from ..png_files import grey_without_opacity
 from ..preprocessing.image_form import ImageForm, as_dimensions, below_0, choose_scaling, scaled, turned
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import is_dicom_file
@@ -37,7 +38,6 @@ from .image_split import assign_parts
 
 _SCREEN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 _SAME_SPACING = 0.01
-_PNG_END = b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,14 +174,14 @@ def read_image(record: ImageRecord, listed: dict[Path, list[dicom.DicomVolume]] 
             volume, _ = dicom.choose_volume(record.file, volumes, record.series or None)
             return dicom.read_volume(record.file, volume)
     notes = check_file(record.file)
-    if _is_grey_with_alpha(record.file):
-        return _without_alpha(record.file)
     with quiet(), accept_rounded_axes(notes):
         try:
             image = placed(sitk.ReadImage(itk_name(record.file)), notes)
         except RuntimeError as error:
-            raise InputError(f"{record.file} is no image that can be read: take it out, or choose others with a "
-                             "pattern.") from error
+            image = grey_without_opacity(record.file)
+            if image is None:
+                raise InputError(f"{record.file} is no image that can be read: take it out, or choose others with a "
+                                 "pattern.") from error
     return checked(image, record)
 
 
@@ -202,29 +202,6 @@ def checked(image: sitk.Image, record: ImageRecord) -> sitk.Image:
         raise InputError(f"{record.file} has voxels that are not numbers (NaN) or infinite: replace them by 0 where "
                          "nothing was scanned.")
     return image
-
-
-def _is_grey_with_alpha(path: Path) -> bool:
-    """Whether a file is a PNG of grey and alpha, whole, which ITK does not read."""
-    with path.open("rb") as file:
-        start = file.read(26)
-    return start.startswith(b"\x89PNG\r\n") and start[25:] == b"\x04" and path.read_bytes().endswith(_PNG_END)
-
-
-def _without_alpha(path: Path) -> sitk.Image:
-    """The grey values of a PNG of grey and alpha. Raises InputError."""
-    from vtkmodules.util.numpy_support import vtk_to_numpy
-    from vtkmodules.vtkIOImage import vtkPNGReader
-
-    reader = vtkPNGReader()
-    reader.SetFileName(itk_name(path))
-    reader.Update()
-    made = reader.GetOutput()
-    values = made.GetPointData().GetScalars()
-    if reader.GetErrorCode() or values is None or values.GetNumberOfComponents() != 2:
-        raise InputError(f"{path} is no image that can be read: take it out, or choose others with a pattern.")
-    width, height, _ = made.GetDimensions()
-    return sitk.GetImageFromArray(vtk_to_numpy(values)[:, 0].reshape(height, width)[::-1].copy())  # VTK counts upwards
 
 
 # --- Inside ----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,36 +10,31 @@ from numpy.typing import NDArray
 
 from ..tissues import TISSUES
 from ..whole_files import replaced
+from .log_file import read_log
 
 
-def draw_curves(output: Path, training: Sequence[str], validation: Sequence[str] | None = None) -> None:
-    """Values of the run in `output` against the step, from its log.jsonl into curves.png.
-
-    training: terms of the loss; validation: values of the held-back cases, by default those of the same names. Both in
-    one picture where the names are the same, else side by side.
-    """
+def draw_curves(output: Path, *panels: Sequence[str]) -> None:
+    """curves.png of the run in `output`, from its log: a panel for each group of names, those of training as lines
+    against the step, those of validation as points. Names and groups that the log does not have are left out."""
     from matplotlib.figure import Figure
 
-    log = output / "log.jsonl"
-    if not log.exists():
+    log = read_log(output)
+    validations = [{"step": line["step"]} | line["validation"] for line in log if "validation" in line]
+    drawn = [[(f"{name}, {what}", style, points) for name in names
+              for what, style, lines in (("training", "-", log), ("validation", "o-", validations))
+              if (points := [(line["step"], line[name]) for line in lines if name in line])] for names in panels]
+    drawn = [curves for curves in drawn if curves]
+    if not drawn:
         return
-    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    figure = Figure(figsize=(8 if validation is None else 13, 4), layout="constrained")
-    axes = figure.subplots(1, 1 if validation is None else 2, squeeze=False)[0]
-    for name in training:
-        points = [(line["step"], line[name]) for line in lines if name in line]
-        axes[0].plot(*zip(*points, strict=True), linewidth=0.8, label=f"{name}, training")
-    for name in training if validation is None else validation:
-        points = [(line["step"], line["validation"][name]) for line in lines if "validation" in line]
-        if points:
-            axes[-1].plot(*zip(*points, strict=True), "o-", markersize=3, label=f"{name}, held-back cases")
-    for panel in axes:
+    figure = Figure(figsize=(max(8.0, 4.0 * len(drawn)), 3.6), layout="constrained")
+    for panel, curves in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+        for label, style, points in curves:
+            panel.plot(*zip(*points, strict=True), style, linewidth=0.8, markersize=3, label=label)
         panel.set(xlabel="step")
         panel.grid(alpha=0.3)
-        if panel.lines:
-            panel.legend(fontsize=8)
+        panel.legend(fontsize=8)
     with replaced(output / "curves.png") as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
+        figure.savefig(temporary, dpi=100, format="png")
 
 
 def draw_reconstructions(rows: list[tuple[NDArray, NDArray, NDArray]], output: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from ..bundle import load_bundle
 from ..errors import InputError, UsageError
 from ..models import build_model
 from .config import RunConfig
+from .log_file import read_log
 from .trainer import Trainer
 
 _SETTLING = 300
@@ -92,8 +92,7 @@ def tensorboard(
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return
-    lines = (output / "log.jsonl").read_text(encoding="utf-8").splitlines() if (output / "log.jsonl").exists() else []
-    last = json.loads(lines[-1]) if lines else {"step": 0}
+    last = (read_log(output) or [{"step": 0}])[-1]
     with SummaryWriter(str(output / "tensorboard")) as writer:
         for name, value in validation.items():
             writer.add_scalar(f"validation/{name}", value, last["step"])

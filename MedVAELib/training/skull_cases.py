@@ -19,11 +19,11 @@ from ..errors import InputError
 from ..progress import CancelToken
 from ..whole_files import replaced
 from .processes import from_background, heard_alone
-from .synthesis.heads import Head, HeadPopulation
-from .synthesis.planes import PlaneCaseMaker
+from .synthesis.planes import PlaneCaseMaker, Watch, unwatched
 
 CHUNK = 256
 """Cases per file."""
+_AT_ONCE = 16
 _LEVELS = 255.0  # of an outline map
 _STEPS = 10.0  # per voxel of signed distance: 0.1 voxels up to ±12.7, beyond which no loss looks
 
@@ -34,15 +34,15 @@ Case = tuple[Tensor, Tensor, Tensor]
 class CaseStore:
     """Cases 0 … chunks·CHUNK of one seed in a folder, made when they are first asked for.
 
-    make: builds the maker, called once and only if something is missing. settings: what the cases depend on; a folder
-    made with others is refused (InputError). `watch`, called with the number of cases made of a chunk before each one,
-    may end the making by an exception.
+    make(watch): builds the maker, which calls `watch` as `PlaneCaseMaker` does; called once, and only if something is
+    missing. settings: what the cases depend on; a folder made with others is refused (InputError). `watch`: told how
+    many cases of a chunk are made.
     """
 
-    def __init__(self, folder: Path, make: Callable[[], PlaneCaseMaker], settings: dict[str, object], chunks: int):
+    def __init__(self, folder: Path, make: Callable[[Watch], PlaneCaseMaker], settings: dict[str, object], chunks: int):
         self.folder, self.chunks, self.make, self._maker = folder, chunks, make, None
         self._seed = int(settings["seed"])
-        self.watch: Callable[[int], None] = _unwatched  # no lambda: where processes do not fork, stores are pickled
+        self.watch: Watch = unwatched  # no lambda: where processes do not fork, stores are pickled
         self._made = 0
         folder.mkdir(parents=True, exist_ok=True)
         stated, text = folder / "settings.json", json.dumps(settings, sort_keys=True)
@@ -64,26 +64,18 @@ class CaseStore:
 
     def _write(self, number: int, file: Path) -> None:
         self._made = 0
-        self.look()
-        self._maker = self._maker or self.make()
-        if isinstance(self._maker, PlaneCaseMaker) and not isinstance(self._maker.population, _Watched):
-            self._maker.population = _Watched(self._maker.population, self._before_a_head)
+        self._look(0)
+        self._maker = self._maker or self.make(self._look)
         first = self._seed * 10_000_019 + number * CHUNK
         parts = []
-        for start in range(first, first + CHUNK, 16):
-            parts.append(self._packed(range(start, start + 16)))
-            self._made = start + 16 - first
-            self.look()
+        for start in range(first, first + CHUNK, _AT_ONCE):
+            self._made = start - first
+            parts.append(self._packed(range(start, start + _AT_ONCE)))
         with replaced(file) as partial:
             save_file({name: torch.cat([part[name] for part in parts]) for name in parts[0]}, partial)
 
-    def look(self) -> None:
-        """To be called now and then by what takes long in making cases."""
-        self.watch(self._made)
-
-    def _before_a_head(self) -> None:
-        self.look()
-        self._made += 1
+    def _look(self, made: int) -> None:
+        self.watch(self._made + made)
 
     def _packed(self, seeds: range) -> dict[str, Tensor]:
         cases = self._maker(seeds)
@@ -92,21 +84,6 @@ class CaseStore:
             "sdf": (cases.sdf * _STEPS).round().clamp(-127, 127).to(torch.int8).cpu(),
             "spacing_mm": cases.spacing_mm.cpu(),
         }
-
-
-def _unwatched(made: int) -> None:
-    """Goes on."""
-
-
-class _Watched:
-    """A population that calls `watch` before it draws a head."""
-
-    def __init__(self, population: HeadPopulation, watch: Callable[[], None]):
-        self.population, self.device, self.size, self._watch = population, population.device, population.size, watch
-
-    def __call__(self, seed: int, kind: str | None = None) -> Head:
-        self._watch()
-        return self.population(seed, kind)
 
 
 def batch_of(store: CaseStore, seed: int, number: int, batch: int) -> Case:
@@ -147,7 +124,6 @@ class CaseBatches(IterableDataset):
 
     def __iter__(self) -> Iterator[Case]:
         if get_worker_info():
-            torch.set_num_threads(1)  # the training beside it needs the cores
             self.store.watch = self._watch
         number = self.start
         while True:

@@ -23,6 +23,7 @@ from ..progress import CancelToken, Progress
 from ..whole_files import replaced, writing_to
 from .early_stop import EarlyStop
 from .health import HealthChecks
+from .log_file import LOG_FILE, read_log
 from .processes import Processes, SharedNoise
 
 
@@ -149,7 +150,7 @@ class Trainer:
 
     @property
     def log(self) -> Path:
-        return self.directory / "log.jsonl"
+        return self.directory / LOG_FILE
 
     def save(self) -> None:
         if not self.processes.first:
@@ -387,11 +388,10 @@ class Trainer:
         """What a killed run wrote after its last checkpoint comes again, and half a line may be the last."""
         if not (self.processes.first and self.log.exists()):
             return
-        lines = self.log.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        if kept != lines:
+        kept = "".join(json.dumps(line) + "\n" for line in read_log(self.directory) if line["step"] <= step)
+        if kept != self.log.read_text(encoding="utf-8"):
             with replaced(self.log) as partial:
-                partial.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+                partial.write_text(kept, encoding="utf-8")
 
 
 def _plain(value: object) -> object:

@@ -54,6 +54,11 @@ class Kept:
         self._key = self._loaded = None
         self._scans.clear()
 
+    def forget_if_degraded(self) -> None:
+        """After running out of memory, the next request starts on the device that was asked for again."""
+        if self._loaded is not None and self._loaded.steps:
+            self.forget()
+
 
 class WarmDetector(Kept):
     """Loads a detector and prepares scans, unless it still has them."""
@@ -71,11 +76,6 @@ class WarmDetector(Kept):
         from ..anomaly.prepare import prepare_scan
 
         return self._scan(content_key(scan.image), lambda: prepare_scan(detector, scan, progress, cancel, timer))
-
-    def forget_if_degraded(self) -> None:
-        """After running out of memory, the next detection starts on the device that was asked for again."""
-        if self._loaded is not None and self._loaded.engine.steps:
-            self.forget()
 
 
 def content_key(image: sitk.Image) -> bytes:
@@ -99,11 +99,6 @@ class WarmSkull(Kept):
         return self._get((device, *_bundle_key(bundle), *_bundle_key(outline)),
                          lambda: SkullPredictor.load(bundle, device, outline))
 
-    def forget_if_degraded(self) -> None:
-        """As `WarmDetector.forget_if_degraded`."""
-        if self._loaded is not None and self._loaded.steps:
-            self.forget()
-
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
@@ -122,8 +117,7 @@ class WarmLatents(Kept):
         from ..latent.model import load_latent_model
 
         bundle = load_bundle(name)
-        if self._loaded is not None and self._loaded.steps:
-            self.forget()
+        self.forget_if_degraded()
         return self._get((device, *_bundle_key(bundle)), lambda: load_latent_model(bundle, device))
 
     def found(self, key: str) -> PreparedImage | None:

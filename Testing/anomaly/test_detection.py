@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 from sklearn.metrics import average_precision_score
 
-from MedVAELib.anomaly.detect import CUT_CM2, Detector, detect_anomalies, prepare_scan, score_inputs
+from MedVAELib.anomaly.detect import CUT_CM2, detect_anomalies, score_inputs
+from MedVAELib.anomaly.detector import Detector
+from MedVAELib.anomaly.prepare import prepare_scan
 from MedVAELib.anomaly.scores import SCORES
 from MedVAELib.bundle import load_bundle
 from MedVAELib.errors import BundleError, Cancelled, InputError, UsageError
@@ -252,3 +254,23 @@ def test_brain_that_is_cut_off_is_told_wherever_the_slices_lie(detector, sample)
     assert any("cut off on the " in warning for warning in half.warnings)
     assert any("sides are not alike" in warning for warning in half.warnings)
     assert not any("left" in finding.location or "right" in finding.location for finding in half.findings)
+
+
+def test_a_lost_slice_does_not_cost_half_of_the_brain(detector, detection, sample):
+    values = sitk.GetArrayFromImage(sample)
+    values[len(values) // 2] = 0
+    image = sitk.GetImageFromArray(values)
+    image.CopyInformation(sample)
+    found = detect_anomalies(Scan.from_image(image), detector=detector, samples=1)
+    volumes = [int(sitk.GetArrayViewFromImage(each.brain).sum()) for each in (found, detection)]
+    assert volumes[0] == pytest.approx(volumes[1], rel=0.03)
+    assert any("holds no data and was filled in" in warning for warning in found.warnings)
+
+
+def test_brightness_that_was_cut_off_is_told(detector, detection, sample):
+    brain = sitk.GetArrayViewFromImage(detection.brain) > 0
+    highest = float(np.quantile(sitk.GetArrayViewFromImage(sample)[brain], 0.9))
+    found = detect_anomalies(Scan.from_image(sitk.Minimum(sample, highest)), detector=detector, samples=1)
+    told, = (warning for warning in found.warnings if "cut off, as where it was saved as seen on a screen" in warning)
+    assert 8 <= int(told.split("%")[0]) <= 12
+    assert not any("cut off" in warning for warning in detection.warnings)

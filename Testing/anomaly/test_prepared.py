@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from MedVAELib.anomaly.detect import Detector, detect_anomalies, prepare_scan
+from MedVAELib.anomaly.detect import detect_anomalies
+from MedVAELib.anomaly.detector import Detector
+from MedVAELib.anomaly.prepare import prepare_scan
 from MedVAELib.scan import Scan
 from Testing.conftest import coarse_sample
 

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from MedVAELib.bundle import load_bundle, save_bundle
-from MedVAELib.models import build_model
 
 
 class Exploit:
@@ -41,10 +40,7 @@ def metadata_of(model, config, **more):
 def saved_and_loaded(folder, name, config, model):
     """The model that comes out of a bundle of `model`, ready to predict."""
     save_bundle(folder, metadata_of(name, config), model.state_dict(), "card")
-    bundle = load_bundle(folder)
-    again = build_model(bundle.model, bundle.config).eval()
-    again.load_state_dict(bundle.state_dict())
-    return again
+    return load_bundle(folder).network().eval()
 
 
 def weights():

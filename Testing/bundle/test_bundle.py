@@ -20,7 +20,8 @@ from MedVAELib.bundle import (
     save_bundle,
 )
 from MedVAELib.errors import BundleError
-from Testing.bundle.bundle_files import Exploit, edit, metadata, one_sentence, weights
+from MedVAELib.models import build_model
+from Testing.bundle.bundle_files import Exploit, edit, metadata, metadata_of, one_sentence, weights
 
 # --- Saving and loading ---
 
@@ -293,10 +294,25 @@ def test_target_entries_are_data(bundle):
 
 
 def test_a_model_this_version_does_not_have(bundle):
-    bundle.require_model(["healthy_anatomy", "other"])
+    edit(bundle, lambda m: m["medvae"].update(model="later"))
     with pytest.raises(BundleError) as failure:
-        bundle.require_model(["other"])
-    one_sentence(failure, "healthy_anatomy", "other", "good")
+        load_bundle("good").network()
+    one_sentence(failure, "good", "'later'", "healthy_anatomy, ", "update MedVAE")
+
+
+@pytest.mark.parametrize(("config", "words"), [({"depth": 3}, "no setting depth"), ({"width": 0}, "cannot be built")])
+def test_a_config_this_version_does_not_know(bundle, config, words):
+    edit(bundle, lambda m: m["medvae"].update(config=config))
+    with pytest.raises(BundleError) as failure:
+        load_bundle("good").network()
+    one_sentence(failure, "good", words, "update MedVAE")
+
+
+def test_the_network_of_a_bundle_has_its_weights(tmp_path):
+    made = build_model("healthy_anatomy", {"width": 4, "latent": 2})
+    again = save_bundle(tmp_path / "b", metadata_of("healthy_anatomy", {"width": 4, "latent": 2}), made.state_dict(),
+                        "card").network()
+    assert all(torch.allclose(value, again.state_dict()[name], atol=1e-3) for name, value in made.state_dict().items())
 
 
 class Counter(nn.Module):

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import typer
@@ -46,8 +45,10 @@ SKULL_PLANE = str(ROOT / "Resources" / "sample" / "skull" / "axial.png")
 
 @pytest.mark.parametrize("arguments, code", [
     (["detect", "none.nii.gz"], 3), (["detect", "--sample", "--fpr", "7"], 2), (["skull", "--axial", "none.png"], 3),
+    (["detect", "--sample", "--samples", "10001"], 2), (["detect", "--sample", "--score", "nonsense"], 2),
+    (["skull", "--sample", "--samples", "10001"], 2),
     (["skull", "--sample", "--ga", "90"], 2), (["skull", "--axial", SKULL_PLANE], 2),
-    (["skull", "--cohort", "none.csv"], 3),
+    (["skull", "--cohort", "none.csv"], 3), (["latent", "classify", "none.csv"], 3),
 ])
 def test_what_is_wrong_is_said_before_the_slow_libraries_are_loaded(arguments, code, tmp_path):
     watch = ("import atexit, sys\n"
@@ -76,36 +77,14 @@ def test_without_the_extra_packages_the_command_says_what_to_install():
     assert "pip install \".[cli]\"" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("arguments, seen", [
-    (["anomaly", "cases", "--output", "o", "--debug"], "cases o"), (["--help"], "Usage"), ([], "Usage"),
-])
-def test_evaluate_is_handed_to_its_own_command(monkeypatch, capsys, arguments, seen):
-    app = typer.Typer()
-
-    @app.callback()
-    def evaluate() -> None:
-        """Scores."""
-
-    @app.command("anomaly")
-    def anomaly(cases: str, output: str = "", debug: bool = False) -> None:
-        print(cases, output)
-
-    module = ModuleType("MedVAELib.cli.evaluate")
-    module.app = app
-    monkeypatch.setitem(sys.modules, "MedVAELib.cli.evaluate", module)
-    assert run(["evaluate", *arguments]) == 0
-    assert seen in capsys.readouterr().out
-
-
-def test_wrong_usage_inside_evaluate_is_one_sentence_too(monkeypatch, capsys):
-    app = typer.Typer()
-    app.callback()(lambda: None)
-    app.command("anomaly")(lambda: None)
-    module = ModuleType("MedVAELib.cli.evaluate")
-    module.app = app
-    monkeypatch.setitem(sys.modules, "MedVAELib.cli.evaluate", module)
-    assert run(["evaluate", "nonsense"]) == 2
-    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+@pytest.mark.parametrize("command", ["evaluate", "latent", "bundles", "synthesise"])
+def test_a_group_shows_its_commands_and_refuses_others_in_one_sentence(capsys, command):
+    assert run([command]) == 2
+    told = capsys.readouterr()
+    assert "Commands" in told.out and not told.err
+    assert run([command, "--help"]) == run([command, "-h"]) == 0
+    assert run([command, "nonsense"]) == 2
+    assert capsys.readouterr().err == "medvae: No such command 'nonsense'. (See 'medvae --help'.)\n"
 
 
 def test_a_failure_without_words_still_makes_a_sentence():

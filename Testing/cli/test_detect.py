@@ -17,8 +17,8 @@ import SimpleITK as sitk
 from MedVAELib.cli.app import run
 from MedVAELib.cli.sample import compare_with_truth
 from MedVAELib.cohort.cases import case_names
+from MedVAELib.detection_outputs import DETECTION_FILES
 from MedVAELib.errors import DeviceMemoryError
-from MedVAELib.outputs import DETECTION_FILES
 from MedVAELib.resources import resource_dir
 from Testing.bundle.bundle_files import metadata, weights
 from Testing.detection_standin import quick_report, standin_detection, standin_image
@@ -183,6 +183,9 @@ def test_long_case_names_are_cut_and_stay_apart():
     (["detect", "a.nii", "--cohort", "c.csv", "-o", "o"], "not several"),
     (["detect", "a.nii", "--resume", "-o", "o"], "--resume"),
     (["detect", "--sample", "--scheduler", "host:1", "-o", "o"], "--scheduler"),
+    (["detect", "--sample", "--series", "AX FLAIR", "-o", "o"], "--series"),
+    (["detect", "--sample", "--modality", "dwi", "-o", "o"], "--modality"),
+    (["detect", "a.nii", "-o", "o", "--samples", "10001"], "between 1 and 10000"),
     (["detect", "a.nii", "-o", "o", "--fpr", "0"], "--fpr"), (["detect", "a.nii", "-o", "o", "--fpr", "nan"], "fpr"),
     (["detect", "a.nii", "-o", "o", "--samples", "0"], "--samples"),
     (["detect", "a.nii", "-o", "o", "--modality", "ct"], "--modality"),

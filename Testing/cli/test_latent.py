@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from MedVAELib.cli.app import run
+from MedVAELib.cli.evaluation_output import file_names
 from MedVAELib.latent.model import LatentModel, load_latent_model
 from MedVAELib.latent.table import LatentTable
 from Testing.conftest import synthetic_head
@@ -250,6 +251,65 @@ def test_failures_are_one_sentence_with_their_code(volumes, tmp_path, capsys, ar
     assert run([*arguments, "--output", str(tmp_path / "o"), *QUIET]) == code
     told = capsys.readouterr().err.strip()
     assert named in told and "\n" not in told and not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("command, name", [
+    (["generate", "-n", "12"], "images.csv"), (["generate", "-n", "12"], "overview.png"),
+    (["generate", "-n", "12"], "generated_011.nii.gz"), (["latent", "encode", "IMAGES"], "latents.csv"),
+    (["latent", "traverse"], "traversal.png"), (["latent", "traverse", "--latent", "1"], "latent_0001.nii.gz"),
+    (["latent", "interpolate", "SCAN", "SCAN"], "interpolation.nii.gz"),
+    (["latent", "arithmetic", "--plus", "SCAN"], "result.nii.gz"),
+    (["latent", "edit", "SCAN", "--move", "0=+1"], "change.nii.gz"),
+])
+def test_someone_elses_file_is_found_before_anything_is_computed(volumes, tmp_path, capsys, monkeypatch, command, name):
+    bundle, folder = volumes
+    for work in ("encode", "decode", "samples"):
+        monkeypatch.setattr(LatentModel, work, None)
+    (tmp_path / name).write_bytes(b"an expert's work")
+    given = {"IMAGES": str(folder), "SCAN": str(folder / "scan0.nii.gz")}
+    command = [given.get(word, word) for word in command]
+    assert run([*command, "--bundle", str(bundle), "--output", str(tmp_path), *QUIET]) == 2
+    assert f"{tmp_path} already holds {name}" in capsys.readouterr().err
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(name, b"an expert's work")]
+
+
+def test_pictures_are_named_one_by_one_before_they_are_decoded(tmp_path, capsys, monkeypatch):
+    bundle = image_bundle(tmp_path / "bytes", shape=(24, 24), scaling="byte").path
+    command = ["latent", "traverse", "--latent", "1", "--steps", "3", "--bundle", str(bundle), *QUIET, "--output"]
+    assert run([*command, str(tmp_path / "mine")]) == 0
+    names = {file.name for file in (tmp_path / "mine").iterdir()}
+    assert {"latent_0001_000.png", "latent_0001_001.png", "latent_0001_002.png"} < names
+    monkeypatch.setattr(LatentModel, "decode", None)
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "latent_0001_002.png").touch()
+    assert run([*command, str(tmp_path / "theirs")]) == 2
+    assert "latent_0001_002.png" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command, work, name", [
+    ("classify", "MedVAELib.latent.classify.classify", "predictions.csv"),
+    ("embed", "MedVAELib.latent.embed.embed", "embedding.csv"),
+    ("embed", "MedVAELib.latent.embed.embed", "tsne_scanner.png"),
+])
+def test_nor_is_a_table_looked_into(tmp_path, capsys, monkeypatch, command, work, name):
+    cohort().write(tmp_path / "latents.csv")
+    monkeypatch.setattr(work, None)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).touch()
+    assert run(["latent", command, str(tmp_path / "latents.csv"), "--output", str(tmp_path / "out"), *QUIET]) == 2
+    assert name in capsys.readouterr().err
+
+
+def test_nor_are_models_compared(pictures, tmp_path, capsys, monkeypatch):
+    bundle, table = pictures
+    monkeypatch.setattr("MedVAELib.evaluation.generative_report.compare_models", None)
+    (tmp_path / "tiny2_samples.png").touch()
+    assert run(["latent", "compare", str(bundle), "--images", str(table), "--output", str(tmp_path), *QUIET]) == 2
+    assert "tiny2_samples.png" in capsys.readouterr().err
+
+
+def test_names_of_files_differ_in_more_than_what_disks_tell_apart():
+    assert file_names(["MS", "ms", "a b", "a_b", "a b"]) == {"MS": "MS", "ms": "ms_", "a b": "a_b", "a_b": "a_b_"}
 
 
 def test_models_of_images_in_another_form_are_not_compared(pictures, tmp_path, capsys):

@@ -49,7 +49,7 @@ def small_models(resources, monkeypatch):
     small = Image.new("RGB", (8, 8))
     for name in ("plane_picture", "sections"):
         monkeypatch.setattr(f"MedVAELib.reporting.skull_page.{name}", lambda *_: small)
-    legend = skull_page.section_legend("", PROBABILITY, 1.0)
+    legend = skull_page.map_legend("", PROBABILITY, 0.0, 1.0)
     monkeypatch.setattr(skull_page, "views", lambda result: (small, legend))
 
 

@@ -12,9 +12,10 @@ from PIL import Image
 
 from MedVAELib.errors import Cancelled, InputError
 from MedVAELib.evaluation.anomaly import EQUALISED, INTENSITY, OURS, evaluate_cases
+from MedVAELib.evaluation.anomaly_tables import anomaly_markdown, case_rows, means
 from MedVAELib.evaluation.cases import Case, find_cases
 from MedVAELib.evaluation.pictures import write_case_picture
-from MedVAELib.evaluation.tables import anomaly_markdown, case_rows, means, to_csv
+from MedVAELib.evaluation.tables import to_csv
 from MedVAELib.outputs import json_text
 from MedVAELib.progress import CancelToken
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from MedVAELib.cli import evaluate
 from MedVAELib.errors import UsageError
 from MedVAELib.evaluation.anomaly import METHODS, evaluate_cases
+from MedVAELib.evaluation.anomaly_tables import anomaly_markdown, case_rows, means
 from MedVAELib.evaluation.autoencoders import AutoencoderScores
 from MedVAELib.evaluation.cases import find_cases
-from MedVAELib.evaluation.tables import anomaly_markdown, case_rows, means
 from MedVAELib.latent.model import load_latent_model
 from MedVAELib.scan import Scan
 

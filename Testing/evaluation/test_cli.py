@@ -55,13 +55,15 @@ def test_a_failed_case_is_exit_code_5_and_the_others_are_written(medvae_evaluate
     assert "| a |" in (tmp_path / "out" / "table.md").read_text()
 
 
-def test_nothing_of_someone_else_is_overwritten(medvae_evaluate, tmp_path):
+@pytest.mark.parametrize("name", ["cases.csv", "a.png"])
+def test_nothing_of_someone_else_is_overwritten(medvae_evaluate, monkeypatch, tmp_path, name):
     write_case(tmp_path / "cases" / "a")
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "cases.csv").write_text("mine")
+    (tmp_path / "out" / name).write_text("mine")
+    monkeypatch.setattr("MedVAELib.evaluation.anomaly.evaluate_cases", None)  # refused before
     result = medvae_evaluate("anomaly", tmp_path / "cases", "--output", tmp_path / "out", "--progress", "none")
     assert isinstance(result.exception, UsageError)
-    assert [p.name for p in (tmp_path / "out").iterdir()] == ["cases.csv"]
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [name]
 
 
 def test_an_unknown_case_to_leave_out_is_wrong_usage(medvae_evaluate, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -64,6 +65,24 @@ def test_fid_grows_with_blur_and_is_small_between_real_images(shape):
     same, alike, soft, softer = (frechet_distance(features(x), features(real))
                                  for x in (real, others, blur(real, 1), blur(real, 2.5)))
     assert abs(same) < 1e-3 and same < alike < soft / 2 and soft < softer
+
+
+@pytest.mark.parametrize("spread", [(1.0, 2.0, 0.5, 3.0), (1.0, 0.0, 0.0, 3.0)])
+def test_fid_between_gaussians_whose_axes_agree_is_that_of_each_axis(capfd, recwarn, spread):
+    """Then (Σ₁Σ₂)^½ = Σ₁^½ Σ₂^½, and what is left is |μ₁ − μ₂|² + Σ(σ₁ − σ₂)²; also without spread along some axes."""
+    random = np.random.default_rng(0)
+    axes = np.linalg.qr(random.normal(size=(4, 4)))[0]
+
+    def having(deviations, mean, count):
+        """A set of exactly these moments."""
+        plain = random.normal(size=(count, 4))
+        plain = np.linalg.qr(plain - plain.mean(0))[0] * math.sqrt(count - 1)
+        return plain * deviations @ axes.T + mean
+
+    one, other = having((2.0, 1.0, 1.0, 0.1), (1.0, 0, 0, 0), 30), having(spread, (0, 2.0, 0, 0), 50)
+    apart = 1 + 4 + sum((a - b) ** 2 for a, b in zip((2.0, 1.0, 1.0, 0.1), spread, strict=True))
+    assert frechet_distance(one, other) == pytest.approx(apart, rel=1e-9)
+    assert not recwarn.list and capfd.readouterr() == ("", "")
 
 
 def test_fid_sees_collapse_and_displacement():

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from MedVAELib.latent.validation import ImageValidation
 from MedVAELib.models import build_model
 from MedVAELib.resources import resource_dir
 from MedVAELib.training.config import read_config, read_settings
+from MedVAELib.training.log_file import read_log
 from MedVAELib.training.processes import joined
 from MedVAELib.training.trainer import Trainer
 from Testing.training.image_files import blobs, write_idx
@@ -93,8 +93,8 @@ def without_pictures() -> Iterator[None]:
     """Within, trainings draw nothing: that takes most of the time of so short ones."""
     with (
         patch.object(ImageValidation, "draw", lambda self: {}),
-        patch.object(validation, "draw_panels"), patch.object(validation, "tensorboard"),
-        patch.object(train_module, "draw_panels"),
+        patch.object(validation, "draw_curves"), patch.object(validation, "tensorboard"),
+        patch.object(train_module, "draw_curves"),
     ):
         yield
 
@@ -153,8 +153,7 @@ def share_that_differs(config: Path, one: Mapping[str, Tensor], other: Mapping[s
 
 
 def last_validation(output: Path) -> dict[str, float]:
-    lines = (output / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line)["validation"] for line in lines if "validation" in line][-1]
+    return [line["validation"] for line in read_log(output) if "validation" in line][-1]
 
 
 def main() -> None:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import re
-import time
+from operator import attrgetter
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 import yaml
 
 from MedVAELib.cli.app import run
 from MedVAELib.errors import Cancelled, InputError
+from MedVAELib.latent.config import ImagesRun
 from MedVAELib.latent.model import load_latent_model
 from MedVAELib.latent.train import image_batches, train_from_config
 from MedVAELib.progress import CancelToken
-from MedVAELib.training import processes
-from MedVAELib.training.config import read_settings, source_path
+from MedVAELib.training.config import read_config, read_settings, source_path
 from MedVAELib.training.image_sets import read_images
+from MedVAELib.training.run import start_trainer
 from Testing.training.image_files import write_pictures
 
 CONFIG = {
@@ -198,20 +199,6 @@ def test_every_image_comes_once_before_any_comes_again():
     assert np.array_equal(next(later)[0].numpy().ravel(), drawn[28:32])
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="images are changed here")
-def test_waiting_for_a_batch_can_be_cancelled(monkeypatch):
-    monkeypatch.setattr(processes, "LOOK_S", 0.1)
-    cancel = CancelToken()
-    cancel.cancel()
-
-    def stuck(images, seed):
-        time.sleep(1)
-        return images
-
-    with pytest.raises(Cancelled):
-        next(image_batches(np.zeros((4, 1, 8, 8), np.float32), 2, 0, stuck, 1, cancel)(0))
-
-
 def test_a_base_is_what_a_config_does_not_say(tmp_path):
     (tmp_path / "base.yaml").write_text("task: images\nmodel: {width: 8, levels: 3}\ntrainer: {steps: 5, batch: 2}\n")
     (tmp_path / "c.yaml").write_text("base: base.yaml\nmodel: {name: vae, width: 4}\n")
@@ -228,3 +215,14 @@ def test_a_source_is_looked_for_in_the_data_first(tmp_path, monkeypatch):
     monkeypatch.setenv("MEDVAE_DATA", str(tmp_path))
     assert source_path("here/*.png") == tmp_path / "here" / "*.png"
     assert str(source_path("elsewhere")) == "elsewhere"
+
+
+def test_a_run_is_judged_once_its_warm_up_is_over_and_it_has_settled(folder):
+    """A model's own `health` does not know the step."""
+    config = read_config(written(folder, model={"name": "introvae", "warmup": 40}), ImagesRun)
+    trainer = start_trainer(config, folder / "out", torch.device("cpu"), False, attrgetter("warm_up_steps"))
+    assert trainer.health.grace > 2 * 40 == trainer.model.warm_up_steps
+    trainer.health.training(trainer.health.grace, {"loss": 1.0, "kl": 0.0})
+    assert trainer.health.bad["training"] == 0
+    trainer.health.training(trainer.health.grace + 1, {"loss": 1.0, "kl": 0.0})
+    assert trainer.health.bad["training"] == 1

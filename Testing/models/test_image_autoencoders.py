@@ -56,10 +56,10 @@ def test_the_loss_falls_on_one_batch(name, shape):
     terms = []
     for step in range(40):
         terms.append({key: float(value.detach()) for key, value in _step(model, optimiser, images, step).items()})
-    assert terms[-1]["mse"] < 0.4 * terms[0]["mse"]
-    # The sum of two opponents' objectives need not fall.
-    assert terms[-1]["loss"] < terms[0]["loss"] or name == "introvae"
-    assert model.health(terms[-1]) is None or name == "introvae"
+    last = {key: sum(line[key] for line in terms[-10:]) / 10 for key in terms[0]}  # as a training is judged
+    assert last["mse"] < 0.4 * terms[0]["mse"] and last["loss"] < terms[0]["loss"] and model.health(last) is None
+    if name == "introvae":  # the encoder has learned to tell generated images from real ones
+        assert terms[0]["kl_fake"] < terms[0]["kl"] and last["kl_fake"] > last["kl"]
 
 
 def _step(model, optimiser, images, step):
@@ -167,6 +167,5 @@ def test_the_gaussian_that_an_autoencoder_keeps_is_that_of_the_training_images_u
 
 
 def test_a_collapsed_posterior_is_named():
-    model = small("vae", warmup=0)
-    model.updates += 1
+    model = small("vae")
     assert "collapsed" in model.health({"kl": 0.001}) and model.health({"kl": 3.0}) is None

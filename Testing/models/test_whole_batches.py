@@ -9,7 +9,13 @@ import sys
 import pytest
 import torch
 
+from MedVAELib.models import MODELS as ALL
+
 from .whole_batches import MODELS, computed
+
+
+def test_no_model_is_forgotten():
+    assert set(MODELS) == set(ALL)
 
 
 @pytest.mark.timeout(300)

@@ -1,4 +1,4 @@
-"""Losses and gradients of one batch for the models that are no image autoencoders, in one process or shared by several.
+"""Losses and gradients of one batch for every model, in one process or shared by several.
 
     torchrun --nproc-per-node 2 -m Testing.models.whole_batches FILE    writes what the processes get together
 """
@@ -14,6 +14,8 @@ from torch import Tensor
 from MedVAELib.models import build_model
 from MedVAELib.networks.across_processes import shared_batch, with_synced_norms
 from MedVAELib.training.processes import Processes, SharedNoise, joined
+
+from .blobs import SHAPES, SMALL, blobs
 
 _ROWS = 4
 
@@ -42,15 +44,27 @@ def anatomy_batch() -> list[Tensor]:
     return [torch.rand((_ROWS, 1, 32, 32, 32), generator=random), target]
 
 
+def image_batch() -> list[Tensor]:
+    """Unlike one another: means over half of the rows are others than those over all."""
+    return [blobs(_ROWS, SHAPES["2d"], 1)]
+
+
+_IMAGES = {**SMALL, "shape": list(SHAPES["2d"])}
+_PAID = {**_IMAGES, "warmup": 0, "free_bits": 0.1, "beta": 10.0}  # some latents of a new model have less, some more
+
 MODELS: dict[str, tuple[dict[str, object], Callable[[], list[Tensor]]]] = {
     "hcvae": ({"width": 4, "free_nats": 0.5}, skull_batch), "cvae": ({"width": 4}, skull_batch),
     "tlnet": ({"width": 4}, skull_batch), "cgan": ({"width": 4}, skull_batch),
     "head_outline": ({"width": 4}, outline_batch), "healthy_anatomy": ({"width": 4}, anatomy_batch),
+    "ae": (_IMAGES, image_batch), "vae": (_PAID, image_batch), "svae": (_PAID, image_batch),
+    "cevae": (_PAID, image_batch), "lvae": ({**_PAID, "hidden": 16}, image_batch),
+    "introvae": ({**_PAID, "adversarial": 0.5}, image_batch),
+    "vqvae": ({**_IMAGES, "codes": 16, "prior_width": 16, "prior_depth": 1}, image_batch),
 }
 
 
 def computed(name: str) -> dict[str, Tensor]:
-    """The loss, every gradient and every buffer afterwards; the same in all processes."""
+    """The loss and its terms, every gradient and every buffer afterwards; the same in all processes."""
     processes = Processes.current()
     settings, make = MODELS[name]
     torch.manual_seed(0)
@@ -58,10 +72,10 @@ def computed(name: str) -> dict[str, Tensor]:
     noise, batch = torch.Generator().manual_seed(2), [processes.share(part) for part in make()]
     with shared_batch():
         with SharedNoise(processes, noise, len(batch[0])):
-            loss = model.loss(*batch, noise)["loss"]
-        loss.backward()
-    found = {"loss": loss.detach()} | {key: value for key, value in model.named_buffers()
-                                       if value.dtype.is_floating_point}
+            terms = model.loss(*batch, noise)
+        terms["loss"].backward()
+    found = {key: value.detach() for key, value in terms.items()}
+    found |= {key: value for key, value in model.named_buffers() if value.dtype.is_floating_point}
     found |= {f"gradient of {key}": value.grad for key, value in model.named_parameters() if value.grad is not None}
     processes.average(found.values())
     return found

@@ -8,6 +8,7 @@ import os
 import shlex
 import sys
 import time
+import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import pytest
 from Testing.panel import detections
 from Testing.warm_python import warm
 
-MODULE = Path(__file__).resolve().parents[2] / "MedVAE" / "MedVAE.py"
+MODULE = detections.ROOT / "MedVAE" / "MedVAE.py"
+SHIPPED = detections.ROOT / "Resources" / "bundles" / "healthy-anatomy"
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +39,16 @@ def host(tmp_path_factory):
 def reply(tmp_path_factory):
     """The worker's to a real detection on the sample; its files are only read."""
     return detections.detect_once(tmp_path_factory.mktemp("detection"))
+
+
+@pytest.fixture
+def archive(tmp_path) -> Path:
+    """A shipped bundle packed under another name, `other`."""
+    file = tmp_path / "other.zip"
+    with zipfile.ZipFile(file, "w") as opened:
+        for each in SHIPPED.iterdir():
+            opened.write(each, f"other/{each.name}")
+    return file
 
 
 class Panel:

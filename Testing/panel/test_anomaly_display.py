@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -229,17 +233,40 @@ def test_segments_carry_terms_ranks_and_the_voxels_of_the_findings(shown, reply)
         segment = inner.GetSegment(segment_id)
         assert segment.GetName() == f"{row + 1} {finding['location']}"
         terms = segment.GetTerminology()
-        assert "SCT^49755003^Morphologically Altered Structure" in terms and "SCT^52988006^Lesion" in terms
+        assert "SCT^49755003^Morphologically Altered Structure" in terms and "SCT^4147007^Mass" in terms
         voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, segment_id, shown.scan)
         np.testing.assert_array_equal(voxels > 0, components == finding["label"])
 
 
+@pytest.mark.skipif("SLICER_SOURCE_DIR" not in os.environ, reason="SLICER_SOURCE_DIR names no Slicer checkout")
+def test_the_terms_are_those_of_slicers_own_lists(panel):
+    from MedVAEPanel import segments
+
+    folder = Path(os.environ["SLICER_SOURCE_DIR"]) / "Modules" / "Loadable" / "Terminologies" / "Resources"
+    if not folder.is_dir():
+        pytest.skip("the checkout lacks the terminologies")
+    types = json.loads((folder / "SegmentationCategoryTypeModifier-SlicerGeneralAnatomy.json").read_text("utf-8"))
+    regions = json.loads((folder / "AnatomicRegionAndModifier-DICOM-Master.json").read_text("utf-8"))
+
+    def codes(entries) -> dict:
+        return {"^".join(each[key] for key in ("CodingSchemeDesignator", "CodeValue", "CodeMeaning")): each
+                for each in entries}
+
+    categories = codes(types["SegmentationCodes"]["Category"])
+    for term in (segments._LESION, segments._BRAIN):
+        context, category, kind, modifier, region_context, region, _ = term.split("~")
+        assert context == types["SegmentationCategoryTypeContextName"] and modifier == "^^"
+        assert kind in codes(categories[category]["Type"])
+        assert region_context in ("", regions["AnatomicContextName"])
+        assert region == "^^" or region in codes(regions["AnatomicCodes"]["AnatomicRegion"])
+
+
 def test_show_3d(shown):
     view = shown.host.views["1"]
+    view.camera.SetPosition(0.0, 50_000.0, 0.0)
     empty = view.image()
     shown.ui.surfaceButton.click()
-    view.resetCamera()
-    assert (view.image() != empty).any(axis=2).mean() > 0.02, "nothing in the 3D view"
+    assert (view.image() != empty).any(axis=2).mean() > 0.02, "nothing in the 3D view, or far away"
     shown.ui.surfaceButton.click()
     assert not shown.result.node("segmentation").GetDisplayNode().GetVisibility3D()
 
@@ -275,6 +302,48 @@ def test_side_by_side_shows_the_scan_alone_on_the_left_and_goes_back(shown):
     assert coloured(left.image()) == 0 < coloured(right.image())
     shown.ui.compareButton.click()
     assert manager.layout == before
+
+
+def test_side_by_side_shows_the_whole_head_in_views_that_are_laid_out_later(shown, monkeypatch):
+    """Qt gives views their sizes only after the layout has told that it is another one."""
+    import slicer
+
+    monkeypatch.setattr(slicer.app.layoutManager(), "viewport", (400, 500))
+    views = shown.host.views
+    for name in ("MedVAEScan", "MedVAEMap"):
+        if name in views:  # else it comes into being with such a size
+            views[name].resize(640, 480)
+    shown.ui.compareButton.click()
+    shown.pump(seconds=0.02)
+    bounds = np.zeros(6)
+    shown.scan.GetRASBounds(bounds)
+    low, high = bounds.reshape(3, 2).T
+    for name in ("MedVAEScan", "MedVAEMap"):
+        node = views[name].node
+        assert node.GetDimensions()[:2] == (200, 500)
+        assert (np.array(node.GetFieldOfView()[:2]) >= (high - low)[:2] - 1e-6).all(), "the head is cut"
+        centre = [node.GetSliceToRAS().GetElement(row, 3) for row in range(3)]
+        np.testing.assert_allclose(centre[:2], (low + high)[:2] / 2, atol=0.1)
+        assert centre[2] == pytest.approx(views["Red"].node.GetSliceOffset())
+
+
+def test_views_that_are_left_at_once_are_not_fitted(shown, monkeypatch):
+    from MedVAEPanel import display
+
+    fitted, button = [], shown.ui.compareButton
+    monkeypatch.setattr(display, "fit_compared", lambda: fitted.append(1))
+    button.click()
+    button.click()
+    shown.pump(seconds=0.02)
+    assert not fitted
+    button.click()
+    shown.pump(seconds=0.02)
+    assert fitted == [1]
+    button.click()
+    button.click()
+    shown.tab.results.cleanup()
+    shown.pump(seconds=0.02)
+    assert fitted == [1], "the panel is gone"
 
 
 def test_side_by_side_may_be_left_by_another_way_than_its_button(shown):
@@ -394,7 +463,7 @@ def test_results_share_their_colours_but_for_the_one_with_a_threshold_in_it(show
 
 
 def _nodes(result):
-    from MedVAEPanel.anomaly_results import nodes_of
+    from MedVAEPanel.results import nodes_of
 
     return nodes_of(result.run)
 

@@ -184,6 +184,28 @@ def test_a_cohort_with_its_scan_marked_and_points_to_click(latent, table):
     assert cohort.chart.GetXAxisTitle() == "Latent 1" and "this scan" in plots.series_names()
 
 
+def test_points_are_hidden_when_they_come_into_the_scene(latent, table):
+    """Selectors and the subject hierarchy look at a node then, and not again when it hides."""
+    import slicer
+    import vtk
+
+    came = []
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def added(scene, event, node):
+        came.append((node.GetAttribute("MedVAE.Role") or "", bool(node.GetHideFromEditors())))
+
+    tag = slicer.mrmlScene.AddObserver(slicer.mrmlScene.NodeAddedEvent, added)
+    try:
+        latent.plot(table)
+    finally:
+        slicer.mrmlScene.RemoveObserver(tag)
+    hidden = {role for role, hides in came if hides}
+    assert hidden == {f"{kind} {name}" for kind in ("points of", "series of")
+                      for name in ("MS", "healthy", "this scan", "what is shown")}
+    assert {"cohort", "chart"} <= {role for role, hides in came if not hides}
+
+
 def test_scans_as_a_cohort_and_one_of_them_loaded_by_a_click(latent, tmp_path):
     import slicer
 
@@ -194,7 +216,9 @@ def test_scans_as_a_cohort_and_one_of_them_loaded_by_a_click(latent, tmp_path):
     latent.ui.loadCheck.checked = True
     latent.tab.cohort.show_case(3)
     latent.wait(lambda: latent.explorer.encoding is not None, "encoded")
-    assert latent.ui.scanSelector.currentNode().GetName() == "case3"
+    loaded = latent.ui.scanSelector.currentNode()
+    assert loaded.GetName() == "case3"
+    assert loaded.GetStorageNode() is None, "saving the scene would write over the cohort's file"
     np.testing.assert_allclose(latent.explorer.latents, cohort.latents_of(3), atol=1e-4)
     latent.tab.cohort.show_case(3)
     latent.wait(lambda: latent.tab.run.running is None, "encoded again")

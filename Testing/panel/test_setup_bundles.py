@@ -7,15 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
 from Testing.warm_python import warm
 
-ROOT = Path(__file__).resolve().parents[2]
-SHIPPED = ROOT / "Resources" / "bundles" / "healthy-anatomy"
+from .conftest import SHIPPED
+from .detections import ROOT
 
 
 @pytest.fixture
@@ -29,15 +28,6 @@ def command(tmp_path):
         assert done.returncode == int("error" in answer), done.stderr
         return answer
     return run
-
-
-@pytest.fixture
-def archive(tmp_path) -> Path:
-    file = tmp_path / "other.zip"
-    with zipfile.ZipFile(file, "w") as opened:
-        for each in SHIPPED.iterdir():
-            opened.write(each, f"other/{each.name}")
-    return file
 
 
 def test_a_bundle_is_imported_verified_and_known_by_its_name(command, archive, tmp_path):

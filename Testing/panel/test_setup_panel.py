@@ -8,7 +8,6 @@ import shutil
 import sys
 import types
 import urllib.request
-import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import pytest
 
 from MedVAELib.bundle import load_bundle
 
-from .test_setup_bundles import SHIPPED
+from .conftest import SHIPPED
 from .test_setup_installer import Environment
 from .wheels import lay_out, make_wheel
 
@@ -142,15 +141,6 @@ def test_nothing_is_installed_while_a_detection_runs(lacking, section, panel):
     assert panel.pump(lambda: panel.tab.running is None, 10)
 
 
-@pytest.fixture
-def archive(tmp_path) -> Path:
-    file = tmp_path / "other.zip"
-    with zipfile.ZipFile(file, "w") as opened:
-        for each in SHIPPED.iterdir():
-            opened.write(each, f"other/{each.name}")
-    return file
-
-
 def test_an_imported_bundle_can_be_chosen(section, panel, archive, user_bundles, monkeypatch):
     monkeypatch.setattr(section, "ask_bundle_file", lambda: str(archive))
     section.ui.importFileButton.click()
@@ -220,6 +210,7 @@ def test_one_click_loads_the_sample_and_fills_the_inputs(panel):
     panel.ui.sampleButton.click()
     assert panel.tab.parameters.scan is node
     assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
+    assert node.GetStorageNode() is None, "saving the scene would write into MedVAE's own folder"
 
 
 def test_a_damaged_sample_is_not_loaded(panel, monkeypatch, tmp_path):
@@ -253,3 +244,8 @@ def test_the_sample_is_registered_with_an_address_that_works_and_its_checksum(pa
     file, _ = urllib.request.urlretrieve(source["uris"], tmp_path / source["fileNames"])
     assert source["checksums"] == "SHA256:" + hashlib.sha256(Path(file).read_bytes()).hexdigest()
     assert Path(source["thumbnailFileName"]).is_file()
+    planes = registered[1]
+    assert len(planes["checksums"]) == len(planes["uris"]) == len(planes["fileNames"]) == 3
+    for address, name, checksum in zip(*(planes[key] for key in ("uris", "fileNames", "checksums")), strict=True):
+        file, _ = urllib.request.urlretrieve(address, tmp_path / name)
+        assert checksum == "SHA256:" + hashlib.sha256(Path(file).read_bytes()).hexdigest()

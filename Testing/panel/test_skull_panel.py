@@ -173,6 +173,20 @@ def test_a_picture_file_states_no_size_even_if_it_pretends(skull, tmp_path):
     assert skull.ui.axialSpacingSpin.enabled and not skull.ui.predictButton.enabled
 
 
+def test_a_picture_file_that_is_not_to_be_written_over_is_one_still(panel, tmp_path):
+    """Its file's name is what tells that it states no size."""
+    import slicer
+    from MedVAEPanel import plane_node
+
+    node = add_plane("axial", "Screenshot", pixel_mm=0.2646)
+    assert plane_node.states_size(node)
+    storage = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+    storage.SetFileName(str(tmp_path / "screenshot.JPG"))
+    node.SetAndObserveStorageNodeID(storage.GetID())
+    plane_node.forget_file(node)
+    assert node.GetStorageNode() is None and not plane_node.states_size(node)
+
+
 def test_the_sample_planes_by_one_click(skull, tmp_path, monkeypatch):
     """On stand-ins in the place of the files that come with MedVAE."""
     import slicer

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 import textwrap
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -282,6 +284,51 @@ def test_no_orphan_behind_a_launcher(make_client, tmp_path):
     client.shutdown()
     assert pump(lambda: not any(alive(pid) for pid in pids), 5)
     assert answer.errors[0]["kind"] == "Cancelled"
+
+
+def test_a_crash_behind_a_launcher_is_told_as_one(make_client, tmp_path):
+    """PythonSlicer itself ends with the code 1 then, and says so on standard error."""
+    launcher = tmp_path / "launcher.py"
+    launcher.write_text(textwrap.dedent("""
+        import subprocess, sys
+        code = subprocess.call([sys.executable, *sys.argv[1:]])
+        if code < 0:
+            print("error: [/opt/Slicer/bin/python-real] exit abnormally - Report the problem.", file=sys.stderr)
+        sys.exit(1 if code < 0 else code)
+    """))
+    client = make_client("""
+        if hear()["task"] == "crash": os.kill(os.getpid(), signal.SIGKILL)
+        sys.exit(1)
+    """, command=[sys.executable, str(launcher)])
+    crashed = Answer(client, "crash")
+    assert pump(lambda: crashed.done)
+    assert "crashed or was killed" in crashed.errors[0]["message"]
+    ended = Answer(client, "end")
+    assert pump(lambda: ended.done)
+    assert "exit code was 1" in ended.errors[0]["message"]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_a_cancelled_request_is_let_go(make_client, waits):
+    """Its callbacks hold the scan, and Slicer keeps what a timer calls until it ends."""
+    told = []
+
+    class Callback:
+        def __call__(self, message):
+            told.append(message)
+
+    client, callback = make_client(STUBBORN), Callback()
+    if waits:
+        before = Answer(client)
+        assert pump(lambda: before.progress)
+    job = client.request("work", {}, callback, callback, callback)
+    assert waits or pump(lambda: told)
+    client.cancel(job)
+    assert pump(lambda: any(message.get("kind") == "Cancelled" for message in told), 10)
+    held = weakref.ref(callback)
+    del job, callback
+    gc.collect()
+    assert held() is None
 
 
 def test_the_scans_of_a_session_that_crashed_are_removed(make_client, tmp_path):

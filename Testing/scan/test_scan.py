@@ -66,6 +66,8 @@ def test_a_volume_of_a_4d_file(tmp_path: Path, series: str | int) -> None:
         Scan.read(path)
     scan = Scan.read(path, series=series)
     assert_same_image(scan.image, images[1])
+    with pytest.raises(UsageError, match=r"no volume 'b-value 990': .* 1 to 3 \(1: b-value 0; 2: b-value 1000;"):
+        Scan.read(path, series="b-value 990")
     assert scan.tags["b_value"] == 1000 and tmp_path / "dwi.bval" in files_of(path)
 
 

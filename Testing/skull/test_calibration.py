@@ -97,7 +97,7 @@ def test_agreement_of_shifted_balls_is_their_shift():
 
 
 def test_held_back_heads_are_of_every_atlas_and_of_every_kind():
-    drawn = _Mixed(["first", "second"], SimpleNamespace(device=torch.device("cpu")), lambda made: None)
+    drawn = _Mixed(["first", "second"], SimpleNamespace(device=torch.device("cpu")))
     drawn.population = lambda seed, kind: kind
     heads = [drawn(SEED + number) for number in range(36)]
     assert Counter(heads) == {"first": 6, "second": 6, **dict.fromkeys(KINDS, 4)}

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
-import time
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from MedVAELib.bundle import load_bundle
-from MedVAELib.errors import Cancelled, InputError
-from MedVAELib.progress import CancelToken
+from MedVAELib.errors import InputError
 from MedVAELib.skull import train_outline
 from MedVAELib.skull.config import OutlineRun
-from MedVAELib.skull.outline_cases import MixConfig, OutlineCaseMaker, augmented, degraded, outline_stream
+from MedVAELib.skull.outline_cases import (
+    MixConfig,
+    OutlineCaseMaker,
+    augmented,
+    degraded,
+    outline_batch,
+    outline_stream,
+)
 from MedVAELib.skull.train_outline import circumference_mm, dice
-from MedVAELib.training import processes
 from MedVAELib.training.config import read_config
 from MedVAELib.training.synthesis.random import Draw
 
@@ -84,24 +88,13 @@ def test_degradation_keeps_range_and_black_borders():
         assert 0 <= worse.min() and worse.max() <= 1 and worse[:30].max() == 0
 
 
-def test_a_stream_resumed_goes_on_where_it_stopped():
-    whole = outline_stream(lambda: maker(), 3, 0, 0, workers=0)
-    next(whole)
-    for a, b in zip(next(whole), next(outline_stream(lambda: maker(), 3, 0, 1, workers=0)), strict=True):
-        assert torch.equal(a, b)
-
-
-def _stuck():
-    time.sleep(1)
-    raise InputError("the waiting was in vain")
-
-
-def test_waiting_for_a_batch_can_be_cancelled(monkeypatch):
-    monkeypatch.setattr(processes, "LOOK_S", 0.1)
-    cancel = CancelToken()
-    cancel.cancel()
-    with pytest.raises(Cancelled):
-        next(outline_stream(_stuck, 3, 0, 0, workers=1, cancel=cancel))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_gives_the_batches_from_its_start_on_in_order_whoever_makes_them(workers):
+    stream = outline_stream(maker, 3, 1, 4, workers)
+    for number in range(4, 8):
+        for a, b in zip(next(stream), outline_batch(maker(), 1, number, 3), strict=True):
+            assert torch.equal(a, b)
+    stream.close()
 
 
 def test_measures_of_a_disc():

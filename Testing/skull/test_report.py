@@ -13,7 +13,8 @@ pytest.importorskip("matplotlib")
 from MedVAELib.reporting.head_views import VIEWS, HeadPainter  # noqa: E402
 from MedVAELib.reporting.skull_page import write_skull_report  # noqa: E402
 from MedVAELib.reporting.skull_pictures import PROBABILITY, UNCERTAINTY, plane_picture, sections  # noqa: E402
-from MedVAELib.skull.predict import SkullPredictor, predict_skull  # noqa: E402
+from MedVAELib.skull.predict import predict_skull  # noqa: E402
+from MedVAELib.skull.predictor import SkullPredictor  # noqa: E402
 from Testing.browser import assert_shown_whole, needs_browser  # noqa: E402
 
 from .bundles import bright_outline, outline_bundle, shape_bundle  # noqa: E402

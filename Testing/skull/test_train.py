@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +25,7 @@ from MedVAELib.skull.train_outline import case_maker
 from MedVAELib.standard_planes import SUBSETS, named
 from MedVAELib.training.config import read_config
 from MedVAELib.training.skull_cases import CaseBatches, CaseStore, case_stream
-from MedVAELib.training.synthesis.planes import PlaneCaseMaker, PlaneCases, PlaneConfig
+from MedVAELib.training.synthesis.planes import PlaneCases, PlaneConfig
 from MedVAELib.training.trainer import Trainer
 
 from ..models.ellipsoids import ellipsoids
@@ -52,7 +54,7 @@ def without_atlases(monkeypatch, tmp_path):
     heads = HeldBack(planes, sdf, torch.ones(4), ["typical"] * 4)
 
     def store(config, output, device):
-        return CaseStore(tmp_path / "cases", lambda: cases, {"seed": 0}, chunks=1)
+        return CaseStore(tmp_path / "cases", lambda watch: cases, {"seed": 0}, chunks=1)
 
     monkeypatch.setattr(train, "held_back_heads", lambda *_: heads)
     monkeypatch.setattr(train, "case_store", store)
@@ -132,33 +134,26 @@ def test_what_loaders_are_given_goes_to_a_process_that_is_not_forked(tmp_path):
     skulls, outlines = (read_config(folder / name, kind) for name, kind in (("fetal-skull.yaml", SkullRun),
                                                                             ("head-outline.yaml", OutlineRun)))
     store = train.case_store(skulls, tmp_path, cpu)
-    for batches in (CaseBatches(store, 4, 0, 0), OutlineBatches(partial(case_maker, outlines, "train"), 4, 0, 0)):
+    for batches in (CaseBatches(store, 4, 0, 0), OutlineBatches(partial(case_maker, outlines, "train"), 4, 0)):
         assert type(pickle.loads(pickle.dumps(batches))) is type(batches)
 
 
-class SlowPopulation:
-    """Heads that take a while, and end in none."""
+class SlowMaker:
+    """Cases of heads that take a while."""
 
-    device, size = torch.device("cpu"), 48
+    def __init__(self, watch):
+        self.watch = watch
 
-    def __call__(self, seed, kind=None):
-        time.sleep(0.05)
-        raise InputError("the waiting was in vain")
-
-
-class SlowMaker(PlaneCaseMaker):
-    def __call__(self, seeds, kind=None):
-        for seed in seeds:
-            try:
-                self.population(seed)
-            except InputError:
-                continue
+    def __call__(self, seeds):
+        for number in range(len(seeds)):
+            self.watch(number)
+            time.sleep(0.05)
         return cases(seeds)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_making_cases_is_told_and_can_be_cancelled(tmp_path, workers):
-    store = CaseStore(tmp_path / "cases", lambda: SlowMaker(SlowPopulation()), {"seed": 0}, chunks=1)
+    store = CaseStore(tmp_path / "cases", SlowMaker, {"seed": 0}, chunks=1)
     cancel, told = CancelToken(), []
 
     def tell(words):
@@ -178,7 +173,7 @@ def test_making_held_back_heads_can_be_cancelled(tmp_path, monkeypatch):
     monkeypatch.setattr(held_back, "mask_files", lambda folder: {"a": tmp_path})
     monkeypatch.setattr(held_back, "read_head_shapes", lambda folder, names: list(names))
     monkeypatch.setattr(held_back, "_atlas_head", lambda *_: None)
-    monkeypatch.setattr(held_back, "HeadPopulation", lambda shapes, size: SlowPopulation())
+    monkeypatch.setattr(held_back, "HeadPopulation", lambda shapes, size: SimpleNamespace(device=torch.device("cpu")))
 
     def progress(stage, fraction, message=""):
         told.append(message)
@@ -188,3 +183,12 @@ def test_making_held_back_heads_can_be_cancelled(tmp_path, monkeypatch):
     with pytest.raises(Cancelled):
         held_back.held_back_heads(tmp_path, ["a"], 6, PlaneConfig(), 48, None, progress, cancel)
     assert told[:2] == ["Reading head mask a", "Making held-back heads, 0 of 6"]
+
+
+def test_a_store_of_a_version_with_a_choice_of_flips_is_gone_on_with(tmp_path):
+    config = read_config(resource_dir() / "configs" / "fetal-skull.yaml", SkullRun)
+    config = replace(config, data=replace(config.data, store=str(tmp_path)))
+    train.case_store(config, tmp_path, torch.device("cpu"))
+    stated = json.loads((tmp_path / "settings.json").read_text())
+    assert stated["planes"] == {"misplacement": 1.0, "imaged": 0.75, "traced": 0.8, "sagittal": 0.7, "coronal": 0.6,
+                                "without_axial": 0.35, "repeated": 0.03, "flipped": True}

@@ -132,6 +132,14 @@ class SlicerApplication(QtWidgets.QApplication):
         pass
 
 
+def _single_shot(msec, receiver, member=None):
+    """As Slicer's own (slicerqt.py): the timer, with what it calls, stays as long as the application."""
+    timer = QtCore.QTimer(slicer.app.moduleManager())
+    timer.setSingleShot(True)
+    timer.timeout.connect(lambda: receiver())  # a bound method alone would be held weakly
+    timer.start(msec)
+
+
 class _Module:  # what slicer.modules.<name> is for a scripted module, plus the `parent` given to the module class
     def __init__(self, path=None, logic=None):
         self.path, self._logic, self.title, self.icon = path, logic, "", None
@@ -182,6 +190,7 @@ def install(headless, slicerPython=None):
 
     for cls in (base, QtCore.QProcess, QtCore.QTimer, QtCore.QIODevice):
         cls.__getattribute__ = lookup
+    QtCore.QTimer.singleShot = staticmethod(_single_shot)
     base.className = lambda s: s.metaObject().className()
     QtWidgets.QDialog.exec_ = QtWidgets.QDialog.exec
     ask_for_file = QtWidgets.QFileDialog.getOpenFileName  # PythonQt gives the name alone

@@ -14,6 +14,7 @@ _FOUR_UP = 3
 _WITHOUT_PLOT = (2, _FOUR_UP)  # vtkMRMLLayoutNode::SlicerLayoutConventionalView and SlicerLayoutFourUpView
 _WITH_PLOT = range(36, 41)  # SlicerLayoutConventionalPlotView and the four after it
 _WITH_3D = (2, _FOUR_UP, 36, 37, 38)
+_SIZE_BEFORE = (640, 480)  # of a view that Qt has not laid out yet
 
 
 class SliceWidget:
@@ -40,7 +41,14 @@ class ThreeDView:
         return self.view.node
 
     def resetFocalPoint(self):
-        self.view.resetCamera()
+        """Aims at what is shown, from where the camera is."""
+        bounds, camera = [0.0] * 6, self.view.renderer.GetActiveCamera()
+        self.view.renderer.ComputeVisiblePropBounds(bounds)
+        camera.SetFocalPoint(*((bounds[axis] + bounds[axis + 1]) / 2 for axis in (0, 2, 4)))
+        self.view.renderer.ResetCameraClippingRange()
+
+    def resetCamera(self, resetRotation=True, resetTranslation=True, resetDistance=True):
+        self.view.camera.Reset(resetRotation, resetTranslation, resetDistance, self.view.renderer)
 
     def forceRender(self):
         self.view.render()
@@ -82,7 +90,8 @@ class LayoutManager(QtCore.QObject):
     """Views exist from the start (Red, Yellow, Green, one 3D view) or from the first layout that names them.
 
     The scene's layout node is Slicer's own: module logics change the layout through it. As in Slicer, a layout that is
-    set while a scene is loaded comes about when the loading has ended, after the scene has told of that.
+    set while a scene is loaded comes about when the loading has ended, after the scene has told of that; and the slice
+    views that a layout names get their sizes, side by side in `viewport`, only when the event loop turns.
     """
 
     layoutChanged = QtCore.Signal(int)
@@ -90,6 +99,7 @@ class LayoutManager(QtCore.QObject):
     def __init__(self, host):
         super().__init__()
         self.host = host
+        self.viewport = (1000, 500)
         self.node = _make_layout_node(host.scene)
         self.logic = _LayoutLogic(self.node)
         self.node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *a: self._update())
@@ -110,14 +120,25 @@ class LayoutManager(QtCore.QObject):
             return
         for view in self._three_d_views():
             view.node.SetMappedInLayout(self.layout in _WITH_3D)
-        text = self.node.GetLayoutDescription(self.layout)
-        for view in ET.fromstring(text).iter("view") if text else ():
-            name, kind = view.get("singletontag"), view.get("class")
+        for name, kind in self._named():
             if kind == "vtkMRMLSliceNode" and name not in self.host.views:
-                self.host.addSliceView(name)
+                self.host.addSliceView(name, size=_SIZE_BEFORE)
             elif kind == "vtkMRMLPlotViewNode" and not self.host.plot_views:
                 self.host.plot_views.append(PlotView(self.host, name))
+        QtCore.QMetaObject.invokeMethod(self, "layOut", QtCore.Qt.QueuedConnection)
         self.layoutChanged.emit(self.layout)
+
+    def _named(self):
+        """Names and classes of the views that the layout's description has."""
+        text = self.node.GetLayoutDescription(self.layout)
+        views = ET.fromstring(text).iter("view") if text else ()
+        return [(view.get("singletontag"), view.get("class")) for view in views]
+
+    @QtCore.Slot()
+    def layOut(self):
+        names = [name for name, kind in self._named() if kind == "vtkMRMLSliceNode"]
+        for name in names if all(name in self.host.views for name in names) else ():
+            self.host.views[name].resize(self.viewport[0] // len(names), self.viewport[1])
 
     def sliceViewNames(self):
         return [name for name, view in self.host.views.items() if hasattr(view, "composite")]

@@ -182,6 +182,11 @@ class SliceView(_View):
         self.istyle.SetInteractor(self.iren)
         lg.ResizeSliceNode(*size)
 
+    def resize(self, width, height):
+        """The size that the window has got."""
+        self.rw.SetSize(width, height)
+        self.logic.ResizeSliceNode(width, height)
+
     def _conn(self, *_):
         c = self.logic.GetImageDataConnection()
         if c is not None:
@@ -215,6 +220,11 @@ class ThreeDView(_View):
         self.logic.SetMRMLScene(app.scene)
         self.node = self.logic.AddViewNode(name)
         self.dmg.SetMRMLDisplayableNode(self.node)
+
+    @property
+    def camera(self):
+        """The node of its camera."""
+        return self.dmg.GetDisplayableManagerByClassName("vtkMRMLCameraDisplayableManager").GetCameraNode()
 
     def resetCamera(self):
         self.renderer.ResetCamera()

@@ -162,8 +162,36 @@ segmentation.CreateDefaultDisplayNodes()
 assert slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(labels, segmentation)
 before = host.views["1"].image()
 segmentation.CreateClosedSurfaceRepresentation()
-layout.threeDWidget(0).threeDView().resetFocalPoint()
+view, camera = layout.threeDWidget(0).threeDView(), host.views["1"].camera
+camera.SetPosition(0, 0, 90000)
+view.resetFocalPoint()
+assert list(camera.GetPosition()) == [0, 0, 90000], "this only turns the camera"
+assert (host.views["1"].image() != before).any(axis=2).mean() < 0.02
+view.resetCamera(False, True, True)
 assert (host.views["1"].image() != before).any(axis=2).mean() > 0.02
+
+# the views of a layout get their sizes in the event loop
+layouts, named = layout.layoutLogic().GetLayoutNode(), '<item><view class="vtkMRMLSliceNode" singletontag="{}"/></item>'
+layouts.AddLayoutDescription(501, "<layout>" + named.format("A") + named.format("B") + "</layout>")
+layout.setLayout(501)
+assert layout.sliceWidget("A").mrmlSliceNode().GetDimensions()[:2] == (640, 480)
+slicer.app.processEvents()
+assert all(layout.sliceWidget(name).mrmlSliceNode().GetDimensions()[:2] == (500, 500) for name in "AB")
+layout.setLayout(layouts.SlicerLayoutFourUpView)
+
+# what a timer calls is kept after it was called
+import gc, weakref
+class Called:
+    times = 0
+    def __call__(self): Called.times += 1
+called = Called()
+kept = weakref.ref(called)
+qt.QTimer.singleShot(0, called)
+del called
+while not Called.times:
+    slicer.app.processEvents()
+gc.collect()
+assert kept() is not None
 
 # settings are kept within a run, in a folder of its own
 slicer.app.settings().setValue("Toy/answer", 42)

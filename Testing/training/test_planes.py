@@ -9,6 +9,7 @@ import torch
 
 from MedVAELib.preprocessing.outlines import SIZE, moment_ellipse
 from MedVAELib.standard_planes import PLANES
+from MedVAELib.training.synthesis.heads import Head
 from MedVAELib.training.synthesis.planes import (
     MAP_PX,
     PlaneCaseMaker,
@@ -83,16 +84,52 @@ def test_cases_depend_on_their_seed_alone_and_have_the_form_the_networks_expect(
     assert torch.allclose(alone.planes[0], cases.planes[1], atol=1e-4) and torch.equal(alone.sdf[0], cases.sdf[1])
 
 
+def test_the_watch_is_called_before_each_head_and_may_end_the_making():
+    seen = []
+
+    def watch(made):
+        seen.append(made)
+        if len(seen) == 3:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        PlaneCaseMaker(population(), watch=watch)(range(8))
+    assert seen == [0, 1, 2]
+
+
+class Lopsided:
+    """One head for all seeds, with a lump to one side and another above."""
+
+    device = torch.device("cpu")
+
+    def __call__(self, seed: int) -> Head:
+        axis = (torch.arange(64) - 31.5) * 2.0
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+        balls = [r - ((x - at_x) ** 2 + y**2 + (z - at_z) ** 2).sqrt()
+                 for at_x, at_z, r in ((0, 0, 36.0), (32, 0, 16.0), (10, 34, 10.0))]
+        sdf = torch.stack(balls).amax(0)
+        return Head(sdf, sdf, 2.0, 30.0, "lopsided")
+
+
+def test_every_plane_is_flipped_along_each_of_its_axes_in_half_of_the_cases():
+    """An image says nothing of its orientation."""
+    config = PlaneConfig(misplacement=0.0, traced=0.0, sagittal=1.0, coronal=1.0, without_axial=0.0, repeated=0.0)
+    coronal = PlaneCaseMaker(Lopsided(), config)(range(24)).planes[:, 2]
+    ways = torch.stack([coronal[0].flip(axes) for axes in ((), (0,), (1,), (0, 1))])
+    nearest = (coronal[:, None] - ways).abs().sum((2, 3)).argmin(1)
+    assert nearest.bincount(minlength=4).min() >= 2
+
+
 def test_without_misplacement_planes_and_volume_agree():
-    config = PlaneConfig(misplacement=0.0, traced=0.0, sagittal=1.0, coronal=1.0, without_axial=0.0, repeated=0.0,
-                         flipped=False)
-    cases = PlaneCaseMaker(population(), config)(range(6), "typical")
+    config = PlaneConfig(misplacement=0.0, traced=0.0, sagittal=1.0, coronal=1.0, without_axial=0.0, repeated=0.0)
+    cases = PlaneCaseMaker(population(), config)([seed for seed in range(30) if population()(seed).kind == "typical"])
     volume = torch.nn.functional.interpolate(cases.sdf, scale_factor=2, mode="trilinear")[:, 0]
     for index, section in ((1, volume[:, :, :, 47:49].mean(3)), (2, volume[:, :, 47:49].mean(2))):
         inside, plane = (section > 0).float(), cases.planes[:, index]
-        # The plane is centred on its own centroid and turned, the volume on the head's: nearly the same.
-        dice = 2 * (inside * plane).sum((1, 2)) / (inside.sum((1, 2)) + plane.sum((1, 2)))
-        assert dice.min() > 0.9
+        # The plane is centred on its own centroid and turned, the volume on the head's: nearly the same, but for flips.
+        both = torch.stack([(inside * plane.flip(axes)).sum((1, 2)) for axes in ((), (1,), (2,), (1, 2))]).amax(0)
+        dice = 2 * both / (inside.sum((1, 2)) + plane.sum((1, 2)))
+        assert len(dice) > 5 and dice.min() > 0.9
     widths = 2 * moment_ellipse(cases.planes[:, 0]).semi_axes[:, 0]
     assert (widths * 1.3 / SIZE - 1).abs().max() < 0.02
 

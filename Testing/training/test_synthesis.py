@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pickle
-import time
 from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 
-from MedVAELib.errors import Cancelled, InputError
-from MedVAELib.progress import CancelToken
+from MedVAELib.errors import InputError
 from MedVAELib.tissues import BRAIN, EXTRACEREBRAL
-from MedVAELib.training import processes
 from MedVAELib.training.brains import FRACTION_STEPS, SyntheticBatches, load_synthesiser, make_batch, stream
 from MedVAELib.training.synthesis.brains import SynthesisConfig
 from MedVAELib.training.synthesis.cases import case_config, synthetic_case
@@ -96,19 +93,6 @@ def test_background_processes_make_the_same_batches_in_order(heads, device):
         assert torch.allclose(image, wanted.float(), atol=2e-3)
         assert torch.equal(target, counts.float() / FRACTION_STEPS)
     made.close()
-
-
-def _stuck(device):
-    time.sleep(1)
-    raise InputError("the waiting was in vain")
-
-
-def test_waiting_for_a_batch_can_be_cancelled(monkeypatch):
-    monkeypatch.setattr(processes, "LOOK_S", 0.1)
-    cancel = CancelToken()
-    cancel.cancel()
-    with pytest.raises(Cancelled):
-        next(stream(_stuck, torch.device("cpu"), 1, 0, 0, workers=1, cancel=cancel))
 
 
 def test_what_the_processes_beside_a_gpu_are_given_can_be_sent_to_them(heads):

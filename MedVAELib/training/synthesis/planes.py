@@ -148,7 +148,6 @@ class PlaneConfig:
     coronal: float = 0.6
     without_axial: float = 0.25
     repeated: float = 0.03  # of the further planes: the axial plane given again
-    flipped: bool = True
 
     def __post_init__(self) -> None:
         if self.misplacement < 0:
@@ -174,24 +173,32 @@ Found = tuple[Tensor, Tensor]
 """Outline maps (3, MAP_PX, MAP_PX) 0..1 of a head's planes, and their pixels in mm (3,)."""
 Imager = Callable[[Draw, Head, float], Found | None]
 """From a draw, a head and the misplacement to outlines as they are found on images; None where one is not found."""
+Watch = Callable[[int], None]
+"""Called with the number of cases made; may end the making by an exception."""
+
+
+def unwatched(made: int) -> None:
+    """Goes on."""
 
 
 class PlaneCaseMaker:
     """Makes cases for the 3D networks; case number n depends on its seed alone.
 
     The population's `size` is the edge of the target volumes; 48 suffices, as heads are smooth. imager: needed for
-    `config.imaged`.
+    `config.imaged`. watch: called before each head.
     """
 
-    def __init__(self, population: HeadPopulation, config: PlaneConfig | None = None, imager: Imager | None = None):
-        self.population, self.config, self.imager = population, config or PlaneConfig(), imager
+    def __init__(self, population: HeadPopulation, config: PlaneConfig | None = None, imager: Imager | None = None,
+                 watch: Watch = unwatched):
+        self.population, self.config, self.imager, self.watch = population, config or PlaneConfig(), imager, watch
         if self.config.imaged and imager is None:
             raise ValueError("imaged planes need something that finds outlines on images")
 
-    def __call__(self, seeds: Sequence[int], kind: str | None = None) -> PlaneCases:
+    def __call__(self, seeds: Sequence[int]) -> PlaneCases:
         heads, maps, pixels, present, flips = [], [], [], [], []
         for seed in seeds:
-            head = self.population(seed, kind)
+            self.watch(len(heads))
+            head = self.population(seed)
             draw = Draw(seed + (1 << 40), self.population.device)
             found = None
             if self.imager and draw.chance(self.config.imaged):
@@ -235,9 +242,8 @@ class PlaneCaseMaker:
         spacing_mm = spacing_of_axes(torch.stack(axes, 1), present)
         planes = torch.stack([canonical_map(maps[:, index], pixel_mm[:, index], plane, spacing_mm)
                               for index, plane in enumerate(PLANES)], 1)
-        if self.config.flipped:
-            for axis in (0, 1):
-                planes = torch.where(flips[:, :, axis, None, None], planes.flip(2 + axis), planes)
+        for axis in (0, 1):
+            planes = torch.where(flips[:, :, axis, None, None], planes.flip(2 + axis), planes)
         planes = planes * present[:, :, None, None]
         sdf = torch.stack([on_grid(head, float(edge)) for head, edge in zip(heads, spacing_mm, strict=True)])[:, None]
         return PlaneCases(planes, present, sdf, spacing_mm, heads)

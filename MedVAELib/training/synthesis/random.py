@@ -19,12 +19,15 @@ class Draw:
         self._single = self.generator if self.device.type == "cpu" else Generator().manual_seed(seed)
 
     def uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """Numbers low ≤ x < high of that shape."""
         return low + (high - low) * torch.rand(shape, generator=self.generator, device=self.device)
 
     def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers of that shape."""
         return torch.randn(shape, generator=self.generator, device=self.device)
 
     def number(self, low: float, high: float) -> float:
+        """low ≤ x < high."""
         return float(low + (high - low) * torch.rand(1, generator=self._single))
 
     def integer(self, low: int, high: int) -> int:
@@ -32,6 +35,7 @@ class Draw:
         return int(torch.randint(low, high, (1,), generator=self._single))
 
     def chance(self, probability: float) -> bool:
+        """True in that share of the draws."""
         return self.number(0, 1) < probability
 
     def field(self, shape: tuple[int, int, int], control_points: int, channels: int = 1) -> Tensor:

@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...preprocessing.outlines import MARGIN, SIZE
-from ...standard_planes import PLANES
 from . import ultrasound_anatomy as anatomy
 from .head_deformations import FONTANELLES, SUTURES
 from .heads import Head, HeadPopulation
@@ -253,12 +252,10 @@ def _blurred(maps: Tensor, rows: float, columns: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Picture:
-    """image, outline: (size, size) 0..1, a scanner's picture fitted in, 0 around it; plane: which one it shows."""
+    """image, outline: (size, size) 0..1, a scanner's picture fitted in, 0 around it."""
 
     image: Tensor
     outline: Tensor
-    plane: str
-    pixel_mm: float
 
 
 class PictureMaker:
@@ -267,21 +264,18 @@ class PictureMaker:
     def __init__(self, population: HeadPopulation, size_px: int = 192):
         self.population, self.size_px = population, size_px
 
-    def __call__(self, seed: int, plane: str | None = None, kind: str | None = None) -> Picture:
-        head = self.population(seed, kind)
+    def __call__(self, seed: int) -> Picture:
+        head = self.population(seed)
         draw = Draw(seed + (1 << 41), self.population.device)
         share = draw.number(0, 1)
-        drawn = "axial" if share < 0.5 else "sagittal" if share < 0.8 else "coronal"
-        plane = plane or drawn
-        if plane not in PLANES:
-            raise ValueError(f"there is no plane '{plane}'")
+        plane = "axial" if share < 0.5 else "sagittal" if share < 0.8 else "coronal"
         aspect = draw.number(0.65, 1.0) if draw.chance(0.9) else draw.number(1.0, 1.3)
         height, width = round(self.size_px * min(1.0, aspect)), round(self.size_px * min(1.0, 1 / aspect))
         filled = draw.number(0.45, 0.98) if draw.chance(0.85) else draw.number(0.22, 0.5)
         pixel_mm = head.ofd_mm / (filled * width)
         pose = self._pose(draw, head, plane, height, width, pixel_mm)
         image, outline = simulate_bmode(draw, head, pose, (height, width), pixel_mm)
-        return Picture(_letterboxed(image, self.size_px), _letterboxed(outline, self.size_px), plane, pixel_mm)
+        return Picture(_letterboxed(image, self.size_px), _letterboxed(outline, self.size_px))
 
     def _pose(self, draw: Draw, head: Head, plane: str, height: int, width: int, pixel_mm: float) -> PlanePose:
         """Misplaced as by hand, mostly lying across the picture, anywhere that leaves most of the head in it."""

@@ -11,6 +11,7 @@ macro(slicerMacroBuildScriptedModule)
   if(MY_UNPARSED_ARGUMENTS)
     message(FATAL_ERROR "unknown keywords: ${MY_UNPARSED_ARGUMENTS}")
   endif()
+  find_package(PythonInterp REQUIRED) # as CTK's macro that compiles the scripts
   set(_destination ${CMAKE_BINARY_DIR}/${Slicer_QTSCRIPTEDMODULES_LIB_DIR})
   set(_installed ${_destination}/)
   if(MY_WITH_SUBDIR)
