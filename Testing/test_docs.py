@@ -15,12 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in ("MedVAE", "MedVAELib", "Resources", "Testing")
                                       for page in (ROOT / folder).rglob("*.md"))])
 COMMANDS = sorted({line.split("#")[0].strip() for page in PAGES
-                   for line in re.findall(r"^\s*(?:\.venv/bin/)?(medvae .*)$", page.read_text("utf-8"), re.M)})
+                   for line in re.findall(r"^\s*(?:\.venv/bin/)?(?:torchrun .*-m MedVAELib|medvae) (.*)$",
+                                          page.read_text("utf-8"), re.M)})
 
 
 def anchors(page: Path) -> set[str]:
     """As a heading's are made: lower case, spaces to dashes, nothing else but letters, digits and dashes."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
+    text = re.sub(r"^\s*```.*?^\s*```", "", page.read_text("utf-8"), flags=re.M | re.S)  # where # begins a comment
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
@@ -35,7 +37,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_have_the_options_that_are_shown(line):
-    words, command = shlex.split(line)[1:], typer.main.get_command(app)
+    words, command = shlex.split(line), typer.main.get_command(app)
     while hasattr(command, "commands"):
         word = words.pop(0)
         assert word in command.commands, word

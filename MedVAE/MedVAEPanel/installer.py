@@ -92,9 +92,10 @@ def _check(plan: Plan, site: str) -> None:
         lacking = dependencies.lacking_wheels(plan.wheels, plan.pip)
         if lacking:
             raise InstallError(
-                _("{folder} holds no wheel of {names} that fits Python {version} on {platform}: download it there, see "
-                  "README.md.").format(folder=plan.wheels, names=", ".join(lacking), platform=sysconfig.get_platform(),
-                                       version=f"{sys.version_info.major}.{sys.version_info.minor}")
+                _("{folder} holds no wheel of {names} that fits Python {version} on {platform}: download it there, as "
+                  "the documentation says under Offline.").format(
+                    folder=plan.wheels, names=", ".join(lacking), platform=sysconfig.get_platform(),
+                    version=f"{sys.version_info.major}.{sys.version_info.minor}")
             )
     elif "torch" in plan.names:
         free_gb = shutil.disk_usage(site).free / 1e9

@@ -140,12 +140,12 @@ class ResultSection(ShownResult):
         self._comparing = on
         self._set_checked(self.ui.compareButton, on)
         self.ui.compareButton.enabled = self.result is not None or on
+        if on and before is not None:
+            self._laid_out.start()
         if self.result is not None and self.volume is not None:
             if before is not None:
                 display.show(self.result.scan, self.volume, self.tab.parameters.opacity)
                 self._keep_scan_alone()
-                if on:
-                    self._laid_out.start()
             if on:
                 volumes = [self.result.node(each.value) for each in Map]
                 display.renew_legends([volume for volume in volumes if volume is not None])

@@ -68,7 +68,7 @@ def detector(monkeypatch):
     made = StandIn()
     monkeypatch.setattr(detect, "detect_anomalies", called)
     monkeypatch.setattr(detect.Detector, "load", lambda bundle, device: SimpleNamespace(
-        name=f"{bundle.name} on {device}", engine=SimpleNamespace(steps=[])))
+        name=f"{bundle.name} on {device}", steps=[]))
     return made
 
 
