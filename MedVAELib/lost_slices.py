@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 _MOST_FILLED = 2  # in a row
 _LEAST_DATA = 0.1  # of what the fullest slice holds: what lies beside a lost slice, not beside padding
 _LISTED = 6
+_WAYS = ("third", "second", "first")  # of the file's axes, by those of the array (zyx)
 _STRIDE = 8  # of the voxels that are looked at first
 
 
@@ -33,16 +34,17 @@ def fill_lost_slices(image: sitk.Image, source: str) -> tuple[sitk.Image, list[s
             filled = values.copy() if filled is None else filled
             along = np.moveaxis(filled, axis, 0)
             for number in range(start, stop):
-                share = (number - start + 1) / (stop - start + 1)
-                along[number] = (1 - share) * along[start - 1] + share * along[stop]
-        count = values.shape[axis]
+                # The same to the last bit from either side, as programs store slices in either order.
+                before, after = stop - number, number - start + 1
+                along[number] = (before * along[start - 1] + after * along[stop]) / (before + after)
+        count, way = values.shape[axis], _WAYS[axis]
         if short:
             was = "was" if len(short) == 1 else "were"
-            notes.append(f"{source}: {_without_data(short, count)} and {was} filled in from the neighbours: what lies "
-                         "there was not seen.")
+            notes.append(f"{source}: {_without_data(short, count)} along its {way} axis and {was} filled in from "
+                         "the neighbours: what lies there was not seen.")
         if long:
-            notes.append(f"{source}: {_without_data(long, count)}: what lies there was not seen, and brain on one side "
-                         "may be left out.")
+            notes.append(f"{source}: {_without_data(long, count)} along its {way} axis: what lies there was not seen, "
+                         "and brain on one side may be left out.")
     if filled is None:
         return image, notes
     whole = sitk.GetImageFromArray(filled)
@@ -65,7 +67,7 @@ def _gaps(values: NDArray[np.float32], axis: int) -> Iterator[tuple[int, int]]:
         level = slices[start].flat[0]
         held = (some != level).mean((1, 2))
         if min(held[start - 1], held[stop]) >= _LEAST_DATA * held.max():
-            yield int(start), stop
+            yield int(start), int(stop)
 
 
 def _without_data(numbers: list[int], count: int) -> str:

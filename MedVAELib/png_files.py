@@ -61,6 +61,8 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     while at + 8 <= len(data):
         size, kind = struct.unpack_from(">I4s", data, at)
         yield kind, at + 8, at + 8 + size
+        if kind == b"IEND":  # what follows is no picture
+            return
         at += 12 + size
 
 

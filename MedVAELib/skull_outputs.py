@@ -73,6 +73,8 @@ def biometry_record(result: SkullPrediction) -> dict[str, object]:
         "planes_missing": result.planes_missing, "samples": result.samples,
         "conventions": "outer to outer, in the axial plane through the head's centre; axes and circumference of the "
                        "outline's ellipse; percentiles by INTERGROWTH-21st"
-                       + where_drawn(result.provenance["drawn_outside_mm"]),
+                       + where_drawn(result.provenance["drawn_outside_mm"])
+                       + "; std is that of the samples times a calibrated factor, and never less than the error of "
+                       "outlines on real planes",
         "notes": result.notes, "warnings": list(result.warnings),
     }

@@ -11,13 +11,13 @@ from .tables import set_columns, set_row
 
 
 class BiometryTable:
-    """Fills a QTableWidget: a row per measure, with its standard deviation over the samples."""
+    """Fills a QTableWidget: a row per measure, with its calibrated standard deviation."""
 
     def __init__(self, table):
         self.table = table
         headers = [_("Measure"), _("Value"), _("SD"), _("Unit"), _("Percentile")]
-        tips = ["", _("Mean over the samples"), _("Standard deviation over the samples: what the planes leave open"),
-                "", _("Of healthy fetuses of the gestational age given, after INTERGROWTH-21st")]
+        tips = ["", _("Mean over the samples"),
+                _("Standard deviation, calibrated: what the planes and their outlines leave open"), _("Of healthy fetuses of the gestational age given, after INTERGROWTH-21st")]
         set_columns(table, headers, tips)
 
     def show(self, measures: Sequence[Mapping[str, Any]]) -> None:

@@ -117,7 +117,9 @@ def _reading(result: SkullPrediction) -> list[str]:
         "the planes, so an asymmetry may be mirrored.",
         "BPD, OFD and HC are the axes and the circumference of the outline's ellipse, outer to outer, in the axial "
         "plane through the centre, as in the INTERGROWTH-21st charts"
-        f"{where_drawn(result.provenance['drawn_outside_mm'])}. The interval is mean ± 1.96 standard deviations.",
+        f"{where_drawn(result.provenance['drawn_outside_mm'])}. The interval is mean ± 1.96 standard deviations, "
+        "which are those of the samples times a calibrated factor, and never less than the error of outlines on real "
+        "planes.",
     ]
     paragraphs += result.notes
     if result.ga_weeks is not None:

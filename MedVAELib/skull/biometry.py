@@ -82,9 +82,9 @@ def summarise(
     values: dict[str, Tensor], ga_weeks: float | None = None, widening: Mapping[str, float] = MappingProxyType({}),
     drawn: Drawn = AS_FOUND,
 ) -> list[Measure]:
-    """Mean, standard deviation and 95 % interval over samples (B,), and the percentile of the mean at that age, where
-    the charts cover it. widening: factors on the standard deviations, by name; drawn: where the outlines were found on
-    images, for where the measures lie and the least that their standard deviations can be."""
+    """Mean over samples (B,), its calibrated standard deviation and 95 % interval, and the percentile of the mean at
+    that age, where the charts cover it. widening: factors on the standard deviations, by name; drawn: where the
+    outlines were found on images, for where the measures lie and the least that their standard deviations can be."""
     values = drawn_outside(values, drawn.outside)
     means = {name: float(values[name].double().mean()) for name in UNITS}
     least = drawn.least_std(means)

@@ -40,8 +40,9 @@ class FoundPlane:
 
 @dataclass(frozen=True)
 class Measure:
-    """A measure with its spread over the samples. interval: of 95 %. unit: "mm", "ml" or "%". percentile: expected at
-    the given gestational age, 0…100, or None without an age or a chart."""
+    """A measure with its standard deviation: that over the samples times the bundle's factor, and on images at least
+    the error with which outlines are found on real planes (`biometry.summarise`). interval: of 95 %. unit: "mm", "ml"
+    or "%". percentile: expected at the given gestational age, 0…100, or None without an age or a chart."""
 
     name: str
     value: float

@@ -264,7 +264,7 @@ def test_a_lost_slice_does_not_cost_half_of_the_brain(detector, detection, sampl
     found = detect_anomalies(Scan.from_image(image), detector=detector, samples=1)
     volumes = [int(sitk.GetArrayViewFromImage(each.brain).sum()) for each in (found, detection)]
     assert volumes[0] == pytest.approx(volumes[1], rel=0.03)
-    assert any("holds no data and was filled in" in warning for warning in found.warnings)
+    assert any("holds no data along its third axis and was filled in" in warning for warning in found.warnings)
 
 
 def test_brightness_that_was_cut_off_is_told(detector, detection, sample):

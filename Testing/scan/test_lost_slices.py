@@ -32,8 +32,16 @@ def test_one_or_two_slices_are_interpolated(axis: int, level: float) -> None:
     assert np.array_equal(found.take(known, axis), lost.take(known, axis))
     rows = np.moveaxis(found, axis, 0)
     assert np.allclose(rows[9], (rows[8] + rows[10]) / 2) and np.allclose(rows[13], rows[11] / 3 + rows[14] * 2 / 3)
-    assert notes == [f"scan: slices 10, 13, 14 of {whole.shape[axis]} hold no data and were filled in from the "
-                     "neighbours: what lies there was not seen."]
+    assert notes == [f"scan: slices 10, 13, 14 of {whole.shape[axis]} hold no data along its "
+                     f"{['third', 'second', 'first'][axis]} axis and were filled in from the neighbours: what lies "
+                     "there was not seen."]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_order_in_which_slices_are_stored_changes_nothing(axis: int) -> None:
+    lost = (head() / 7.3).astype(np.float32)
+    np.moveaxis(lost, axis, 0)[[9, 12, 13]] = 0
+    assert np.array_equal(np.flip(filled(np.flip(lost, axis))[0], axis), filled(lost)[0])
 
 
 def test_longer_gaps_are_told_and_left() -> None:
@@ -41,8 +49,8 @@ def test_longer_gaps_are_told_and_left() -> None:
     lost[8:16] = 0
     found, notes = filled(lost)
     assert np.array_equal(found, lost)
-    assert notes == ["scan: slices 9, 10, 11, 12, 13, 14, … of 24 hold no data: what lies there was not seen, and "
-                     "brain on one side may be left out."]
+    assert notes == ["scan: slices 9, 10, 11, 12, 13, 14, … of 24 hold no data along its third axis: what lies "
+                     "there was not seen, and brain on one side may be left out."]
 
 
 def test_padding_and_whole_scans_are_left_without_a_word() -> None:
@@ -60,7 +68,7 @@ def test_a_scan_says_so_and_leaves_the_callers_image_alone() -> None:
     image.SetSpacing((2.0, 2.0, 5.0))
     image.SetOrigin((1.0, -2.0, 3.0))
     scan = Scan.from_image(image)
-    assert scan.warnings == ("scan: slice 14 of 28 holds no data and was filled in from the neighbours: what lies "
-                             "there was not seen.",)
+    assert scan.warnings == ("scan: slice 14 of 28 holds no data along its third axis and was filled in from the "
+                             "neighbours: what lies there was not seen.",)
     assert scan.image.GetOrigin() == image.GetOrigin() and scan.image.GetSpacing() == image.GetSpacing()
     assert not sitk.GetArrayViewFromImage(image)[13].any() and scan.array_zyx()[13].any()
