@@ -17,7 +17,8 @@ class BiometryTable:
         self.table = table
         headers = [_("Measure"), _("Value"), _("SD"), _("Unit"), _("Percentile")]
         tips = ["", _("Mean over the samples"),
-                _("Standard deviation, calibrated: what the planes and their outlines leave open"), _("Of healthy fetuses of the gestational age given, after INTERGROWTH-21st")]
+                _("Standard deviation, calibrated: what the planes and their outlines leave open"), "",
+                _("Of healthy fetuses of the gestational age given, after INTERGROWTH-21st")]
         set_columns(table, headers, tips)
 
     def show(self, measures: Sequence[Mapping[str, Any]]) -> None:
