@@ -231,7 +231,7 @@ def _validated(image: sitk.Image, source: str, modality: str, name: str, path: P
         image.EraseMetaData(key)
     image, replaced = made_finite(image, source)
     check_content(image, source)
-    image, lost = fill_lost_slices(image, source)
+    image, lost = fill_lost_slices(image, path.name if path else source)
     notes = [*warnings, *replaced, *lost]
     if modality != "auto" and hint is not None and hint != modality:
         notes.append(f"{source} is treated as {modality.upper()} as asked, although {reason}.")
