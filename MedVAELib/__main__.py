@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import NoReturn
 
 
 def main() -> None:
@@ -17,7 +18,17 @@ def main() -> None:
         sys.exit(f'medvae: The command line needs the package {error.name}: run  pip install ".[cli]"  in its folder.')
     from .cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+    leave(run(sys.argv[1:]))
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process. One of those that torchrun started does it without the interpreter's clean-up, in which PyTorch
+    2.13 now and then aborts when all is done, so that torchrun would call the run a failure."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,15 @@ def test_an_installed_package_has_every_resource(folder):
     if not tracked:
         pytest.skip("not a git checkout")
     assert tracked - installed_data() == set()
+
+
+@pytest.mark.parametrize("started", [{}, {"TORCHELASTIC_RUN_ID": "none"}])
+@pytest.mark.parametrize("code", [0, 5])
+def test_a_process_of_torchrun_leaves_with_its_code_and_all_it_said(started, code):
+    """Without what else runs at the end, in which PyTorch may abort."""
+    program = ("import atexit; from MedVAELib.__main__ import leave; atexit.register(print, 'cleaned up'); "
+               f"print('said'); leave({code})")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, **started})
+    assert done.returncode == code
+    assert done.stdout.split("\n") == (["said", ""] if started else ["said", "cleaned up", ""])

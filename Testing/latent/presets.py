@@ -16,6 +16,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from MedVAELib.__main__ import leave
 from MedVAELib.latent import train as train_module
 from MedVAELib.latent import validation
 from MedVAELib.latent.config import ImagesRun
@@ -161,6 +162,7 @@ def main() -> None:
         for pair in sys.argv[1:]:
             config, _, output = pair.rpartition("=")
             train_from_config(Path(config), Path(output), device=device)
+    leave(0)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from MedVAELib.__main__ import leave
 from MedVAELib.models import build_model
 from MedVAELib.networks.across_processes import shared_batch, with_synced_norms
 from MedVAELib.training.processes import Processes, SharedNoise, joined
@@ -86,3 +87,4 @@ if __name__ == "__main__":
         result = {name: computed(name) for name in MODELS}
         if first:
             torch.save(result, sys.argv[1])
+    leave(0)
