@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from ..bundle import Bundle
+from ..made_with import made_with
 from ..preprocessing.intensity import LARGEST_BRAIN_ML
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
 from ..timing import Timer
-from ..versions import versions
 from .calibration import UNIT, reference_histogram, threshold
 from .detector import Detector
 from .findings import DARK_MARGIN, MIN_VOLUME_ML, PEAK_STRICTNESS, by_residual, rank_findings
@@ -114,7 +114,7 @@ def _provenance(maps: ScoreMaps) -> dict[str, object]:
     """What the maps were made with: programs, bundle, device, preprocessing."""
     detector, anatomy, fit = maps.detector, maps.anatomy, maps.fit
     return {
-        **versions(), "bundle": detector.bundle.name, "bundle_sha256": detector.bundle.sha256,
+        **made_with(), "bundle": detector.bundle.name, "bundle_sha256": detector.bundle.sha256,
         **detector.engine.describe(),
         "preprocessing": {
             "grid_shape_zyx": list(detector.shape), "grid_spacing_mm": detector.spacing_mm,

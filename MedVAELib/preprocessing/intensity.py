@@ -20,6 +20,8 @@ MIN_BRAIN_ML = 250.0
 
 _CONSTANT_SHARE = 0.25
 _PADDING_SHARE, _PADDING_GAP = 0.01, 0.5
+_RAISED_AIR = 0.1
+"""Of what a hundredth exceeds: a darkest value above it is no air as it was measured, but a constant added to it."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,8 @@ class Foreground:
     """Where a scan holds data, and the intensity that counts as zero.
 
     support: bool, the scan's own grid; constant_background: someone wrote one value around a bare brain or head;
-    offset: scan units, subtracted before scaling (not 0 for z-scored scans, whose air is not the darkest value).
+    offset: scan units, subtracted before scaling (not 0 for z-scored scans, whose air is not the darkest value, nor
+    where a constant was added to all).
     """
 
     support: NDArray[np.bool_]
@@ -50,7 +53,9 @@ def find_foreground(values: NDArray[np.float32]) -> Foreground:
         if low >= 0 or low - levels[0] > _PADDING_GAP * (high - low):
             return Foreground(values != levels[0], counts[0] >= _CONSTANT_SHARE * sample.size, min(0.0, float(low)))
     if share < _CONSTANT_SHARE:
-        return Foreground(np.ones(values.shape, bool), False, min(0.0, float(np.quantile(sample, 0.001))))
+        darkest, bright = (float(value) for value in np.quantile(sample, (0.001, 0.99)))
+        raised = darkest > _RAISED_AIR * bright
+        return Foreground(np.ones(values.shape, bool), False, darkest if raised else min(0.0, darkest))
     support = filled(values != background)
     inside = sample[sample != background]
     darkest = float(np.quantile(inside, 0.001)) if inside.size else 0.0

@@ -12,7 +12,10 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..itk_files import itk_name
-from .geometry import like, same_grid, to_grid
+from .geometry import ijk_to_ras_mm, like, ras_mm_to_ijk, same_grid, to_grid
+
+_MOST_BEYOND = 0.2
+"""Of a mask that may lie outside its scan: a little, where the field of view was cut."""
 
 
 def read_mask(path: Path, scan: sitk.Image) -> NDArray[np.bool_]:
@@ -27,7 +30,7 @@ def read_fractions(path: Path, scan: sitk.Image) -> sitk.Image:
 
     A value between 0 and 1 is a fraction, all that is larger a label (1, 255 …) and counts as 1. A header that differs
     by less than half a voxel (rounding between programs) counts as the same grid; another grid is resampled as
-    `to_grid` does. Raises InputError for a file that cannot be read or does not overlap the scan.
+    `to_grid` does. Raises InputError for a file that cannot be read, or of which much lies outside the scan.
     """
     return _read(path, scan, to_grid)
 
@@ -44,9 +47,18 @@ def _read(path: Path, scan: sitk.Image, placed_on: Callable[[sitk.Image, sitk.Im
         return like(values, scan)
     fractions = like(values, mask)
     placed = placed_on(fractions, scan)
-    if values.any() and not _values(placed).any():
-        raise InputError(f"{path} lies outside its scan: check that both are of the same examination.")
+    beyond = _share_beyond(values, mask, scan)
+    if beyond > _MOST_BEYOND:
+        raise InputError(f"{path} lies outside its scan ({beyond:.0%} of it): check that both are of the same "
+                         "examination.")
     return placed
+
+
+def _share_beyond(values: NDArray[np.float32], mask: sitk.Image, scan: sitk.Image) -> float:
+    """Of the mask's voxels (zyx), those whose centre no voxel of the scan holds."""
+    points = ijk_to_ras_mm(mask, np.argwhere(values > 0)[:, ::-1])
+    nearest = np.round(ras_mm_to_ijk(scan, points))
+    return float(((nearest < 0) | (nearest >= scan.GetSize())).any(1).mean()) if len(points) else 0.0
 
 
 def _values(image: sitk.Image) -> NDArray[np.float32]:

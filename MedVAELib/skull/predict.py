@@ -14,12 +14,12 @@ from torch import Tensor
 from ..bundle import FEW_SKULL_SAMPLES, SKULL_SAMPLES, Bundle
 from ..errors import InputError
 from ..growth_charts import FIRST_WEEK, LAST_WEEK
+from ..made_with import made_with
 from ..preprocessing.geometry import like, ras_grid
 from ..preprocessing.outlines import MARGIN, SIZE, canonical_map, case_spacing
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..standard_planes import PLANES
 from ..timing import Timer
-from ..versions import versions
 from .agreement import OutlineMap, agreement_warnings
 from .biometry import AS_FOUND, Drawn, summarise
 from .engine import SampledHeads
@@ -95,7 +95,7 @@ def predict_from_outlines(
     cancel.check()
     progress("surface", 0.85, "Drawing the surface")
     provenance = {
-        **versions(), **predictor.describe(), "samples": samples, "seed": seed, "temperature": temperature,
+        **made_with(), **predictor.describe(), "samples": samples, "seed": seed, "temperature": temperature,
         "measure_widening": predictor.measure_widening(outlines),
         "planes": [name for name in PLANES if name in outlines], "spacing_mm": spacing_mm,
         "drawn_outside_mm": drawn.outside, "axis_error_mm": {"BPD": drawn.bpd_error, "OFD": drawn.ofd_error},

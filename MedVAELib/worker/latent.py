@@ -169,11 +169,11 @@ def placed(model: LatentModel, image: PreparedImage | None, array: NDArray[np.fl
 
 
 def provenance(model: LatentModel, timer: Timer) -> dict[str, Any]:
-    from .. import __version__
+    from ..made_with import made_with
     from ..outputs import plain
 
     record = {
-        "medvae_version": __version__, "bundle": model.bundle.name, "bundle_sha256": model.bundle.sha256,
+        **made_with(), "bundle": model.bundle.name, "bundle_sha256": model.bundle.sha256,
         "model": model.bundle.model, "latents": int(model.statistics.all.mean.size), "preparation": model.preparation,
         "unit": "0 to 1, as the model sees the scan", **model.describe(), "timings_s": timer.seconds,
     }

@@ -239,6 +239,14 @@ def test_foreground_of_stripped_zscored_and_plain_scans():
     assert not found.support[:16].any() and found.offset < -2
 
 
+@pytest.mark.parametrize("constant", [-1024.0, 0.0, 500.0, 4096.0])
+def test_a_constant_added_to_all_values_is_the_offset(constant):
+    """Air of a little noise, as magnitude images have it, is none."""
+    plain = np.abs(np.random.default_rng(0).normal(0, 4, SHAPE)).astype(np.float32)
+    plain[8:-8, 8:-8, 8:-8] += 300
+    assert find_foreground(plain + np.float32(constant)).offset == pytest.approx(constant, abs=0.1)
+
+
 @pytest.mark.parametrize("padding", [-1.0, -300.0, -32768.0])
 @pytest.mark.parametrize("share", [0.05, 0.5])
 def test_padding_far_below_the_data_is_no_intensity(padding, share):

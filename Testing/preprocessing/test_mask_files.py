@@ -47,12 +47,19 @@ def test_a_mask_on_another_grid_is_resampled(tmp_path):
     assert (read_mask(tmp_path / "flipped.nii.gz", scan) == (array > 0)).all()
 
 
-def test_masks_that_cannot_belong_are_refused(tmp_path):
-    array = np.ones((8, 9, 10), np.uint8)
-    scan = write(tmp_path / "far.nii.gz", array, origin=(500.0, 0.0, 0.0))
+@pytest.mark.parametrize(("shift", "share"), [(1, None), (2, None), (3, 30), (10, 100), (500, 100)])
+def test_masks_that_lie_outside_are_refused(tmp_path, shift, share):
+    scan = write(tmp_path / "mask.nii.gz", np.ones((8, 9, 10), np.uint8), origin=(float(shift), 0.0, 0.0))
     scan.SetOrigin((0.0, 0.0, 0.0))
-    with pytest.raises(InputError, match="outside its scan"):
-        read_mask(tmp_path / "far.nii.gz", scan)
+    if share is None:
+        assert read_mask(tmp_path / "mask.nii.gz", scan).mean() == pytest.approx(1 - shift / 10)
+    else:
+        with pytest.raises(InputError, match=rf"outside its scan \({share}%"):
+            read_mask(tmp_path / "mask.nii.gz", scan)
+
+
+def test_what_is_no_mask_is_refused(tmp_path):
+    scan = write(tmp_path / "mask.nii.gz", np.ones((8, 9, 10), np.uint8))
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
     with pytest.raises(InputError, match="cannot be read"):
         read_mask(tmp_path / "broken.nii.gz", scan)
