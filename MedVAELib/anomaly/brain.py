@@ -49,7 +49,7 @@ def shipped_brain(
 def _brain(detector: Detector, scan: Scan, progress: Progress, cancel: CancelToken | None) -> Brain:
     maps = score_inputs(detector, scan, samples=1, progress=progress, cancel=cancel)
     modality, reason, _ = decide_modality(scan, maps.fit.mean)
-    return Brain(maps.image(maps.brain_box.astype(np.uint8)), modality, reason)
+    return Brain(maps.place.put_back(maps.brain_box.astype(np.uint8)), modality, reason)
 
 
 @lru_cache(maxsize=1)

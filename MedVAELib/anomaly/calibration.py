@@ -45,12 +45,13 @@ class ScoreCalibration:
         raw = np.interp(_TAIL_SHARES[::-1], above[::-1], values[order][::-1])[::-1]
         return cls(_TAIL_SHARES, np.maximum.accumulate(raw), typical)
 
-    def standardise(self, raw: NDArray[np.float32], brain: NDArray[np.bool_]) -> NDArray[np.float32]:
+    def standardise(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         """Makes scans comparable: noisier ones, and ones whose anatomy was read less well, score higher all over.
+        raw: (n,), of a scan's brain.
 
         The correction stays within a quarter, because a lesion that fills a tenth of the brain would hide itself.
         """
-        return raw * np.float32(_correction(self.typical, raw[brain])) if brain.any() else raw
+        return raw * np.float32(_correction(self.typical, raw)) if raw.size else raw
 
     def apply(self, raw: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated score, float32. Strictly rising in `raw`, also beyond the rarest score seen in healthy brains,
@@ -61,10 +62,11 @@ class ScoreCalibration:
         tail = slice(-12, None)
         last = max(knots[-1], 1e-6)
         slope = max((log_share[-1] - log_share[tail][0]) / max(np.log(last / max(knots[tail][0], 1e-9)), 1e-6), 1e-3)
-        inside = np.interp(raw, knots, log_share)
-        below = log_share[0] * np.clip(raw / max(knots[0], 1e-6), 0, 1)
-        beyond = log_share[-1] + slope * np.log(np.maximum(raw, last) / last)
-        return np.where(raw > knots[-1], beyond, np.where(raw < knots[0], below, inside)).astype(np.float32)
+        score = np.interp(raw, knots, log_share)
+        below, beyond = raw < knots[0], raw > knots[-1]
+        score[below] = log_share[0] * np.clip(raw[below] / max(knots[0], 1e-6), 0, 1)
+        score[beyond] = log_share[-1] + slope * np.log(np.maximum(raw[beyond], last) / last)
+        return score.astype(np.float32)
 
     def as_json(self) -> dict[str, list[float] | float]:
         share, raw = ([float(f"{v:.6g}") for v in column] for column in (self.share, self.raw))

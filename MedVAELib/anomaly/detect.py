@@ -62,11 +62,7 @@ def detect_anomalies(
     modality, reason, warnings = decide_modality(scan, maps.fit.mean)
     progress("score", 0.75, "Scoring")
     with timer.stage("score"):
-        bright = maps.calibrated(score, modality, +1)
-        cancel.check()
-        dark = None
-        if modality == "flair" and score == "zscore":
-            dark = maps.calibrated(score, modality, -1) * maps.fluid_out_of_place()
+        bright, dark = maps.sides(score, modality, cancel)
     cancel.check()
     progress("findings", 0.9, "Describing findings")
     with timer.stage("findings"):
@@ -77,8 +73,11 @@ def detect_anomalies(
         findings = [maps.in_scan(finding) for finding in found]
         if score in TWO_SIDED:
             mask, findings = by_residual(mask, components, findings, residual)
-        shown = bright if dark is None else np.where(mask == DARK, dark, bright)
-    dark_limit = None if dark is None else limit + DARK_MARGIN
+        reference = reference_histogram(float(bright.max(initial=0.0)))
+        dark_limit = None if dark is None else limit + DARK_MARGIN
+        if dark is not None:
+            np.copyto(bright, dark, where=mask == DARK)
+            del dark
     warnings = [*scan.warnings, *warnings, *_anatomy_warnings(maps)]
     provenance = {
         **_provenance(maps), "seed": seed, "samples": samples, "fpr": fpr, "score": score, "score_unit": UNIT,
@@ -89,13 +88,15 @@ def detect_anomalies(
         "input": {"name": scan.name, "tags": dict(scan.tags)},
     }
     progress("done", 1.0, f"{len(findings)} findings")
+    boxes = {"anomaly": bright, "residual": residual, "reconstruction": maps.reconstruction(), "std": maps.std(),
+             "mask": mask, "brain": maps.brain_box.astype(np.uint8), "components": components}
+    place = maps.place
+    # Whole volumes are large: each box goes before the next one is made, and what made them before the first.
+    del maps, prepared, bright, residual, mask, components
+    images = {name: place.put_back(boxes.pop(name)) for name in list(boxes)}
     return Detection(
-        scan=scan, modality=modality, anomaly=maps.image(shown), residual=maps.image(residual),
-        reconstruction=maps.image(maps.reconstruction()), std=maps.image(maps.std()),
-        mask=maps.image(mask), brain=maps.image(maps.brain_box.astype(np.uint8)), components=maps.image(components),
-        findings=findings, threshold=limit, dark_threshold=dark_limit, fpr=fpr, unit=UNIT,
-        reference_histogram=reference_histogram(float(bright.max(initial=0.0))), warnings=warnings,
-        provenance=provenance,
+        scan=scan, modality=modality, **images, findings=findings, threshold=limit, dark_threshold=dark_limit, fpr=fpr,
+        unit=UNIT, reference_histogram=reference, warnings=warnings, provenance=provenance,
     )
 
 

@@ -39,7 +39,8 @@ def rank_findings(
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], list[Finding]]:
     """Mask (1 bright, 2 dark), component labels and findings, worst first; labels are ranks.
 
-    bright, dark: calibrated scores of either side, zyx on the grid of `image`, dark None where it does not count;
+    bright, dark: calibrated scores of either side, zyx on the grid of `image`, dark None where it does not count, and
+    set to 0 where the bright side is above the threshold;
     limit: the threshold; the rest as in `describe`.
     """
     voxel_ml = float(np.prod(image.GetSpacing())) / 1000
@@ -47,7 +48,8 @@ def rank_findings(
     components = find_components(bright, limit, voxel_ml)
     described = describe(components, bright, image, "bright", probability, grid, mirror)
     if dark is not None:
-        hypo = find_components(np.where(mask > 0, 0, dark), limit + DARK_MARGIN, voxel_ml)
+        dark[mask > 0] = 0
+        hypo = find_components(dark, limit + DARK_MARGIN, voxel_ml)
         mask[hypo > 0] = DARK
         components = np.where(hypo > 0, hypo + len(described), components)  # numbered on from the bright ones
         described += describe(hypo, dark, image, "dark", probability, grid, mirror)
@@ -72,7 +74,7 @@ def find_components(score: NDArray[np.float32], limit: float, voxel_ml: float) -
     PEAK_STRICTNESS asks for, largest first; 0 elsewhere."""
     image = sitk.ConnectedComponent(sitk.GetImageFromArray((score > limit).astype(np.uint8)), True)
     image = sitk.RelabelComponent(image, minimumObjectSize=math.ceil(MIN_VOLUME_ML / voxel_ml - 1e-6))
-    labels = sitk.GetArrayFromImage(image)
+    labels = sitk.GetArrayViewFromImage(image)
     inside = labels > 0
     peaks = np.zeros(int(labels.max()) + 1, np.float32)
     np.maximum.at(peaks, labels[inside], score[inside])
@@ -91,8 +93,9 @@ def describe(
     model's grid, and mirror, for the location; without a mirror no side is named.
     """
     voxel_ml = float(np.prod(image.GetSpacing())) / 1000
-    order = np.argsort(labels, axis=None, kind="stable")
-    counts = np.bincount(labels.ravel())
+    inside = np.flatnonzero(labels)
+    order = inside[np.argsort(labels.ravel()[inside], kind="stable")]
+    counts = np.bincount(labels.ravel()[inside], minlength=1)
     starts = np.cumsum(counts)
     rows = []
     for label in range(1, len(counts)):

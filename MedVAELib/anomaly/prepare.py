@@ -33,8 +33,9 @@ real scans, this one 0.72–0.82, with a contrast of 2.5 spreads or more; noise 
 class PreparedScan:
     """A scan read by a detector: nothing here depends on posterior samples, threshold or score.
 
-    space: the scan's image turned to the patient's axes (`turn`), with its geometry rounded; everything is computed on
-    it. values: (z, y, x) there, the scan's intensities with everything outside `foreground.support` set to its offset.
+    space: an image without content on the scan's grid turned to the patient's axes (`turn`), with its geometry rounded;
+    everything is computed on it. values: (z, y, x) there, the scan's intensities with everything outside
+    `foreground.support` set to its offset.
     The arrays are read-only, so that detections that share them cannot change each other. The maps last computed from
     it are kept with it, by posterior samples and seed.
     """
@@ -81,10 +82,10 @@ def prepare_scan(
     progress("anatomy", 0.05, "Reading the healthy anatomy")
     with timer.stage("anatomy"):
         turn = Turn.to_patient(scan.image)
-        space = rounded_geometry(turn.image(scan.image))
-        values = sitk.GetArrayFromImage(space)
+        space = rounded_geometry(turn.grid(scan.image))
+        values = turn.view(sitk.GetArrayViewFromImage(scan.image)).copy()
         foreground = find_foreground(values)
-        values = np.where(foreground.support, values, np.float32(foreground.offset))
+        values[~foreground.support] = foreground.offset
         cancel.check()
         anatomy = read_anatomy(
             replace(scan, image=space), values, foreground, detector.engine, detector.shape, detector.spacing_mm, cancel

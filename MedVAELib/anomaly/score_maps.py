@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..errors import BundleError
 from ..preprocessing.geometry import channels_from_grid, from_grid, like
 from ..preprocessing.intensity import Foreground
 from ..preprocessing.morphology import bounding_box, dilated, filled
+from ..preprocessing.turning import Turn
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..timing import Timer
 from ..tissues import OUTER_CSF, VENTRICLES, WHITE
@@ -55,8 +56,23 @@ def sample_maps(
     return maps
 
 
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where the box of `ScoreMaps` lies. image: the scan's; box: slices (zyx) of it, turned."""
+
+    image: sitk.Image
+    turn: Turn
+    box: tuple[slice, ...]
+
+    def put_back(self, values: NDArray) -> sitk.Image:
+        """The box's values (zyx) in a volume with exactly the scan's grid, 0 elsewhere."""
+        whole = np.zeros(self.image.GetSize()[::-1], values.dtype)
+        self.turn.view(whole)[self.box] = values
+        return like(whole, self.image)
+
+
 class ScoreMaps:
-    """Everything on the scan's own voxels, turned, inside a box around the brain to save time; `image` puts it back."""
+    """Everything on the scan's own voxels, turned, inside a box around the brain to save time; `place` puts it back."""
 
     def __init__(
         self, prepared: PreparedScan, anatomy: Anatomy, recon_std: NDArray[np.float32], cancel: CancelToken
@@ -67,7 +83,6 @@ class ScoreMaps:
         self.fit, self.detector, self.mirror = prepared.fit, prepared.detector, prepared.mirror
         self.anatomy, fit, detector = anatomy, prepared.fit, prepared.detector
         expected, variance = fit.expected(anatomy.probability)
-        variance = variance + recon_std**2
         z = (anatomy.image / fit.bias - expected) / np.sqrt(variance) * anatomy.support
         weights = detector.bundle.calibration["tissue_weight"]
         sigma = detector.bundle.calibration["coarse_sigma_mm"] / detector.spacing_mm
@@ -77,15 +92,16 @@ class ScoreMaps:
         self._mirrored: dict[str, NDArray[np.float32]] = {}
         cancel.check()
         channels = np.stack(
-            [expected, variance, fit.bias, weight, ndimage.gaussian_filter(z, sigma), recon_std, brain]
+            [expected, variance, fit.bias, weight, ndimage.gaussian_filter(z, sigma), recon_std]
         ).astype(np.float32)
         crop, box = self._box(brain)
         cancel.check()
-        on_scan = channels_from_grid(channels, anatomy.grid, crop, [0, 1, 1, 0, 0, 0, 0])
-        self.crop, self.box = crop, box
-        self.expected, self.variance, self.bias, self.weight, self.coarse_z, self.recon_std, brain = on_scan
+        on_scan = channels_from_grid(channels, anatomy.grid, crop, [0, 1, 1, 0, 0, 0])
+        self.crop, self.box, self.place = crop, box, Place(self.scan.image, self.turn, box)
+        self.expected, self.variance, self.bias, self.weight, self.coarse_z, self.recon_std = on_scan
         self.values = prepared.values[box]
-        self.stripped, self.brain_box = self._brain(brain > 0.5, prepared.foreground)
+        predicted = channels_from_grid(brain[None], anatomy.grid, crop, [0])[0] > 0.5
+        self.stripped, self.brain_box = self._brain(predicted, prepared.foreground)
 
     def _box(self, brain: NDArray[np.float32]) -> tuple[sitk.Image, tuple[slice, ...]]:
         """An empty image and slices (zyx) of the part of the scan that can be brain."""
@@ -148,25 +164,44 @@ class ScoreMaps:
     def raw(self, score: str, modality: str, sign: int) -> NDArray[np.float32]:
         """The raw score in the box (zyx), 0 outside the brain. score: a name in `SCORES`; sign: +1 of what is brighter
         than healthy tissue, -1 of what is darker."""
+        return self._raw(self.inputs(score, modality), score, modality, sign)
+
+    def sides(
+        self, score: str, modality: str, cancel: CancelToken
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """The score in the box (zyx), in `calibration.UNIT` by the bundle's healthy scans, of what is brighter than
+        healthy tissue and of what is darker, where that counts: as z-score on FLAIR. Raises BundleError for a score or
+        modality that the bundle is not calibrated for."""
         inputs = self.inputs(score, modality)
-        raw = SCORES[score](inputs, sign) * self.brain_box
+        bright = self._calibrated(inputs, score, modality, +1)
+        if (score, modality) != ("zscore", "flair"):
+            return bright, None
+        cancel.check()
+        dark = self._calibrated(inputs, score, modality, -1)
+        dark *= self._fluid_out_of_place(inputs)
+        return bright, dark
+
+    def _raw(self, inputs: ScoreInputs, score: str, modality: str, sign: int) -> NDArray[np.float32]:
+        raw = SCORES[score](inputs, sign)
+        raw *= self.brain_box
         if score == "zscore" and sign > 0 and inputs.emphasis.symmetry:
             if modality not in self._mirrored:
                 self._mirrored[modality] = self.mirror.share(raw, self._grid_brain, self.crop) ** 2
-            raw = raw * (1 - inputs.emphasis.symmetry * self._mirrored[modality])
+            raw *= 1 - inputs.emphasis.symmetry * self._mirrored[modality]
         return raw
 
-    def calibrated(self, score: str, modality: str, sign: int) -> NDArray[np.float32]:
-        """`raw` in `calibration.UNIT`, by the bundle's healthy scans. Raises BundleError for a score or modality that
-        the bundle is not calibrated for."""
+    def _calibrated(self, inputs: ScoreInputs, score: str, modality: str, sign: int) -> NDArray[np.float32]:
         tables = self.detector.bundle.calibration["score"]
         table = tables.get(score, {}).get(_calibrated_as(modality))
         if table is None:
             raise BundleError(f"Bundle '{self.detector.bundle.name}' is not calibrated for '{score}' on {modality}.")
         side = ScoreCalibration.from_json(table["bright" if sign > 0 else "dark"])
-        return side.apply(side.standardise(self.raw(score, modality, sign), self.brain_box)) * self.brain_box
+        calibrated = np.zeros(self.brain_box.shape, np.float32)
+        raw = self._raw(inputs, score, modality, sign)[self.brain_box]
+        calibrated[self.brain_box] = side.apply(side.standardise(raw))
+        return calibrated
 
-    def fluid_out_of_place(self) -> NDArray[np.bool_]:
+    def _fluid_out_of_place(self, inputs: ScoreInputs) -> NDArray[np.bool_]:
         """True where the scan is less than 0.4 times as bright as white matter, as in a cavity, a cyst or an old
         infarct, and the healthy brain has no fluid: cisterns and ventricles are darker than the mean of all CSF, which
         has the partial volume of the sulci in it.
@@ -174,7 +209,6 @@ class ScoreMaps:
         Healthy tissue hardly ever is: iron darkens the pallidum on FLAIR to 0.45 to 0.7 × white matter, frontal white
         matter lies at 0.75 to 0.85, CSF near 0.1.
         """
-        inputs = self.inputs("zscore", "flair")
         dark = ndimage.gaussian_filter(inputs.image, inputs.smoothing) < _FLUID * self.fit.mean[WHITE]
         fluid = self.anatomy.probability[[VENTRICLES, OUTER_CSF]].sum(0)[None]
         return dark & (channels_from_grid(fluid, self.anatomy.grid, self.crop, [0])[0] < 0.5)
@@ -190,12 +224,6 @@ class ScoreMaps:
     def std(self) -> NDArray[np.float32]:
         """Standard deviation of the reconstruction over posterior samples, scan units."""
         return self.recon_std * self.bias * self.anatomy.scale * self.brain_box
-
-    def image(self, values: NDArray) -> sitk.Image:
-        """The box put back into a volume with exactly the scan's grid."""
-        whole = np.zeros(self.space.GetSize()[::-1], values.dtype)
-        whole[self.box] = values
-        return like(self.turn.back(whole), self.scan.image)
 
     def boxed(self, image: sitk.Image) -> NDArray:
         """What an image on the scan's grid holds in the box, as everything here lies."""

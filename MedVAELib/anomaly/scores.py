@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +70,11 @@ class ScoreInputs:
         """Image − expected (zyx), network units."""
         return self.image - self.expected
 
+    @cached_property
+    def smooth_residual(self) -> Volume:
+        """The residual without its noise; both signs of a score read it."""
+        return ndimage.gaussian_filter(self.residual, self.smoothing)
+
     @property
     def smoothing(self) -> tuple[float, ...]:
         """The sigma against noise in voxels per axis."""
@@ -85,13 +91,20 @@ def zscore(inputs: ScoreInputs, sign: int = 1) -> Volume:
     The coarse term lets a large lesion count where the tissue itself is uncertain; the fine term keeps its edge.
     """
     emphasis = inputs.emphasis
-    spread = _USUAL_SPREAD * (np.sqrt(inputs.variance) / _USUAL_SPREAD) ** emphasis.spread_power
-    fine = ndimage.gaussian_filter(inputs.residual, inputs.smoothing) / spread
-    z = np.maximum(sign * fine, 0) + emphasis.coarse * np.maximum(sign * inputs.coarse_z, 0)
+    # In place where it can be: a box of a scan of 0.5 mm takes hundreds of MB.
+    spread = np.sqrt(inputs.variance)
+    spread /= _USUAL_SPREAD
+    spread **= emphasis.spread_power
+    spread *= _USUAL_SPREAD
+    z = np.divide(inputs.smooth_residual, spread, out=spread)
+    z *= sign
+    np.maximum(z, 0, out=z)
+    z += emphasis.coarse * np.maximum(sign * inputs.coarse_z, 0)
     if emphasis.brightness_power and sign > 0:
         brightness = np.maximum(ndimage.gaussian_filter(inputs.image, inputs.smoothing) / NETWORK_MEDIAN, 0)
-        z = z * brightness**emphasis.brightness_power
-    return z * inputs.weight
+        z *= brightness**emphasis.brightness_power
+    z *= inputs.weight
+    return z
 
 
 def absolute(inputs: ScoreInputs, sign: int = 1) -> Volume:
@@ -119,7 +132,7 @@ def kl_gradient(inputs: ScoreInputs, sign: int = 1) -> Volume:
     """|∂KL/∂x| × residual of the given sign (Zimmerer et al. 2019)."""
     if inputs.kl_gradient is None:
         raise ValueError("kl_gradient needs the gradient of the KL divergence")
-    return inputs.kl_gradient * np.maximum(sign * ndimage.gaussian_filter(inputs.residual, inputs.smoothing), 0)
+    return inputs.kl_gradient * np.maximum(sign * inputs.smooth_residual, 0)
 
 
 def ssim(inputs: ScoreInputs, sign: int = 1) -> Volume:

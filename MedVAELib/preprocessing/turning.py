@@ -33,6 +33,12 @@ class Turn:
     def image(self, image: sitk.Image) -> sitk.Image:
         """The image turned, every voxel where it was in space."""
         turned = sitk.GetImageFromArray(np.ascontiguousarray(self.view(sitk.GetArrayViewFromImage(image))))
+        turned.CopyInformation(self.grid(image))
+        return turned
+
+    def grid(self, image: sitk.Image) -> sitk.Image:
+        """The turned image's geometry, of an image without content."""
+        turned = sitk.Image([image.GetSize()[axis] for axis in self.order], sitk.sitkUInt8)
         last = [n - 1 if self.flipped[self.order.index(axis)] else 0 for axis, n in enumerate(image.GetSize())]
         turned.SetOrigin(image.TransformIndexToPhysicalPoint(last))
         turned.SetSpacing([image.GetSpacing()[axis] for axis in self.order])
@@ -47,10 +53,6 @@ class Turn:
     def view(self, values_zyx: NDArray) -> NDArray:
         """An array of the scan as the turned image has it, not a copy."""
         return values_zyx.transpose(self._order_zyx)[self._steps]
-
-    def back(self, values_zyx: NDArray) -> NDArray:
-        """An array of a turned image, in the scan's storage order."""
-        return np.ascontiguousarray(values_zyx[self._steps].transpose(np.argsort(self._order_zyx)))
 
     def box_back(
         self, first_ijk: Sequence[int], size_ijk: Sequence[int], turned_size: Sequence[int]

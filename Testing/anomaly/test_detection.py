@@ -106,7 +106,7 @@ def test_scores_of_both_signs_tell_dark_findings(detector, hollow):
 
 def test_black_fluid_where_it_belongs_is_no_finding(detector, sample):
     maps = score_inputs(detector, Scan.from_image(sample))
-    fluid = sitk.GetArrayFromImage(maps.image(maps.probability[[VENTRICLES, OUTER_CSF]].sum(0)))
+    fluid = sitk.GetArrayFromImage(maps.place.put_back(maps.probability[[VENTRICLES, OUTER_CSF]].sum(0)))
     values = sitk.GetArrayFromImage(sample)
     scan = sitk.GetImageFromArray(np.where(fluid > 0.5, 0.1 * values, values).astype(np.float32))
     scan.CopyInformation(sample)
@@ -245,7 +245,7 @@ def test_a_damaged_calibration_is_noticed_when_the_bundle_is_loaded(damage):
 def test_brain_that_is_cut_off_is_told_wherever_the_slices_lie(detector, sample):
     whole = score_inputs(detector, Scan.from_image(sample))
     assert max(whole.cut_cm2().values()) == 0
-    brain = sitk.GetArrayFromImage(whole.image(whole.brain_box.astype(np.uint8)))
+    brain = sitk.GetArrayFromImage(whole.place.put_back(whole.brain_box.astype(np.uint8)))
     top = int(np.nonzero(brain.any((1, 2)))[0].max())
     for z in range(top - 12, top - 8):
         cut = score_inputs(detector, Scan.from_image(sample[:, :, : z + 1])).cut_cm2()

@@ -12,6 +12,7 @@ import torch
 from MedVAELib.errors import InputError
 from MedVAELib.tissues import BRAIN, EXTRACEREBRAL
 from MedVAELib.training.brains import FRACTION_STEPS, SyntheticBatches, load_synthesiser, make_batch, stream
+from MedVAELib.training.synthesis.acquisition import thick_slices
 from MedVAELib.training.synthesis.brains import SynthesisConfig
 from MedVAELib.training.synthesis.cases import case_config, synthetic_case
 
@@ -105,3 +106,15 @@ def test_what_the_processes_beside_a_gpu_are_given_can_be_sent_to_them(heads):
 def test_synthesis_runs_on_the_training_device(heads):
     scan = load_synthesiser(heads, None, SMALL, "cuda")(0)
     assert scan.image.is_cuda and scan.image.isfinite().all()
+
+
+@pytest.mark.parametrize(("side", "factor"), [(80, 2), (80, 3), (96, 3), (88, 6), (14, 4)])
+@pytest.mark.parametrize("axis", [0, 2])
+def test_thick_slices_stay_where_their_voxels_were(side, factor, axis):
+    """A ramp, averaged and interpolated back, is the ramp, but at its ends."""
+    ramp = torch.arange(float(side)).view([-1 if a == axis else 1 for a in range(3)])
+    ramp = ramp.expand([side if a == axis else 5 for a in range(3)])
+    made = thick_slices(ramp, axis, factor)
+    assert made.shape == ramp.shape
+    ends = side - side % factor - factor  # the last slice holds fewer voxels
+    torch.testing.assert_close(made.narrow(axis, factor, ends - factor), ramp.narrow(axis, factor, ends - factor))

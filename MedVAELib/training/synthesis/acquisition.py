@@ -71,7 +71,11 @@ def ragged(mask: Tensor, level: Tensor) -> Tensor:
 
 
 def thick_slices(image: Tensor, axis: int, factor: int) -> Tensor:
-    """Averages `factor` voxels into a slice and interpolates back, as a thick-slice scan on a finer grid is."""
+    """Averages `factor` voxels into a slice and interpolates back, as a thick-slice scan on a finer grid is.
+
+    Every slice stays where its voxels were: the last one may reach beyond the grid, and is not squeezed into it.
+    """
     kernel = [factor if a == axis else 1 for a in range(3)]
     thick = F.avg_pool3d(image[None, None], kernel, kernel, ceil_mode=True)
-    return F.interpolate(thick, size=image.shape, mode="trilinear")[0, 0]
+    whole = F.interpolate(thick, scale_factor=[float(width) for width in kernel], mode="trilinear")[0, 0]
+    return whole.narrow(axis, 0, image.shape[axis])
