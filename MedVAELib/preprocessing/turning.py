@@ -42,13 +42,9 @@ class Turn:
         last = [n - 1 if self.flipped[self.order.index(axis)] else 0 for axis, n in enumerate(image.GetSize())]
         turned.SetOrigin(image.TransformIndexToPhysicalPoint(last))
         turned.SetSpacing([image.GetSpacing()[axis] for axis in self.order])
-        turned.SetDirection(self.axes(image).ravel().tolist())
+        axes = np.array(image.GetDirection()).reshape(3, 3)[:, list(self.order)] * np.where(self.flipped, -1.0, 1.0)
+        turned.SetDirection((axes + 0.0).ravel().tolist())
         return turned
-
-    def axes(self, image: sitk.Image) -> NDArray[np.float64]:
-        """The direction of the turned image: (3, 3), one column per axis, LPS rows."""
-        signs = np.where(self.flipped, -1.0, 1.0)
-        return np.array(image.GetDirection()).reshape(3, 3)[:, list(self.order)] * signs + 0.0
 
     def view(self, values_zyx: NDArray) -> NDArray:
         """An array of the scan as the turned image has it, not a copy."""

@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..anomaly.result import DARK, Detection
+from ..preprocessing.geometry import ijk_to_ras_mm, ras_mm_to_ijk
 from ..preprocessing.morphology import bounding_box
 from ..preprocessing.turning import Turn
 
@@ -49,24 +50,28 @@ PLANES = (AXIAL, CORONAL, SAGITTAL)
 
 @dataclass(frozen=True)
 class DisplayAxes:
-    """How a scan's voxel axes are permuted and flipped to lie closest to left, posterior, superior."""
+    """How a scan's voxel axes are permuted and flipped to lie closest to left, posterior, superior.
 
-    image: sitk.Image
+    grid: an image without content on the scan's grid as it is shown.
+    """
+
     turn: Turn
+    grid: sitk.Image
 
     @classmethod
     def of(cls, image: sitk.Image) -> DisplayAxes:
-        """The display axes of a 3D image, read from its direction alone."""
-        return cls(image, Turn.to_patient(image))
+        """The display axes of a 3D image, read from its geometry alone."""
+        turn = Turn.to_patient(image)
+        return cls(turn, turn.grid(image))
 
     @property
     def spacing_zyx_mm(self) -> tuple[float, float, float]:
-        return tuple(float(self.image.GetSpacing()[axis]) for axis in reversed(self.turn.order))
+        return self.grid.GetSpacing()[::-1]
 
     @property
     def tilt_deg(self) -> float:
         """Angle between the scan's axes and the body's."""
-        cosine = min(max((np.trace(self.turn.axes(self.image)) - 1.0) / 2.0, -1.0), 1.0)
+        cosine = min(max((sum(self.grid.GetDirection()[::4]) - 1.0) / 2.0, -1.0), 1.0)
         return math.degrees(math.acos(cosine))
 
     def array(self, image: sitk.Image) -> np.ndarray:
@@ -75,30 +80,17 @@ class DisplayAxes:
 
     def index_zyx(self, position_ras_mm: tuple[float, float, float]) -> tuple[int, int, int]:
         """Display index (zyx) of the voxel that holds a position, clipped to the image."""
-        r, a, s = position_ras_mm
-        ijk = self.image.TransformPhysicalPointToContinuousIndex((-float(r), -float(a), float(s)))
-        size = self.image.GetSize()
-        index = []
-        for axis in (2, 1, 0):
-            scan_axis = self.turn.order[axis]
-            along = min(max(int(math.floor(ijk[scan_axis] + 0.5)), 0), size[scan_axis] - 1)
-            index.append(size[scan_axis] - 1 - along if self.turn.flipped[axis] else along)
-        return tuple(index)
+        ijk = np.floor(ras_mm_to_ijk(self.grid, position_ras_mm) + 0.5)
+        return tuple(int(at) for at in np.clip(ijk, 0, np.array(self.grid.GetSize()) - 1)[::-1])
 
     def position_ras_mm(self, index_zyx: tuple[float, float, float]) -> tuple[float, float, float]:
         """RAS position of a display index (zyx)."""
-        ijk = [0.0, 0.0, 0.0]
-        size = self.image.GetSize()
-        for axis, along in zip((2, 1, 0), index_zyx, strict=True):
-            scan_axis = self.turn.order[axis]
-            ijk[scan_axis] = size[scan_axis] - 1 - along if self.turn.flipped[axis] else along
-        left, posterior, superior = self.image.TransformContinuousIndexToPhysicalPoint(ijk)
-        return (-left, -posterior, superior)
+        return tuple(float(at) for at in ijk_to_ras_mm(self.grid, index_zyx[::-1]))
 
     def extent_mm(self, bbox_size_ijk: tuple[int, int, int]) -> tuple[float, float, float]:
         """Size of a bounding box along the display axes: right-left, anterior-posterior, superior-inferior."""
-        spacing = self.image.GetSpacing()
-        return tuple(bbox_size_ijk[self.turn.order[axis]] * spacing[self.turn.order[axis]] for axis in (0, 1, 2))
+        return tuple(bbox_size_ijk[axis] * step_mm
+                     for axis, step_mm in zip(self.turn.order, self.grid.GetSpacing(), strict=True))
 
 
 class Display:
