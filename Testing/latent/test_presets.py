@@ -6,16 +6,19 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from MedVAELib.bundle import load_bundle
-from MedVAELib.models import MODELS
+from MedVAELib.latent.config import ImagesRun
+from MedVAELib.models import MODELS, build_model
 from MedVAELib.models.autoencoder import ImageAutoencoder
-from MedVAELib.training.config import read_settings
+from MedVAELib.training.config import read_config, read_settings
 
 from .presets import (
     Killed,
@@ -30,6 +33,7 @@ from .presets import (
 )
 
 STEPS = 4
+PAGE = Path(__file__).resolve().parent.parent / "benchmarks" / "resume.md"
 
 
 def _smallest() -> dict[str, str]:
@@ -67,6 +71,19 @@ def whole(tmp_path_factory):
 
 def test_there_is_a_preset_of_every_model():
     assert set(SMALLEST) == {name for name, model in MODELS.items() if issubclass(model, ImageAutoencoder)}
+
+
+def test_the_page_of_resumed_runs_is_of_the_models_that_are_shipped():
+    """Where this fails, `python -m Testing.benchmarks.family resume` makes the page anew."""
+    page = dict(re.findall(r"^\| ([\w-]+) \| ([\d,]+) \|", PAGE.read_text(encoding="utf-8"), re.M))
+    assert page == {name: f"{_weights(file):,}" for name, file in preset_files().items()}
+
+
+def _weights(file: Path) -> int:
+    config = read_config(file, ImagesRun)
+    with torch.device("meta"):  # shapes alone
+        values = build_model(config.model_name, config.model_settings).state_dict().values()
+    return sum(value.numel() for value in values if value.is_floating_point())
 
 
 @pytest.mark.parametrize("name", OTHERS)
