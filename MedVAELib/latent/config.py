@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from torch import nn
+
+from ..models.autoencoder import ImageAutoencoder
 from ..preprocessing.image_form import FITS, SCALINGS
 from ..training.augment import Augmentation
 from ..training.card import SOURCES
@@ -61,5 +64,6 @@ class ImageData:
 @dataclass(frozen=True, kw_only=True)
 class ImagesRun(RunConfig):
     task: ClassVar[str] = "images"
+    kind: ClassVar[type[nn.Module]] = ImageAutoencoder
     data: ImageData
     augment: Augmentation = field(default_factory=Augmentation)

@@ -20,7 +20,6 @@ from ..bundle import save_bundle
 from ..errors import InputError
 from ..inference import select_device
 from ..models import build_model
-from ..models.autoencoder import ImageAutoencoder
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..training.augment import Augment, augmenter
 from ..training.config import read_config, source_path
@@ -54,7 +53,7 @@ def train_from_config(
     config = read_config(path, ImagesRun)
     cancel, output = cancel or CancelToken(), Path(output)
     target = select_device(device).device
-    shape = _shape(config, path)
+    shape = build_model(config.model_name, config.model_settings).shape
     images = _read(config, shape, scaled(progress, 0.0, 0.05), cancel)
     trainer = start_trainer(config, output, target, resume, attrgetter("warm_up_steps"))
     if trainer.processes.first:
@@ -146,13 +145,6 @@ def _changers(device: torch.device, augment: Augment | None) -> int:
     """Processes that change images, where one cannot do it as fast as a GPU trains, and images need not be copied."""
     forks = "fork" in multiprocessing.get_all_start_methods()
     return data_processes(device) if augment and forks and device.type == "cuda" else 0
-
-
-def _shape(config: ImagesRun, path: Path) -> tuple[int, ...]:
-    model = build_model(config.model_name, config.model_settings)
-    if not isinstance(model, ImageAutoencoder):
-        raise InputError(f"{path}: the model {config.model_name} is no autoencoder of images.")
-    return model.shape
 
 
 def _read(config: ImagesRun, shape: tuple[int, ...], progress: Progress, cancel: CancelToken) -> ImageSet:

@@ -11,6 +11,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, TypeVar, get_type_hints
 
+from torch import nn
+
 from ..bundle_weights import FLOAT16, FORMATS
 from ..errors import InputError
 from ..models import MODELS
@@ -41,10 +43,12 @@ class BundleConfig:
 class RunConfig:
     """What every task's run is told; a task adds its own sections as fields that are dataclasses.
 
-    task: its name in the file. model: the model's name and settings. initial_weights: a bundle to start from, or empty.
+    task: its name in the file. kind: of the models that it trains. model: the model's name and settings.
+    initial_weights: a bundle to start from, or empty.
     """
 
     task: ClassVar[str]
+    kind: ClassVar[type[nn.Module]] = nn.Module
     model: dict[str, object]
     trainer: TrainerConfig
     bundle: BundleConfig
@@ -81,7 +85,7 @@ def read_config(path: Path, kind: type[Run]) -> Run:
     model = raw.pop("model", {})
     if not isinstance(model, dict) or "name" not in model:
         raise InputError(f"{path}: section 'model' needs a 'name'.")
-    model = _checked_model(path, model)
+    model = _checked_model(path, model, kind)
     initial = raw.pop("initial_weights", "") or ""
     if not isinstance(initial, str):
         raise InputError(f"{path}: 'initial_weights' must name a bundle, not be {initial!r}.")
@@ -154,15 +158,17 @@ def _section(path: Path, name: str, kind: type, values: object):
         raise InputError(f"{path}: section '{name}': {error}.") from error
 
 
-def _checked_model(path: Path, model: dict[str, object]) -> dict[str, object]:
+def _checked_model(path: Path, model: dict[str, object], run: type[RunConfig]) -> dict[str, object]:
     """The section 'model' with numbers as numbers; lists stay lists, as it goes into the metadata like this."""
-    name, known = model["name"], MODELS
-    if not isinstance(name, str) or name not in known:
-        raise InputError(f"{path}: section 'model': unknown model '{name}'; known are {', '.join(known)}.")
-    kind = known[name].Config
+    name = model["name"]
+    if not isinstance(name, str) or name not in MODELS or not issubclass(MODELS[name], run.kind):
+        known = ", ".join(name for name, kind in MODELS.items() if issubclass(kind, run.kind))
+        raise InputError(f"{path}: section 'model': the task {run.task} trains no model '{name}': choose one of "
+                         f"{known}.")
+    config = MODELS[name].Config
     try:
-        settings = _typed(path, "model", kind, {key: value for key, value in model.items() if key != "name"})
-        kind(**settings)
+        settings = _typed(path, "model", config, {key: value for key, value in model.items() if key != "name"})
+        config(**settings)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: section 'model': {error}.") from error
     return {"name": name} | {key: list(value) if isinstance(value, tuple) else value for key, value in settings.items()}

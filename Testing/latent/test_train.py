@@ -149,7 +149,7 @@ def test_cancelling_keeps_the_checkpoint(folder):
     ({"data": {"validation": 0}}, "validation must be a share"),
     ({"data": {"fit": "squeeze"}}, "fit must be one of"),
     ({"model": {"shape": [16, 16]}}, "12 × 16 voxels where 16 × 16"),
-    ({"model": {"name": "cvae"}}, "setting|no autoencoder"),
+    ({"model": {"name": "cvae"}}, "no model 'cvae': choose"),
     ({"trainer": {"patience": -1}}, "patience"),
     ({"augment": {"mirror": 2}}, "'augment': mirror must"),
     ({"base": "other.yaml"}, "other.yaml"),

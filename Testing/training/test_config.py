@@ -38,7 +38,8 @@ def test_a_wrong_type_names_file_section_and_setting(tmp_path, section, name, va
 
 
 @pytest.mark.parametrize(("settings", "words"), [
-    ({"name": "vea"}, "unknown model 'vea'"), ({"name": 5}, "unknown model '5'"),
+    ({"name": "vea"}, "no model 'vea'"), ({"name": 5}, "no model '5'"),
+    ({"name": "cvae"}, "task images trains no model 'cvae': choose one of ae, cevae, introvae, lvae, svae, vae, vqvae"),
     ({"layers": 3}, "has no setting layers"), ({"shape": [31, 32]}, "section 'model'"),
 ])
 def test_mistakes_in_the_model_are_the_configs(tmp_path, settings, words):
