@@ -77,7 +77,7 @@ class Scan:
             image, label, tags, warnings = _read_dicom(path, series)
         else:
             image, warnings, chosen = _read_file(path, series)
-            label, tags = IMAGE_SUFFIX.sub("", path.name), _sidecar_tags(path) | chosen
+            label, tags = IMAGE_SUFFIX.sub("", path.name), sidecar_tags(path) | chosen
         hint, reason = hint_modality(tags, path.name)
         return _validated(image, str(path), modality, safe_name(label), path, tags, warnings, hint, reason)
 
@@ -285,7 +285,7 @@ def _sidecar(path: Path, suffix: str = ".json") -> Path:
     return path.with_name(IMAGE_SUFFIX.sub("", path.name) + suffix)
 
 
-def _sidecar_tags(path: Path) -> dict[str, str | float]:
+def sidecar_tags(path: Path) -> dict[str, str | float]:
     """Acquisition parameters from the BIDS side-car beside an image, in the units of Scan.tags; {} without one."""
     try:
         data = json.loads(_sidecar(path).read_text(encoding="utf-8"))

@@ -10,6 +10,9 @@
 - Glob: the files it matches, labelled as in the folder before its first wildcard.
 - idx file (MNIST): one record per picture, labels from the file beside it.
 
+Tags are also what DICOM headers in a folder, and the JSON beside a file (BIDS), say of the acquisition: after the
+columns of a table, which count where both tell.
+
 DICOM files of one PatientID, or without it of one study, are one patient's, who is called by the first of them. A
 PatientID that most of several studies share names nobody.
 """
@@ -19,7 +22,7 @@ from __future__ import annotations
 import glob
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -30,7 +33,7 @@ from ..errors import InputError
 from ..folders import files_below
 from ..itk_files import quiet
 from ..progress import Progress, no_progress
-from ..scan import IMAGE_SUFFIX, is_dicom_file
+from ..scan import IMAGE_SUFFIX, is_dicom_file, sidecar_tags
 from .idx_files import is_idx, read_idx, read_idx_labels
 
 PARTS = ("train", "validation", "test")
@@ -182,7 +185,8 @@ def _of_files(
         if _is_dicom(path) and dimensions != 2:
             folders.setdefault(path.parent, []).append(path)
         elif path.suffix.lower() != ".img":  # its header is listed already
-            pictures.append(_of_dicom_file(path) if _is_dicom(path) else ImageRecord(path, "", ""))
+            pictures.append(_of_dicom_file(path) if _is_dicom(path) else
+                            ImageRecord(path, "", "", tags=sidecar_tags(path)))
     for folder, members in folders.items():
         pictures += _of_series(folder, members)
     split_below = _split_folders(base, pictures)
@@ -304,19 +308,25 @@ def _of_table(source: Path) -> list[ImageRecord]:
         split = row.get("split", "")
         if split and split.lower() not in SPLIT_WORDS:
             raise InputError(f"{line}: split is '{split}', and must be one of {', '.join(PARTS)} or empty.")
-        path, of_row = source.parent / row["file"], {name: tags[name][place] for name in tags}
+        path = source.parent / row["file"]
+        own = {name: tags[name][place] for name in tags}
         case = row.get("case") or IMAGE_SUFFIX.sub("", path.name)
         index = row.get(INDEX) or "-1"
         if not index.removeprefix("-").isdigit():
             raise InputError(f"{line}: {INDEX} is '{index}', and must be a whole number or empty.")
         scan = row.get(SCAN, "")
         records.append(ImageRecord(path, case, row["patient"], row.get("label", ""),
-                                   SPLIT_WORDS.get(split.lower(), ""), of_row, row.get(SERIES, ""), int(index),
-                                   str((source.parent / scan).absolute()) if scan else ""))
+                                   SPLIT_WORDS.get(split.lower(), ""), own | _beside(path, own), row.get(SERIES, ""),
+                                   int(index), str((source.parent / scan).absolute()) if scan else ""))
     repeated = [case for case, count in Counter(record.case for record in records).items() if count > 1]
     if repeated:
         raise InputError(f"{source} names the case {repeated[0]} more than once: every image needs a case of its own.")
     return records
+
+
+def _beside(path: Path, own: Mapping[str, Tag]) -> dict[str, Tag]:
+    """What the JSON beside an image tells that its table does not."""
+    return {name: value for name, value in sidecar_tags(path).items() if name not in own}
 
 
 def _spelt(column: str) -> str:

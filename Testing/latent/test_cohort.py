@@ -87,6 +87,19 @@ def test_one_bad_picture_does_not_keep_the_others_from_being_encoded(folder, mod
         name: list(values) for name, values in expected.tags.items()}
 
 
+@pytest.mark.parametrize(("table", "field"), [("", 3.0), ("file,patient,field_strength_t\na.nii.gz,p,1.5\n", 1.5)])
+def test_tags_from_the_json_beside_an_image_stay_with_it(model, tmp_path, table, field):
+    """From a folder and from a table, whose own columns count, into a training's split and a table of latents."""
+    sitk.WriteImage(sitk.GetImageFromArray(np.eye(16, dtype=np.float32)), str(tmp_path / "a.nii.gz"))
+    (tmp_path / "a.json").write_text('{"EchoTime": 0.1, "PixelBandwidth": 200, "MagneticFieldStrength": 3}')
+    (tmp_path / "images.csv").write_text(table)
+    source = tmp_path / "images.csv" if table else tmp_path
+    told = {"echo_time_ms": 100, "pixel_bandwidth_hz": 200, "field_strength_t": field}
+    assert {name: values[0] for name, values in encode_cohort(model, source).table.tags.items()} == told
+    _keep_split(read_images(source, shape=(16, 16)), tmp_path / "split.csv", resume=False)
+    assert find_images(tmp_path / "split.csv")[0].tags == told
+
+
 def test_the_split_of_a_training_keeps_the_tags(folder, tmp_path):
     images = read_images(folder / "images.csv", shape=(16, 16))
     _keep_split(images, tmp_path / "split.csv", resume=False)
