@@ -25,6 +25,8 @@ from MedVAELib.training.image_sets import ImageSet, read_images
 HERE = Path(__file__).parent
 WORK = Path("runs/family")
 NO_MODEL = "no model: the images themselves"
+_RISE = 0.01
+"""Of the validation error in the last quarter of a training, above which it is no longer noise."""
 
 
 def names() -> list[str]:
@@ -78,7 +80,9 @@ def training_note(run: Path) -> str:
         return f"{done}stopped early, weights of step {kept} with a validation {watched} of {curve[kept][watched]:.5f}."
     values = [line[watched] for line in curve.values()]
     moved = values[-1] / values[max(0, len(values) * 3 // 4 - 1)] - 1
-    return f"{done}validation {watched} {values[-1]:.5f}, {moved:+.1%} since three quarters of that.".replace("-", "−")
+    past = ": past its best" if moved > _RISE else ""
+    told = f"{done}validation {watched} {values[-1]:.5f}, {moved:+.1%} since three quarters of that{past}."
+    return told.replace("-", "−")
 
 
 def _tell(name: str):

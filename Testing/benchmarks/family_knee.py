@@ -56,7 +56,7 @@ def main(work: Path) -> None:
     gaps = np.array([joint_gap_px(image[0]) for image in test.images])
     seen = np.isfinite(gaps)
     valid = spearmanr(gaps[seen], np.array([GRADES.index(grade) for grade in test.labels])[seen])
-    (HERE / "knee.md").write_text(page(scores, against, probes, axes, valid, seen, work), encoding="utf-8")
+    (HERE / "knee.md").write_text(page(images, scores, against, probes, axes, valid, seen, work), encoding="utf-8")
 
 
 # --- The joint space -------------------------------------------------------------------------------------------------
@@ -155,8 +155,9 @@ def osteoarthritis_auc(table: LatentTable) -> Estimate:
 # --- The page --------------------------------------------------------------------------------------------------------
 
 
-def page(scores: list[GenerativeScores], against: Reference, probes: list[list[str]], axes: list[dict], valid,
-         seen: NDArray, work: Path) -> str:
+def page(images: ImageSet, scores: list[GenerativeScores], against: Reference, probes: list[list[str]],
+         axes: list[dict], valid, seen: NDArray, work: Path) -> str:
+    train, test = (f"{len(part)} of {len(set(part.patients))}" for part in map(images.part, (TRAIN, TEST)))
     sharp = max(scores, key=lambda s: s.sharpness_reconstructions)
     close, best = max(scores, key=lambda s: s.ms_ssim[0]), min(scores, key=lambda s: s.fid_samples)
     header = ["model", "latent", "gap at −2.5 SD, px", "gap at +2.5 SD, px", "rank correlation with grade",
@@ -167,7 +168,7 @@ def page(scores: list[GenerativeScores], against: Reference, probes: list[list[s
     return "\n".join([
         "# Knee radiographs: four models side by side\n",
         "`python -m Testing.benchmarks.family knee`. Radiographs of 224×224 pixels with Kellgren-Lawrence grades 0–4, "
-        f"{len(against.train)} to train on, {len(against.held_back)} held back, of other patients. The presets xray-*. "
+        f"{train} patients to train on, {test} others held back. The presets xray-*. "
         "The radiographs are for evaluation only: neither the weights nor pictures "
         "of them are kept here; every picture below was generated.\n",
         generative_table(everything),

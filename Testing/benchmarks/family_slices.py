@@ -115,8 +115,10 @@ def page(scores: list[GenerativeScores], others: list[GenerativeScores], against
     parts = {name: len(set(seen.part(name).patients)) for name in ("train", "test")}
     return "\n".join([
         "# Generators of axial slices\n",
-        "`python -m Testing.benchmarks.family slices`. VAE and IntroVAE (soft) with 64 latents on axial slices of "
-        f"96×96 pixels of 2 mm, otherwise as the preset {PRESET}: synthetic healthy FLAIR of MedVAE, made from label "
+        "`python -m Testing.benchmarks.family slices`. VAE and IntroVAE (soft) with 64 latents, model and trainer as "
+        f"in the preset {PRESET}, but not its images: those are 128×128 pixels by `medvae prepare`, these are "
+        f"{SIDE}×{SIDE} pixels of 2 mm and 8 bits, cut by this script from {len(LEVELS)} axial planes of every scan. "
+        "The preset's own images are not measured here. Synthetic healthy FLAIR of MedVAE, made from label "
         f"maps of {parts['train']} real heads; "
         f"{len(against.train)} slices train. Held back: {len(against.held_back)} slices of other scans of these heads, "
         f"and {len(heads.held_back)} of {parts['test']} heads that no training saw.\n",
@@ -124,7 +126,8 @@ def page(scores: list[GenerativeScores], others: list[GenerativeScores], against
         generative_table([*scores, *baseline_scores(against, scores)]),
         "Against heads that no training saw:\n",
         generative_table([*others, *baseline_scores(heads, others)]),
-        f"FID of as many training slices from these: {against.floor:.2f} and {heads.floor:.2f}.\n",
+        f"FID of as many training slices from these: {against.floor:.2f} and {heads.floor:.2f}. No figures of a source "
+        "are known that could stand beside these.\n",
         "## Is it remembered?\n",
         f"A generator that copies nothing has a training slice as the nearest of all slices for {against.chance:.0%} "
         f"of its samples, one that gives training slices back with a little noise for {copier:.0%}. "

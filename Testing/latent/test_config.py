@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from MedVAELib.latent.config import ImageData, ImagesRun
 from MedVAELib.training.config import read_config
-from Testing.benchmarks.family import preset
+from Testing.benchmarks.family import preset, training_note
 from Testing.benchmarks.family_flair import SHIPPED
 
 
@@ -29,3 +31,13 @@ def test_one_label_may_stand_alone(tmp_path):
     path.write_text("task: images\ndata: {source: x, labels: ill}\nmodel: {name: vae, shape: [8, 8]}\n"
                     "trainer: {steps: 2, batch: 2}\nbundle: {}\n")
     assert read_config(path, ImagesRun).data.labels == ["ill"]
+
+
+@pytest.mark.parametrize(("last", "told"), [(1.03, "+3.0% since three quarters of that: past its best."),
+                                            (1.005, "+0.5% since three quarters of that."),
+                                            (0.9, "−10.0% since three quarters of that.")])
+def test_a_training_that_got_worse_at_its_end_is_past_its_best(tmp_path, last, told):
+    lines = [{"step": step, "seconds": 60, "validation": {"mse": mse}}
+             for step, mse in enumerate((3.0, 2.0, 1.0, last))]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert training_note(tmp_path).endswith(told)
