@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from MedVAELib.bundle import load_bundle
 from MedVAELib.latent.config import ImageData, ImagesRun
 from MedVAELib.training.config import read_config
 from Testing.benchmarks.family import preset, training_note
@@ -22,6 +23,7 @@ def test_the_shipped_model_is_the_preset_that_was_measured():
     shipped, measured = preset("flair-latents"), preset(SHIPPED)
     measured["data"] |= {"made_from": ["label-maps", "ms-masks"]}
     assert shipped | {"bundle": None} == measured | {"bundle": None}
+    assert "test mse of the mean training image" in (load_bundle("flair-latents").path / "README.md").read_text("utf-8")
 
 
 def test_one_label_may_stand_alone(tmp_path):
