@@ -10,12 +10,13 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..csv_files import as_numbers
+from ..csv_files import as_numbers, read_csv
 from ..errors import InputError, UsageError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -136,7 +137,7 @@ def is_latent_table(path: Path) -> bool:
     if not path.is_file() or path.suffix.lower() in _PARQUET:
         return path.is_file()
     with path.open(encoding="utf-8", errors="replace") as file:
-        return "mu_0" in file.readline()
+        return any("mu_0" in line for line in islice(file, 2))  # the first may say what separates values
 
 
 def as_column(values: Sequence) -> NDArray:
@@ -158,13 +159,24 @@ def _numbered(path: Path, columns: Mapping[str, Sequence], prefix: str) -> NDArr
     if not count:
         return None
     try:
-        values = np.array([columns[f"{prefix}_{i}"] for i in range(count)], np.float32).T
+        values = np.array([_floats(columns[f"{prefix}_{i}"]) for i in range(count)]).T
     except (KeyError, ValueError):
         raise InputError(f"{path}: the columns {prefix}_0 to {prefix}_{count - 1} are not all there, or hold "
                          "something other than numbers: encode again.") from None
     if not np.isfinite(values).all():
         raise InputError(f"{path}: some values of {prefix} are not finite: encode again.")
     return np.ascontiguousarray(values)
+
+
+def _floats(values: Sequence) -> NDArray[np.float32]:
+    """Raises ValueError for what are no numbers, with decimal points or commas."""
+    try:
+        return np.array(values, np.float32)
+    except ValueError:
+        numbers = as_numbers(_texts(values))
+        if numbers is None:
+            raise
+        return np.array(numbers, np.float32)
 
 
 def _latent_columns(mean: NDArray, variance: NDArray | None) -> dict[str, NDArray]:
@@ -184,14 +196,9 @@ def _write_csv(path: Path, columns: Mapping[str, Sequence], mean: NDArray, varia
 
 
 def _read_csv(path: Path) -> dict[str, list[str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.reader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table ({error}): make one with 'medvae latent encode'.") from None
-    if len(rows) < 2 or any(len(row) != len(rows[0]) for row in rows):
-        raise InputError(f"{path} is empty or has lines of different lengths: encode again.")
-    return {name: list(values) for name, values in zip(rows[0], zip(*rows[1:], strict=True), strict=True)}
+    """As `_write_csv` or a spreadsheet wrote it."""
+    names, rows = read_csv(path, ("case",), _NAMED, "image", str)
+    return {name: [row.get(name, "") for _, row in rows] for name in names if name}
 
 
 def pyarrow_module():

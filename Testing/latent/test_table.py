@@ -11,7 +11,7 @@ import pytest
 from MedVAELib.errors import InputError, UsageError
 from MedVAELib.latent.importance import carried, order_of_latents, separation
 from MedVAELib.latent.statistics import latent_statistics
-from MedVAELib.latent.table import LatentTable
+from MedVAELib.latent.table import LatentTable, is_latent_table
 from Testing.latent.cohorts import cohort
 
 
@@ -23,6 +23,18 @@ def test_csv_comes_back_to_the_last_bit(tmp_path):
     assert list(back.cases) == list(table.cases) and list(back.split) == list(table.split)
     assert np.array_equal(back.tags["repetition_time_ms"], table.tags["repetition_time_ms"], equal_nan=True)
     assert list(back.tags["scanner"]) == list(table.tags["scanner"])
+
+
+@pytest.mark.parametrize("first", ["", "sep=;\n", "\ufeff"])
+def test_a_table_saved_by_a_spreadsheet_comes_back(tmp_path, first):
+    """With semicolons, decimal commas, a line of Excel's own or a byte order mark, and an empty line at the end."""
+    table, path = cohort(), tmp_path / "latents.csv"
+    text = table.write(path).read_text(encoding="utf-8").replace(",", ";").replace(".", ",")
+    path.write_text(first + text + ";;;\n", encoding="utf-8")
+    back = LatentTable.read(path)
+    assert np.array_equal(back.mean, table.mean) and np.array_equal(back.log_variance, table.log_variance)
+    assert list(back.labels) == list(table.labels) and set(back.tags) == set(table.tags) and is_latent_table(path)
+    assert np.array_equal(back.tags["repetition_time_ms"], table.tags["repetition_time_ms"])
 
 
 def test_no_variance_no_label_no_tags(tmp_path):
@@ -54,8 +66,9 @@ def test_parquet_or_one_clear_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("text, named", [
-    ("", "empty"), ("case,mu_0\n", "empty"), ("case,x\na,1\n", "no table of latents"), ("case,mu_0\na,x\n", "numbers"),
-    ("case,mu_0,mu_2\na,1,2\n", "mu_0 to mu_1"), ("case,mu_0\na,nan\n", "finite"), ("case,mu_0\na\n", "lengths"),
+    ("", "empty"), ("case,mu_0\n", "no cases"), ("case,x\na,1\n", "no table of latents"),
+    ("case,mu_0\na,x\n", "numbers"), ("case,mu_0,mu_2\na,1,2\n", "mu_0 to mu_1"),
+    ("case,mu_0\na,nan\n", "finite"), ("case,mu_0\na\nb,1\n", "finite"),
 ])
 def test_what_is_no_table_is_named(tmp_path, text, named):
     path = tmp_path / "t.csv"
