@@ -16,7 +16,7 @@ from ..outputs import json_text
 from ..progress import CancelToken, Progress
 from . import evaluate_skull, latent_compare
 from .detect import ModalityChoice
-from .evaluation_output import OutputOption, evaluation_task, finish
+from .folder_task import OutputOption, finish, folder_task
 from .listeners import progress_listener
 from .options import BundleOption, DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -84,7 +84,7 @@ def anomaly(
                 "autoencoders": autoencoders or []}
     pictures = {case.name: f"{case.name}.png" for case in cases}
     names = ("table.md", "cases.csv", "results.json", *pictures.values())
-    with evaluation_task(output, progress, "evaluation: anomaly", names) as run:
+    with folder_task(output, progress, "evaluation: anomaly", names) as run:
         run.settings = settings
         detect = _detector(bundle, device, score, run.cancel)
         models = [load_latent_model(name, device) for name in autoencoders or []]
@@ -128,7 +128,7 @@ def brain(
     cases = find_cases(cases_dir)
     settings = {"cases": str(cases_dir), "bundle": bundle or DEFAULT_ANOMALY_BUNDLE,
                 "modality": modality.value, "device": device}
-    with evaluation_task(output, progress, "evaluation: brain", ("brain.md", "brain.csv", "brain.json")) as run:
+    with folder_task(output, progress, "evaluation: brain", ("brain.md", "brain.csv", "brain.json")) as run:
         run.settings = settings
         detect = _detector(bundle, device, "zscore", run.cancel)
         template = bound(template_brain_mask, cancel=run.cancel)

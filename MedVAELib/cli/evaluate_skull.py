@@ -14,7 +14,7 @@ from ..bundle import MIN_SKULL_SAMPLES, SKULL_SAMPLES
 from ..outputs import json_text
 from ..progress import CancelToken
 from ..resources import resource_dir
-from .evaluation_output import OutputOption, Run, evaluation_task, finish
+from .folder_task import OutputOption, Run, finish, folder_task
 from .options import BundleOption, DebugOption, DeviceOption, ProgressKind, ProgressOption
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def skull(
 
     chosen = held_back_names(heads_dir, training_heads(), names or ())
     files = ("table.md", "cases.csv", "results.json", "summary.png")
-    with evaluation_task(output, progress, "evaluation: skull", files) as run:
+    with folder_task(output, progress, "evaluation: skull", files) as run:
         predictors = _predictors([bundle, *(compare or [])], device, outline_bundle)
         first = next(iter(predictors.values()))
         examination = Examination(first.outline if outlines is Outlines.found else None, misplacement)
@@ -133,7 +133,7 @@ def hc18(
     chosen = plane_names(planes_dir, None if split is Split.all else split.value)
     chosen = chosen[:: max(1, len(chosen) // limit)][:limit] if limit else chosen
     files = ("table.md", "planes.csv", "results.json", "worst.png", "planes.png")
-    with evaluation_task(output, progress, "evaluation: hc18", files) as run:
+    with folder_task(output, progress, "evaluation: hc18", files) as run:
         method, predictor = next(iter(_predictors([bundle], device, outline_bundle).items()))
         sheet = Sheet()
         scores = evaluate_planes(

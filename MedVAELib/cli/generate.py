@@ -8,7 +8,7 @@ import typer
 
 from ..csv_files import write_csv
 from ..progress import scaled
-from .evaluation_output import OutputOption, evaluation_task, file_names, finish
+from .folder_task import OutputOption, file_names, finish, folder_task
 from .latent_images import BundleChoice, image_file, write_image
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -39,7 +39,7 @@ def generate(
     """
     from ..training.image_listing import GENERATED_BY, OVERVIEW_FILE
 
-    with evaluation_task(output, progress, "generate", (TABLE_FILE, OVERVIEW_FILE)) as run:
+    with folder_task(output, progress, "generate", (TABLE_FILE, OVERVIEW_FILE)) as run:
         from ..latent.model import load_latent_model
         from ..reporting.latent_pictures import write_strips
 

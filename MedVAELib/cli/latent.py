@@ -13,7 +13,7 @@ from ..csv_files import write_csv
 from ..errors import CohortError, InputError, UsageError
 from ..outputs import json_text
 from . import latent_compare, latent_images
-from .evaluation_output import OutputOption, evaluation_task, file_names, finish
+from .folder_task import OutputOption, file_names, finish, folder_task
 from .latent_images import BundleChoice
 from .listeners import warn
 from .options import DebugOption, DeviceOption, PatientOption, PatternOption, ProgressKind, ProgressOption
@@ -69,7 +69,7 @@ def encode(
     Example:  medvae latent encode prepared/images.csv --bundle runs/vae-8/bundle/vae-8 --output latents
     """
     file = f"{TABLE_FILE}.{table.value}"
-    with evaluation_task(output, progress, "latent encode", (file,)) as run:
+    with folder_task(output, progress, "latent encode", (file,)) as run:
         from ..latent.cohort import encode_cohort
         from ..latent.model import load_latent_model
         from ..latent.table import pyarrow_module
@@ -114,7 +114,7 @@ def classify(
     from ..reporting.latent_pictures import write_classification
 
     names = ("table.md", "predictions.csv", "results.json", "classification.png")
-    with evaluation_task(output, progress, "latent classify", names) as run:
+    with folder_task(output, progress, "latent classify", names) as run:
         table = _read(latents)
         found = classified(table, label, seed)
         run.cancel.check()
@@ -151,7 +151,7 @@ def embed(
     from ..latent.embed import embed as embedded
     from ..reporting.latent_pictures import write_embedding
 
-    with evaluation_task(output, progress, "latent embed", ("embedding.csv",)) as run:
+    with folder_task(output, progress, "latent embed", ("embedding.csv",)) as run:
         table = _read(latents)
         columns = {name: table.column(name) for name in colour or ["label", *table.tags]}
         pictures = {name: f"{method.value}_{file}.png" for name, file in file_names(columns).items()}

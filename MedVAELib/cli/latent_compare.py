@@ -12,7 +12,7 @@ import typer
 
 from ..errors import UsageError
 from ..outputs import json_text
-from .evaluation_output import OutputOption, evaluation_task, finish
+from .folder_task import OutputOption, finish, folder_task
 from .listeners import warn
 from .options import DebugOption, DeviceOption, PatientOption, PatternOption, ProgressKind, ProgressOption
 
@@ -81,7 +81,7 @@ def generative(
 def _measure(task: str, title: str, bundles: list[str], images: str, output: Path, samples: int | None, pattern: str,
              patient: str, seed: int, device: str, progress: ProgressKind, latents: bool) -> None:
     names = ("table.md", "results.json", "reconstructions.png", "samples.png")
-    with evaluation_task(output, progress, task, names) as run:
+    with folder_task(output, progress, task, names) as run:
         from ..evaluation.generative_report import compare_models, comparison_markdown
         from ..evaluation.generative_tables import generative_rows
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError
-from .evaluation_output import OutputOption, Run, evaluation_task, finish
+from .folder_task import OutputOption, Run, finish, folder_task
 from .listeners import warn
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption
 
@@ -55,7 +55,7 @@ def traverse(
 
     Example:  medvae latent traverse --bundle runs/vae-8/bundle/vae-8 --order separation --output strips
     """
-    with evaluation_task(output, progress, "latent traverse", ("traversal.png",)) as run:
+    with folder_task(output, progress, "latent traverse", ("traversal.png",)) as run:
         from ..latent.importance import order_of_latents
         from ..latent.model import load_latent_model
         from ..latent.traverse import check_latent, spread
@@ -99,7 +99,7 @@ def interpolate(
 
     Example:  medvae latent interpolate a.nii.gz b.nii.gz --bundle runs/vae-8/bundle/vae-8 --output between
     """
-    with evaluation_task(output, progress, "latent interpolate", ("interpolation.png",)) as run:
+    with folder_task(output, progress, "latent interpolate", ("interpolation.png",)) as run:
         import numpy as np
 
         from ..latent.model import load_latent_model
@@ -133,7 +133,7 @@ def arithmetic(
 
     Example:  medvae latent arithmetic --plus ill.nii.gz --minus well.nii.gz --plus other.nii.gz --bundle B --output sum
     """
-    with evaluation_task(output, progress, "latent arithmetic", ("terms.png",)) as run:
+    with folder_task(output, progress, "latent arithmetic", ("terms.png",)) as run:
         import numpy as np
 
         from ..latent.model import load_latent_model
@@ -175,7 +175,7 @@ def edit(
     Example:  medvae latent edit flair.nii.gz --bundle runs/vae-8/bundle/vae-8 --towards healthy:ms --output changed
     """
     names = (*(f"{name}.nii.gz" for name in _EDIT_VOLUMES), "edit.png")
-    with evaluation_task(output, progress, "latent edit", names) as run:
+    with folder_task(output, progress, "latent edit", names) as run:
         import numpy as np
         import SimpleITK as sitk
 

@@ -140,6 +140,8 @@ class PrepareSettings:
     def run(self, case: PrepareCase, directory: Path, bundle: Bundle, model: FindBrain | None, progress: Progress,
             cancel: CancelToken) -> PreparedImages:
         """Writes the images and a provenance with their list and the warnings; returns both."""
+        from ..made_with import made_with
+
         started = time.perf_counter()
         check_writable(directory, [PROVENANCE_FILE], _TASK)
         progress("read", 0.0, f"Reading {case.scan.name}")
@@ -154,8 +156,9 @@ class PrepareSettings:
             images, doubts = self._write(case, scan, brain, folder, scaled(progress, 0.6, 0.95), cancel)
             warnings = [*scan.warnings, *doubts]
             files = [*(str(image["file"]) for image in images), PROVENANCE_FILE]
-            record = {"task": _TASK, "request": {**request, "seconds": round(time.perf_counter() - started, 2)},
-                      "images": images, "tags": scan.tags, "warnings": warnings, "files": files}
+            request["seconds"] = round(time.perf_counter() - started, 2)
+            record = {"task": _TASK, **made_with(), "request": request, "images": images, "tags": scan.tags,
+                      "warnings": warnings, "files": files}
             (folder / PROVENANCE_FILE).write_text(json.dumps(plain(record), indent=1) + "\n", encoding="utf-8")
         progress("done", 1.0, f"{len(images)} images")
         return PreparedImages(images, warnings)

@@ -95,6 +95,6 @@ def _maker(source: Path) -> tuple[str, str] | None:
     try:
         record = json.loads((source.parent / PROVENANCE_FILE).read_text(encoding="utf-8"))
         settings = record["settings"] if source.name in record["files"] else {}  # else it is of another command
-        return str(settings["bundle"]), str(settings["sha256"])
+        return str(settings["bundle"]), str(settings["bundle_sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

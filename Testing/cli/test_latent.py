@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from MedVAELib.bundle import load_bundle
 from MedVAELib.cli.app import run
-from MedVAELib.cli.evaluation_output import file_names
+from MedVAELib.cli.folder_task import file_names
 from MedVAELib.latent.model import LatentModel, load_latent_model
 from MedVAELib.latent.table import LatentTable
+from MedVAELib.made_with import made_with
 from Testing.conftest import synthetic_head
 from Testing.evaluation.test_generative import blobs
 from Testing.latent.bundles import image_bundle
@@ -60,6 +62,8 @@ def test_encode_then_classify_raises_the_alarm(pictures, tmp_path, capsys):
     latents = LatentTable.read(tmp_path / "z" / "latents.csv")
     assert len(latents) == 80 and latents.latents == 3 and latents.log_variance is not None
     assert set(latents.split) == {"train", "test"} and list(latents.tags) == ["echo_time_ms"]
+    made = json.loads((tmp_path / "z" / "provenance.json").read_text(encoding="utf-8"))
+    assert set(made_with()) <= set(made) and made["settings"]["bundle_sha256"] == load_bundle(bundle).sha256
     assert run(["latent", "classify", str(tmp_path / "z"), "--output", str(tmp_path / "c"), *QUIET]) == 0
     told = capsys.readouterr()
     assert "CONFOUNDED" in told.err and "echo_time_ms" in told.err

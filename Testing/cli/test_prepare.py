@@ -12,6 +12,7 @@ import pytest
 import SimpleITK as sitk
 
 from MedVAELib.cli.app import run
+from MedVAELib.made_with import made_with
 from MedVAELib.training.image_listing import find_images
 from Testing.preprocessing.test_slices import volume
 from Testing.scan.scan_files import dicom_series
@@ -132,7 +133,7 @@ def test_warnings_of_a_scan_are_told_and_kept(cohort, capsys):
         assert "not finite" in first["message"] and second["message"] == ""
         assert told == ([] if more else [f"medvae: warning: {first['message']}"])  # as detect: once, when it is made
     made = json.loads((cohort / "out" / "one" / "provenance.json").read_text(encoding="utf-8"))
-    assert made["warnings"] == [first["message"]]
+    assert made["warnings"] == [first["message"]] and set(made_with()) <= set(made)
 
 
 def test_a_series_is_chosen_for_all_or_in_the_table(tmp_path, capsys):

@@ -106,7 +106,7 @@ def test_pictures_of_cases_that_are_gone_go_too(medvae_evaluate, tmp_path):
 def test_every_command_has_a_task_of_its_own():
     tasks = [ast.unparse(node.args[2]) for file in Path(evaluate.__file__).parent.glob("*.py")
              for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-             if isinstance(node, ast.Call) and ast.unparse(node.func) == "evaluation_task"]
+             if isinstance(node, ast.Call) and ast.unparse(node.func) == "folder_task"]
     assert len(set(tasks)) == len(tasks) >= 12
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from MedVAELib.bundle import Bundle, save_bundle
-from MedVAELib.cli.evaluation_output import write_provenance
+from MedVAELib.cli.folder_task import write_provenance
 from MedVAELib.latent.model import load_latent_model
 from Testing.conftest import synthetic_head
 from Testing.latent.bundles import image_bundle
@@ -82,7 +82,7 @@ def write_table(file: Path, bundle: str | Path, count: int = 40, labelled: bool 
     file.parent.mkdir(exist_ok=True)
     LatentTable(cases, cases, latents.astype(np.float32), np.zeros_like(latents), labels if labelled else (),
                 tags={"repetition time": random.normal(8000, 500, count)}).write(file)
-    write_provenance(file.parent, {"bundle": model.bundle.name, "sha256": model.bundle.sha256},
+    write_provenance(file.parent, {"bundle": model.bundle.name, "bundle_sha256": model.bundle.sha256},
                      "latent encode")
     return file
 

@@ -1,4 +1,5 @@
-"""What the commands of `medvae evaluate` have in common: their options, and how they begin and end."""
+"""A command that fills a folder, as those of `medvae evaluate` and `latent` and `generate`: its option, how it begins
+and how it ends."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", sho
 @dataclass
 class Run:
     """A command while it computes. folder: for its files, None where none are kept, and output: where they will go;
-    task: as in `evaluation_task`; settings: how it was called, for the provenance."""
+    task: as in `folder_task`; settings: how it was called, for the provenance."""
 
     progress: Progress
     cancel: CancelToken
@@ -39,7 +40,7 @@ class Run:
 
     def used(self, model: LatentModel, **settings: object) -> None:
         """The settings are this model and these."""
-        self.settings = {"bundle": model.bundle.name, "sha256": model.bundle.sha256, **settings}
+        self.settings = {"bundle": model.bundle.name, "bundle_sha256": model.bundle.sha256, **settings}
 
     def will_write(self, names: Iterable[str]) -> None:
         """Files that nobody could name at the start, before the work that makes them. Raises UsageError where another's
@@ -54,7 +55,7 @@ class Run:
 
 
 @contextmanager
-def evaluation_task(output: Path | None, kind: ProgressKind, task: str, names: Sequence[str] = ()) -> Iterator[Run]:
+def folder_task(output: Path | None, kind: ProgressKind, task: str, names: Sequence[str] = ()) -> Iterator[Run]:
     """Signals, progress, and a folder whose files come into `output`, with a provenance, when the block ends without an
     exception. An output that cannot be written, or that holds another's files of these names, is found before hours
     of work, not after; names that the work itself tells go to `Run.will_write` as soon as they are known.
@@ -76,12 +77,12 @@ def evaluation_task(output: Path | None, kind: ProgressKind, task: str, names: S
 
 
 def write_provenance(folder: Path, settings: Mapping[str, object], task: str) -> None:
-    """Lists what was written, so that a later run into the same folder may replace these files and no others. task: as
-    in `evaluation_task`."""
-    from .. import __version__
+    """Tells what computed the result, and lists what was written, so that a later run into the same folder may replace
+    these files and no others. task: as in `folder_task`."""
+    from ..made_with import made_with
 
     files = sorted([*names_in(folder), PROVENANCE_FILE])
-    record = {"task": task, "medvae": __version__, "settings": settings, "files": files}
+    record = {"task": task, **made_with(), "settings": settings, "files": files}
     (folder / PROVENANCE_FILE).write_text(json_text(record), encoding="utf-8")
 
 
