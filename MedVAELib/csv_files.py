@@ -123,6 +123,19 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, object]], columns: Sequenc
     return path
 
 
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    """Results as `write_csv` has them: columns in the order in which they first appear, figures with five digits, NaN
+    empty."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    return write_csv(path, [{key: _cell(value) for key, value in row.items()} for row in rows], columns)
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float):
+        return f"{value:.5g}" if math.isfinite(value) else ""
+    return value
+
+
 @contextmanager
 def only_writer(path: Path, cancel: CancelToken | None = None) -> Iterator[None]:
     """No other run is in here for the same table: for reading it and writing it anew. Raises OSError, and Cancelled

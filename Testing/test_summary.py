@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from MedVAELib import csv_files
@@ -176,3 +177,9 @@ def test_a_summary_of_an_earlier_version_with_fewer_columns_is_gone_on_with(tmp_
     (tmp_path / "summary.csv").write_text("case,scan\na,a.nii.gz\n")
     with pytest.raises(UsageError, match="did not write"):
         check_summary(CaseRow, tmp_path)
+
+
+def test_rows_of_results_have_five_digits_and_no_nan(tmp_path):
+    rows = [{"case": "a", "ap": np.float64(1 / 3), "n": 123456}, {"case": "b", "ap": float("nan"), "note": "x,y"}]
+    assert csv_files.write_rows(tmp_path / "t.csv", rows).read_text(encoding="utf-8") == (
+        'case,ap,n,note\na,0.33333,123456,\nb,,,"x,y"\n')

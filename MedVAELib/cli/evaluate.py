@@ -72,7 +72,6 @@ def anomaly(
     from ..evaluation.autoencoders import AutoencoderScores
     from ..evaluation.cases import find_cases
     from ..evaluation.pictures import write_case_picture
-    from ..evaluation.tables import to_csv
     from ..latent.model import load_latent_model
 
     cases, left_out = find_cases(cases_dir), leave_out or []
@@ -98,7 +97,7 @@ def anomaly(
         rows = case_rows(results)
         text = anomaly_markdown(results, left_out, _notes(settings, [r.provenance for r in results]))
         run.write("table.md", text)
-        run.write("cases.csv", to_csv(rows))
+        run.write_rows("cases.csv", rows)
         run.write("results.json", json_text({
             "settings": settings, "definitions": DEFINITIONS, "means": means(results, left_out), "cases": rows,
             "provenance": {r.case.name: r.provenance for r in results}}))
@@ -122,7 +121,6 @@ def brain(
     """
     from ..evaluation.brain_mask import brain_markdown, evaluate_brains
     from ..evaluation.cases import find_cases
-    from ..evaluation.tables import to_csv
     from ..preprocessing.template_brain import template_brain_mask
 
     cases = find_cases(cases_dir)
@@ -136,7 +134,7 @@ def brain(
         text = brain_markdown(results, _notes(settings, []))
         rows = [{"case": r.case.name} | {k: v for k, v in asdict(r).items() if k != "case"} for r in results]
         run.write("brain.md", text)
-        run.write("brain.csv", to_csv(rows))
+        run.write_rows("brain.csv", rows)
         run.write("brain.json", json_text({"settings": settings, "cases": rows}))
     finish(text, output, progress, [r.case.name for r in results if r.skipped.startswith("failed")], len(results))
 

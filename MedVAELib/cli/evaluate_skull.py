@@ -189,14 +189,13 @@ def _write_skull(run: Run, scores: Sequence[Score], predictors: Mapping[str, Sku
                  examination: Examination) -> str:
     from ..evaluation.skull_pictures import write_summary_plot
     from ..evaluation.skull_tables import DEFINITIONS, score_rows, skull_markdown, summary
-    from ..evaluation.tables import to_csv
 
     notes = list(_notes(run.settings, predictors))
     if examination.engine is None:
         notes.append("**Outlines are given, not found**: what the outline network would add in error is left out.")
     text = skull_markdown(scores, notes)
     run.write("table.md", text)
-    run.write("cases.csv", to_csv(score_rows(scores)))
+    run.write_rows("cases.csv", score_rows(scores))
     run.write("results.json", json_text({
         "settings": run.settings, "definitions": DEFINITIONS, **summary(scores), "cases": score_rows(scores),
         "provenance": {name: predictor.describe() for name, predictor in predictors.items()}}))
@@ -207,11 +206,10 @@ def _write_skull(run: Run, scores: Sequence[Score], predictors: Mapping[str, Sku
 
 def _write_hc18(run: Run, scores: Sequence[PlaneScore], predictor: SkullPredictor, sheet: Sheet) -> str:
     from ..evaluation.hc18_tables import DEFINITIONS, WORST, hc18_markdown, plane_rows, summary, worst_first
-    from ..evaluation.tables import to_csv
 
     text = hc18_markdown(scores, list(_notes(run.settings, {predictor.bundle.model: predictor})))
     run.write("table.md", text)
-    run.write("planes.csv", to_csv(plane_rows(scores)))
+    run.write_rows("planes.csv", plane_rows(scores))
     run.write("results.json", json_text({
         "settings": run.settings, "definitions": DEFINITIONS, "summary": summary(scores), "planes": plane_rows(scores),
         "provenance": predictor.describe()}))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..csv_files import write_rows
 from ..errors import CohortError
 from ..listening import cancelled_by_signals
 from ..outputs import PROVENANCE_FILE, atomic_output, check_writable, json_text, names_in
@@ -52,6 +53,11 @@ class Run:
         """A file of text, where files are kept."""
         if self.folder is not None:
             (self.folder / name).write_text(text, encoding="utf-8")
+
+    def write_rows(self, name: str, rows: Sequence[Mapping[str, object]]) -> None:
+        """A table of results, where files are kept."""
+        if self.folder is not None:
+            write_rows(self.folder / name, rows)
 
 
 @contextmanager

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from ..csv_files import write_csv
 from ..progress import scaled
 from .folder_task import OutputOption, file_names, finish, folder_task
 from .latent_images import BundleChoice, image_file, write_image
@@ -64,7 +63,7 @@ def generate(
                     write_image(model, image, run.folder / file, f"generated, seed {seed}")
                     rows.append({"file": file, "case": case, "patient": case, "label": kind or "", "split": "train",
                                  GENERATED_BY: model.bundle.name})
-        write_csv(run.folder / TABLE_FILE, rows, list(rows[0]))
+        run.write_rows(TABLE_FILE, rows)
         write_strips(shown, run.folder / OVERVIEW_FILE)
         run.used(model, count=count, seed=seed, labels=label or [], preparation=model.preparation)
     finish(f"{len(rows)} images: {output / TABLE_FILE}", None, progress, [], len(rows))

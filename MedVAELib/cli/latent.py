@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..csv_files import write_csv
 from ..errors import CohortError, InputError, UsageError
 from ..outputs import json_text
 from . import latent_compare, latent_images
@@ -109,7 +108,6 @@ def classify(
     Example:  medvae latent classify latents --output classes
     """
     from ..evaluation.latent_tables import classification_markdown, prediction_rows
-    from ..evaluation.tables import to_csv
     from ..latent.classify import classify as classified
     from ..reporting.latent_pictures import write_classification
 
@@ -121,7 +119,7 @@ def classify(
         check, unchecked = _confound(table, label, tags, seed, run.cancel)
         text = classification_markdown(found, check, [f"Latents: `{latents}`."], unchecked)
         run.write("table.md", text)
-        run.write("predictions.csv", to_csv(prediction_rows(found)))
+        run.write_rows("predictions.csv", prediction_rows(found))
         run.write("results.json", json_text(_figures(found, check)))
         write_classification(found, run.folder / "classification.png")
         run.settings = {"latents": str(latents), "label": label, "tags": tags, "seed": seed}
@@ -157,9 +155,9 @@ def embed(
         pictures = {name: f"{method.value}_{file}.png" for name, file in file_names(columns).items()}
         run.will_write(pictures.values())
         found = embedded(table.mean, method.value, seed, perplexity)
-        rows = zip(table.cases, table.patients, table.labels, *found.points.T.round(5), strict=True)
+        rows = zip(table.cases, table.patients, table.labels, *found.points.T, strict=True)
         named = ("case", "patient", "label", "x", "y")
-        write_csv(run.folder / "embedding.csv", [dict(zip(named, row, strict=True)) for row in rows], named)
+        run.write_rows("embedding.csv", [dict(zip(named, row, strict=True)) for row in rows])
         for name, values in columns.items():
             run.cancel.check()
             write_embedding(found, values, name, run.folder / pictures[name])

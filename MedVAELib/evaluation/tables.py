@@ -1,22 +1,9 @@
-"""Rows as CSV and Markdown, and figures as text: what the tables of all tasks share."""
+"""Rows as Markdown, and figures as text: what the tables of all tasks share."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Mapping, Sequence
-
-
-def to_csv(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows as CSV text; columns in the order in which they first appear, figures with five digits, NaN empty."""
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: _cell(value) for key, value in row.items()})
-    return text.getvalue()
+from collections.abc import Sequence
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -51,9 +38,3 @@ def number(value: float, digits: int, signed: bool = False) -> str:
 def percent(value: float) -> str:
     """A share in percent; "–" where it is not defined."""
     return f"{value:.2%}" if math.isfinite(value) else "–"
-
-
-def _cell(value: object) -> object:
-    if isinstance(value, float):
-        return f"{value:.5g}" if math.isfinite(value) else ""
-    return value
