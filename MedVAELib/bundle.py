@@ -45,6 +45,7 @@ PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin", 
 
 _MAX_METADATA_BYTES = 16 * 2**20
 BUNDLE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME_RULE = "use 64 letters, digits, '.', '-' and '_' at most, a letter or digit first"
 
 MONAI_KEYS: dict[str, type] = {
     "version": str, "changelog": dict, "monai_version": str, "pytorch_version": str, "numpy_version": str,
@@ -316,7 +317,7 @@ def save_bundle(
     """
     from safetensors.torch import save
 
-    path = Path(path)
+    path = Path(os.path.abspath(path))  # only what is there is found before a `..`
     data = save(packed(state_dict, weights))
     full = {**_package_versions(), **metadata}
     medvae = dict(_typed(full.get("medvae", {}), dict, "'medvae'", "The metadata"))
@@ -338,7 +339,8 @@ def save_bundle(
 
 
 def replace_bundle_folder(path: Path, fill: Callable[[Path], None]) -> None:
-    """Calls fill(folder) on a temporary folder beside `path`, then puts it in the place of `path`.
+    """Calls fill(folder) on a temporary folder beside `path`, then puts it in the place of `path`. Whatever else lies
+    in an earlier bundle's folder stays there.
 
     On failure what was at `path` is there as before, or lies beside it where the error says. Raises BundleError when
     `path` is taken by something that is not a bundle, or the disk refuses.
@@ -354,6 +356,7 @@ def replace_bundle_folder(path: Path, fill: Callable[[Path], None]) -> None:
     try:
         new.mkdir()
         fill(new)
+        _copy_others(path, new)
         try:
             if path.exists():
                 put_in_place(path, old)
@@ -364,11 +367,24 @@ def replace_bundle_folder(path: Path, fill: Callable[[Path], None]) -> None:
             raise
     except OSError as error:
         kept = f" Its earlier version lies in {old}." if old.exists() and not path.exists() else ""
-        raise BundleError(f"The bundle {path} cannot be written ({error.strerror}): choose another place.{kept}") \
+        why = error.strerror or error  # of several files shutil.Error has a list
+        raise BundleError(f"The bundle {path} cannot be written ({why}): choose another place.{kept}") \
             from error
     finally:
         if path.exists() or not old.exists():  # never the only copy
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _copy_others(path: Path, new: Path) -> None:
+    """Copies what a user keeps beside an earlier bundle, an evaluation say: moved, it would be lost on a failure."""
+    for entry in path.iterdir() if path.exists() else ():
+        kept = new / entry.name
+        if kept.exists():
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, kept, symlinks=True)
+        else:
+            shutil.copy2(entry, kept, follow_symlinks=False)
 
 
 def _package_versions() -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from .bundle import (
     BUNDLE_NAME,
     METADATA_FILE,
+    NAME_RULE,
     PICKLE_SUFFIXES,
     Bundle,
     bundle_paths,
@@ -66,7 +67,7 @@ def _target_name(name: str | None, folder: Path, unpacked: Path, source: Path) -
     if name is None:
         name = folder.name if source.is_dir() or folder != unpacked else source.stem
     if not BUNDLE_NAME.fullmatch(name):
-        raise BundleError(f"{name!r} cannot be a bundle's name: use letters, digits, '.', '-' and '_' (--name).")
+        raise BundleError(f"{name!r} cannot be a bundle's name: {NAME_RULE} (--name).")
     existing = bundle_paths().get(name)
     if existing is not None:
         raise BundleError(f"There is already a bundle {name} in {existing}: import under another name with --name, "

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar, get_type_hints
 
 from torch import nn
 
+from ..bundle import BUNDLE_NAME, NAME_RULE
 from ..bundle_weights import FLOAT16, FORMATS
 from ..errors import InputError
 from ..models import MODELS
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BundleConfig:
-    """The bundle that the run writes; changelog: what was new, by version; authors, licence: of the weights, which are
-    stored as `weights` says (float16, or int8 at half the size)."""
+    """The bundle that the run writes; name: of its folder; changelog: what was new, by version; authors, licence: of
+    the weights, which are stored as `weights` says (float16, or int8 at half the size)."""
 
     name: str = "model"
     version: str = "0.1.0"
@@ -35,6 +36,8 @@ class BundleConfig:
     weights: str = FLOAT16
 
     def __post_init__(self) -> None:
+        if not BUNDLE_NAME.fullmatch(self.name):  # a path would lead out of the run's folder
+            raise ValueError(f"name cannot be {self.name!r}: {NAME_RULE}")
         if self.weights not in FORMATS:
             raise ValueError(f"weights must be {' or '.join(FORMATS)}")
 

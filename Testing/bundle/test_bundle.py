@@ -85,11 +85,22 @@ def test_metadata_with_what_is_no_number_are_refused(bundle):
         load_bundle("good")
 
 
-def test_saving_refuses_a_place_that_is_no_bundle(tmp_path):
+def test_saving_keeps_what_else_lies_in_the_folder(bundle):
+    (bundle.path / "evaluation").mkdir()
+    (bundle.path / "evaluation" / "table.md").write_text("days of computing")
+    (bundle.path / "notes.txt").write_text("mine")
+    save_bundle(bundle.path, metadata(), weights(), "another card")
+    assert (bundle.path / "evaluation" / "table.md").read_text() == "days of computing"
+    assert (bundle.path / "notes.txt").read_text() == "mine"
+    assert (bundle.path / "README.md").read_text() == "another card"
+
+
+@pytest.mark.parametrize("way", ["papers", "not there/../papers"])
+def test_saving_refuses_a_place_that_is_no_bundle(tmp_path, way):
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "thesis.tex").write_text("years of work")
     with pytest.raises(BundleError, match="choose another place"):
-        save_bundle(tmp_path / "papers", metadata(), weights(), "card")
+        save_bundle(tmp_path / way, metadata(), weights(), "card")
     assert (tmp_path / "papers" / "thesis.tex").read_text() == "years of work"
 
 

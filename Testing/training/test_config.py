@@ -48,6 +48,12 @@ def test_mistakes_in_the_model_are_the_configs(tmp_path, settings, words):
     assert "own.yaml" in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../thesis", "a/b", "a\\b"])
+def test_a_bundles_name_is_no_path(tmp_path, name):
+    with pytest.raises(InputError, match="section 'bundle': name cannot be .*: use 64 letters"):
+        images(tmp_path, "bundle", name=name)
+
+
 def test_numbers_as_people_write_them(tmp_path):
     (tmp_path / "own.yaml").write_text("task: images\ndata: {source: here, store: }\n"
                                        "model: {name: vae, shape: [32, 32], beta: 1e-3}\n"
