@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -27,7 +26,7 @@ from ..training.config import data_path, read_config
 from ..training.pictures import draw_curves, draw_reconstructions
 from ..training.processes import data_processes
 from ..training.run import start_trainer, tensorboard
-from ..training.trainer import Batches, Trainer
+from ..training.trainer import Batches, Trainer, Validate
 from .calibrate import CalibrationData, calibrate
 from .card import model_card, model_metadata
 from .config import HealthyAnatomyRun
@@ -138,7 +137,7 @@ def _batches(config: HealthyAnatomyRun, device: torch.device, cancel: CancelToke
 
 def _validation(
     config: HealthyAnatomyRun, settings: dict[str, object], output: Path, device: torch.device
-) -> Callable[[dict[str, Tensor]], dict[str, float]]:
+) -> Validate:
     """Cross-entropy and soft Dice per tissue on held-back label maps; draws curves and reconstructions."""
     masks = data_path(config.data.lesion_masks) if config.data.lesion_masks else None
     synthesise = load_synthesiser(
@@ -148,7 +147,7 @@ def _validation(
     model = build_model(config.model_name, settings).to(device).eval()
 
     @torch.inference_mode()
-    def validate(state: dict[str, Tensor]) -> dict[str, float]:
+    def validate(state: dict[str, Tensor], step: int) -> dict[str, float]:
         model.load_state_dict(state)
         overlap, total, entropy, shown = torch.zeros(len(TISSUES)), torch.zeros(len(TISSUES)), 0.0, []
         for image, counts in batches:
@@ -165,7 +164,7 @@ def _validation(
         dice = overlap / total.clamp(min=1)
         line = {"cross_entropy": round(entropy, 5)}
         line |= {f"dice {name}": round(float(d), 4) for name, d in zip(TISSUES, dice, strict=True)}
-        tensorboard(output, line)
+        tensorboard(output, step, line)
         draw_curves(output, ["cross_entropy"])
         return line
 

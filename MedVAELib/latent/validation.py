@@ -50,14 +50,14 @@ class ImageValidation:
         self.images = images[evenly_chosen(len(images), _MOST)]
         self.device = next(model.parameters()).device
 
-    def __call__(self, state: dict[str, Tensor]) -> dict[str, float]:
+    def __call__(self, state: dict[str, Tensor], step: int) -> dict[str, float]:
         """The validation of the trainer: measures, and writes curves, pictures and TensorBoard events."""
         self.load(state)
         measured = self.measure(self.images)
         self.settle(self.images)  # the bundle's samples are drawn so, too
         pictures = self.draw()
         distributions = {} if measured.kl is None else {"kl per latent": measured.kl}
-        tensorboard(self.output, measured.values, pictures, distributions)
+        tensorboard(self.output, step, measured.values, pictures, distributions)
         draw_curves(self.output, *CURVES)
         return measured.values
 

@@ -21,7 +21,7 @@ from ..training.run import start_trainer, tensorboard
 from ..training.skull_cases import CHUNK, CaseStore, case_stream
 from ..training.synthesis.heads import HeadPopulation, read_head_shapes
 from ..training.synthesis.planes import PlaneCaseMaker, PlaneConfig, Watch
-from ..training.trainer import Batches, Trainer
+from ..training.trainer import Batches, Trainer, Validate
 from .calibrate import calibrate
 from .card import skull_card, skull_metadata
 from .config import SkullRun
@@ -111,17 +111,17 @@ def _batches(
 
 def _validation(
     config: SkullRun, output: Path, trainer: Trainer, held_back: HeldBack
-) -> Callable[[dict[str, Tensor]], dict[str, float]]:
+) -> Validate:
     """Agreement with held-back heads for one, two and three planes; draws curves and predictions."""
     model = build_model(config.model_name, config.model_settings).to(trainer.device).eval()
 
     @torch.inference_mode()
-    def validate(state: dict[str, Tensor]) -> dict[str, float]:
+    def validate(state: dict[str, Tensor], step: int) -> dict[str, float]:
         model.load_state_dict(state, assign=True)
         with trainer.precision():
             line = measure(model, held_back, samples=8)
             draw_predictions(model, held_back, output / "predictions.png")
-        tensorboard(output, line)
+        tensorboard(output, step, line)
         draw_curves(output, ["rms"], [name for name in line if name.startswith("surface")])
         return line
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +25,7 @@ from ..training.processes import data_processes
 from ..training.run import start_trainer, tensorboard
 from ..training.synthesis.heads import Head, HeadPopulation, read_head_shapes
 from ..training.synthesis.ultrasound import PictureMaker
-from ..training.trainer import Batches
+from ..training.trainer import Batches, Validate
 from ..whole_files import replaced
 from .biometry import ellipse_circumference
 from .card import outline_card, outline_metadata
@@ -119,7 +118,7 @@ def read_whole(folder: Path, part: str) -> RealPlanes:
 
 def _validation(
     config: OutlineRun, output: Path, device: torch.device
-) -> Callable[[dict[str, Tensor]], dict[str, float]]:
+) -> Validate:
     """Dice on held-back simulated and real planes, the circumference's error on the real ones, and how well planes
     without a head are told apart; draws curves and outlines."""
     model = build_model(config.model_name, config.model_settings).to(device).eval()
@@ -128,7 +127,7 @@ def _validation(
     real = read_whole(data_path(config.data.hc18), "validation") if config.data.hc18 else None
 
     @torch.inference_mode()
-    def validate(state: dict[str, Tensor]) -> dict[str, float]:
+    def validate(state: dict[str, Tensor], step: int) -> dict[str, float]:
         model.load_state_dict(state)
         found, sure = _find(model, made[0], device)
         heads = made[2] > 0.5
@@ -144,7 +143,7 @@ def _validation(
                      "real heads seen": float((sure > 0.5).float().mean())}
             shown.append((real.images, real.outlines, found))
         draw_outlines(shown, output / "outlines.png")
-        tensorboard(output, line)
+        tensorboard(output, step, line)
         draw_curves(output, ["loss"], [name for name in line if name.startswith("dice")])
         return {name: round(value, 4) for name, value in line.items()}
 

@@ -134,7 +134,15 @@ def _read_yaml(path: Path) -> dict[str, object]:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """Takes 1e-3 and 1.5e3, without a point or a sign, for numbers, as YAML 1.2 does."""
+        """Takes 1e-3 and 1.5e3, without a point or a sign, for numbers, and no name twice, as YAML 1.2 does."""
+
+        def compose_mapping_node(self, anchor: str | None):
+            node, seen = super().compose_mapping_node(anchor), set()
+            for key, _ in node.value:
+                if (name := (key.tag, str(key.value))) in seen:
+                    raise yaml.composer.ComposerError(None, None, f"{key.value} is given twice", key.start_mark)
+                seen.add(name)
+            return node
 
     number = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
     Loader.add_implicit_resolver("tag:yaml.org,2002:float", number, [*"-+0123456789"])

@@ -40,8 +40,8 @@ class HealthChecks:
     def validation(self, step: int, values: Mapping[str, float]) -> None:
         """After every validation; "active_units" is the number of latents that say something of the image."""
         collapsed = step > self.grace and values.get("active_units", 1) == 0
-        self._count("validation", step, "The posterior collapsed: no latent says anything of the image. Lower beta, or "
-                                        "raise warmup or free_bits." if collapsed else None)
+        self._count("validation", step, "The posterior collapsed: no latent says anything of the image. Lower beta or "
+                                        "learning_rate, or raise warmup or free_bits." if collapsed else None)
 
     def _diverging(self, loss: float) -> str | None:
         if loss <= self.best + _ROSE * max(self.first - self.best, abs(self.first)):

@@ -81,10 +81,11 @@ def start_trainer(
 
 
 def tensorboard(
-    output: Path, validation: Mapping[str, float], pictures: Mapping[str, NDArray[np.float32]] | None = None,
+    output: Path, step: int, validation: Mapping[str, float], pictures: Mapping[str, NDArray[np.float32]] | None = None,
     distributions: Mapping[str, NDArray[np.float32]] | None = None,
 ) -> None:
-    """Adds a validation and the last training line to the TensorBoard events, where TensorBoard is installed.
+    """Adds a validation, at its step, and the last training line, at its own, to the TensorBoard events, where
+    TensorBoard is installed.
 
     pictures: grey (H, W) in 0…1 by name; distributions: values of which a histogram is kept.
     """
@@ -92,14 +93,15 @@ def tensorboard(
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return
-    last = (read_log(output) or [{"step": 0}])[-1]
-    with SummaryWriter(str(output / "tensorboard")) as writer:
+    last = next((line for line in reversed(read_log(output)) if "loss" in line), {})
+    # Purging: what a killed run added after the checkpoint that this one went on from comes again.
+    with SummaryWriter(str(output / "tensorboard"), purge_step=step) as writer:
         for name, value in validation.items():
-            writer.add_scalar(f"validation/{name}", value, last["step"])
-        for name in set(last) - {"step", "seconds", "validation"}:
+            writer.add_scalar(f"validation/{name}", value, step)
+        for name in last.keys() - {"step", "seconds"}:
             if np.isfinite(last[name]):
                 writer.add_scalar(f"training/{name}", last[name], last["step"])
         for name, picture in (pictures or {}).items():
-            writer.add_image(name, picture, last["step"], dataformats="HW")
+            writer.add_image(name, picture, step, dataformats="HW")
         for name, values in (distributions or {}).items():
-            writer.add_histogram(name, values, last["step"])
+            writer.add_histogram(name, values, step)

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..errors import Cancelled, DeviceMemoryError, InputError, UsageError
+from ..bundle_weights import packed
+from ..errors import BundleError, Cancelled, DeviceMemoryError, InputError, UsageError
 from ..failures import is_out_of_memory
 from ..inference.device import cpu_bfloat16_problem, cpu_flags, cuda_half_precision, has_bfloat16_instructions
 from ..networks.across_processes import shared_batch, with_synced_norms
@@ -73,6 +74,9 @@ class TrainerConfig:
 MAY_CHANGE = {"steps", "checkpoint_every", "validate_every", "patience", "gain", "watch", "learning_rate"}
 """Settings of the trainer that a run may be resumed with others of: they say how long and how fast it goes on, and what
 is told after a divergence is to lower the learning rate and resume."""
+
+Validate = Callable[[dict[str, Tensor], int], dict[str, float]]
+"""validate(averaged weights, step) measures them, and draws what it wants to."""
 
 Batches = Callable[[int], Iterator[tuple[Tensor, ...]]]
 """batches(start_step) yields what the model's loss takes, for start_step, start_step + 1, …"""
@@ -241,7 +245,7 @@ class Trainer:
     def run(
         self,
         batches: Batches,
-        validate: Callable[[dict[str, Tensor]], dict[str, float]],
+        validate: Validate,
         progress: Progress,
         cancel: CancelToken,
     ) -> None:
@@ -262,10 +266,18 @@ class Trainer:
             self._tell_early_stop(progress, log=not stopped_before)
         if self.early.weights:
             self.averaged = self.early.weights
+        self._check_storable()
+
+    def _check_storable(self) -> None:
+        """A run of few steps may diverge and end before its loss is no number; its bundle could not be written."""
+        try:
+            packed(self.averaged)
+        except BundleError as error:
+            raise InputError("Training diverged: the weights have grown beyond what a bundle holds; lower "
+                             "learning_rate and start anew.") from error
 
     def _train(
-        self, stream: Iterator[tuple[Tensor, ...]], validate: Callable[[dict[str, Tensor]], dict[str, float]],
-        progress: Progress, cancel: CancelToken,
+        self, stream: Iterator[tuple[Tensor, ...]], validate: Validate, progress: Progress, cancel: CancelToken
     ) -> None:
         begin, first, recent, spent = time.monotonic(), self.step, [], self.seconds
         while self.step < self.config.steps and not self.early.over:
@@ -309,10 +321,10 @@ class Trainer:
         if self.health:
             self.health.training(self.step, mean)
 
-    def _validate(self, validate: Callable[[dict[str, Tensor]], dict[str, float]]) -> None:
+    def _validate(self, validate: Validate) -> None:
         watched = math.nan
         if self.processes.first:
-            values = validate(self.averaged)
+            values = validate(self.averaged, self.step)
             self._log({"step": self.step, "seconds": round(self.seconds), "validation": values})
             if self.config.patience and self.config.watch not in values:
                 raise InputError(f"trainer.watch names '{self.config.watch}', but a validation gives "

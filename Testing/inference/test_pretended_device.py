@@ -271,7 +271,7 @@ def test_training_validating_and_resuming(name, tmp_path):
         config = TrainerConfig(steps=1, batch=len(data()[0]), validate_every=1, checkpoint_every=1, patience=5)
         return Trainer(build_model(name, settings), config, tmp_path, torch.device("cuda", 0))
 
-    def validate(state: dict[str, Tensor]) -> dict[str, float]:
+    def validate(state: dict[str, Tensor], step: int) -> dict[str, float]:
         model = build_model(name, settings).to("cuda").eval()
         model.load_state_dict(state)
         with torch.no_grad():

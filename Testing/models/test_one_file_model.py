@@ -70,7 +70,7 @@ def test_a_new_file_is_a_new_model(one_file: Path):
             yield (images,)
 
     before = float(model.loss(images, torch.Generator().manual_seed(0))["mse"].detach())
-    trainer.run(batches, lambda weights: {}, no_progress, CancelToken())
+    trainer.run(batches, lambda weights, step: {}, no_progress, CancelToken())
     assert float(model.loss(images, torch.Generator().manual_seed(0))["mse"].detach()) < before
     again = saved_and_loaded(one_file / "bundle", NAME, config, model)
     assert again.config.dirt == 0.1 and "combined" in again.anomaly_scores(images[:1])

@@ -86,7 +86,7 @@ def test_from_config_to_a_calibrated_bundle(tmp_path, without_atlases, model):
 
 def test_resume_goes_on_exactly(tmp_path, without_atlases, monkeypatch):
     """Cancelled after three of six steps and resumed, the weights are those of an unbroken run."""
-    monkeypatch.setattr(train, "_validation", lambda *_: lambda state: {})
+    monkeypatch.setattr(train, "_validation", lambda *_: lambda state, step: {})
     run(tmp_path, "whole")
     cancel, save = CancelToken(), Trainer.save
 

@@ -65,6 +65,8 @@ def test_numbers_as_people_write_them(tmp_path):
 
 @pytest.mark.parametrize(("content", "words"), [
     ("# größe\ntask: images".encode("latin-1"), "UTF-8"), (b"task: [images]", "'task:' must name"),
+    (b"task: images\ntrainer: {steps: 3}\ntrainer:\n  steps: 4", "line 3, column 1: .*trainer is given twice"),
+    (b"task: images\ntrainer: {steps: 3, batch: 1, steps: 4}", "line 2, column 31: .*steps is given twice"),
 ])
 def test_files_that_are_no_configs(tmp_path, content, words):
     (tmp_path / "own.yaml").write_bytes(content)

@@ -8,6 +8,7 @@ import signal
 from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import distributed, nn
@@ -21,6 +22,7 @@ from MedVAELib.training import processes as processes_module
 from MedVAELib.training import trainer as trainer_module
 from MedVAELib.training.health import PATIENCE, HealthChecks
 from MedVAELib.training.processes import Processes, SharedNoise, data_processes, joined
+from MedVAELib.training.run import tensorboard
 from MedVAELib.training.trainer import Trainer, TrainerConfig
 
 CPU = torch.device("cpu")
@@ -50,14 +52,14 @@ def trainer(folder, steps=40, model=None, **settings):
 def plateau(values):
     """A validation that gives these values one after the other, then the last for ever."""
     left = list(values)
-    return lambda state: {"loss": left.pop(0) if len(left) > 1 else left[0]}
+    return lambda state, step: {"loss": left.pop(0) if len(left) > 1 else left[0]}
 
 
 def test_early_stop_keeps_the_best_weights(tmp_path):
     run = trainer(tmp_path, patience=3)
     kept = []
 
-    def validate(state):
+    def validate(state, step):
         kept.append({name: value.clone() for name, value in state.items()})
         return {"loss": [3.0, 1.0, 2.0, 2.0, 2.0, 0.0][len(kept) - 1]}
 
@@ -76,10 +78,10 @@ def test_early_stop_goes_on_counting_after_a_resume(tmp_path):
     whole.run(ones, plateau(values), no_progress, CancelToken())
     cancel, broken = CancelToken(), trainer(tmp_path / "broken", patience=4)
 
-    def validate(state, give=plateau(values)):  # noqa: B008
+    def validate(state, step, give=plateau(values)):  # noqa: B008
         if broken.step == 6:
             cancel.cancel()
-        return give(state)
+        return give(state, step)
 
     with pytest.raises(Cancelled):
         broken.run(ones, validate, no_progress, cancel)
@@ -97,7 +99,7 @@ def test_resumed_with_another_rule_the_earlier_best_does_not_count(tmp_path, cha
     again = trainer(tmp_path, **changed)
     again.resume()
     begun, values = again.step, iter(range(1000, 0, -1))
-    again.run(ones, lambda state: {"loss": 9.0, "other": float(next(values))}, no_progress, CancelToken())
+    again.run(ones, lambda state, step: {"loss": 9.0, "other": float(next(values))}, no_progress, CancelToken())
     assert begun < again.step == 40 and (not again.early.weights or again.early.step == 40)
 
 
@@ -141,14 +143,19 @@ class Ill(Line):
 
 @pytest.mark.parametrize(("model", "values", "grace", "words"), [
     (Ill(), {}, 15, "Stopped at step 40: The codebook collapsed."),
-    (Line(), {"active_units": 0.0}, 5, "Stopped at step 10: The posterior collapsed"),
+    (Line(), {"active_units": 0.0}, 5, "Stopped at step 10: The posterior collapsed: .* Lower beta or learning_rate"),
 ])
 def test_an_ill_run_ends_with_one_sentence(tmp_path, model, values, grace, words):
     run = trainer(tmp_path, steps=100, model=model)
     run.watch_health(grace)
     with pytest.raises(InputError, match=words) as error:
-        run.run(ones, lambda state: {"loss": 1.0} | values, no_progress, CancelToken())
+        run.run(ones, lambda state, step: {"loss": 1.0} | values, no_progress, CancelToken())
     assert "\n" not in str(error.value)
+
+
+def test_weights_that_no_bundle_holds_have_diverged(tmp_path):
+    with pytest.raises(InputError, match="Training diverged: .* lower learning_rate and start anew"):
+        trainer(tmp_path, steps=3, learning_rate=1e6, average=0.0).run(ones, plateau([1.0]), no_progress, CancelToken())
 
 
 def test_divergence_is_told_from_a_bad_moment():
@@ -373,3 +380,23 @@ def test_what_tells_the_whole_group_to_end_leaves_the_loaders_to_this_process():
         assert cancel.cancelled and [number for _, number in numbers] == list(range(1, 50))
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_tensorboard_has_every_validation_at_its_step(tmp_path):
+    """Also after a run that was killed beyond its last checkpoint: what it added comes again."""
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+    def validate(state, step):
+        tensorboard(tmp_path, step, {"loss": step}, {"picture": np.zeros((2, 2), np.float32)})
+        return {"loss": step}
+
+    trainer(tmp_path, steps=14).run(ones, validate, no_progress, CancelToken())
+    validate({}, 16)
+    resumed = trainer(tmp_path, steps=17)
+    resumed.resume()
+    resumed.run(ones, validate, no_progress, CancelToken())
+    events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("validation/loss")] == [2, 4, 6, 8, 10, 12, 14, 16, 17]
+    assert [event.value for event in events.Scalars("validation/loss")] == [2, 4, 6, 8, 10, 12, 14, 16, 17]
+    assert {event.step for event in events.Scalars("training/loss")} == {10, 14, 17}
+    assert [event.step for event in events.Images("picture")][-1] == 17

@@ -56,7 +56,7 @@ def trainer(folder, steps):
 
 def test_it_learns_and_logs(tmp_path):
     run = trainer(tmp_path, 60)
-    run.run(batches, lambda state: {"n": len(state)}, no_progress, CancelToken())
+    run.run(batches, lambda state, step: {"n": len(state)}, no_progress, CancelToken())
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < 0.8 * losses[0]
@@ -66,7 +66,7 @@ def test_it_learns_and_logs(tmp_path):
 def test_resume_goes_on_exactly(tmp_path):
     """Stopped after 10 of 20 steps and resumed, the weights are those of an unbroken run."""
     whole = trainer(tmp_path / "whole", 20)
-    whole.run(batches, lambda state: {}, no_progress, CancelToken())
+    whole.run(batches, lambda state, step: {}, no_progress, CancelToken())
     cancel, broken = CancelToken(), trainer(tmp_path / "broken", 20)
 
     def stop_half_way(stage, fraction, message=""):
@@ -74,11 +74,11 @@ def test_resume_goes_on_exactly(tmp_path):
             cancel.cancel()
 
     with pytest.raises(Cancelled):
-        broken.run(batches, lambda state: {}, stop_half_way, cancel)
+        broken.run(batches, lambda state, step: {}, stop_half_way, cancel)
     resumed = trainer(tmp_path / "broken", 20)
     resumed.resume()
     assert resumed.step == 10
-    resumed.run(batches, lambda state: {}, no_progress, CancelToken())
+    resumed.run(batches, lambda state, step: {}, no_progress, CancelToken())
     for name, value in whole.model.state_dict().items():
         assert torch.allclose(value.float(), resumed.model.state_dict()[name].float(), atol=1e-6), name
 
@@ -104,7 +104,7 @@ def test_divergence_is_one_sentence(tmp_path):
             yield image * float("nan"), target
 
     with pytest.raises(InputError, match="diverged at step 0"):
-        trainer(tmp_path, 5).run(broken, lambda state: {}, no_progress, CancelToken())
+        trainer(tmp_path, 5).run(broken, lambda state, step: {}, no_progress, CancelToken())
 
 
 def test_from_config_to_pictures_and_checkpoint(tmp_path, monkeypatch):
