@@ -190,13 +190,11 @@ def _confound(table: LatentTable, label: str, tags: list[str] | None, seed: int,
 
 
 def _figures(found, check: ConfoundCheck | None) -> dict[str, object]:
-    from dataclasses import asdict
-
     return {
         "classes": found.classes, "confusion": found.confusion.tolist(), "precision": found.precision.tolist(),
-        "recall": found.recall.tolist(), "accuracy": asdict(found.accuracy), "majority": found.majority,
-        "balanced_accuracy": asdict(found.balanced_accuracy),
+        "recall": found.recall.tolist(), "accuracy": found.accuracy.record(), "majority": found.majority,
+        "balanced_accuracy": found.balanced_accuracy.record(),
         "confounding": None if check is None else {
-            "verdict": check.verdict, "sentence": check.sentence, "chance": check.chance, "tags": asdict(check.tags),
-            "latents": asdict(check.latents), "each_tag": {k: asdict(v) for k, v in check.each_tag.items()}},
+            "verdict": check.verdict, "sentence": check.sentence, "chance": check.chance, "tags": check.tags.record(),
+            "latents": check.latents.record(), "each_tag": {k: v.record() for k, v in check.each_tag.items()}},
     }

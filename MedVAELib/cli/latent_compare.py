@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial as bound
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -95,8 +94,9 @@ def _measure(task: str, title: str, bundles: list[str], images: str, output: Pat
         run.write("results.json", json_text({
             "settings": run.settings, "floor": found.against.floor, "blurred": found.against.blurred,
             "models": generative_rows(found.scores), "baselines": generative_rows(found.baselines),
-            "classification": {name: {"accuracy": asdict(c.accuracy), "balanced_accuracy": asdict(c.balanced_accuracy),
-                                      "majority": c.majority} for name, c in found.classes.items()},
+            "classification": {
+                name: {"accuracy": c.accuracy.record(), "balanced_accuracy": c.balanced_accuracy.record(),
+                       "majority": c.majority} for name, c in found.classes.items()},
             "confounding": {name: check.sentence for name, check in found.checks.items()},
             "unchecked": found.unchecked, "doubts": found.doubts}))
     finish(text, output, progress, [], len(bundles))

@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..preprocessing.slices import LESION_FRACTION, PIXEL
 from ..progress import CancelToken
 from ..training.image_listing import GENERATED_BY
-from .probe import Estimate, by_patient, linear_probe
+from .probe import LEAST_PATIENTS, Estimate, by_patient, linear_probe
 from .table import LatentTable
 
 CLEAR_GAIN = 0.1
@@ -36,7 +36,7 @@ class ConfoundCheck:
     """Balanced accuracies in patients left out: of all tags together, of each tag alone (best first), of the latents.
 
     left_out: tags that could not be checked, texts that differ in nearly every image. verdict: "alarm", "suspect"
-    (above chance, but not clearly) or "clear"; sentence: the same for a reader.
+    (above chance, but not clearly), "too few patients" or "clear"; sentence: the same for a reader.
     """
 
     target: str
@@ -59,6 +59,8 @@ class ConfoundCheck:
 
         if gain(self.tags.low) > 0 and gain(self.tags.value) >= CLEAR_GAIN:
             return "alarm"
+        if self.patients < LEAST_PATIENTS:
+            return "too few patients"
         return "suspect" if gain(self.tags.low) > 0 or gain(self.tags.value) >= CLEAR_GAIN else "clear"
 
     @property
@@ -79,6 +81,8 @@ class ConfoundCheck:
             share = " and do at least as well as the latents" if self.tags.value >= self.latents.value - 0.02 else ""
             return (f"CONFOUNDED: {figures}{share}, most of all '{best}': what the model's figure says of the image "
                     f"cannot be told from what it says of {of}.")
+        if self.verdict == "too few patients":
+            return f"Too few patients to tell whether the label is confounded: {figures}: add patients."
         if self.verdict == "suspect":
             return f"Possibly confounded: {figures}: too few patients to tell; compare with images of matched tags."
         return f"No sign of confounding: {figures}."

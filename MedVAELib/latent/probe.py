@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,18 +16,28 @@ from ..errors import InputError
 FOLDS = 5
 MAX_COMPONENTS = 200
 """Latents beyond as many are first brought to their principal components, of the fitted images alone."""
+LEAST_PATIENTS = 5
+"""From as many patients on an interval over them is told: of fewer, who are alike by chance, it would look certain."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its percentile-bootstrap interval over patients."""
+    """A figure with its percentile-bootstrap interval over so many patients."""
 
     value: float
     low: float
     high: float
+    patients: int
 
     def __str__(self) -> str:
+        if self.patients < LEAST_PATIENTS:
+            return f"{self.value:.2f} [too few patients]"
         return f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+    def record(self) -> dict[str, float]:
+        """For a file of figures; without an interval (NaN) where `str` tells none."""
+        few = self.patients < LEAST_PATIENTS
+        return asdict(self) | ({"low": math.nan, "high": math.nan} if few else {})
 
 
 @dataclass(frozen=True)
@@ -170,7 +181,7 @@ def estimate(figure: Callable[[NDArray], NDArray], patients: NDArray) -> Estimat
         warnings.filterwarnings("ignore", "Mean of empty slice", RuntimeWarning)  # a resample without any class's image
         value = figure(np.ones((1, len(place))))[0]
         draws = figure(drawn[:, place].astype(np.float64))
-    return Estimate(float(value), *interval(draws))
+    return Estimate(float(value), *interval(draws), len(names))
 
 
 def mean_recall(true: NDArray, predicted: NDArray, patients: NDArray) -> Estimate:

@@ -107,6 +107,28 @@ def test_confounded_cohort_raises_the_alarm_and_the_other_does_not():
     assert calm.latents.value > 0.9 and not calm.left_out
 
 
+def of_few_patients(patients: int, **more):
+    """Two classes of so many patients together, many images each."""
+    table = with_one_tag(cohort(), **more)
+    return replace(table, labels=["" if label == "severe" else label for label in table.labels], patients=[
+        f"{label}{row // 6 % (patients // 2)}" for row, label in enumerate(table.labels)])
+
+
+@pytest.mark.parametrize(("patients", "verdict"), [(4, "too few patients"), (6, "clear")])
+def test_few_patients_tell_of_no_confounding_only_where_it_is(patients, verdict):
+    check = confound_check(of_few_patients(patients))
+    assert check.verdict == verdict
+    assert check.sentence.startswith("Too few") == ("[too few" in check.sentence) == (patients < 5)
+    confounded = np.array([CLASSES.index(label) / 2 for label in cohort().labels])
+    assert confound_check(of_few_patients(patients, age=confounded)).verdict == "alarm"
+
+
+def test_one_test_patient_has_no_interval():
+    told = classify(cohort(patients=4))
+    assert len(set(told.patients)) == 1 and "Accuracy 1.00 [too few patients]" in classification_markdown(told, None)
+    assert np.isnan(told.accuracy.record()["low"]) and classify(cohort(patients=20)).accuracy.record()["low"] > 0
+
+
 def test_a_relation_that_no_line_shows_is_found():
     table = cohort(apart=0)
     kind = np.array([CLASSES.index(label) for label in table.labels])
