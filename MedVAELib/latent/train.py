@@ -23,7 +23,7 @@ from ..models import build_model
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..training.augment import Augment, augmenter
 from ..training.config import read_config, source_path
-from ..training.image_listing import INDEX, SCAN, SERIES
+from ..training.image_listing import INDEX, SCAN, SERIES, is_table
 from ..training.image_sets import ImageSet, read_images
 from ..training.image_split import count_in_words, likely_patient
 from ..training.pictures import draw_curves
@@ -170,7 +170,7 @@ def _without_tags(table: str) -> list[dict[str, str]]:
 def _doubt_of_patients(config: ImagesRun, images: ImageSet) -> str:
     """A warning where every file counts as a patient of its own but looks as if it did not; "" else. Tables and idx
     files say what they hold."""
-    stated = config.data.patient or config.data.source.lower().endswith(".csv") or max(images.indices) >= 0
+    stated = config.data.patient or is_table(Path(config.data.source)) or max(images.indices) >= 0
     if stated or len(set(images.patients)) < len(images) or not (name := likely_patient(images.files, images.labels)):
         return ""
     return (f"Every image counts as a patient of its own, but {name} looks like one patient with several images, which "

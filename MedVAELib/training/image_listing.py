@@ -3,10 +3,10 @@
 - Folder: every image file below it, or those of a pattern. Its first level of sub-folders are labels, unless each holds
   one image; sub-folders that are all named train, validation (val, valid) or test, in any case, are the split, and the
   labels lie below them.
-- Table (CSV): columns `file` (relative to the table) and `patient`, optional `case`, `label`, `split`, `scan` (what the
-  image was made from), and where a file holds several images `dicom_series` (UID, or the key that `DicomVolume` has) or
-  `idx_index` (row); every further column is a tag, a number where all its values are. Blanks around names and values do
-  not count.
+- Table (CSV; .tsv and .txt are taken for it): columns `file` (relative to the table) and `patient`, optional `case`,
+  `label`, `split`, `scan` (what the image was made from), and where a file holds several images `dicom_series` (UID, or
+  the key that `DicomVolume` has) or `idx_index` (row); every further column is a tag, a number where all its values
+  are. Blanks around names and values do not count.
 - Glob: the files it matches, labelled as in the folder before its first wildcard.
 - idx file (MNIST): one record per picture, labels from the file beside it.
 
@@ -95,12 +95,14 @@ def find_images(
         records = _of_files(_in_folder(source, pattern), base, dimensions, heard)
     elif not source.exists():
         raise InputError(f"{source} does not exist: give a folder, a CSV table, a glob or an idx file.")
-    elif _is_table(source):
+    elif is_table(source):
         records = _of_table(source)
     elif is_idx(source):
         records = _of_idx(source)
-    else:
+    elif IMAGE_SUFFIX.search(source.name) or _is_dicom(source):
         records = _of_files([source], base, dimensions, heard)
+    else:
+        raise InputError(f"{source} is no image: if it is a table, save it as CSV.")
     labels = [labels] if isinstance(labels, str) else labels
     if labels:
         records = [record for record in records if record.label in set(labels)]
@@ -117,8 +119,8 @@ def find_images(
     return records
 
 
-def _is_table(source: Path) -> bool:
-    return source.suffix.lower() == ".csv"
+def is_table(source: Path) -> bool:
+    return source.suffix.lower() in (".csv", ".tsv", ".txt")
 
 
 def _refuse_repeated(records: Iterable[ImageRecord], source: Path) -> None:
@@ -133,7 +135,7 @@ def _refuse_repeated(records: Iterable[ImageRecord], source: Path) -> None:
     places: dict[Path, Path] = {}
     seen: dict[tuple[Path, str, int], ImageRecord] = {}
     for record in records:
-        if record.series and not _is_table(source):
+        if record.series and not is_table(source):
             continue  # a folder's own volumes
         if record.file not in places:
             places[record.file] = record.file.resolve()

@@ -14,7 +14,7 @@ from MedVAELib.cli.app import run
 from MedVAELib.errors import InputError, UsageError
 from MedVAELib.preprocessing.mni import WINDOW_CENTER_RAS_MM, load_template, mni_grid
 from MedVAELib.training.synthesis.anatomy import GROUP_INDEX, Anatomy, LesionMask, read_anatomy
-from MedVAELib.training.synthesis.cohort import HEALTHY, KINDS, SPLITS, CohortSynthesiser, plan
+from MedVAELib.training.synthesis.cohort import HEALTHY, KINDS, SPLITS, CohortSynthesiser, least_count, plan
 from MedVAELib.training.synthesis.cohort_files import CohortRequest, write_cohort
 from MedVAELib.training.synthesis.mni_heads import MniHead, align
 from MedVAELib.training.synthesis.sequences import RANGES, Acquisition, brightness_factors, noise_factor
@@ -58,6 +58,17 @@ def test_every_head_has_every_label():
     cases = plan("flair-leuko", 7 * 20 * 2, 0, 20, 28, confounded=False)
     per_head = {head: sorted(case.label for case in cases if case.head == head) for head in range(20)}
     assert all(labels == per_head[0] for labels in per_head.values())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("heads", [3, 20])
+def test_the_least_count_gives_every_part_every_label(kind, heads):
+    def parts(count: int) -> set[tuple[str, str]]:
+        return {(case.split, case.label) for case in plan(kind, count, 0, heads, 28, confounded=False)}
+
+    least, labels = least_count(kind, heads), set(KINDS[kind].labels)
+    assert parts(least) == {(split, label) for split in SPLITS for label in labels}
+    assert len(parts(least - len(KINDS[kind].labels))) == 2 * len(labels)
 
 
 def test_settings_follow_the_label_only_where_they_shall():
@@ -141,7 +152,11 @@ def test_files_have_the_common_columns_and_a_run_goes_on(heads, tmp_path):
     volume = sitk.GetImageFromArray(np.ones((20, 20, 20), np.uint8))
     for number in range(3):
         sitk.WriteImage(volume, str(masks / f"{number}.nii.gz"))
-    table = write_cohort(request, tmp_path, tmp_path / "masks", tmp_path / "out", heads=heads)
+    told = []
+    table = write_cohort(request, tmp_path, tmp_path / "masks", tmp_path / "out", lambda *line: told.append(line),
+                         heads=heads)
+    stages = [stage for stage, *_ in told]
+    assert stages.index("warning") < stages.index("cases") and "make 21 at least" in told[stages.index("warning")][2]
     with table.open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0])[:5] == ["file", "case", "patient", "label", "split"] and len(rows) == 7

@@ -35,6 +35,18 @@ def test_tables_as_spreadsheets_write_them(tmp_path, sign):
         ("a.png", "p1", "ill", {"Echo": 3.0}), ("b.png", "p2", "well", {"Echo": 4.0})]
 
 
+@pytest.mark.parametrize("name", ["numbers.tsv", "numbers.TXT"])
+def test_tables_under_other_names(tmp_path, name):
+    table(tmp_path, "file\tpatient\na.png\tp1\n").rename(tmp_path / name)
+    assert [record.patient for record in find_images(tmp_path / name)] == ["p1"]
+
+
+def test_a_file_that_is_neither_image_nor_table(tmp_path):
+    table(tmp_path, "PK").rename(tmp_path / "numbers.xlsx")
+    with pytest.raises(InputError, match="numbers.xlsx is no image: if it is a table, save it as CSV"):
+        find_images(tmp_path / "numbers.xlsx")
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le"])
 def test_other_encodings_are_one_sentence(tmp_path, encoding):
     text = "file,patient\na.png,p1\n" if encoding == "utf-16-le" else "file,patient\nä.png,Müller\n"

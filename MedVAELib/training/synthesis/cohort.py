@@ -109,6 +109,12 @@ def plan(kind: str, count: int, seed: int, heads: int, masks: int, confounded: b
     return cases
 
 
+def least_count(kind: str, heads: int) -> int:
+    """From how many scans on every part of the split has every label: heads come in turn, those that train last."""
+    held_back = sum(part != "train" for part in _split(range(heads)).values())
+    return (held_back + 1) * len(KINDS[kind].labels)
+
+
 def _split(order: Sequence[int]) -> dict[int, str]:
     """Which part each of the shuffled numbers belongs to; every part gets one at least."""
     held_back = {split: max(1, round(share * len(order))) for split, share in SPLITS.items() if split != "train"}

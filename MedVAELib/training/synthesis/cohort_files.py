@@ -21,8 +21,8 @@ from ...preprocessing.mni import mni_grid
 from ...preprocessing.model_image import block_means, model_image
 from ...progress import CancelToken, Progress, no_progress, scaled
 from ...whole_files import replaced, writing_to
-from .anatomy import read_lesion_masks
-from .cohort import HEALTHY, KINDS, SPACING_MM, SPLITS, CohortCase, CohortSynthesiser, plan
+from .anatomy import label_map_files, read_lesion_masks
+from .cohort import HEALTHY, KINDS, SPACING_MM, CohortCase, CohortSynthesiser, least_count, plan
 from .mni_heads import MniHead, read_heads
 
 IMAGES_FILE, LESIONS_FILE, REQUEST_FILE = "images.csv", "lesions.csv", "cohort.json"
@@ -66,15 +66,12 @@ def write_cohort(
     cancel = cancel or CancelToken()
     masks = _masks(request, lesion_masks)
     _claim(output, request)
+    _warn_of_few(request, len(label_map_files(label_maps) if heads is None else heads), progress)
     heads = heads if heads is not None else read_heads(label_maps, scaled(progress, 0.0, _SHARE_OF_HEADS), cancel)
     try:
         cases = plan(request.kind, request.count, request.seed, len(heads), len(masks), request.confounded)
     except ValueError as error:
         raise UsageError(f"This cohort cannot be made: {error}.") from None
-    missing = sorted(SPLITS.keys() - {case.split for case in cases})
-    if missing:
-        progress("warning", _SHARE_OF_HEADS, f"{request.count} scans show too few heads for every part of the split: "
-                 f"there is none for {' and '.join(missing)}. Make more (--count).")
     synthesise = CohortSynthesiser(request.kind, heads, masks)
     rows = []
     with writing_to(output):
@@ -86,6 +83,14 @@ def write_cohort(
         for file, lines in ((LESIONS_FILE, [row for row in rows if row]), (IMAGES_FILE, table)):
             write_csv(output / file, lines, list(lines[0]) if lines else ["case"])
     return output / IMAGES_FILE
+
+
+def _warn_of_few(request: CohortRequest, heads: int, progress: Progress) -> None:
+    """Before the heads are read, which takes minutes."""
+    least = least_count(request.kind, heads)
+    if request.count < least:
+        progress("warning", 0.0, f"{request.count} scans are too few to train on and to judge by: make {least} at "
+                 "least (--count), with which every part of the split has a head with every label.")
 
 
 def _masks(request: CohortRequest, folder: Path) -> list:
