@@ -26,7 +26,7 @@ from ..errors import BundleError, InputError, UsageError
 from ..inference.ladder import PlacedModel
 from ..inference.moments import seed_of
 from ..models.autoencoder import ImageAutoencoder
-from ..preprocessing.image_form import FormError, ImageForm, turned
+from ..preprocessing.image_form import FormError, ImageForm, lies_in_unit, turned
 from ..preprocessing.mni import mni_grid
 from ..preprocessing.published import NAME as MNI_4MM
 from ..preprocessing.published import SPACING_MM as MNI_SPACING_MM
@@ -78,8 +78,8 @@ class LatentModel(PlacedModel):
         self, images: NDArray[np.float32], progress: Progress = no_progress, cancel: CancelToken | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """images (N, 1, *shape) in 0…1 → mean and log-variance (N, *latent_shape); None for the latter if the model
-        is not variational. Raises InputError for another shape, Cancelled, DeviceMemoryError."""
-        self._check_images(images)
+        is not variational. Raises InputError for another shape or range, Cancelled, DeviceMemoryError."""
+        self._check_images(images, cancel)
         parts = self._in_batches(lambda batch: self._model.encode(batch), images, cancel, progress)
         mean = np.concatenate([part[0] for part in parts])
         return mean, np.concatenate([part[1] for part in parts]) if self.variational else None
@@ -94,7 +94,7 @@ class LatentModel(PlacedModel):
 
     def reconstruct(self, images: NDArray[np.float32], cancel: CancelToken | None = None) -> NDArray[np.float32]:
         """images (N, 1, *shape) → what their posterior's mean stands for, the same shape."""
-        self._check_images(images)
+        self._check_images(images, cancel)
         return np.concatenate(self._in_batches(lambda batch: (self._model.reconstruct(batch),), images, cancel,
                                                first=True))
 
@@ -102,7 +102,7 @@ class LatentModel(PlacedModel):
         self, images: NDArray[np.float32], cancel: CancelToken | None = None
     ) -> NDArray[np.float32] | None:
         """images (N, 1, *shape) → KL divergence in nats (N, *latent_shape), None if the model is not variational."""
-        self._check_images(images)
+        self._check_images(images, cancel)
         if not self.variational:
             return None
         return np.concatenate(self._in_batches(lambda batch: (self._model.kl_per_latent(batch),), images, cancel,
@@ -294,10 +294,17 @@ class LatentModel(PlacedModel):
         if count < 1:
             raise UsageError(f"{count} images cannot be drawn: ask for at least 1.")
 
-    def _check_images(self, images: NDArray[np.float32]) -> None:
+    def _check_images(self, images: NDArray[np.float32], cancel: CancelToken | None) -> None:
         if images.shape[1:] != (1, *self.shape):
             raise InputError(f"The bundle {self.bundle.name} takes images of shape {list(self.shape)}, not "
                              f"{list(images.shape[2:])}: prepare them for it.")
+        for number, image in enumerate(images):  # one by one, as they may be mapped from a large file
+            if cancel is not None:
+                cancel.check()
+            low, high = float(image.min()), float(image.max())
+            if not lies_in_unit(low, high):
+                raise InputError(f"The bundle {self.bundle.name} takes images in 0…1, and image {number} goes from "
+                                 f"{low:g} to {high:g}: scale them to that, as 'prepare_image' does.")
 
 
 def load_latent_model(bundle: str | Path | Bundle, device: str = "auto") -> LatentModel:

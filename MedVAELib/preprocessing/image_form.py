@@ -108,11 +108,16 @@ def choose_scaling(ranges: Sequence[tuple[float, float]], all_bytes: bool, negat
     """What "auto" means for a set, from every image's (minimum, maximum), whether all are stored in 8 bits and whether
     any is `below_0`: "unit" if no value lies outside 0…1, else "byte" for 8-bit images, else "range" for images below
     0 and "percentile" for others."""
-    if all(low >= -_UNIT_TOLERANCE and high <= 1 + _UNIT_TOLERANCE for low, high in ranges):
+    if all(lies_in_unit(*each) for each in ranges):
         return "unit"
     if all_bytes:
         return "byte"
     return "range" if negative else "percentile"
+
+
+def lies_in_unit(low: float, high: float) -> bool:
+    """Whether values with these extremes lie in 0…1 but for rounding; not if one of them is no number (NaN)."""
+    return low >= -_UNIT_TOLERANCE and high <= 1 + _UNIT_TOLERANCE
 
 
 def below_0(values: NDArray[np.float32]) -> float:
@@ -142,7 +147,7 @@ def scaled(values: NDArray[np.float32], scaling: str, name: str) -> NDArray[np.f
         return np.clip(values / top, 0, 1, dtype=np.float32)
     values = values / 255 if scaling == "byte" else values
     low, high = float(values.min()), float(values.max())
-    if low < -_UNIT_TOLERANCE or high > 1 + _UNIT_TOLERANCE:
+    if not lies_in_unit(low, high):
         better = "range" if below_0(values) else "percentile"
         raise FormError(f"{name} has intensities from {low:.4g} to {high:.4g} where 0 to 1 are asked for",
                         f"set scaling to {better}, or prepare the images first")

@@ -47,6 +47,17 @@ def test_encode_decode(latents):
     assert np.allclose(latents.encode(images[:1])[0], mean[:1], atol=1e-5)
 
 
+@pytest.mark.parametrize(("value", "said"), [(255.0, "0 to 255"), (-1.0, "-1 to 0"), (np.nan, "nan to nan")])
+def test_images_of_another_range_are_refused(latents, value, said):
+    images = np.zeros((2, 1, 16, 16), np.float32)
+    images[1, 0, 0, 0] = value
+    for work in (latents.encode, latents.reconstruct, latents.kl_per_latent):
+        with pytest.raises(InputError, match=f"takes images in 0…1, and image 1 goes from {said}: scale them"):
+            work(images)
+    images[1, 0, 0, 0] = -1e-4  # rounding
+    assert np.isfinite(latents.encode(images)[0]).all()
+
+
 def test_samples_depend_on_the_seed_alone(latents):
     ten = latents.sample(10, seed=3)
     assert ten.shape == (10, 1, 16, 16)
