@@ -113,9 +113,13 @@ def _damaged(file: str) -> InputError:
 
 
 def _is_image(file: str) -> bool:
-    """Whether the file says that it holds an image of a scanner: then one that cannot be read is damaged."""
-    with open(file, "rb") as opened:
-        return _IMAGE_CLASS.search(opened.read(1024)) is not None
+    """Whether the file says that it holds an image of a scanner: then one that cannot be read is damaged. Raises
+    InputError for one that cannot be opened."""
+    try:
+        with open(file, "rb") as opened:
+            return _IMAGE_CLASS.search(opened.read(1024)) is not None
+    except OSError as error:
+        raise unreadable(error) from None
 
 
 def read_slices(file: str) -> list[Slice]:

@@ -11,9 +11,10 @@ from MedVAELib.cohort.cases import scans_in
 from MedVAELib.cohort.run import fingerprint
 from MedVAELib.dicom_files import dicom_files
 from MedVAELib.errors import InputError
-from MedVAELib.folders import files_below
+from MedVAELib.folders import files_below, files_matching
+from MedVAELib.scan import Scan
 from MedVAELib.training.image_listing import find_images
-from Testing.scan.scan_files import dicom_series, small_head
+from Testing.scan.scan_files import dicom_series, link, small_head
 
 OF_THE_SYSTEM = ("Thumbs.db", "desktop.ini", ".DS_Store", "._slice.dcm", "System Volume Information/x", ".Trashes/1/x")
 
@@ -53,3 +54,31 @@ def test_what_the_system_puts_there_is_no_part_of_a_scan(tmp_path):
     assert list(dicom_files(folder)) == [str(file) for file in slices]
     (folder / "new.dcm").touch()
     assert fingerprint(folder) != before
+
+
+def test_linked_folders_belong_to_it_and_circles_end(tmp_path):
+    folder, store = tmp_path / "in", tmp_path / "store"
+    for path in (folder / "b" / "1.nii", store / "deep" / "2.nii"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    for name, target in (("a", "in/b"), ("c", "store"), ("b/up", "in"), ("b/lost.nii", "nowhere")):
+        link(folder / name, tmp_path / target)  # "a" is "b" under another name, "up" leads back
+
+    def names(files):
+        return [str(file.relative_to(folder)) for file in files]
+
+    assert names(files_below(folder)) == ["b/1.nii", "b/lost.nii", "c/deep/2.nii"]
+    assert names(files_matching(folder, "*/*.nii")) == ["b/1.nii", "b/lost.nii"]
+    assert names(files_matching(folder, "**/deep/**/[0-9].*")) == ["c/deep/2.nii"]
+    assert names(scans_in(folder)) == ["b/1.nii", "b/lost.nii", "c/deep/2.nii"]
+    for found in (find_images(folder), find_images(folder, "**/*.nii"), find_images(folder / "**" / "*.nii")):
+        assert {"1.nii", "lost.nii", "2.nii"} == {record.file.name for record in found}
+
+
+def test_half_a_series_behind_a_link_is_read(tmp_path):
+    whole = dicom_series(tmp_path / "whole", small_head())
+    (tmp_path / "store").mkdir()
+    for file in list(files_below(whole))[::2]:
+        file.rename(tmp_path / "store" / file.name)
+    link(whole / "part2", tmp_path / "store")
+    assert Scan.read(whole).image.GetSize() == small_head().GetSize()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError, UsageError
-from ..folders import files_below
+from ..folders import files_matching, is_file_or_lost
 from ..outputs import PROVENANCE_FILE
 from ..scan import MODALITIES, dicom_folder
 from .table import LONGEST_NAME, Line, names_a_folder, read_table
@@ -68,7 +69,7 @@ def case_names(scans: Sequence[Path]) -> list[str]:
     """A folder name for each scan, from its file name, or "scan" where that can name none; where it is not unique, with
     its folder's name before it."""
     names = [_folder_name(stem(scan)) for scan in scans]
-    names = [_folder_name(f"{scan.resolve().parent.name}_{name}") if names.count(name) > 1 else name
+    names = [_folder_name(f"{Path(os.path.abspath(scan)).parent.name}_{name}") if names.count(name) > 1 else name
              for scan, name in zip(scans, names, strict=True)]
     unique: list[str] = []
     taken: set[str] = set()  # upper and lower case are one on many disks
@@ -94,10 +95,9 @@ def scans_in(folder: Path, pattern: str = "*") -> list[Path]:
     A folder without any that holds files is one DICOM scan. Raises InputError for a folder without either, or
     one that cannot be read.
     """
-    matching = set(folder.rglob(pattern))
-    files = sorted(file for file in files_below(folder)
-                   if file in matching and file.name.lower().endswith(_SUFFIXES[:-1]))
-    found = [file for file in files if file.is_file() and not (file.parent / PROVENANCE_FILE).exists()]
+    files = sorted(file for file in files_matching(folder, f"**/{pattern}")
+                   if file.name.lower().endswith(_SUFFIXES[:-1]))
+    found = [file for file in files if is_file_or_lost(file) and not (file.parent / PROVENANCE_FILE).exists()]
     if found:
         return found
     if files or pattern != "*" or not any(file.is_file() for file in folder.iterdir()):

@@ -9,12 +9,14 @@ A case without a mask counts as healthy when its folder's name starts with "heal
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import Cancelled, DeviceMemoryError, InputError, MedVAEError
+from ..folders import is_file_or_lost
 from ..progress import CancelToken, Progress, scaled
 
 Scores = TypeVar("Scores")
@@ -88,10 +90,11 @@ def _case(folder: Path) -> Case | None:
     scan = _first(folder, SCAN_NAMES)
     if scan is None:
         return None
-    return Case(folder.resolve().name, scan, _first(folder, TRUTH_NAMES), _first(folder, SECOND_RATER_NAMES),
+    name = Path(os.path.abspath(folder)).name  # a link is called as it is, not as what it leads to
+    return Case(name, scan, _first(folder, TRUTH_NAMES), _first(folder, SECOND_RATER_NAMES),
                 _first(folder, BRAIN_NAMES))
 
 
 def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
     paths = (folder / f"{name}{suffix}" for name in names for suffix in _SUFFIXES)
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in paths if is_file_or_lost(path)), None)

@@ -39,6 +39,8 @@ def _read(path: Path, scan: sitk.Image, placed_on: Callable[[sitk.Image, sitk.Im
     try:
         mask = sitk.ReadImage(itk_name(path))
     except RuntimeError:
+        if not path.exists():
+            raise InputError(f"{path} does not exist: check the path.") from None
         raise InputError(f"{path} cannot be read as a mask: export it again as NIfTI.") from None
     if mask.GetDimension() != 3 or mask.GetNumberOfComponentsPerPixel() != 1:
         raise InputError(f"{path} is not a three-dimensional mask with one value per voxel: export it again.")

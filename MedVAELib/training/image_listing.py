@@ -19,7 +19,6 @@ PatientID that most of several studies share names nobody.
 
 from __future__ import annotations
 
-import glob
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +29,7 @@ from .. import dicom
 from ..csv_files import as_numbers, read_csv
 from ..dicom_files import SUFFIXES, Slice, read_slices
 from ..errors import InputError
-from ..folders import files_below
+from ..folders import files_below, files_matching, is_file_or_lost
 from ..itk_files import quiet
 from ..progress import Progress, no_progress
 from ..scan import IMAGE_SUFFIX, is_dicom_file, sidecar_tags
@@ -89,7 +88,7 @@ def find_images(
     base, heard = source.parent, no_progress if patient else progress
     if any(sign in str(source) for sign in "*?["):
         base = _before_wildcards(source)
-        records = _of_files(_globbed(source), base, dimensions, heard)
+        records = _of_files(_matching(base, str(source.relative_to(base))), base, dimensions, heard)
     elif source.is_dir():
         base = source
         records = _of_files(_in_folder(source, pattern), base, dimensions, heard)
@@ -150,9 +149,8 @@ def _refuse_repeated(records: Iterable[ImageRecord], source: Path) -> None:
 # --- Files -----------------------------------------------------------------------------------------------------------
 
 
-def _globbed(source: Path) -> list[Path]:
-    found = set(glob.glob(str(source), recursive=True))  # several ** find a file more than once
-    return [Path(name) for name in sorted(found) if Path(name).is_file()]
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in files_matching(folder, pattern) if is_file_or_lost(path))
 
 
 def _before_wildcards(source: Path) -> Path:
@@ -167,9 +165,8 @@ def _before_wildcards(source: Path) -> Path:
 def _in_folder(folder: Path, pattern: str) -> list[Path]:
     if not pattern:
         return sorted(path for path in files_below(folder)
-                      if path.is_file() and (IMAGE_SUFFIX.search(path.name) or _is_dicom(path)))
-    files = sorted(path for path in folder.glob(pattern) if path.is_file())
-    return [path for path in files if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+                      if is_file_or_lost(path) and (IMAGE_SUFFIX.search(path.name) or _is_dicom(path)))
+    return _matching(folder, pattern)
 
 
 def _is_dicom(path: Path) -> bool:

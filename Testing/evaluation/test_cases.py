@@ -6,6 +6,7 @@ import pytest
 
 from MedVAELib.errors import InputError
 from MedVAELib.evaluation.cases import find_cases
+from Testing.scan.scan_files import link
 
 
 def write(path):
@@ -34,6 +35,19 @@ def test_a_networks_output_is_not_truth(tmp_path):
 def test_a_case_folder_alone_is_one_case(tmp_path):
     write(tmp_path / "one" / "flair.nii.gz")
     assert [case.name for case in find_cases(tmp_path / "one")] == ["one"]
+
+
+def test_linked_cases_keep_their_names_and_what_is_not_there_counts(tmp_path):
+    for name in ("store/1/ses/flair.nii.gz", "store/2/ses/flair.nii.gz", "store/3/flair.nii.gz"):
+        write(tmp_path / name)
+    for name, target in (("p1", "1/ses"), ("p2", "2/ses"), ("healthy_3", "3")):
+        link(tmp_path / "cases" / name, tmp_path / "store" / target)
+    lost = link(tmp_path / "store" / "2" / "ses" / "mask.nii.gz", tmp_path / "not fetched")
+    link(tmp_path / "cases" / "p4" / "flair.nii.gz", tmp_path / "not fetched")
+    cases = {case.name: case for case in find_cases(tmp_path / "cases")}
+    assert [(case.name, case.kind) for case in cases.values()] == [
+        ("healthy_3", "healthy"), ("p1", "no truth"), ("p2", "lesions"), ("p4", "no truth")]
+    assert cases["p2"].truth.resolve() == lost.resolve()
 
 
 def test_no_case_is_said(tmp_path):

@@ -61,5 +61,7 @@ def test_masks_that_lie_outside_are_refused(tmp_path, shift, share):
 def test_what_is_no_mask_is_refused(tmp_path):
     scan = write(tmp_path / "mask.nii.gz", np.ones((8, 9, 10), np.uint8))
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
+    with pytest.raises(InputError, match="gone.nii.gz does not exist"):
+        read_mask(tmp_path / "gone.nii.gz", scan)
     with pytest.raises(InputError, match="cannot be read"):
         read_mask(tmp_path / "broken.nii.gz", scan)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+import pytest
 import SimpleITK as sitk
 
 from Testing.conftest import synthetic_head
@@ -22,6 +23,16 @@ def small_head(**changes: object) -> sitk.Image:
 
 def written(image: sitk.Image, path: Path, compress: bool = False) -> Path:
     sitk.WriteImage(image, str(path), compress)
+    return path
+
+
+def link(path: Path, target: Path) -> Path:
+    """A link, to something that is there or not; skips the test on systems that allow none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.symlink_to(target)
+    except OSError:
+        pytest.skip("no links here")
     return path
 
 

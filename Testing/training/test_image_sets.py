@@ -20,6 +20,7 @@ from MedVAELib.progress import CancelToken
 from MedVAELib.training.image_listing import find_images
 from MedVAELib.training.image_sets import load_images, read_images
 
+from ..scan.scan_files import link
 from .image_files import write_dicom_series, write_idx, write_pictures, write_volumes
 
 
@@ -233,6 +234,8 @@ def _table(text: str):
     (_table("file,patient\na.png,\n"), "images.csv", "line 2"),
     (_table("file,patient\na.png,p\nb/a.png,q\n"), "images.csv", "case a more than once"),
     (_table("file,patient\na.png,p\n"), "images.csv", "a.png does not exist"),
+    *((lambda folder, name=name: link(folder / name, folder / "not fetched"), "", f"{name} does not exist")
+      for name in ("a.png", "a.nii.gz", "a.dcm")),
 ])
 def test_refusals_are_one_sentence_that_names_the_file(tmp_path, prepare, source, words):
     prepare(tmp_path)
