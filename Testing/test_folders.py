@@ -82,3 +82,13 @@ def test_half_a_series_behind_a_link_is_read(tmp_path):
         file.rename(tmp_path / "store" / file.name)
     link(whole / "part2", tmp_path / "store")
     assert Scan.read(whole).image.GetSize() == small_head().GetSize()
+
+
+def test_a_file_of_one_name_size_and_date_is_another_by_what_it_holds(tmp_path):
+    scans = [tmp_path / name / "anat" / "flair.nii" for name in ("s1", "s2", "s3")]
+    for scan, voxel in zip(scans, (b"1", b"2", b"1"), strict=True):
+        scan.parent.mkdir(parents=True)
+        scan.write_bytes(bytes(200_000) + voxel + bytes(200_000))
+        os.utime(scan, ns=(1, 1))
+    first, other, same = map(fingerprint, scans)
+    assert first == same and first[:-1] == other[:-1] and first != other

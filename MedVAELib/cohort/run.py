@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -17,6 +19,8 @@ from ..scan import files_of
 from .cases import refuse_results_among_slices
 from .summary import DONE, Summary, check_summary, read_provenance, write_summary
 
+_PART_BYTES = 64 << 10
+_FINGERPRINT_LENGTH = 5
 Told = Callable[[Any, Any], None]
 """Called after every case with its row, and its result where there is one at hand."""
 
@@ -135,7 +139,7 @@ def run_case(
 def earlier_row(case: NamedCase, folder: Path, settings: Task, bundle: Bundle) -> Any:
     """The row of a complete result of this very request; None when there is none."""
     provenance, request = read_provenance(folder), settings.request(case, bundle)
-    if provenance is None or {key: provenance["request"].get(key) for key in request} != request:
+    if provenance is None or not _agrees({key: provenance["request"].get(key) for key in request}, request):
         return None
     try:
         return settings.row.of_folder(case, folder, provenance)
@@ -149,11 +153,35 @@ def released(name: str, bundle: Bundle) -> dict[str, str]:
 
 
 def fingerprint(scan: Path) -> list[int | str] | None:
-    """Files, bytes, last change and name of a scan: different when it was exchanged, the same in a folder that was
-    moved as a whole. None when it is not there or cannot be read."""
+    """Files, bytes, last change and name of a scan, and a checksum of parts of its largest file: different when it was
+    exchanged, the same in a folder that was moved as a whole. None when it is not there or cannot be read."""
     try:
-        stats = [file.stat() for file in files_of(scan)]
+        stats = {file: file.stat() for file in files_of(scan)}
+        checksum = _checksum_of_parts(max(stats, key=lambda file: stats[file].st_size)) if stats else ""
     except (OSError, InputError):
         return None
-    return [len(stats), sum(stat.st_size for stat in stats), max((stat.st_mtime_ns for stat in stats), default=0),
-            "/".join(scan.resolve().parts[-2:])]
+    return [len(stats), sum(stat.st_size for stat in stats.values()),
+            max((stat.st_mtime_ns for stat in stats.values()), default=0), "/".join(scan.resolve().parts[-2:]),
+            checksum]
+
+
+def _checksum_of_parts(file: Path) -> str:
+    """Of its start, middle and end: files of one size and date differ there, and large ones need not be read."""
+    digest = hashlib.blake2b(digest_size=8)
+    with file.open("rb") as opened:
+        end = opened.seek(0, os.SEEK_END)
+        for start in (0, (end - _PART_BYTES) // 2, end - _PART_BYTES):
+            opened.seek(max(0, start))
+            digest.update(opened.read(_PART_BYTES))
+    return digest.hexdigest()
+
+
+def _agrees(earlier: Any, wanted: Any) -> bool:
+    """Whether a request is the one wanted. The fingerprints of earlier versions have no checksum: what they have has to
+    do."""
+    if isinstance(earlier, dict) and isinstance(wanted, dict):
+        return earlier.keys() == wanted.keys() and all(_agrees(earlier[key], wanted[key]) for key in wanted)
+    if isinstance(earlier, list) and isinstance(wanted, list):
+        known = earlier + wanted[-1:] if len(wanted) == len(earlier) + 1 == _FINGERPRINT_LENGTH else earlier
+        return len(known) == len(wanted) and all(map(_agrees, known, wanted))
+    return earlier == wanted
