@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from ..progress import CancelToken
 from .processes import from_background, heard_alone
-from .synthesis.anatomy import label_map_files, read_anatomy, read_lesion_masks
+from .synthesis.anatomy import label_map_files, lesion_mask_files, read_anatomy, read_lesion_masks
 from .synthesis.brains import BrainSynthesiser, SynthesisConfig
 
 LoadSynthesiser = Callable[..., BrainSynthesiser]
@@ -24,7 +24,7 @@ def load_synthesiser(label_maps: Path, lesion_masks: Path | None, config: Synthe
                      names: list[str] | None = None) -> BrainSynthesiser:
     """Reads label maps (all, or those named) and lesion masks. Raises InputError where there are none."""
     files = label_map_files(label_maps, names)
-    masks = read_lesion_masks(Path(lesion_masks)) if lesion_masks else []
+    masks = read_lesion_masks(lesion_mask_files(Path(lesion_masks))) if lesion_masks else []
     return BrainSynthesiser([read_anatomy(file) for file in files], masks, config, device)
 
 

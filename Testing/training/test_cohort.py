@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,6 +34,14 @@ def heads(tmp_path_factory) -> list[MniHead]:
     offset = torch.tensor(anatomy.brain_centre) - torch.tensor(WINDOW_CENTER_RAS_MM[::-1])
     return [MniHead(Anatomy(f"0{n}", anatomy.groups, anatomy.brain_centre, anatomy.brain_size), torch.eye(3), offset)
             for n in range(1, FEW_HEADS + 1)]
+
+
+def label_maps(folder: Path, count: int = FEW_HEADS) -> Path:
+    """A folder of files with the names of `heads`."""
+    folder.mkdir()
+    for number in range(1, count + 1):
+        (folder / f"0{number}.nii.gz").touch()
+    return folder
 
 
 def case_of(label: str, seed: int = 7):
@@ -149,11 +158,12 @@ def test_files_have_the_common_columns_and_a_run_goes_on(heads, tmp_path):
     request = CohortRequest("flair-leuko", 7, seed=2)
     masks = tmp_path / "masks" / "ms_ljubljana"
     masks.mkdir(parents=True)
+    maps = label_maps(tmp_path / "maps")
     volume = sitk.GetImageFromArray(np.ones((20, 20, 20), np.uint8))
     for number in range(3):
         sitk.WriteImage(volume, str(masks / f"{number}.nii.gz"))
     told = []
-    table = write_cohort(request, tmp_path, tmp_path / "masks", tmp_path / "out", lambda *line: told.append(line),
+    table = write_cohort(request, maps, tmp_path / "masks", tmp_path / "out", lambda *line: told.append(line),
                          heads=heads)
     stages = [stage for stage, *_ in told]
     assert stages.index("warning") < stages.index("cases") and "make 21 at least" in told[stages.index("warning")][2]
@@ -175,25 +185,47 @@ def test_files_have_the_common_columns_and_a_run_goes_on(heads, tmp_path):
     written = kept.stat().st_mtime_ns
     missing = table.parent / rows[0]["file"]
     missing.unlink()
-    write_cohort(request, tmp_path, tmp_path / "masks", tmp_path / "out", heads=heads)
+    write_cohort(request, maps, tmp_path / "masks", tmp_path / "out", heads=heads)
     assert kept.stat().st_mtime_ns == written
     assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(missing))), values)
     with pytest.raises(UsageError, match="another way"):
-        write_cohort(CohortRequest("flair-leuko", 7, seed=3), tmp_path, tmp_path / "masks", tmp_path / "out",
+        write_cohort(CohortRequest("flair-leuko", 7, seed=3), maps, tmp_path / "masks", tmp_path / "out", heads=heads)
+    listed = table.read_bytes()
+    (maps / "04.nii.gz").touch()  # other heads would be listed for the images that are there
+    with pytest.raises(UsageError, match="another way"):
+        write_cohort(request, maps, tmp_path / "masks", tmp_path / "out", heads=heads)
+    assert table.read_bytes() == listed
+    (maps / "04.nii.gz").unlink()
+    noted = json.loads((table.parent / "cohort.json").read_text(encoding="utf-8"))
+    assert noted.pop("label_maps").keys() == {"01.nii.gz", "02.nii.gz", "03.nii.gz"}
+    assert len(noted.pop("lesion_masks")) == 3
+    (table.parent / "cohort.json").write_text(json.dumps(noted), encoding="utf-8")  # as earlier versions wrote it
+    write_cohort(request, maps, tmp_path / "masks", tmp_path / "out", heads=heads)
+    assert kept.stat().st_mtime_ns == written
+
+
+@pytest.mark.parametrize("name", ["images.csv", "lesions.csv", "lesions/x", "healthy_00001.nii.gz"])
+def test_somebodys_own_files_are_left_alone(heads, tmp_path, name):
+    own = tmp_path / "out" / name
+    own.parent.mkdir(parents=True)
+    own.write_text("mine")
+    with pytest.raises(UsageError, match="exists and is of no cohort"):
+        write_cohort(CohortRequest("flair-healthy", 3), label_maps(tmp_path / "maps"), tmp_path, tmp_path / "out",
                      heads=heads)
+    assert own.read_text() == "mine" and [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [own]
 
 
 def test_what_cannot_be_made_is_said(heads, tmp_path, capsys, monkeypatch):
+    maps = label_maps(tmp_path / "maps")
     with pytest.raises(InputError, match="ms_ljubljana"):
-        write_cohort(CohortRequest("flair-leuko", 7), tmp_path, tmp_path, tmp_path / "out", heads=heads)
+        write_cohort(CohortRequest("flair-leuko", 7), maps, tmp_path, tmp_path / "out", heads=heads)
     with pytest.raises(UsageError, match="three label maps"):
-        write_cohort(CohortRequest("flair-healthy", 7), tmp_path, tmp_path, tmp_path / "few", heads=heads[:2])
+        write_cohort(CohortRequest("flair-healthy", 7), label_maps(tmp_path / "two", 2), tmp_path, tmp_path / "few")
     with pytest.raises(UsageError, match="one label"):
-        write_cohort(CohortRequest("flair-healthy", 7, confounded=True), tmp_path, tmp_path, tmp_path / "one",
-                     heads=heads)
+        write_cohort(CohortRequest("flair-healthy", 7, confounded=True), maps, tmp_path, tmp_path / "one", heads=heads)
     monkeypatch.delenv("MEDVAE_DATA", raising=False)
     assert run(["synthesise", "cohort", "--output", str(tmp_path / "x")]) == 2
     assert "MEDVAE_DATA" in capsys.readouterr().err
     assert run(["synthesise", "cohort", "--spacing", "3", "--label-maps", str(tmp_path), "--output",
                 str(tmp_path / "x")]) == 2
-    assert json.loads((tmp_path / "few" / "cohort.json").read_text())["kind"] == "flair-healthy"
+    assert not (tmp_path / "few").exists(), "nor is a folder claimed for it"

@@ -6,7 +6,7 @@ network predicts. Several groups share a class (thalamus and striatum are both d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import SimpleITK as sitk
 import torch
 
 from ...errors import InputError
+from ...folders import files_below
 from ...itk_files import itk_name
 from ...tissues import (
     BACKGROUND,
@@ -105,10 +106,15 @@ class LesionMask:
 LESION_SPACING_MM = 2.0
 
 
-def read_lesion_masks(folder: Path) -> list[LesionMask]:
-    """All lesion masks (1 mm, MNI space) below a folder, averaged to 2 mm."""
+def lesion_mask_files(folder: Path) -> list[Path]:
+    """All below a folder. Raises InputError for one that cannot be read."""
+    return sorted(path for path in files_below(folder) if path.name.endswith(".nii.gz"))
+
+
+def read_lesion_masks(files: Iterable[Path]) -> list[LesionMask]:
+    """Lesion masks (1 mm, MNI space), averaged to 2 mm; empty ones are left out."""
     masks = []
-    for path in sorted(folder.rglob("*.nii.gz")):
+    for path in files:
         image = sitk.DICOMOrient(sitk.ReadImage(itk_name(path), sitk.sitkFloat32), "RAS")
         mask = torch.from_numpy((sitk.GetArrayFromImage(image) > 0).astype(np.float32))[None, None]
         step = round(LESION_SPACING_MM / image.GetSpacing()[0])

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from ... import __version__
 from ...csv_files import write_csv
 from ...errors import InputError, UsageError
+from ...folders import unreadable
 from ...itk_files import itk_name
 from ...nifti_files import write_nifti_gz
 from ...preprocessing.geometry import like
@@ -21,11 +23,12 @@ from ...preprocessing.mni import mni_grid
 from ...preprocessing.model_image import block_means, model_image
 from ...progress import CancelToken, Progress, no_progress, scaled
 from ...whole_files import replaced, writing_to
-from .anatomy import label_map_files, read_lesion_masks
+from .anatomy import label_map_files, lesion_mask_files, read_lesion_masks
 from .cohort import HEALTHY, KINDS, SPACING_MM, CohortCase, CohortSynthesiser, least_count, plan
 from .mni_heads import MniHead, read_heads
 
 IMAGES_FILE, LESIONS_FILE, REQUEST_FILE = "images.csv", "lesions.csv", "cohort.json"
+_LESIONS_FOLDER = "lesions"
 SPACINGS_MM = (2.0, 4.0)
 _SHARE_OF_HEADS = 0.1
 
@@ -57,21 +60,23 @@ def write_cohort(
     cancel: CancelToken | None = None, heads: Sequence[MniHead] | None = None,
 ) -> Path:
     """Writes `images.csv`, the images it lists, and `lesions.csv` with the fraction of lesion beside each; returns the
-    table. The same request goes on where it was interrupted.
+    table. The same request with the same label maps and masks goes on where it was interrupted.
 
     lesion_masks: the folder that holds ms_ljubljana and stroke_soop. heads: those of `label_maps` where they were read
-    before. Raises UsageError for a folder with another cohort in it, or that cannot be written, InputError where label
-    maps or masks are missing, Cancelled.
+    before. Raises UsageError for a folder with another cohort or other files of these names in it, or that cannot be
+    written, InputError where label maps or masks are missing, Cancelled.
     """
     cancel = cancel or CancelToken()
-    masks = _masks(request, lesion_masks)
-    _claim(output, request)
-    _warn_of_few(request, len(label_map_files(label_maps) if heads is None else heads), progress)
-    heads = heads if heads is not None else read_heads(label_maps, scaled(progress, 0.0, _SHARE_OF_HEADS), cancel)
+    maps, mask_files = label_map_files(label_maps), _mask_files(request, lesion_masks)
+    sources = {"label_maps": _sizes(maps, label_maps), "lesion_masks": _sizes(mask_files, lesion_masks)}
+    masks = read_lesion_masks(mask_files)
     try:
-        cases = plan(request.kind, request.count, request.seed, len(heads), len(masks), request.confounded)
+        cases = plan(request.kind, request.count, request.seed, len(maps), len(masks), request.confounded)
     except ValueError as error:
         raise UsageError(f"This cohort cannot be made: {error}.") from None
+    _claim(output, {"medvae_version": __version__, **asdict(request)}, sources, [case.name for case in cases])
+    _warn_of_few(request, len(maps), progress)
+    heads = heads if heads is not None else read_heads(label_maps, scaled(progress, 0.0, _SHARE_OF_HEADS), cancel)
     synthesise = CohortSynthesiser(request.kind, heads, masks)
     rows = []
     with writing_to(output):
@@ -93,36 +98,50 @@ def _warn_of_few(request: CohortRequest, heads: int, progress: Progress) -> None
                  "least (--count), with which every part of the split has a head with every label.")
 
 
-def _masks(request: CohortRequest, folder: Path) -> list:
+def _mask_files(request: CohortRequest, folder: Path) -> list[Path]:
     name = KINDS[request.kind].masks
     if not name:
         return []
-    found = read_lesion_masks(Path(folder) / name) if (Path(folder) / name).is_dir() else []
+    found = lesion_mask_files(Path(folder) / name) if (Path(folder) / name).is_dir() else []
     if not found:
         raise InputError(f"{Path(folder) / name} holds no lesion masks (*.nii.gz): a cohort of kind {request.kind} "
                          "needs them.")
     return found
 
 
-def _claim(output: Path, request: CohortRequest) -> None:
-    """Notes the request in the folder, or finds it there."""
-    wanted = {"medvae_version": __version__, **asdict(request)}
-    file = output / REQUEST_FILE
+def _sizes(files: Sequence[Path], folder: Path) -> dict[str, int]:
+    """Bytes of every file by its path in the folder: which head and mask a case shows follows from all of them. Raises
+    InputError for one that is not there."""
+    try:
+        return {file.relative_to(folder).as_posix(): file.stat().st_size for file in files}
+    except OSError as error:
+        raise unreadable(error) from None
+
+
+def _claim(output: Path, request: dict[str, Any], sources: dict[str, Any], cases: Sequence[str]) -> None:
+    """Notes in the folder what the cohort is made of, or finds it there. Earlier versions noted the request alone.
+
+    Raises UsageError for a folder that holds another cohort, or somebody's files where the cohort's would come.
+    """
+    file, wanted = output / REQUEST_FILE, request | sources
     try:
         output.mkdir(parents=True, exist_ok=True)
         if file.exists():
-            if json.loads(file.read_text(encoding="utf-8")) != wanted:
+            if sources | json.loads(file.read_text(encoding="utf-8")) != wanted:
                 raise UsageError(f"{output} holds a cohort that was made in another way: choose another --output.")
-        else:
-            with replaced(file) as temporary:
-                temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
-    except (OSError, ValueError) as error:
+            return
+        names = (IMAGES_FILE, LESIONS_FILE, _LESIONS_FOLDER, *map(_image_name, cases))
+        if taken := next((name for name in names if (output / name).exists()), ""):
+            raise UsageError(f"{output / taken} exists and is of no cohort of this command: choose another --output.")
+        with replaced(file) as temporary:
+            temporary.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+    except (OSError, TypeError, ValueError) as error:
         raise UsageError(f"{output} cannot be used for a cohort ({error}): choose another --output.") from error
 
 
 def _write_case(case: CohortCase, synthesise: CohortSynthesiser, spacing_mm: float, output: Path) -> dict[str, object]:
     """Makes and writes a case unless it is there; its line for the table of lesions, empty for healthy ones."""
-    image, lesion = output / f"{case.name}.nii.gz", output / "lesions" / f"{case.name}.nii.gz"
+    image, lesion = output / _image_name(case.name), output / _LESIONS_FOLDER / _image_name(case.name)
     sick = case.label != HEALTHY
     if not image.exists():
         scan, factor = synthesise(case), round(spacing_mm / SPACING_MM)
@@ -138,8 +157,12 @@ def _write_case(case: CohortCase, synthesise: CohortSynthesiser, spacing_mm: flo
 
 
 def _row(case: CohortCase, head: str) -> dict[str, object]:
-    return {"file": f"{case.name}.nii.gz", "case": case.name, "patient": f"head{head}", "label": case.label,
+    return {"file": _image_name(case.name), "case": case.name, "patient": f"head{head}", "label": case.label,
             "split": case.split, **asdict(case.acquisition)}
+
+
+def _image_name(case: str) -> str:
+    return f"{case}.nii.gz"
 
 
 def _write_volume(values_zyx: NDArray[np.float32], spacing_mm: float, path: Path) -> None:
