@@ -179,7 +179,8 @@ def _cpu_choice(precision: str, reasons: list[str]) -> DeviceChoice:
             why = problem or "CPUs compute float16 convolutions very slowly"
             raise UsageError(f"Precision '{precision}' cannot be used on this CPU: {why}; use auto or float32.")
     threads = cpu_threads()
-    reasons.append(f"{threads} thread(s).")
+    why = ", as this process was forked: start processes by 'spawn' to use more" if _forked else ""
+    reasons.append(f"{threads} thread(s){why}.")
     return DeviceChoice(torch.device("cpu"), dtype, threads, f"CPU ({cpu_capability()})", reasons)
 
 
@@ -235,9 +236,29 @@ def _convolution_seconds(dtype: torch.dtype) -> float:
 
 
 def cpu_threads() -> int:
-    """Threads for torch: OMP_NUM_THREADS when set, else a thread for each of `usable_cores`."""
+    """Threads for torch: OMP_NUM_THREADS when set, else one for each of `usable_cores`; one in a forked process."""
     asked = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(asked) if asked.isdigit() and int(asked) > 0 else usable_cores()
+    return one_if_forked(int(asked) if asked.isdigit() and int(asked) > 0 else usable_cores())
+
+
+_forked = False
+
+
+def _one_thread_only() -> None:
+    """A forked process has the record of its parent's threads without the threads themselves: torch would wait for them
+    for ever."""
+    global _forked
+    _forked = True
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_one_thread_only)
+
+
+def one_if_forked(threads: int) -> int:
+    """As many, but in a process that was forked after torch was loaded."""
+    return 1 if _forked else threads
 
 
 def usable_cores() -> int:

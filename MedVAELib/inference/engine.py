@@ -147,7 +147,7 @@ class Engine(PlacedModel):
     def _all_samples(
         self, encoded: Encoded, samples: int, weights: Tensor, seed: int, progress: Progress, cancel: CancelToken
     ) -> Moments:
-        threads = self.choice.threads if self.device.type == "cpu" else 1
+        threads = self.threads if self.device.type == "cpu" else 1
         wanted = self._batch or samples_at_once(self.device, weights.shape[1], int(np.prod(encoded.grid)), threads)
         at_once = min(wanted, self._batch_limit, samples)
         self._rung = replace(self._rung, batch=at_once)

@@ -15,7 +15,7 @@ from torch import nn
 from ..errors import DeviceMemoryError
 from ..failures import is_out_of_memory
 from ..progress import Progress
-from .device import select_device
+from .device import one_if_forked, select_device
 from .fusion import fuse_for_inference
 from .memory import LAST_RUNG, MAX_BATCH, Rung, next_rung
 
@@ -66,6 +66,11 @@ class PlacedModel:
         """The number format it computes in now."""
         return self._rung.precision
 
+    @property
+    def threads(self) -> int:
+        """Of torch's pool: those chosen, unless it was loaded before this process was forked."""
+        return one_if_forked(self.choice.threads)
+
     def describe(self) -> dict[str, object]:
         """Device, precision, threads, reasons and ladder steps, for the provenance."""
         on_cpu_instead = self._rung.device.type == "cpu" and self.choice.device.type != "cpu"
@@ -73,7 +78,7 @@ class PlacedModel:
             "device": str(self._rung.device),
             "device_name": "CPU" if on_cpu_instead else self.choice.name,
             "precision": str(self._rung.precision).removeprefix("torch."),
-            "threads": self.choice.threads,
+            "threads": self.threads,
             "samples_at_once": self._rung.batch or None,
             "reasons": list(self.choice.reasons),
             "memory_steps": list(self.steps),
@@ -103,7 +108,7 @@ class PlacedModel:
         while True:
             missing = ""
             try:
-                with torch.inference_mode(), _threads(self.choice.threads), _float32_of(self._rung):
+                with torch.inference_mode(), _threads(self.threads), _float32_of(self._rung):
                     if self._model is None:
                         self._place_model()
                     return work()

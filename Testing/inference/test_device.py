@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from multiprocessing import get_context
 
+import numpy as np
 import pytest
 import torch
 
 from MedVAELib.errors import UsageError
+from MedVAELib.inference import Engine, select_device
 from MedVAELib.inference import device as device_module
-from MedVAELib.inference import select_device
 from MedVAELib.inference.device import cgroup_cpus, cpu_bfloat16_problem, cpu_threads, has_bfloat16_instructions
 
 from ..fake_cuda import pretended
+from .standin import make_standin
 
 needs_no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA GPU is present")
 
@@ -130,6 +133,31 @@ def test_threads_follow_omp_num_threads(monkeypatch):
     assert cpu_threads() == 3
     monkeypatch.setenv("OMP_NUM_THREADS", "4,2")
     assert cpu_threads() == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_does_not_wait_for_its_parents_threads(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    engine, scan = Engine("cpu", "float32").load(make_standin()), np.ones((32, 48, 32), np.float32)
+    large = torch.ones(2**20)
+
+    def compute() -> None:
+        large.exp()
+        engine.encode(scan)
+        assert cpu_threads() == engine.threads == torch.get_num_threads() == 1
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        large.exp()  # with both threads
+        engine.encode(scan)
+        forked = get_context("fork").Process(target=compute)
+        forked.start()
+        forked.join(60)
+        forked.kill()
+        assert forked.exitcode == 0 and cpu_threads() == engine.threads == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no CPU affinity")
