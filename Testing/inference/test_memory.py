@@ -82,6 +82,10 @@ def test_end_of_the_ladder_is_one_sentence_with_exit_code_6(scan):
         (RuntimeError("Invalid buffer size: 24.00 GiB"), True),
         (RuntimeError("shape '[3]' is invalid for input of size 4"), False),
         (ValueError("out of memory"), False),
+        (ImportError("libXau.so.6: failed to map segment from shared object"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (ImportError("x.so: failed to map segment from shared object: Operation not permitted"), False),
+        (OSError(28, "No space left on device"), False),
     ],
 )
 def test_out_of_memory_is_recognised(error, expected):
