@@ -83,7 +83,7 @@ def content_key(image: sitk.Image) -> bytes:
     geometry = np.array([*image.GetSize(), *image.GetSpacing(), *image.GetOrigin(), *image.GetDirection(),
                          image.GetPixelID()])
     digest = hashlib.blake2b(geometry.tobytes(), digest_size=16)
-    digest.update(sitk.GetArrayFromImage(image).data)
+    digest.update(sitk.GetArrayViewFromImage(image).data)
     return digest.digest()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
-from MedVAELib.worker.warm import WarmDetector, WarmLatents, WarmSkull
+from MedVAELib.worker.warm import WarmDetector, WarmLatents, WarmSkull, content_key
 
 
 @pytest.mark.parametrize("kind", [WarmDetector, WarmSkull, WarmLatents])
@@ -21,3 +24,14 @@ def test_what_ran_out_of_memory_is_loaded_anew(kind):
     assert warm._get("other", lambda: next(waiting)) is models[1]
     warm.forget_if_degraded()
     assert warm._get("other", lambda: next(waiting)) is models[2]
+
+
+def test_telling_scans_apart_copies_none():
+    image = sitk.GetImageFromArray(np.zeros((64, 64, 64), np.float32))
+    tracemalloc.start()
+    key = content_key(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**18, "a quarter of its MiB"
+    image[1, 2, 3] = 1.0
+    assert content_key(image) != key
