@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 DEFAULT_ANOMALY_BUNDLE = "healthy-anatomy"
 DEFAULT_SKULL_BUNDLE = "fetal-skull"
 OUTLINE_BUNDLE = "head-outline"
-SKULL_MODELS = ("hcvae", "cvae", "tlnet", "cgan")
-"""Models from planes to a skull."""
 SKULL_SAMPLES, FEW_SKULL_SAMPLES, MIN_SKULL_SAMPLES = 256, 16, 2
 """Heads drawn by default, in mirrored pairs, so that 128 independent ones tell the standard deviation; below which
 there is a warning; and at least: one would have none, which must not be taken for certainty."""
@@ -90,6 +88,11 @@ class Bundle:
     @property
     def calibration(self) -> dict[str, Any]:
         return self._medvae["calibration"]
+
+    @property
+    def predicts_skulls(self) -> bool:
+        """Whether it is a model from planes to a skull: those, and no others, are calibrated by temperatures."""
+        return "temperatures" in self.calibration
 
     @property
     def modality(self) -> list[str]:

@@ -21,7 +21,6 @@ from .task_run import TaskRun
 from .watch import Watch
 
 _SEED = 0
-_MODELS = ("hcvae", "cvae", "tlnet", "cgan")
 _DEFAULT_BUNDLE = "fetal-skull"
 _WEEKS = (14.0, 40.0)
 
@@ -44,7 +43,7 @@ class SkullTab(TaskTab):
             self.panel, ui.predictButton, ui.progressBar, ui.messageLabel, _("Predict skull"),
             _("Predicts the skull in 3D from the planes chosen. You can keep working meanwhile."),
             self._missing, self.predict, self._on_parameters)
-        self.model = choices.ModelChoice(self, ui, lambda bundle: bundle.get("model") in _MODELS, _DEFAULT_BUNDLE)
+        self.model = choices.ModelChoice(self, ui, lambda bundle: bundle.get("skull"), _DEFAULT_BUNDLE)
         ui.sampleButton.connect("clicked(bool)", lambda *a: self._load_sample())
 
     # --- Scene and parameters ----------------------------------------------------------------------------------------

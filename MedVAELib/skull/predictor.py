@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, SKULL_MODELS, Bundle, load_bundle
+from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, Bundle, load_bundle
 from ..errors import BundleError
 from ..preprocessing.outlines import MARGIN, SIZE
 from ..standard_planes import SUBSETS, named
@@ -42,7 +42,7 @@ class SkullPredictor:
             widenings = {named(seen): _factors(bundle.calibration.get("measures", {}).get(named(seen), {}))
                          for seen in SUBSETS}
             grid = bundle.metadata["medvae"]["grid"]
-            usable = bundle.model in SKULL_MODELS and all(0 <= each < 100 for each in temperatures.values())
+            usable = all(0 <= each < 100 for each in temperatures.values())
             usable = usable and all(0 < each < 100 for factors in widenings.values() for each in factors.values())
             usable = usable and list(grid["shape_zyx"]) == [SIZE] * 3 and float(grid["edge_over_ofd"]) == MARGIN
         except (AttributeError, KeyError, TypeError, ValueError):

@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..bundle import SKULL_MODELS
 from ..errors import BundleError, InputError
 from .volumes import given_scan
 
@@ -26,7 +25,7 @@ def expected_time(bundle: Bundle) -> str:
     """What a click with this model takes, in words."""
     if _latents(bundle):
         return "the preparation of the scan, once; then less than a second an image"
-    if bundle.model in SKULL_MODELS:
+    if bundle.predicts_skulls:
         return "about a second on a GPU, a few seconds on a CPU"
     return "a few seconds on a GPU, 5 to 30 seconds on a CPU; less for the same scan again"
 
@@ -110,6 +109,7 @@ def _about(bundle: Bundle) -> dict[str, Any]:
         "licence": bundle.metadata["copyright"], "modality": bundle.modality, "training_data": medvae["training_data"],
         "results": medvae["results"], "grid": medvae["grid"], "sha256": bundle.sha256, "model": bundle.model,
         "expected_time": expected_time(bundle), "latents": len(_latents(bundle)),
+        "skull": bundle.predicts_skulls,
     }
 
 

@@ -82,11 +82,11 @@ def test_what_the_panel_repeats_of_the_library_is_so(skull):
     """The panel imports none of it, as it may be installed later."""
     from MedVAEPanel import skull_tab
 
-    from MedVAELib.bundle import SKULL_MODELS, SKULL_SAMPLES
+    from MedVAELib.bundle import SKULL_SAMPLES
     from MedVAELib.growth_charts import FIRST_WEEK, LAST_WEEK
 
     assert skull.tab.parameters.samples == SKULL_SAMPLES
-    assert skull_tab._WEEKS == (FIRST_WEEK, LAST_WEEK) and skull_tab._MODELS == SKULL_MODELS
+    assert skull_tab._WEEKS == (FIRST_WEEK, LAST_WEEK)
 
 
 def test_measures_with_spread_and_percentile(skull):
