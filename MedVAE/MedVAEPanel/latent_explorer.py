@@ -13,18 +13,19 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import display
-from .latent_results import add_decoded, fill
+from .handed_over import HandedOver
+from .latent_results import SCAN_REFERENCE, add_decoded, fill
 from .latent_sliders import LatentSliders
 from .live import Live
 from .saying import say
-from .scan_node import write_array
+from .scan_node import state, write_array
 from .silent import silent
 
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
     """A scan and its latents. state: what it was then (`scan_node.state`). bundle, device: what they were made with.
-    given, key: what the worker knows the scan by.
+    key: what the worker knows the scan by.
 
     other: latents of the second scan, its node and them, or None.
     """
@@ -33,7 +34,6 @@ class Encoding:
     state: tuple
     bundle: str
     device: str
-    given: Mapping[str, Any]
     key: str
     latents: np.ndarray
     other: tuple[Any, np.ndarray] | None = None
@@ -53,6 +53,7 @@ class LatentExplorer:
         self.bundle = ""
         self._opacity: float | None = None
         self._folder: Path | None = None
+        self.handed_over = HandedOver(tab.panel.worker)
         self.sliders = LatentSliders(ui.slidersBox, self._on_slider)
         request = tab.panel.worker.request
         self.live = Live(request, "latent_decode", self._request, self._on_decoded, self._on_error, _remove_decoded)
@@ -88,17 +89,20 @@ class LatentExplorer:
 
     def leave(self) -> None:
         """The scene is another one: the volume in it stays as it was saved."""
-        self.drop()
-        self.encoding = self.latents = None
+        self._let_go()
         self.bundle = ""
 
     def forget(self) -> None:
         """Another scan or model was chosen: the volume does not follow the sliders any more."""
-        self.drop()
-        self.encoding = self.latents = None
+        self._let_go()
         if self.tab.parameters is not None:
             self.tab.parameters.decoded = None
         self.say("")
+
+    def _let_go(self) -> None:
+        self.drop()
+        self.encoding = self.latents = None
+        self.handed_over.drop()
 
     def drop(self) -> None:
         """Nobody wants to see what was asked of the worker so far."""
@@ -193,16 +197,25 @@ class LatentExplorer:
     # --- Decoding ----------------------------------------------------------------------------------------------------
 
     def folder(self) -> Path:
-        """For the files that stay as long as the scan is explored. Raises OSError."""
+        """For the latents on their way to the worker, and what it decodes. Raises OSError."""
         if self._folder is None or not self._folder.is_dir():
             self._folder = self.tab.panel.worker.folder("latent")
         return self._folder
 
+    def target(self, hand_over: Callable[[Any], Mapping[str, Any]]) -> dict[str, Any]:
+        """What a request says of the encoded scan, nothing without one. hand_over(scan): writes its file, if need be.
+        Raises ValueError if the scan is not what was encoded any more, OSError."""
+        encoding = self.encoding
+        if encoding is None:
+            return {}
+        if state(encoding.scan) != encoding.state:
+            raise ValueError(_("The scan was changed: encode it again."))
+        return {"scan": hand_over(encoding.scan), "key": encoding.key}
+
     def _request(self, latents: np.ndarray) -> dict[str, Any]:
-        folder, encoding = self.folder(), self.encoding
+        folder = self.folder()
         write_array(latents, folder / "latents.npy")
-        target = {"scan": encoding.given, "key": encoding.key} if encoding is not None else {}
-        return {**self._model(), **target, "latents": str(folder / "latents.npy"),
+        return {**self._model(), **self.target(self.handed_over.keep), "latents": str(folder / "latents.npy"),
                 "output": str(folder / f"decoded-{self.live.sent}")}
 
     def _model(self) -> dict[str, str]:
@@ -220,10 +233,11 @@ class LatentExplorer:
             _remove_decoded(reply)
 
     def _put(self, latents: np.ndarray, reply: Mapping[str, Any]) -> None:
-        if self.volume is not None:
-            fill(self.volume, latents, reply)
+        volume, scan = self.volume, self.encoding.scan if self.encoding is not None else None
+        # What lies on a scan in a loaded scene stays as it was saved, because the scan's encoding did not come with it.
+        if volume is not None and (scan is not None or not volume.GetNodeReferenceID(SCAN_REFERENCE)):
+            fill(volume, latents, reply)
             return
-        scan = self.encoding.scan if self.encoding is not None else None
         self.tab.parameters.decoded = add_decoded(scan, self.tab.info.reply["name"], reply, self.tab.chosen())
         fill(self.volume, latents, reply)
         self.show_in_views()

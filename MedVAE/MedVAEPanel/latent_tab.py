@@ -216,14 +216,15 @@ class LatentTab(TaskTab):
         scan, other, settings = self.parameters.scan, self.parameters.other, self.chosen()
         nodes = [node for node in (scan, other) if node is not None]
         self.panel.log.secrets |= {node.GetName() for node in nodes if node.GetName()}
-        given: dict[str, Any] = {}
         before = [state(node) for node in nodes]
         self.explorer.drop()
 
         def fields(folder: Path) -> dict[str, Any]:
-            given.update(write_scan(scan, self.explorer.folder()))
-            second = {"other": write_scan(other, folder)} if other is not None else {}
-            return {"scan": given, **second, **settings}
+            second = {}
+            if other is not None:
+                (folder / "second").mkdir()
+                second = {"other": write_scan(other, folder / "second")}
+            return {"scan": self.explorer.handed_over.write(scan, folder), **second, **settings}
 
         def add(reply: Mapping[str, Any], seconds: float) -> str:
             if not all(slicer.mrmlScene.IsNodePresent(node) for node in nodes):
@@ -232,20 +233,19 @@ class LatentTab(TaskTab):
                 raise ValueError(_("A scan was changed meanwhile: encode it again."))
             if self._bundle != settings["bundle"]:
                 raise ValueError(_("The model was changed meanwhile: encode again."))
-            self._begin(reply, scan, other, given, settings)
+            self._begin(reply, scan, other, settings)
             return self._in_words(reply, seconds)
 
         self.panel.log.add(f"Encoding started ({len(nodes)} scans, {self.parameters.device}).")
         self.run.start("latent_encode", tuple(nodes), fields, add)
 
-    def _begin(self, reply: Mapping[str, Any], scan, other, given, settings) -> None:
+    def _begin(self, reply: Mapping[str, Any], scan, other, settings) -> None:
         arrays = reply["arrays"]
         latents = np.load(arrays["mean"]).astype(float)
         second = (other, np.load(arrays["other"]).astype(float)) if "other" in arrays else None
         volume = add_decoded(scan, "", reply, settings)
         note_latents(volume, latents)
-        encoding = Encoding(scan, state(scan), settings["bundle"], settings["device"], given, reply["key"], latents,
-                            second)
+        encoding = Encoding(scan, state(scan), settings["bundle"], settings["device"], reply["key"], latents, second)
         self.explorer.begin(encoding, volume)
         self._watch_scan()
 
@@ -265,7 +265,6 @@ class LatentTab(TaskTab):
         parameters, encoding = self.parameters, self.explorer.encoding
         scan = encoding.scan if encoding is not None else None
         settings = {**self.chosen(), "count": parameters.count, "seed": parameters.seed, "label": self.drawn_label}
-        target = {"scan": encoding.given, "key": encoding.key} if encoding is not None else {}
 
         def add(reply: Mapping[str, Any], seconds: float) -> str:
             if scan is not None and not slicer.mrmlScene.IsNodePresent(scan):
@@ -280,7 +279,10 @@ class LatentTab(TaskTab):
             return _("{count} volumes in {seconds:.1f} s on {device}.").format(
                 count=len(made), seconds=seconds, device=choices.device_in_words(reply))
 
-        self.generating.start("latent_generate", scan, lambda folder: {**settings, **target}, add)
+        def fields(folder: Path) -> dict[str, Any]:
+            return {**settings, **self.explorer.target(lambda scan: self.explorer.handed_over.write(scan, folder))}
+
+        self.generating.start("latent_generate", scan, fields, add)
 
     # --- Helpers -----------------------------------------------------------------------------------------------------
 

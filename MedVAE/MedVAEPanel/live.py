@@ -11,7 +11,7 @@ class Live:
 
     on_result(what was asked, reply) and on_error(error) are told of the request that was sent last, on_dropped(reply)
     of the result of one that was dropped; `send(what)` makes the request's fields of what is asked for only when its
-    turn comes.
+    turn comes; the words of its OSError or ValueError are told as an error.
     """
 
     def __init__(self, request: Callable, task: str, send: Callable[[Any], Mapping[str, Any]],
@@ -45,8 +45,8 @@ class Live:
         (what,), self._waiting = self._waiting, None
         try:
             fields = self._send(what)
-        except OSError as error:
-            return self._on_error({"kind": "OSError", "message": str(error)})
+        except (OSError, ValueError) as error:
+            return self._on_error({"kind": type(error).__name__, "message": str(error)})
         ticket = self._under_way = object()
         self.sent += 1
 

@@ -332,7 +332,17 @@ def test_cancel_and_a_killed_worker(latent, tmp_path):
     os.kill(latent.panel.widget.worker.pid, signal.SIGKILL)
     latent.wait(lambda: latent.panel.widget.worker.pid is None, "dead", 20)
     latent.move(0, 3.0)
-    assert np.abs(latent.array() - first).max() > 0.01, "a new worker knows the scan from its file"
+    moved = latent.array()
+    assert np.abs(moved - first).max() > 0.01, "a new worker knows the scan from its file"
+    with latent.panel.widget.worker.closed():  # as by an installation: the files are gone, too
+        pass
+    latent.move(0, -3.0)
+    assert np.abs(latent.array() - moved).max() > 0.01, latent.ui.exploreLabel.text
+    with latent.panel.widget.worker.closed():
+        pass
+    latent.ui.countSpin.value = 1
+    latent.click(latent.ui.generateButton, latent.tab.generating)
+    assert "1 volumes in" in latent.ui.generateLabel.text
 
 
 def test_a_scan_that_changes_or_goes_is_not_explored_any_more(latent):
@@ -341,6 +351,8 @@ def test_a_scan_that_changes_or_goes_is_not_explored_any_more(latent):
     scan = head()[0]
     latent.encode(scan)
     slicer.util.updateVolumeFromArray(scan, slicer.util.arrayFromVolume(scan) * 2)
+    latent.explorer.sliders.slider(0).value = 2.0
+    assert latent.ui.exploreLabel.text == "The scan was changed: encode it again."
     latent.wait(lambda: latent.explorer.encoding is None, "forgotten", 10)
     assert "encode it again" in latent.ui.messageLabel.text
     latent.wait(lambda: latent.ui.encodeButton.enabled, "ready")
@@ -357,9 +369,12 @@ def test_a_scan_that_changes_or_goes_is_not_explored_any_more(latent):
     assert latent.array().shape == SHAPE
 
 
-def test_the_scene_comes_back(latent, table, tmp_path):
-    """Choices, the decoded volume and the plot, in views as they were; encoding again goes on from there."""
+def test_the_scene_comes_back(latent, table, resources, tmp_path):
+    """Choices, the decoded volume and the plot, in views as they were. What is decoded before the scan is encoded again
+    lies on the model's own grid, in a volume of its own."""
     import slicer
+
+    from MedVAELib.latent.model import load_latent_model
 
     latent.encode(head()[0])
     latent.move(0, 2.0)
@@ -375,6 +390,7 @@ def test_the_scene_comes_back(latent, table, tmp_path):
     assert latent.explorer.volume is None and latent.tab.cohort.cohort is None
     slicer.util.loadScene(str(file))
     latent.panel.pump(seconds=0.2)
+    loaded = latent.explorer.volume
     np.testing.assert_allclose(latent.array(), shown, atol=1e-6)
     cohort = latent.tab.cohort.cohort
     assert manager.layout == four_up and view().GetForegroundOpacity() == pytest.approx(0.15)
@@ -387,6 +403,11 @@ def test_the_scene_comes_back(latent, table, tmp_path):
     latent.tab.cohort.show_case(7)
     latent.settle()
     np.testing.assert_allclose(latent.explorer.latents, cohort.latents_of(7), atol=1e-6)
+    model = load_latent_model(resources / "bundles" / "flair-latents", "cpu")
+    decoded = model.decode(cohort.latents_of(7)[None].astype(np.float32))[0, 0]
+    np.testing.assert_allclose(latent.array(), decoded, atol=1e-4)  # on the model's own grid
+    assert "case7" in latent.ui.exploreLabel.text
+    np.testing.assert_allclose(latent.array(loaded), shown, atol=1e-6)
     assert json.loads(latent.explorer.volume.GetAttribute("MedVAE.Provenance"))["bundle"] == "flair-latents"
     while latent.ui.removeButton.enabled:
         latent.ui.removeButton.click()
