@@ -73,6 +73,7 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.worker = None
         self.offers = None
         self.entered = False
+        self._before_import = results.there()
         self.tabs = []
         self.log_section = None
         self.setup_section = None
@@ -184,8 +185,10 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Selectors choose nothing for a moment when an import ends, which must not reach the choices it brings."""
         for tab in self.tabs:
             tab.set_parameter_node(None)
+        self._before_import = results.there()
 
     def onSceneImported(self, caller, event):
+        results.renumber_imported(self._before_import)
         self.initializeParameterNode()
 
     def onLayoutChanged(self, layout):

@@ -11,9 +11,9 @@ from slicer.i18n import tr as _
 
 from . import display, segments
 from . import results as runs
+from .belonging import run_of
 from .findings_node import add_findings_table
 from .results import all_nodes
-from .scan_node import RUN
 
 VOLUMES = {
     "anomaly": "anomaly", "residual": "difference from healthy", "reconstruction": "healthy reconstruction",
@@ -82,7 +82,7 @@ def _add(scan, reply, arrays, ijk_to_ras, settings, result: Result) -> None:
 
 def results_of(scan) -> list[Result]:
     """The scan's results, oldest first."""
-    its = {node.GetAttribute(RUN) for node in all_nodes() if node.GetNodeReference(_SCAN_REFERENCE) is scan}
+    its = {run_of(node) for node in all_nodes() if node.GetNodeReference(_SCAN_REFERENCE) is scan}
     return [result for result in Result.all() if result.run in its]
 
 

@@ -12,9 +12,10 @@ from slicer.i18n import tr as _
 
 from . import choices
 from .anomaly_results import add_result
+from .belonging import ROLE
 from .parameters import AnomalyParameters
 from .result_section import ResultSection
-from .scan_node import ROLE, placement, problem, state
+from .scan_node import placement, problem, state
 from .scan_status import ScanStatus
 from .tabs import TaskTab
 from .task_run import TaskRun

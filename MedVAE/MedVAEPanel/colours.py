@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import slicer
 
-from .scan_node import RUN
+from .belonging import mark, run_of
 
 SEQUENTIAL = ((20, 290), (38, 330), (52, 8), (66, 42), (80, 68), (94, 98))
 """Control points: lightness L* and hue in degrees, at even steps."""
@@ -66,11 +66,20 @@ def sequential_node():
     return node
 
 
+def is_table(node) -> bool:
+    return bool(node.IsA("vtkMRMLColorTableNode"))
+
+
+def used() -> list:
+    """The tables that anything in the scene is shown with."""
+    return [shown.GetColorNode() for shown in slicer.util.getNodesByClass("vtkMRMLDisplayNode")]
+
+
 def remove_unused() -> None:
     """Takes the sequential table out of the scene when nothing is shown with it any more."""
-    used = [shown.GetColorNode() for shown in slicer.util.getNodesByClass("vtkMRMLDisplayNode")]
+    in_use = used()
     for node in _shared():
-        for each in (node.GetStorageNode(), node) if node not in used else ():
+        for each in (node.GetStorageNode(), node) if node not in in_use else ():
             if each is not None:
                 slicer.mrmlScene.RemoveNode(each)
 
@@ -90,7 +99,7 @@ def add_legend(node, title: str, label_format: str, labels: int, size: tuple[flo
     legend.SetNumberOfLabels(labels)
     legend.SetSize(*size)  # the text grows with it
     legend.SetPosition(*position)
-    legend.SetAttribute(RUN, node.GetAttribute(RUN))
+    mark(legend, run_of(node))
     for view_id in view_ids:
         legend.AddViewNodeID(view_id)
 

@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 
 from . import colours
-from .scan_node import ROLE
+from .belonging import ROLE
 
 LEGEND_TITLES = {
     "anomaly": "-log10(p)", "residual": "scan units", "std": "scan units",

@@ -13,10 +13,10 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import vtk_to_numpy
 
 from . import results as runs
+from .belonging import ROLE, run_of
 from .columns import column
 from .latent_results import Result
 from .results import unused
-from .scan_node import ROLE, RUN
 
 COHORT, CHART, POINTS, SERIES, MARK = "cohort", "chart", "points of", "series of", "mark"
 SCAN, SHOWN = "this scan", "what is shown"
@@ -119,7 +119,7 @@ class Cohort:
     def row_of(self, series_id: str, point: int) -> int | None:
         """Which case a point of a series is; None for a mark or a series of another chart."""
         series = slicer.mrmlScene.GetNodeByID(series_id)
-        if series is None or series.GetAttribute(RUN) != self.result.run or series.GetTableNode() is None:
+        if series is None or run_of(series) != self.result.run or series.GetTableNode() is None:
             return None
         column = series.GetTableNode().GetTable().GetColumnByName("row")
         return int(column.GetVariantValue(point).ToDouble()) if column is not None else None

@@ -11,7 +11,8 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .scan_node import ROLE, own_ijk_to_ras, placement, write_array
+from .belonging import ROLE
+from .scan_node import own_ijk_to_ras, placement, write_array
 
 PLANES = ("axial", "sagittal", "coronal")
 MIN_EDGE_PX, MAX_EDGE_PX = 32, 4096

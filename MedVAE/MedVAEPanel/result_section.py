@@ -7,9 +7,9 @@ import slicer
 
 from . import anomaly_results, display, segments
 from .anomaly_results import Result
+from .belonging import ROLE
 from .findings_table import FindingsTable
 from .parameters import Map
-from .scan_node import ROLE
 from .shown_result import ShownResult
 from .silent import silent
 

@@ -1,6 +1,6 @@
 """What the results of all tabs have in common: nodes that know their run, are found again by it and go as one.
 
-Every node of a run carries its number (`RUN`) and its part in it (`ROLE`), so that results are known again after the
+Every node of a run carries its number and its part in it (`belonging`), so that results are known again after the
 scene was saved and loaded.
 """
 
@@ -19,7 +19,7 @@ import slicer
 import vtk
 
 from . import colours
-from .scan_node import ROLE, RUN
+from .belonging import ROLE, RUN, mark, run_of
 
 PROVENANCE = "MedVAE.Provenance"
 _DIGITS = 20
@@ -50,14 +50,13 @@ class Result:
     @classmethod
     def of(cls, node):
         """The result that a node belongs to."""
-        run = node.GetAttribute(RUN) if node is not None else None
+        run = run_of(node) if node is not None else ""
         return cls(run) if run and run[:-_DIGITS] == cls.kind else None
 
     @classmethod
     def all(cls) -> list:
         """The results in the scene, oldest first."""
-        runs = {node.GetAttribute(RUN) for node in all_nodes() if node.GetAttribute(RUN)}
-        return [cls(run) for run in sorted(runs) if run[:-_DIGITS] == cls.kind]
+        return [cls(run) for run in _runs(cls.kind)]
 
     @classmethod
     def last(cls):
@@ -67,9 +66,19 @@ class Result:
     @classmethod
     def new(cls):
         """A result without nodes yet, newer than all others."""
-        last = cls.last()
-        number = max(time.time_ns(), int(last.run[-_DIGITS:]) + 1 if last else 0)
-        return cls(f"{cls.kind}{number:0{_DIGITS}d}")
+        return cls(_new_run(cls.kind))
+
+
+def _runs(kind: str) -> list[str]:
+    """Those in the scene, oldest first."""
+    runs = {run_of(node) for node in all_nodes()} - {""}
+    return sorted(run for run in runs if run[:-_DIGITS] == kind)
+
+
+def _new_run(kind: str) -> str:
+    last = _runs(kind)[-1:]
+    number = max(time.time_ns(), int(last[0][-_DIGITS:]) + 1 if last else 0)
+    return f"{kind}{number:0{_DIGITS}d}"
 
 
 def provenance_attributes(
@@ -102,7 +111,9 @@ def new_node(
         node.SetNodeReferenceID(key, other.GetID())
     if hidden:
         node.SetHideFromEditors(True)
-    return slicer.mrmlScene.AddNode(node)
+    node = slicer.mrmlScene.AddNode(node)
+    mark(node, result.run)
+    return node
 
 
 def all_nodes() -> list:
@@ -119,7 +130,7 @@ def unused(title: str) -> str:
 
 
 def nodes_of(run: str) -> list:
-    return [node for node in all_nodes() if node.GetAttribute(RUN) == run]
+    return [node for node in all_nodes() if run_of(node) == run]
 
 
 def make_folder(title: str, run: str) -> int:
@@ -130,12 +141,19 @@ def make_folder(title: str, run: str) -> int:
     return item
 
 
-def _remove_folder(run: str) -> None:
+def _folders() -> dict[int, str]:
+    """Items of the runs' folders, with the run of each."""
     hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
     items = vtk.vtkIdList()
     hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
-    for item in [items.GetId(index) for index in range(items.GetNumberOfIds())]:
-        if hierarchy.GetItemAttribute(item, RUN) == run and not hierarchy.GetNumberOfItemChildren(item):
+    ids = [items.GetId(index) for index in range(items.GetNumberOfIds())]
+    return {item: run for item in ids if (run := hierarchy.GetItemAttribute(item, RUN))}
+
+
+def _remove_folder(run: str) -> None:
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    for item, its_run in _folders().items():
+        if its_run == run and not hierarchy.GetNumberOfItemChildren(item):
             hierarchy.RemoveItem(item, True, False)
 
 
@@ -158,7 +176,7 @@ def put_beneath(parent_item: int, node) -> None:
 def mark_hanging(node, run: str) -> None:
     """What hangs on a node goes with the run, also if the user deletes the node before."""
     for each in hanging(node):
-        each.SetAttribute(RUN, run)
+        mark(each, run)
 
 
 def hanging(node) -> list:
@@ -191,11 +209,40 @@ def fill_volume(volume, array_zyx: np.ndarray, scan=None, ijk_to_ras: np.ndarray
         volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.asarray(ijk_to_ras)))
 
 
+def there() -> tuple[dict[str, str], dict[int, str]]:
+    """Which run every node of one belongs to, by its ID, and every folder: for `renumber_imported`."""
+    return {node.GetID(): run for node in all_nodes() if (run := run_of(node))}, _folders()
+
+
+def renumber_imported(before: tuple[dict[str, str], dict[int, str]]) -> None:
+    """A run that is there already, and came once more with a scene that was added, is one of its own from now on.
+
+    before: what `there` said before the scene was added.
+    """
+    nodes, folders = before
+    hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+    came = [node for node in all_nodes() if node.GetID() not in nodes]
+    twice = sorted({run_of(node) for node in came} & set(nodes.values()))
+    fresh = {}
+    for run in twice:
+        fresh[run] = _new_run(run[:-_DIGITS])
+        for node in came:
+            if run_of(node) == run:
+                mark(node, fresh[run])
+    for item, run in _folders().items():
+        if item not in folders and run in fresh:
+            hierarchy.SetItemAttribute(item, RUN, fresh[run])
+
+
 def remove(result: Result) -> None:
-    """Takes away every node of the run, with what hangs on them: displays and storage."""
+    """Takes away every node of the run, with what hangs on them: displays and storage. Copies that the user made stay,
+    with the colours that they are shown in."""
     scene = slicer.mrmlScene
     hierarchy = scene.GetSubjectHierarchyNode()
-    for node in nodes_of(result.run):
+    for node in sorted(nodes_of(result.run), key=colours.is_table):
+        if colours.is_table(node) and node in colours.used():
+            node.RemoveAttribute(RUN)
+            continue
         item = hierarchy.GetItemByDataNode(node)
         if item:
             hierarchy.RemoveItem(item, False, False)  # what a user put beneath it moves up

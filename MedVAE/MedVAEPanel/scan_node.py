@@ -11,9 +11,9 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
+from .belonging import ROLE
+
 SCAN_FILE = "scan.npy"
-RUN, ROLE = "MedVAE.Run", "MedVAE.Role"
-"""Attributes of every node that a detection made: which run, and what the node is in it."""
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _MAX_SHEAR = 1e-4
 

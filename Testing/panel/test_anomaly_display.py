@@ -436,6 +436,22 @@ def test_what_a_user_put_beneath_a_result_stays_when_it_goes(shown):
     assert hierarchy.GetItemParent(item) == hierarchy.GetItemByDataNode(shown.scan)
 
 
+def test_copies_that_a_user_made_stay_when_the_result_goes(shown):
+    """As Crop Volume, Mask Volume and Data → Clone make them, with the attributes of the node."""
+    import slicer
+
+    residual = shown.result.node("residual")
+    copy = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, residual, "my copy")
+    other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "my other copy")
+    other.CopyContent(residual)
+    assert shown.result.node("residual") is residual
+    colour = copy.GetDisplayNode().GetColorNode()
+    shown.ui.removeButton.click()
+    left = [slicer.mrmlScene.GetNodeByID(each) for each in node_ids() - shown.before]
+    assert {node for node in left if node.IsA("vtkMRMLVolumeNode")} == {copy, other} and colour in left
+    assert copy.GetDisplayNode().GetColorNode() is colour and not shown.ui.removeButton.enabled
+
+
 def test_the_result_looked_at_stays_when_another_ones_is_removed(shown, reply):
     other = add_scan("Other")
     shown.tab.results.show_new(shown.widget.logic.addResult(other, reply))

@@ -133,6 +133,24 @@ def test_a_scene_saved_side_by_side_comes_back_so(saved, tmp_path):
     assert np.load(tmp_path / "arrays.npz")["changed"].sum() > 300, "no legend"
 
 
+def test_a_scene_that_is_loaded_twice_has_two_results(saved):
+    """Each of its own scan, and taken away alone."""
+    import slicer
+    from MedVAEPanel.results import nodes_of
+
+    file = saved.save("scene.mrb")
+    first = saved.tab.results.result
+    nodes, scan = nodes_of(first.run), first.scan
+    slicer.util.loadScene(str(file))
+    second = saved.tab.results.result
+    assert second != first and second.scan is saved.tab.parameters.scan is not scan and first.scan is scan
+    assert saved.tab.results.Result.all() == [first, second]
+    assert set(nodes_of(first.run)) == set(nodes) and len(nodes_of(second.run)) >= len(nodes)
+    saved.ui.removeButton.click()
+    assert saved.tab.results.Result.all() == [first] and not nodes_of(second.run)
+    assert set(nodes_of(first.run)) == set(nodes) and second.node("anomaly") is None
+
+
 @pytest.mark.parametrize("entered", [True, False])
 def test_a_loaded_scene_keeps_its_views(saved, entered):
     """As they were saved, whatever the tab has chosen and whichever module is in use; what is chosen next is shown."""

@@ -96,6 +96,22 @@ def test_everything_is_back_in_a_fresh_application(saved, order, tmp_path):
     assert told["left"] == [], "Remove last result does not know the result any more"
 
 
+def test_a_scene_that_is_loaded_twice_has_two_results_with_a_folder_each(host, saved, tmp_path):
+    import slicer
+    from MedVAEPanel.results import _folders
+
+    with open_panel(host, tmp_path) as panel:
+        skull = SkullTabDriver(panel)
+        for _ in range(2):
+            slicer.util.loadScene(str(saved[0]))
+        results = skull.tab.results.Result.all()
+        assert len(results) == 2 and sorted(_folders().values()) == [each.run for each in results]
+        for left in (results[:1], []):
+            skull.ui.removeButton.click()
+            assert skull.tab.results.Result.all() == left and list(_folders().values()) == [each.run for each in left]
+            assert all(each.surface is not None for each in left)
+
+
 @pytest.mark.parametrize("entered", [True, False])
 def test_a_loaded_scene_keeps_its_views(host, saved, tmp_path, entered):
     """As they were saved, whatever the tab has chosen and whichever module is in use; what is chosen next is shown."""
