@@ -13,6 +13,7 @@ from . import display, segments
 from . import results as runs
 from .belonging import run_of
 from .findings_node import add_findings_table
+from .following import follow
 from .results import all_nodes
 
 VOLUMES = {
@@ -28,12 +29,25 @@ class Result(runs.Result):
     """One detection's nodes in the scene."""
 
     @property
+    def place(self):
+        """The volume that says where the findings lie: the map, or if the user deleted it the scan, or None."""
+        return self.node("anomaly") or self.scan
+
+    @property
     def scan(self):
         for role in ("anomaly", "findings"):
             node = self.node(role)
             if node is not None:
                 return node.GetNodeReference(_SCAN_REFERENCE)
         return None
+
+
+def follow_scan(result: Result) -> None:
+    """Maps and outlines go where the scan is now."""
+    scan = result.scan
+    for node in [result.node(role) for role in (*VOLUMES, "segmentation")] if scan is not None else ():
+        if node is not None:
+            follow(scan, node)
 
 
 def add_result(scan, reply: Mapping[str, Any], ijk_to_ras: np.ndarray, settings: Mapping[str, Any]) -> Result:

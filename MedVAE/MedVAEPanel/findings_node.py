@@ -49,18 +49,18 @@ def rows(table) -> list[dict[str, Any]]:
     return found
 
 
-def position_now(table, scan, row: Mapping[str, Any]) -> tuple[float, float, float]:
-    """World RAS (mm) of a finding's peak, also after the scan was moved by its transform."""
+def position_now(table, volume, row: Mapping[str, Any]) -> tuple[float, float, float]:
+    """World RAS (mm) of a finding's peak, wherever `volume`, the map or the scan, lies now."""
     measured = np.array([row["peak_r_mm"], row["peak_a_mm"], row["peak_s_mm"], 1.0])
     matrix = table.GetAttribute(_IJK_TO_RAS)
-    if scan is None or not matrix:
+    if volume is None or not matrix:
         return tuple(float(value) for value in measured[:3])
     ijk = np.linalg.inv(np.array(json.loads(matrix))) @ measured
-    ras = own_ijk_to_ras(scan) @ ijk
+    ras = own_ijk_to_ras(volume) @ ijk
     world = [0.0, 0.0, 0.0]
-    if scan.GetParentTransformNode() is None:
+    if volume.GetParentTransformNode() is None:
         return tuple(float(value) for value in ras[:3])
     transform = vtk.vtkGeneralTransform()
-    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(scan.GetParentTransformNode(), None, transform)
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(volume.GetParentTransformNode(), None, transform)
     transform.TransformPoint(ras[:3], world)
     return tuple(world)

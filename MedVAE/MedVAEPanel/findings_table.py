@@ -5,11 +5,12 @@ from __future__ import annotations
 from slicer.i18n import tr as _
 
 from . import display, segments
-from .anomaly_results import Result
+from .anomaly_results import Result, follow_scan
 from .findings_node import position_now, rows
 from .silent import silent
 from .tables import set_columns, set_row
 
+_POSITION = 4
 _SIDES = (("R", "L"), ("A", "P"), ("S", "I"))
 
 
@@ -34,14 +35,25 @@ class FindingsTable:
         with silent(self.table):
             self.table.clearSelection()
             self.table.setRowCount(len(self._rows))
-            for index, row in enumerate(self._rows):
-                place = tuple(row[f"peak_{axis}_mm"] for axis in "ras")
+            for index, (row, place) in enumerate(zip(self._rows, self._positions(), strict=True)):
                 where = row["location"]
                 where = _("{location} (dark)").format(location=where) if row["polarity"] == "dark" else where
                 texts = (where, f"{row['volume_ml']:.2f}", f"{row['peak']:.1f}", f"{row['mean']:.1f}",
                          in_words(place))
                 set_row(self.table, index, texts)
         self.summary.text = self._summary(node)
+
+    def renew_positions(self) -> list[tuple[float, float, float]]:
+        """The scan may have been moved. Returns them, world RAS (mm); none if the user deleted the table node."""
+        places = self._positions()
+        for index, place in enumerate(places):
+            self.table.item(index, _POSITION).setText(in_words(place))
+        return places
+
+    def _positions(self) -> list[tuple[float, float, float]]:
+        node = self.result.node("findings") if self.result is not None else None
+        volume = self.result.place if node is not None else None
+        return [position_now(node, volume, row) for row in self._rows] if node is not None else []
 
     def _summary(self, node) -> str:
         if node is None:
@@ -59,11 +71,13 @@ class FindingsTable:
         if not chosen or self.result is None:
             return
         index = chosen[0].row()
-        table, segmentation = self.result.node("findings"), self.result.node("segmentation")
-        if table is not None:
-            display.jump(position_now(table, self.result.scan, self._rows[index]))
+        row, segmentation = self._rows[index], self.result.node("segmentation")
+        follow_scan(self.result)
+        places = self.renew_positions()
+        if places:
+            display.jump(places[index])
         if segmentation is not None:
-            segments.highlight(segmentation, index + 1)
+            segments.highlight(segmentation, segments.segment_of(segmentation, int(row["label"]), index + 1))
 
 
 def in_words(ras) -> str:

@@ -12,6 +12,7 @@ from .findings_table import FindingsTable
 from .parameters import Map
 from .shown_result import ShownResult
 from .silent import silent
+from .watch import Watch
 
 
 class ResultSection(ShownResult):
@@ -22,6 +23,7 @@ class ResultSection(ShownResult):
     def __init__(self, tab, ui):
         super().__init__(tab, ui)
         self.findings = FindingsTable(ui.findingsTable, ui.summaryLabel)
+        self._places = Watch(self._follow)
         self._opacity: float | None = None
         self._layout_before: int | None = None
         self._comparing: bool | None = None  # what the views are arranged for; None: a scene comes or goes
@@ -66,6 +68,7 @@ class ResultSection(ShownResult):
             if run != run_before:
                 self._fill(result)
             self._offer_threshold(volume)
+            self._look_at_places()
             if before is not False and shown is not False:
                 self._show(result, volume, parameters, run_before)
         elif parameters is not None and parameters.opacity != self._opacity:
@@ -81,6 +84,20 @@ class ResultSection(ShownResult):
         if result is not None and volume is not None:
             display.show(result.scan, volume, parameters.opacity)
             self._keep_scan_alone()
+
+    def _look_at_places(self) -> None:
+        """Results follow their scans, also while another module is in use, where registering is done: a map that stayed
+        behind would lie over other anatomy."""
+        if self.tab.parameters is None:
+            return self._places.stop()
+        self._follow()
+        places = [node for each in Result.all() for node in (each.scan, each.place) if node is not None]
+        self._places.look_at(places)
+
+    def _follow(self) -> None:
+        for each in Result.all():
+            anomaly_results.follow_scan(each)
+        self.findings.renew_positions()
 
     def _keep_scan_alone(self) -> None:
         """Side by side, the left view shows the scan without outlines."""
@@ -127,6 +144,7 @@ class ResultSection(ShownResult):
 
     def cleanup(self) -> None:
         self._laid_out.stop()
+        self._places.stop()
 
     def on_layout_changed(self) -> None:
         """Whoever changed it: the views side by side are entered and left by other ways than the button, too. Those of

@@ -20,6 +20,7 @@ import vtk
 
 from . import colours
 from .belonging import ROLE, RUN, mark, run_of
+from .following import put_on
 
 PROVENANCE = "MedVAE.Provenance"
 _DIGITS = 20
@@ -204,7 +205,7 @@ def fill_volume(volume, array_zyx: np.ndarray, scan=None, ijk_to_ras: np.ndarray
     slicer.util.updateVolumeFromArray(volume, array_zyx)
     if scan is not None:
         volume.CopyOrientation(scan)
-        volume.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
+        put_on(scan, volume)
     else:
         volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.asarray(ijk_to_ras)))
 

@@ -7,10 +7,14 @@ from typing import Any
 
 import numpy as np
 import slicer
+import vtk
+
+from .following import put_on
 
 MAX_SEGMENTS = 40
 """The worst findings get a segment each; the rest share one, because hundreds of segments make views slow."""
-_RANK = "MedVAE.Rank"
+_RANK, _LABELS = "MedVAE.Rank", "MedVAE.Findings"
+"""Tags of a segment: its finding's place in the table as it was detected, and the labels of the findings in it."""
 _CATEGORY = "Segmentation category and type - 3D Slicer General Anatomy list"
 _REGION = "~Anatomic codes - DICOM master list~SCT^12738006^Brain~^^"
 # Slicer's lists have no lesion: mass is what they call one of no particular kind.
@@ -32,11 +36,12 @@ def fill(segmentation, scan, components: np.ndarray, brain: np.ndarray, findings
     for index, (segment_id, segment) in enumerate(_pairs(segmentation)):
         rank = segment.GetLabelValue() or index + 1
         alone = rank <= MAX_SEGMENTS
-        finding = findings[rank - 1]
+        held = findings[rank - 1 : rank if alone else None]
         rest = f"{len(findings) - MAX_SEGMENTS} smaller ones"
-        _describe(segmentation, segment_id, segment, f"{rank} {finding['location']}" if alone else rest, _LESION,
-                  _DARK if alone and finding["polarity"] == "dark" else _BRIGHT)
+        _describe(segmentation, segment_id, segment, f"{rank} {held[0]['location']}" if alone else rest, _LESION,
+                  _DARK if alone and held[0]["polarity"] == "dark" else _BRIGHT)
         segment.SetTag(_RANK, str(rank))
+        segment.SetTag(_LABELS, " ".join(str(finding["label"]) for finding in held))
     known = {segment_id for segment_id, _ in _pairs(segmentation)}
     _add(segmentation, scan, brain.astype(np.int16))
     for segment_id, segment in _pairs(segmentation):
@@ -44,7 +49,7 @@ def fill(segmentation, scan, components: np.ndarray, brain: np.ndarray, findings
             _describe(segmentation, segment_id, segment, "Brain", _BRAIN, _BRAIN_COLOUR)
             segment.SetTag(_RANK, "0")
     _set_up_display(segmentation)
-    segmentation.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
+    put_on(scan, segmentation)
 
 
 def _add(segmentation, scan, labels_zyx: np.ndarray) -> None:
@@ -78,7 +83,7 @@ def _set_up_display(segmentation) -> None:
     shown.SetVisibility2DOutline(True)
     shown.SetVisibility3D(False)
     shown.SetSliceIntersectionThickness(1)
-    brain = _segment_of(segmentation, 0)
+    brain = next((segment_id for segment_id, segment in _pairs(segmentation) if _rank(segment) == 0), None)
     if brain:
         shown.SetSegmentVisibility2DOutline(brain, False)
         shown.SetSegmentVisibility2DFill(brain, False)
@@ -86,10 +91,19 @@ def _set_up_display(segmentation) -> None:
     highlight(segmentation, None)
 
 
-def highlight(segmentation, rank: int | None) -> None:
-    """Shows one finding's outline in white and dims the others; None treats all alike."""
+def segment_of(segmentation, label: int, rank: int) -> str | None:
+    """ID of the segment that a finding is in, None if the user deleted it. label: the finding's; rank: its place in the
+    table, by which segments of earlier versions are known."""
+    for segment_id, segment in _pairs(segmentation):
+        labels = _tag(segment, _LABELS)
+        if str(label) in labels.split() if labels else _rank(segment) == min(rank, MAX_SEGMENTS + 1):
+            return segment_id
+    return None
+
+
+def highlight(segmentation, chosen: str | None) -> None:
+    """Shows one segment's outline in white and dims the others; None treats all alike."""
     shown = segmentation.GetDisplayNode()
-    chosen = None if rank is None else _segment_of(segmentation, min(rank, MAX_SEGMENTS + 1))
     changing = shown.StartModify()
     for segment_id, segment in _pairs(segmentation):
         if _rank(segment) == 0:
@@ -135,13 +149,12 @@ def _pairs(segmentation) -> list[tuple[str, Any]]:
     return [(segment_id, inner.GetSegment(segment_id)) for segment_id in ids]
 
 
-def _segment_of(segmentation, rank: int) -> str | None:
-    return next((segment_id for segment_id, segment in _pairs(segmentation) if _rank(segment) == rank), None)
-
-
 def _rank(segment) -> int | None:
     """The finding's place in the table, from 1; 0 for the brain; None for a segment that the user added."""
-    import vtk
+    text = _tag(segment, _RANK)
+    return int(text) if text.isdigit() else None
 
+
+def _tag(segment, name: str) -> str:
     value = vtk.reference("")
-    return int(str(value)) if segment.GetTag(_RANK, value) and str(value).isdigit() else None
+    return str(value) if segment.GetTag(name, value) else ""

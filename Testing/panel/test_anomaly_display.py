@@ -42,7 +42,7 @@ def go_to_peak(panel) -> None:
     from MedVAEPanel.findings_node import position_now, rows
 
     table = panel.result.node("findings")
-    display.jump(position_now(table, panel.scan, rows(table)[0]))
+    display.jump(position_now(table, panel.result.place, rows(table)[0]))
     panel.pump(seconds=0.02)
 
 
@@ -175,6 +175,55 @@ def test_a_finding_chosen_is_gone_to_and_outlined_in_white(shown):
         assert all(display.GetSegmentOpacity2DOutline(other) < 1.0 for other in others)
         assert tuple(display.GetSegmentOverrideColor(chosen)) == (1.0, 1.0, 1.0)
         assert display.GetSegmentOverrideColor(others[0])[0] < 0, "the one chosen before is still white"
+
+
+def outlined(result) -> list[str]:
+    """Names of the segments that are shown in white."""
+    node = result.node("segmentation")
+    inner, display = node.GetSegmentation(), node.GetDisplayNode()
+    ids = [inner.GetNthSegmentID(index) for index in range(inner.GetNumberOfSegments())]
+    return [inner.GetSegment(each).GetName() for each in ids if display.GetSegmentOverrideColor(each)[0] == 1.0]
+
+
+def test_a_row_that_was_deleted_takes_no_outline_from_the_others(shown, reply):
+    """In a table that the user unlocked, with its segment, as seen when the scene is loaded again."""
+    findings, inner = shown.result.node("findings"), shown.result.node("segmentation").GetSegmentation()
+    findings.SetLocked(False)
+    findings.RemoveRow(1)
+    inner.RemoveSegment(inner.GetNthSegmentID(2))
+    shown.tab.results.findings.show(shown.result)
+    left = [(rank, finding["location"]) for rank, finding in enumerate(reply["findings"], 1) if rank != 2]
+    for row, (rank, location) in enumerate(left):
+        shown.ui.findingsTable.selectRow(row)
+        assert outlined(shown.result) == ([f"{rank} {location}"] if rank != 3 else [])
+
+
+def test_findings_beyond_the_worst_share_a_segment(panel, reply, monkeypatch):
+    from MedVAEPanel import segments
+
+    monkeypatch.setattr(segments, "MAX_SEGMENTS", 2)
+    scan = add_scan()
+    panel.tab.results.show_new(panel.widget.logic.addResult(scan, reply))
+    result, rest = panel.tab.results.result, f"{len(reply['findings']) - 2} smaller ones"
+    for row, name in ((0, f"1 {reply['findings'][0]['location']}"), (2, rest), (len(reply["findings"]) - 1, rest)):
+        panel.ui.findingsTable.selectRow(row)
+        assert outlined(result) == [name]
+
+
+def test_a_result_of_an_earlier_version(shown, reply):
+    """Its nodes and segments do not say as much."""
+    from MedVAEPanel import belonging, segments
+
+    for node in _nodes(shown.result):
+        node.RemoveAttribute(belonging._ITSELF)
+        node.RemoveNodeReferenceIDs(belonging._ITSELF)
+    inner = shown.result.node("segmentation").GetSegmentation()
+    for index in range(inner.GetNumberOfSegments()):
+        inner.GetNthSegment(index).RemoveTag(segments._LABELS)
+    shown.ui.findingsTable.selectRow(1)
+    assert outlined(shown.result) == [f"2 {reply['findings'][1]['location']}"]
+    shown.ui.removeButton.click()
+    assert node_ids() == shown.before
 
 
 def test_choosing_the_same_finding_again_goes_there_again(shown):

@@ -158,9 +158,65 @@ def test_a_shearing_transform_is_left_out_and_said_so(panel, expected):
     check_place(panel, result, scan, (shear @ np.append(expected, 1.0))[:3])
 
 
-def test_placement_of_every_kind_of_transform(panel):
+def bend():
     import slicer
     import vtk
+
+    bent, points, moved = vtk.vtkThinPlateSplineTransform(), vtk.vtkPoints(), vtk.vtkPoints()
+    for point in ((0, 0, 0), (50, 0, 0), (0, 50, 0), (0, 0, 50), (30, 30, 30)):
+        points.InsertNextPoint(point)
+    moved.DeepCopy(points)
+    moved.SetPoint(4, 40, 20, 35)
+    bent.SetSourceLandmarks(points)
+    bent.SetTargetLandmarks(moved)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+    node.SetAndObserveTransformToParent(bent)
+    return node
+
+
+@pytest.mark.parametrize("how", ["moved", "registered", "hardened", "bent"])
+def test_a_result_follows_its_scan(panel, reply, expected, how):
+    """Registered in another module after the detection, by a transform that may be hardened and deleted then."""
+    import slicer
+    import vtk
+
+    scan = add_scan("FLAIR")
+    transform = put_under(scan, np.eye(4), keep_place=False) if how == "moved" else None
+    result = panel.widget.logic.addResult(scan, reply)
+    panel.tab.results.show_new(result)
+    mine = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Mine")
+    result.node("std").SetAndObserveTransformNodeID(mine.GetID())
+    panel.widget.exit()
+    to_world = rotation(20, 2)
+    to_world[:3, 3] = (30, -15, 40)
+    if how == "bent":
+        transform = bend()
+        scan.SetAndObserveTransformNodeID(transform.GetID())
+    elif how == "moved":
+        transform.SetMatrixTransformToParent(slicer.util.vtkMatrixFromArray(to_world))
+    else:
+        transform = put_under(scan, to_world, keep_place=False)
+    if how == "hardened":
+        scan.HardenTransform()
+        slicer.mrmlScene.RemoveNode(transform)
+    to, place = vtk.vtkGeneralTransform(), np.zeros(3)
+    slicer.vtkMRMLTransformNode.GetTransformBetweenNodes(transform if how == "bent" else None, None, to)
+    to.TransformPoint(expected, place)
+    place = place if how == "bent" else (to_world @ np.append(expected, 1.0))[:3]
+    position, wanted = panel.ui.findingsTable.item(0, 4), [abs(round(value)) for value in place]
+    assert panel.pump(lambda: [int(word[1:]) for word in position.text().split()] == wanted, 10), position.text()
+    panel.widget.enter()
+    assert result.node("std").GetParentTransformNode() is mine
+    if how == "bent":
+        assert result.node("anomaly").GetParentTransformNode() is transform
+    else:
+        check_place(panel, result, scan, place)
+    node, label = result.node("segmentation"), reply["findings"][0]["label"]
+    voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), scan)
+    np.testing.assert_array_equal(voxels > 0, np.load(reply["arrays"]["components"]) == label)
+
+
+def test_placement_of_every_kind_of_transform(panel):
     from MedVAEPanel.scan_node import own_ijk_to_ras, placement
 
     scan = add_scan("FLAIR")
@@ -173,18 +229,7 @@ def test_placement_of_every_kind_of_transform(panel):
     np.testing.assert_allclose(placement(scan).as_itk()["spacing"], [1.5, 3.0, 0.75])
     direction = np.array(placement(scan).as_itk()["direction"]).reshape(3, 3)
     np.testing.assert_allclose(direction.T @ direction, np.eye(3), atol=1e-12)
-    bent = vtk.vtkThinPlateSplineTransform()
-    points = vtk.vtkPoints()
-    for point in ((0, 0, 0), (50, 0, 0), (0, 50, 0), (0, 0, 50), (30, 30, 30)):
-        points.InsertNextPoint(point)
-    moved = vtk.vtkPoints()
-    moved.DeepCopy(points)
-    moved.SetPoint(4, 40, 20, 35)
-    bent.SetSourceLandmarks(points)
-    bent.SetTargetLandmarks(moved)
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
-    node.SetAndObserveTransformToParent(bent)
-    scan.SetAndObserveTransformNodeID(node.GetID())
+    scan.SetAndObserveTransformNodeID(bend().GetID())
     np.testing.assert_allclose(placement(scan).ijk_to_ras, own)
     assert "bends" in placement(scan).note
 
