@@ -114,11 +114,18 @@ def cancelled_by_signals() -> Iterator[CancelToken]:
             signal.signal(number, handler)
 
 
+_before_fork = threading.local()
+
+
 def _deaf_if_listening() -> None:
-    # Blocked, not ignored: PyTorch's data loaders set handlers of their own in the processes they start.
-    if _listening:
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    # Blocked, not ignored: PyTorch's data loaders set handlers of their own in the processes they start. Before the
+    # fork, as PyTorch starts threads in the new process before anything of Python runs there.
+    _before_fork.heard = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS if _listening else ())
+
+
+def _hear_again() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _before_fork.heard)
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
-    os.register_at_fork(after_in_child=_deaf_if_listening)
+    os.register_at_fork(before=_deaf_if_listening, after_in_parent=_hear_again)

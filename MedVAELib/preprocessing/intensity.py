@@ -20,8 +20,9 @@ MIN_BRAIN_ML = 250.0
 
 _CONSTANT_SHARE = 0.25
 _PADDING_SHARE, _PADDING_GAP = 0.01, 0.5
-_RAISED_AIR = 0.1
-"""Of what a hundredth exceeds: a darkest value above it is no air as it was measured, but a constant added to it."""
+_AIR_SHARE, _AIR_NOISE, _RAISED_AIR = 0.1, 0.05, 0.1
+"""A tenth of a head's scan is air: within .05 of the range above its darkest value (.03 in all scans measured). Air
+above a tenth of what a hundredth of the scan exceeds had a constant added to it."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ def find_foreground(values: NDArray[np.float32]) -> Foreground:
         if low >= 0 or low - levels[0] > _PADDING_GAP * (high - low):
             return Foreground(values != levels[0], counts[0] >= _CONSTANT_SHARE * sample.size, min(0.0, float(low)))
     if share < _CONSTANT_SHARE:
-        darkest, bright = (float(value) for value in np.quantile(sample, (0.001, 0.99)))
-        raised = darkest > _RAISED_AIR * bright
+        darkest, air, bright = (float(value) for value in np.quantile(sample, (0.001, _AIR_SHARE, 0.99)))
+        raised = darkest > _RAISED_AIR * bright and air - darkest < _AIR_NOISE * (bright - darkest)
         return Foreground(np.ones(values.shape, bool), False, darkest if raised else min(0.0, darkest))
     support = filled(values != background)
     inside = sample[sample != background]

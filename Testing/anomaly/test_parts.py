@@ -241,9 +241,11 @@ def test_foreground_of_stripped_zscored_and_plain_scans():
 @pytest.mark.parametrize("constant", [-1024.0, 0.0, 500.0, 4096.0])
 def test_a_constant_added_to_all_values_is_the_offset(constant):
     """Air of a little noise, as magnitude images have it, is none."""
-    plain = np.abs(np.random.default_rng(0).normal(0, 4, SHAPE)).astype(np.float32)
-    plain[8:-8, 8:-8, 8:-8] += 300
+    rng = np.random.default_rng(0)
+    plain = np.abs(rng.normal(0, 4, SHAPE)).astype(np.float32)
+    plain[8:-8, 8:-8, 8:-8] += rng.uniform(200, 400, plain[8:-8, 8:-8, 8:-8].shape).astype(np.float32)
     assert find_foreground(plain + np.float32(constant)).offset == pytest.approx(constant, abs=0.1)
+    assert find_foreground(plain[8:-8, 8:-8, 8:-8]).offset == 0, "without air nothing tells what zero is"
 
 
 @pytest.mark.parametrize("padding", [-1.0, -300.0, -32768.0])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from multiprocessing import get_context
 
 import numpy as np
@@ -158,6 +160,29 @@ def test_a_forked_process_does_not_wait_for_its_parents_threads(monkeypatch):
         assert forked.exitcode == 0 and cpu_threads() == engine.threads == 2
     finally:
         torch.set_num_threads(before)
+
+
+_KILLED_IN_VAIN = """
+import os, signal, time
+import torch
+torch.set_num_threads(2)
+import MedVAELib.inference.device  # before what makes forked processes deaf to signals
+from MedVAELib.listening import cancelled_by_signals
+with cancelled_by_signals():
+    forked = os.fork()
+    if not forked:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(1)
+        os._exit(7)
+    time.sleep(0.3)
+    os.kill(forked, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 7
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_no_thread_of_a_forked_process_hears_signals_in_its_place():
+    subprocess.run([sys.executable, "-c", _KILLED_IN_VAIN], check=True)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system has no CPU affinity")

@@ -382,9 +382,13 @@ def test_what_tells_the_whole_group_to_end_leaves_the_loaders_to_this_process():
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_tensorboard_has_every_validation_at_its_step(tmp_path):
+def test_tensorboard_has_every_validation_at_its_step(tmp_path, monkeypatch):
     """Also after a run that was killed beyond its last checkpoint: what it added comes again."""
     event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.summary.writer import event_file_writer
+
+    # Files of one second are read in the order of these numbers, as text.
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(100))
 
     def validate(state, step):
         tensorboard(tmp_path, step, {"loss": step}, {"picture": np.zeros((2, 2), np.float32)})
