@@ -67,8 +67,20 @@ def _check_picture(path: Path) -> None:
         declared = struct.unpack_from("<I", content, 2)[0] if len(content) >= 6 else 0
         if len(content) < declared:
             raise truncated(path, len(content), declared)
-    elif content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):  # no end of image after the last start of a scan
+    elif _jpeg_ends_early(content):
         raise InputError(f"{path} is truncated, the picture ends early: copy or export it again.")
+
+
+def _jpeg_ends_early(content: bytes) -> bool:
+    """Whether no end of image follows the start of the picture's scan; its compressed data cannot hold one. What lies
+    before, such as a preview, and behind, as a phone's film, may hold both."""
+    at = 2
+    while content[at : at + 1] == b"\xff" and len(content) >= at + 4:
+        marker, length = struct.unpack_from(">BH", content, at + 1)
+        if marker == 0xDA:
+            return content.find(b"\xff\xd9", at) < 0
+        at += 1 if marker == 0xFF else 2 + length
+    return False  # no scan: the reader says so
 
 
 # --- NRRD and MetaImage ----------------------------------------------------------------------------------------------

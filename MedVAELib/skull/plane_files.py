@@ -1,7 +1,8 @@
 """Files that hold an ultrasound plane: what is in them, and the pixel size they state, if they state one.
 
 Screen formats (PNG, JPEG, TIFF ...) know a size for printing at most, never one of tissue; DICOM states it as pixel
-spacing or, for ultrasound, per region of the frame. Pictures may say how they are to be turned (Exif, TIFF).
+spacing or, for ultrasound, per region of the frame. Pictures may say how they are to be turned (Exif, TIFF), and that
+white is 0 (TIFF).
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import os
 import re
 import struct
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -29,7 +32,10 @@ _STATE_SIZE = ("Nifti", "Nrrd", "Meta", "MINC", "VTK", "Gipl")
 """Formats whose spacing is one of tissue, if they state one; every other reader makes up 1 mm or a size on paper."""
 _CUT = re.compile(r"^(?P<file>.+)@(?P<axis>[xyz]?)(?P<index>\d+)$", re.S)
 _EXIF_BYTES = 1 << 18  # of a JPEG file
-_REGIONS = "SequenceOfUltrasoundRegions"
+_REGIONS, _SHARED = "SequenceOfUltrasoundRegions", "SharedFunctionalGroupsSequence"
+_ORIENTATION, _WHITE_IS, _SHORT = 0x0112, 0x0106, 3  # two tags of TIFF and Exif, and the kind of their value
+SAME_SIZE = 0.02
+"""Pixel sizes that differ by no larger share are one, written down twice."""
 _PLACEHOLDER_MM = (1.0, 1.0)  # a pixel spacing that programs write where they know none
 _SPACING_TAGS = (0x00280030, 0x00181164, 0x00182010)  # of pixels, at the detector, as scanned: GDCM takes any of them
 
@@ -45,13 +51,15 @@ class Cut:
 @dataclass(frozen=True, eq=False)
 class StoredPlane:
     """A plane's values, (H, W) or (H, W, C), as stored, photographs upright; spacing_yx_mm: None where the file does
-    not state it; aspect: how many times as high as wide its pixels are, where it says that alone."""
+    not state it, or states several; other_sizes_yx_mm: what else it states; aspect: how many times as high as wide its
+    pixels are, where it says that alone."""
 
     values: NDArray
     spacing_yx_mm: tuple[float, float] | None
     spacing_source: str
     warnings: tuple[str, ...] = ()
     aspect: float = 1.0
+    other_sizes_yx_mm: tuple[tuple[float, float], ...] = ()
 
     @property
     def states_size(self) -> bool:
@@ -93,16 +101,22 @@ def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
                 raise InputError(f"{path} cannot be read as an image, it is damaged or in no known format: give a PNG, "
                                  "JPEG, DICOM, NIfTI or NRRD file.") from None
     if dicom:
-        spacing, source, doubts = _dicom_spacing(path, reader)
-        plane = plane_of_image(image, str(path), cut, spacing, source, (*notes.warnings, *doubts))
+        spacing, source, others = _dicom_spacing(path, reader)
+        plane = plane_of_image(image, str(path), cut, spacing, source, notes.warnings)
+        if cut is None or cut.axis == 2:  # of a frame, not of what lies across frames
+            plane = replace(plane, other_sizes_yx_mm=others)
         return replace(plane, aspect=_dicom_aspect(reader)) if plane.spacing_yx_mm is None else plane
     kind = sitk.ImageFileReader.GetImageIOFromFileName(itk_name(path))
     if kind.startswith(_STATE_SIZE) and notes.states_spacing:
         return plane_of_image(image, str(path), cut, image.GetSpacing()[:3], "file header", notes.warnings)
     plane = plane_of_image(image, str(path), cut, None, "", notes.warnings)
-    orientation, values = _orientation(path), plane.values
+    tags, values = _tags(path), plane.values
+    orientation = tags.get(_ORIENTATION, 1)
+    orientation = orientation if 1 <= orientation <= 8 else 1
     if kind.startswith("TIFF"):  # the reader has mirrored it already, and has not exchanged rows and columns
         values = _turned(values, (orientation - 1) % 4 + 1)
+        if tags.get(_WHITE_IS) == 0 and values.ndim == 2:  # black and white pictures come as colours, and turned round
+            values = _negative(values)
     return replace(plane, values=_turned(values, orientation))
 
 
@@ -151,23 +165,23 @@ def _check_size(path: Path, size: tuple[int, ...], pixel: int) -> None:
         raise InputError(f"{path} declares {' x '.join(str(n) for n in size)} pixels, too many for a plane: crop it.")
 
 
-def _orientation(path: Path) -> int:
-    """How a picture is to be turned before it is shown, 1 (not at all) to 8: tag 0x0112 of a TIFF file, or of the Exif
-    in a JPEG or PNG file."""
-    data = path.read_bytes()
+def _tags(path: Path) -> dict[int, int]:
+    """What a TIFF file, or the Exif in a JPEG or PNG file, says by tag in a single short number: _ORIENTATION, how a
+    picture is to be turned before it is shown, 1 (not at all) to 8; _WHITE_IS, 0 where white is."""
+    data, tags = path.read_bytes(), {}
     at = 0 if data[:4] in (b"II*\0", b"MM\0*") else _exif_place(data)
     order = {b"II": "<", b"MM": ">"}.get(data[at : at + 2])
     if order is None:
-        return 1
+        return tags
     try:
         directory = at + struct.unpack_from(f"{order}I", data, at + 4)[0]
         for entry in range(struct.unpack_from(f"{order}H", data, directory)[0]):
-            tag, _, _, value = struct.unpack_from(f"{order}HHIH", data, directory + 2 + 12 * entry)
-            if tag == 0x0112:
-                return value if 1 <= value <= 8 else 1
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", data, directory + 2 + 12 * entry)
+            if kind == _SHORT:
+                tags.setdefault(tag, value)
     except struct.error:
         pass
-    return 1
+    return tags
 
 
 def _exif_place(data: bytes) -> int:
@@ -187,6 +201,13 @@ def _turned(values: NDArray, orientation: int) -> NDArray:
     if orientation in (3, 4, 7, 8):
         values = values[::-1]
     return values[:, ::-1] if orientation in (2, 3, 6, 7) else values
+
+
+def _negative(values: NDArray) -> NDArray:
+    """Bright where they are dark, within the range of their kind, or of their own where that has no end."""
+    if values.dtype.kind == "u":
+        return np.iinfo(values.dtype).max - values
+    return values.min() + (values.max() - values)
 
 
 # --- DICOM -----------------------------------------------------------------------------------------------------------
@@ -211,23 +232,23 @@ def _without_pixel_spacing(path: Path) -> sitk.Image:
 
 def _dicom_spacing(
     path: Path, reader: sitk.ImageFileReader
-) -> tuple[tuple[float | None, ...] | None, str, tuple[str, ...]]:
-    """Column and row spacing in mm: PixelSpacing, unless it is 0, or that of the frame's only 2D ultrasound region,
-    which also goes before a spacing of 1 mm; where it comes from; a warning if both are there and differ. Frames may be
-    moments as well as slices, so what lies between them is None."""
+) -> tuple[tuple[float | None, ...] | None, str, tuple[tuple[float, float], ...]]:
+    """Column and row spacing in mm: the pixel spacing, of all frames alike, unless it is 0, or that of the frame's 2D
+    ultrasound regions where they agree, which also go before a spacing of 1 mm; where it comes from; and (row, column)
+    sizes that the regions state instead. Frames may be moments as well as slices, so what lies between them is None."""
     regions = ultrasound_region_spacings(path)
-    pair = _two_numbers(reader, "0028|0030")
-    if pair is not None and all(pair) and not (pair == _PLACEHOLDER_MM and len(regions) == 1):
-        row, column = pair
-        doubts = ()
-        if regions and not any(np.allclose(region, (column, row), rtol=0.02) for region in regions):
-            said = " or ".join(f"{mm:.4g}" for mm in sorted({mm for region in regions for mm in region}))
-            doubts = (f"{path} states two pixel sizes: {column:.4g} mm as pixel spacing, which is used, and {said} mm "
-                      "in its ultrasound region: give the true one by the plane's name (--spacing PLANE=MM).",)
-        return (column, row, None), "DICOM pixel spacing", doubts
+    others = tuple((row, column) for column, row in regions)
+    pair = _two_numbers(reader, "0028|0030") or _shared_spacing(path)
+    if pair is not None and all(pair) and not (pair == _PLACEHOLDER_MM and regions):
+        agree = any(same_size(pair, other) for other in others)
+        return (pair[1], pair[0], None), "DICOM pixel spacing", () if agree else others
     if len(regions) == 1:
-        return (*regions.pop(), None), "DICOM ultrasound region", ()
-    return None, "", ()
+        return (*regions[0], None), "DICOM ultrasound region", ()
+    return None, "", others
+
+
+def same_size(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return all(math.isclose(a, b, rel_tol=SAME_SIZE) for a, b in zip(one, other, strict=True))
 
 
 def _dicom_aspect(reader: sitk.ImageFileReader) -> float:
@@ -245,19 +266,35 @@ def _two_numbers(reader: sitk.ImageFileReader, tag: str) -> tuple[float, float] 
     return first, second
 
 
-def ultrasound_region_spacings(path: Path) -> set[tuple[float, float]]:
-    """(column, row) pixel sizes in mm of the 2D tissue regions in a DICOM file, wherever in its header they stand;
-    none where they are damaged."""
-    import pydicom
-
-    found = set()
+def ultrasound_region_spacings(path: Path) -> list[tuple[float, float]]:
+    """(column, row) pixel sizes in mm of the 2D tissue regions in a DICOM file, wherever in its header they stand, each
+    but once; none where they are damaged."""
+    found: list[tuple[float, float]] = []
     try:
-        header = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=[_REGIONS])
-        for region in header.get(_REGIONS) or ():
+        for region in _sequence(path, _REGIONS):
             units = [region.get(f"PhysicalUnits{axis}Direction") for axis in "XY"]
             column, row = (abs(float(region.get(f"PhysicalDelta{axis}") or 0)) for axis in "XY")
-            if region.get("RegionSpatialFormat") == 1 and units == [3, 3] and column and row:  # two-dimensional, in cm
-                found.add((column * 10, row * 10))
+            size = (column * 10, row * 10)
+            two_dimensional_in_cm = region.get("RegionSpatialFormat") == 1 and units == [3, 3]
+            if two_dimensional_in_cm and all(size) and not any(same_size(size, other) for other in found):
+                found.append(size)
     except Exception:  # pydicom raises whatever it trips over
-        return set()
+        return []
     return found
+
+
+def _shared_spacing(path: Path) -> tuple[float, float] | None:
+    """Row and column spacing in mm that an enhanced DICOM file states for all of its frames."""
+    try:
+        measures = _sequence(path, _SHARED)[0].PixelMeasuresSequence[0]
+        row, column = (float(mm) for mm in measures.PixelSpacing)
+    except Exception:  # pydicom raises whatever it trips over
+        return None
+    return row, column
+
+
+def _sequence(path: Path, name: str) -> Sequence[Any]:
+    """A sequence at the top of a DICOM file's header, empty where it has none."""
+    import pydicom
+
+    return pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=[name]).get(name) or ()
