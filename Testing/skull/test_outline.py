@@ -85,7 +85,7 @@ def test_nothing_like_a_head(probability):
 
 def test_a_base_is_no_reason_to_doubt_a_sagittal_plane():
     """A head cut off flat below, as the skull's base does, departs from an ellipse further than an axial one may."""
-    image = PlaneImage(np.zeros((192, 192), np.float32), 0.6)
+    image = PlaneImage(np.full((192, 192), 0.3, np.float32), 0.6)
     head = ellipse_map(moment_ellipse(torch.tensor(blob((192, 192), (90, 96), 70))[None]), 192, 192)[0]
     head[126:] = 0
     assert not judge("sagittal", image, head, 1.0).doubts
@@ -172,7 +172,30 @@ def test_a_bright_window_around_a_plane_does_not_look_inverted():
 
 
 def test_confidence_is_judged():
-    image = PlaneImage(np.zeros((192, 192), np.float32), 0.6)
+    image = PlaneImage(np.full((192, 192), 0.3, np.float32), 0.6)
     head = torch.tensor(blob((192, 192), (96, 96), 70))
     assert not judge("axial", image, head, 0.9).doubts
     assert "does not look like" in judge("axial", image, head, 0.2).doubts[0]
+
+
+@pytest.mark.parametrize("margin, cut", [(0, False), (60, False), (60, True)])
+def test_a_head_cut_off_by_black_within_the_frame_is_a_doubt(margin, cut):
+    """As by the edge of the sector, or in a crop pasted into a black frame; black around a whole head is none."""
+    picture = placed(shape=(320, 440)).grey_yx + 0.1
+    outline = blob(picture.shape, (160, 220), 120)
+    if cut:
+        picture, outline = picture[:, 130:], outline[:, 130:]
+    picture, outline = np.pad(picture, margin), np.pad(outline, margin)
+    doubts = judge("axial", PlaneImage(picture, 0.3), letterbox(outline), 1.0).doubts
+    assert any("picture's edge" in doubt for doubt in doubts) is cut, doubts
+
+
+@pytest.mark.parametrize("pixels, measured", [((70, 60), "left"), ((60, 70), "right"), ((70, 20), "")])
+def test_a_second_head_is_a_doubt(pixels, measured):
+    """Twins on one picture, side by side; a spot is none."""
+    left, right = (torch.tensor(blob((192, 192), (96, column), 0.6 * radius)) for column, radius in
+                   zip((50, 142), pixels, strict=True))
+    eye = Eye(lambda images, _: ((left + right).expand(len(images), -1, -1), torch.ones(len(images))))
+    doubts = find_outlines([("axial", placed(shape=(320, 320)))], eye)[0].doubts
+    said = [doubt for doubt in doubts if "two heads" in doubt]
+    assert len(said) == bool(measured) and all(f"the {measured} one" in doubt for doubt in said)
