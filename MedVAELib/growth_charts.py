@@ -40,6 +40,17 @@ class GrowthChart:
         return (low + high) / 2
 
 
+def ordinal(percentile: float) -> str:
+    """A percentile in words; the charts say little of what is rarer than one in a hundred."""
+    if percentile < 1:
+        return "< 1st"
+    if percentile > 99:
+        return "> 99th"
+    number = round(percentile)
+    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
 def check_age(ga_weeks: float) -> None:
     """Raises ValueError for an age in weeks that the charts do not hold for."""
     if not FIRST_WEEK <= ga_weeks <= LAST_WEEK:

@@ -5,8 +5,8 @@
 
 HEADS.csv has a line for each head, with the columns case, one or more of axial, sagittal and coronal (an image file,
 or volume.nii.gz@40 for a slice of a volume), and, if wanted, spacing (mm per pixel, where the files do not state it)
-and ga (weeks). Every head gets a folder in DIR, and DIR/summary.csv a line for each. Results are those of the panel
-and of `medvae skull`.
+and ga (weeks, as 24.5, or weeks and days, as 24+3). Every head gets a folder in DIR, and DIR/summary.csv a line for
+each. Results are those of the panel and of `medvae skull`.
 
 Exit codes: 0 done, 1 a mistake of MedVAE's own, 2 wrong usage, 3 input cannot be used, 4 bundle missing or damaged,
 5 some cases failed, 6 out of memory, 130 cancelled.
@@ -35,7 +35,8 @@ def arguments_parser() -> argparse.ArgumentParser:
     parser.add_argument("--spacing", default="", metavar="MM",
                         help="mm per pixel of heads for which the table has none: 0.25 where the file does not state "
                              "it, axial=0.25,coronal=0.3 whatever it states")
-    parser.add_argument("--ga", type=float, metavar="WEEKS", help="gestational age where the table has none")
+    parser.add_argument("--ga", default="", metavar="WEEKS",
+                        help="gestational age where the table has none: weeks, as 24.5, or weeks and days, as 24+3")
     batch.add_common_options(parser, samples=SKULL_SAMPLES)
     return parser
 

@@ -40,8 +40,9 @@ def skull(
         metavar="MM", show_default=False,
         help="Edge of a pixel in mm: 0.25 where the files do not state it; axial=0.25,coronal=0.3 whatever they "
              "state.")] = "",
-    ga: Annotated[float | None, typer.Option(
-        metavar="WEEKS", show_default=False, help="Gestational age in weeks, for percentiles of the measures.")] = None,
+    ga: Annotated[str, typer.Option(
+        metavar="WEEKS", show_default=False,
+        help="Gestational age for percentiles of the measures: weeks, as 24.5, or weeks and days, as 24+3.")] = "",
     sample: Annotated[bool, typer.Option(
         "--sample", help="Use the planes that come with MedVAE, and compare with the head they show.")] = False,
     cohort: Annotated[Path | None, typer.Option(
@@ -71,7 +72,7 @@ def skull(
 
         medvae skull --sample --output skull_output
 
-        medvae skull --axial head.png --spacing 0.21 --ga 24.5 --output results
+        medvae skull --axial head.png --spacing 0.21 --ga 24+3 --output results
 
         medvae skull --axial a.dcm --sagittal s.dcm --coronal c.dcm --output results
 

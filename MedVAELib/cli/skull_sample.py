@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..growth_charts import ordinal
 from ..resources import resource_dir
 from ..standard_planes import PLANES
 
@@ -24,7 +25,7 @@ def sample_case() -> SkullCase:
     truth = sample_truth()
     folder = resource_dir() / "sample" / "skull"
     files = tuple((plane, str(folder / f"{plane}.png")) for plane in PLANES)
-    return SkullCase("sample", files, f"{truth['spacing_mm']}", float(truth["ga_weeks"]))
+    return SkullCase("sample", files, f"{truth['spacing_mm']}", f"{truth['ga_weeks']}")
 
 
 def sample_truth() -> Mapping[str, Any]:
@@ -51,7 +52,7 @@ def biometry_table(result: SkullPrediction, truth: Mapping[str, Any] | None) -> 
     for measure in result.measures:
         low, high = measure.interval
         row = [measure.name, f"{measure.value:.1f} {measure.unit}", f"{measure.std:.1f}", f"{low:.1f} to {high:.1f}",
-               "-" if measure.percentile is None else f"{measure.percentile:.0f}"]
+               "-" if measure.percentile is None else ordinal(measure.percentile)]
         if true:
             row += [f"{true[measure.name]:.1f}", "yes" if low <= true[measure.name] <= high else "no"]
         table.add_row(*row)

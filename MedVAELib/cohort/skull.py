@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, SKULL_SAMPLES, Bundle
 from ..outputs import plain
 from ..progress import CancelToken, Progress, scaled
 from ..skull.plane_files import parse_cut
-from ..skull.planes import PlaneImage, check_arguments, parse_spacings
+from ..skull.planes import PlaneImage, check_arguments, parse_spacings, parse_weeks
 from ..skull_outputs import BIOMETRY_FILE, biometry_record, check_skull_writable, write_skull
 from ..standard_planes import PLANES
 from .cases import refuse_double_names
@@ -33,12 +32,12 @@ _SHARE_OF_WRITING = 0.35  # of a case's progress, the rest being the prediction
 @dataclass(frozen=True)
 class SkullCase:
     """A head of a cohort. planes: (plane, file or file@slice) in clinical order; spacing: pixel sizes as
-    `parse_spacings` reads them, "" as set for all; ga_weeks: None as set for all."""
+    `parse_spacings` reads them, ga: the age as `parse_weeks` does; both "" as set for all."""
 
     name: str
     planes: tuple[tuple[str, str], ...]
     spacing: str = ""
-    ga_weeks: float | None = None
+    ga: str = ""
 
     @property
     def sources(self) -> tuple[Path, ...]:
@@ -55,7 +54,7 @@ class SkullCase:
             file, cut = parse_cut(text)
             ending = f"@{'xyz'[cut.axis]}{cut.index}" if cut else ""
             found.append((plane, f"{file.absolute()}{ending}"))
-        return SkullCase(self.name, tuple(found), self.spacing, self.ga_weeks)
+        return SkullCase(self.name, tuple(found), self.spacing, self.ga)
 
 
 def read_skull_cases(table: Path) -> list[SkullCase]:
@@ -70,13 +69,7 @@ def _case(line: Line) -> SkullCase:
     planes = tuple((plane, str(line.path(line.value(plane)))) for plane in PLANES if line.value(plane))
     if not planes:
         raise line.error(f"no plane is given; fill in one of the columns {', '.join(PLANES)}.")
-    try:
-        age = float(line.value("ga").replace(",", ".")) if line.value("ga") else None
-    except ValueError:
-        age = math.nan
-    if age is not None and not math.isfinite(age):
-        raise line.error(f"'{line.value('ga')}' is no gestational age in weeks.")
-    return SkullCase(line.case_name(), planes, line.value("spacing"), age)
+    return SkullCase(line.case_name(), planes, line.value("spacing"), line.value("ga"))
 
 
 @dataclass(frozen=True)
@@ -129,19 +122,20 @@ class SkullRow(Row):
 
 @dataclass(frozen=True)
 class SkullSettings:
-    """How every head is to be predicted; as in `predict_skull`. spacing: as `parse_spacings` reads it."""
+    """How every head is to be predicted; as in `predict_skull`. spacing, ga: as `parse_spacings` and `parse_weeks` read
+    them."""
 
     bundle: str = DEFAULT_SKULL_BUNDLE
     device: str = "auto"
     samples: int = SKULL_SAMPLES
     seed: int = 0
     spacing: str = ""
-    ga_weeks: float | None = None
+    ga: str = ""
 
     row = SkullRow
 
     def check(self, cases: Sequence[SkullCase]) -> None:
-        check_arguments({"axial": None}, self.samples, self.ga_weeks, self.seed)
+        check_arguments({"axial": None}, self.samples, parse_weeks(self.ga), self.seed)
         parse_spacings(self.spacing, {plane for case in cases for plane, _ in case.planes})
 
     def request(self, case: SkullCase, bundle: Bundle) -> dict[str, Any]:
@@ -149,7 +143,7 @@ class SkullSettings:
             "medvae_version": __version__, **released("bundle", bundle),
             **released("outline_bundle", load_bundle(OUTLINE_BUNDLE)),
             "samples": self.samples, "seed": self.seed,
-            "spacing": case.spacing or self.spacing, "ga_weeks": self._age(case),
+            "spacing": case.spacing or self.spacing, "ga": case.ga or self.ga,
             "planes": {plane: [text.rpartition("@")[2] if parse_cut(text)[1] else "", fingerprint(parse_cut(text)[0])]
                        for plane, text in case.planes},
         }
@@ -167,6 +161,7 @@ class SkullSettings:
         started = time.perf_counter()
         check_skull_writable(directory)
         progress("read", 0.0, f"Reading {case.name}")
+        ga_weeks = parse_weeks(case.ga or self.ga)
         planes = read_planes(case, self.spacing)
         request = self.request(case, bundle)
         cancel.check()
@@ -175,15 +170,12 @@ class SkullSettings:
         share = 1.0 - _SHARE_OF_WRITING
         result = predict_skull(
             planes, predictor=model or self.load(bundle), samples=self.samples, seed=self.seed,
-            ga_weeks=self._age(case), progress=scaled(progress, 0.0, share), cancel=cancel,
+            ga_weeks=ga_weeks, progress=scaled(progress, 0.0, share), cancel=cancel,
         )
         result.provenance["case"] = case.name
         result.provenance["request"] = {**request, "seconds": round(time.perf_counter() - started, 2)}
         write_skull(result, directory, scaled(progress, share, 1.0), cancel)
         return result
-
-    def _age(self, case: SkullCase) -> float | None:
-        return self.ga_weeks if case.ga_weeks is None else case.ga_weeks
 
 
 def read_planes(case: SkullCase, spacing: str) -> dict[str, PlaneImage]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from ..growth_charts import FIRST_WEEK, LAST_WEEK
+from ..growth_charts import FIRST_WEEK, LAST_WEEK, ordinal
 from ..skull.biometry import TITLES
 from ..skull.result import Measure, SkullPrediction, where_drawn
 from ..standard_planes import PLANES
@@ -91,19 +91,9 @@ def _planes(result: SkullPrediction) -> list[dict[str, str]]:
 
 def _row(measure: Measure) -> Row:
     low, high = measure.interval
-    percentile = "–" if measure.percentile is None else _ordinal(measure.percentile)
+    percentile = "–" if measure.percentile is None else ordinal(measure.percentile)
     return Row(measure.name, TITLES[measure.name], f"{measure.value:.1f} {measure.unit}", f"{measure.std:.1f}",
                f"{low:.1f} to {high:.1f}", percentile)
-
-
-def _ordinal(percentile: float) -> str:
-    if percentile < 1:
-        return "< 1st"
-    if percentile > 99:
-        return "> 99th"
-    number = round(percentile)
-    ending = "th" if 10 <= number % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{ending}"
 
 
 def _reading(result: SkullPrediction) -> list[str]:
