@@ -225,6 +225,8 @@ def test_a_new_release_of_a_bundle_makes_results_anew():
         newer = replace(bundle, metadata={**bundle.metadata, "version": "9.0.0"})
         assert task.request(what, bundle) == task.request(what, bundle) != task.request(what, newer)
     assert settings.request(head, bundle)["outline_bundle_sha256"] == load_bundle(OUTLINE_BUNDLE).sha256
+    ages = [settings.request(replace(head, ga=text), bundle)["ga_weeks"] for text in ("", "24,5", "24+3", "soon")]
+    assert ages == [None, 24.5, 24.43, "soon"], "an age is the same however it is written"
 
 
 def test_without_resume_everything_is_done_again(small, bookkeeping, tmp_path):

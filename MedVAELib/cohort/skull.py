@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..bundle import DEFAULT_SKULL_BUNDLE, OUTLINE_BUNDLE, SKULL_SAMPLES, Bundle, load_bundle
+from ..errors import UsageError
 from ..outputs import plain
 from ..progress import CancelToken, Progress, scaled
 from ..skull.plane_files import parse_cut
@@ -143,10 +144,17 @@ class SkullSettings:
             "medvae_version": __version__, **released("bundle", bundle),
             **released("outline_bundle", load_bundle(OUTLINE_BUNDLE)),
             "samples": self.samples, "seed": self.seed,
-            "spacing": case.spacing or self.spacing, "ga": case.ga or self.ga,
+            "spacing": case.spacing or self.spacing, "ga_weeks": self._weeks(case),
             "planes": {plane: [text.rpartition("@")[2] if parse_cut(text)[1] else "", fingerprint(parse_cut(text)[0])]
                        for plane, text in case.planes},
         }
+
+    def _weeks(self, case: SkullCase) -> float | str | None:
+        """The age; as it is written where it cannot be read, which the prediction tells."""
+        try:
+            return parse_weeks(case.ga or self.ga)
+        except UsageError:
+            return case.ga or self.ga
 
     def load(self, bundle: Bundle) -> SkullPredictor:
         from ..skull.predictor import SkullPredictor

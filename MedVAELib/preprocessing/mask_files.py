@@ -16,6 +16,7 @@ from .geometry import ijk_to_ras_mm, like, ras_mm_to_ijk, same_grid, to_grid
 
 _MOST_BEYOND = 0.2
 """Of a mask that may lie outside its scan: a little, where the field of view was cut."""
+_VOXELS_LOOKED_AT = 100_000
 
 
 def read_mask(path: Path, scan: sitk.Image) -> NDArray[np.bool_]:
@@ -58,7 +59,9 @@ def _read(path: Path, scan: sitk.Image, placed_on: Callable[[sitk.Image, sitk.Im
 
 def _share_beyond(values: NDArray[np.float32], mask: sitk.Image, scan: sitk.Image) -> float:
     """Of the mask's voxels (zyx), those whose centre no voxel of the scan holds."""
-    points = ijk_to_ras_mm(mask, np.argwhere(values > 0)[:, ::-1])
+    flat = np.flatnonzero(values > 0)
+    zyx = np.stack(np.unravel_index(flat[:: max(1, len(flat) // _VOXELS_LOOKED_AT)], values.shape), 1)
+    points = ijk_to_ras_mm(mask, zyx[:, ::-1])
     nearest = np.round(ras_mm_to_ijk(scan, points))
     return float(((nearest < 0) | (nearest >= scan.GetSize())).any(1).mean()) if len(points) else 0.0
 

@@ -42,11 +42,12 @@ MIN_SHARED = 0.7
 """Dice of two looks at a head: from _AGREE on there is no further one; below MIN_SHARED of the last with the first, or
 with that before, is a doubt."""
 _BLACK = 4 / 255
-_BLACK_PX, _NEAR_PX = 4, 6
+_OPENING, _NEAR = 4 / 460, 6 / 460  # of the head's long axis, which has 460 pixels on most of these planes
 _MOST_BLACK = 0.16
-"""Of an axial outline's rim, what may lie within _NEAR_PX pixels of the black around a picture, more than twice
-_BLACK_PX wide: 3 of 202 real planes have more (HC18, training and validation), and of 100 with 12 % of the head's width
-blacked out 93. In the other planes the base often lies in shadow, and there are no real ones to choose a limit on."""
+"""Of an axial outline's rim, what may lie as near as _NEAR to the black around a picture, more than twice _OPENING
+wide: 3 of 202 real planes have more (HC18, training and validation), also at half and a third of their size, and of as
+many with 12 % of the head's width blacked out 190. In the other planes the base often lies in shadow, and there are no
+real ones to choose a limit on."""
 _RING_PX = 3
 _DARKER = 0.01
 Window = tuple[slice, slice]
@@ -106,8 +107,8 @@ def _two_heads(plane: tuple[str, PlaneImage], outline: Outline) -> tuple[str, ..
     """A doubt of a look at the whole image, which shows all that is on it."""
     if not outline.side:
         return ()
-    return (f"There are two heads on {plane[1].label} ({plane[0]}), and the {outline.side} one was measured: crop the "
-            "image to the one that you mean.",)
+    return (f"There may be two heads on {plane[1].label} ({plane[0]}), and the {outline.side} one was measured: if so, "
+            "crop the image to the one that you mean.",)
 
 
 def _looked_at(
@@ -261,7 +262,8 @@ def judge(
                       f"{HEAD_MM[0]:g} to {HEAD_MM[1]:g} mm long: check the pixel size.")
     if _touches_border(found.on_image()):
         doubts.append(f"The head on {label} reaches the frame's edge: what is cut off is guessed.")
-    elif name == "axial" and (black := _at_black(image.grey_yx, found.on_image() > 0.5)) > _MOST_BLACK:
+    elif name == "axial" and (black := _at_black(image.grey_yx, found.on_image() > 0.5,
+                                                 major_mm / image.pixel_mm)) > _MOST_BLACK:
         doubts.append(f"{black:.0%} of the outline found on {label} runs along black, as where the head reaches the "
                       "picture's edge: what is cut off there is guessed.")
     if _looks_inverted(image, found):
@@ -270,14 +272,15 @@ def judge(
     return replace(found, doubts=tuple(doubts))
 
 
-def _at_black(grey_yx: NDArray[np.float32], head_yx: NDArray[np.bool_]) -> float:
+def _at_black(grey_yx: NDArray[np.float32], head_yx: NDArray[np.bool_], long_px: float) -> float:
     """Share of a head's rim at which the picture ends: in the black around an ultrasound's sector, or around a picture
-    pasted into a frame."""
-    labels, _ = ndimage.label(opened(grey_yx <= _BLACK, _BLACK_PX))
+    pasted into a frame. long_px: the head's long axis."""
+    opening, near = (max(1, round(share * long_px)) for share in (_OPENING, _NEAR))
+    labels, _ = ndimage.label(opened(grey_yx <= _BLACK, opening))
     at_border = np.unique(np.concatenate([labels[[0, -1]].ravel(), labels[:, [0, -1]].ravel()]))
     outside = np.isin(labels, at_border[at_border > 0])
     rim = head_yx & ~eroded(head_yx)
-    return float((rim & dilated(outside, _NEAR_PX)).sum()) / max(1, int(rim.sum()))
+    return float((rim & dilated(outside, near)).sum()) / max(1, int(rim.sum()))
 
 
 def _looks_inverted(image: PlaneImage, outline: Outline) -> bool:

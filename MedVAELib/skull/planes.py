@@ -32,7 +32,9 @@ _DARK = 1 / 3
 """Of full scale: a picture in which it is lower is brightened until it is usual; on those planes .37 at least."""
 PLAUSIBLE_WEEKS = (8.0, 45.0)
 _GIVEN = "given"
-_WEEKS = re.compile(r"(?P<weeks>\d+([.,]\d+)?) *w?|(?P<whole>\d+) *[w+] *(?P<days>[0-6])( */ *7| *d)?", re.I)
+_W = r"(w|wk|wks|weeks?)"
+_WEEKS = re.compile(rf"(?P<weeks>\d+([.,]\d*)?) *{_W}?"
+                    rf"|(?P<whole>\d+)( *\+ *| *{_W} *\+? *| +(?=\d */ *7))(?P<days>[0-6])( */ *7| *d| *days?)?", re.I)
 _DECIMAL_COMMA = re.compile(r"(?<![.\d])(\d+),(\d+)(?![.\d])")
 
 

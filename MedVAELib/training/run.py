@@ -77,7 +77,17 @@ def start_trainer(
     trainer.describe(run_record(config, model))
     if resume:
         trainer.resume()
+        forget_after(output, trainer.step)
     return trainer
+
+
+def forget_after(output: Path, step: int) -> None:
+    """Has TensorBoard leave out what a killed run added beyond the step that this one goes on from: it comes again."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    SummaryWriter(str(output / "tensorboard"), purge_step=step + 1).close()
 
 
 def tensorboard(
@@ -94,8 +104,7 @@ def tensorboard(
     except ImportError:
         return
     last = next((line for line in reversed(read_log(output)) if "loss" in line), {})
-    # Purging: what a killed run added after the checkpoint that this one went on from comes again.
-    with SummaryWriter(str(output / "tensorboard"), purge_step=step) as writer:
+    with SummaryWriter(str(output / "tensorboard")) as writer:
         for name, value in validation.items():
             writer.add_scalar(f"validation/{name}", value, step)
         for name in last.keys() - {"step", "seconds"}:

@@ -95,6 +95,7 @@ def _maker(source: Path) -> tuple[str, str] | None:
     try:
         record = json.loads((source.parent / PROVENANCE_FILE).read_text(encoding="utf-8"))
         settings = record["settings"] if source.name in record["files"] else {}  # else it is of another command
-        return str(settings["bundle"]), str(settings["bundle_sha256"])
+        sha256 = settings["bundle_sha256"] if "bundle_sha256" in settings else settings["sha256"]  # once called so
+        return str(settings["bundle"]), str(sha256)
     except (OSError, ValueError, KeyError, TypeError):
         return None

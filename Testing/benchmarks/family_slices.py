@@ -6,14 +6,14 @@ the training heads are left out of the training: against them it shows whether s
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from MedVAELib.cohort.prepare import PrepareCase, PrepareSettings, read_prepare_cases, write_images_table
+from MedVAELib.cohort.run import run_cohort
 from MedVAELib.evaluation.generative import (
     GenerativeScores,
     Reference,
@@ -24,16 +24,17 @@ from MedVAELib.evaluation.generative import (
 )
 from MedVAELib.evaluation.generative_baselines import baseline_scores
 from MedVAELib.evaluation.generative_tables import definitions, generative_table
+from MedVAELib.latent.cohort import images_for
 from MedVAELib.latent.model import load_latent_model
+from MedVAELib.latent.table import TEST, TRAIN
+from MedVAELib.preprocessing.slices import SliceSettings
 from MedVAELib.reporting.latent_pictures import write_strips
 from MedVAELib.training.config import data_path
-from MedVAELib.training.image_sets import ImageSet, read_images
+from MedVAELib.training.image_sets import ImageSet
 from MedVAELib.training.synthesis.cohort_files import CohortRequest, write_cohort
 from Testing.benchmarks.family import HERE, preset, trained, training_note
 
-SCANS, SIDE = 300, 96
-LEVELS = range(26, 58, 4)
-"""Axial planes of a volume of 80×96×80 voxels of 2 mm: from below the ventricles to above them."""
+SCANS, SIDE, EVERY = 300, 128, 4
 PRESET = "slices-introvae-64"
 MODELS = {"VAE-64": "vae", "IntroVAE-64": "introvae"}
 UNSEEN = "unseen"
@@ -41,18 +42,18 @@ _SHOWN, _DPI = 10, 60
 
 
 def main(work: Path) -> None:
-    table = write_slices(work / "slices-cohort", work / "slices")
-    shape = (SIDE, SIDE)
-    seen, unseen = read_images(table, shape=shape), read_images(table.with_name(f"{UNSEEN}.csv"), shape=shape)
-    train = seen.part("train").images
-    if set(unseen.patients) != set(seen.part("train").patients):
+    tables = prepared(work / "slices-cohort", work / "slices")
+    models = {name: load_latent_model(trained(f"slices-{name}", config(name, tables["images"]), work))
+              for name in MODELS}
+    seen, unseen = (images_for(models["VAE-64"], tables[name]) for name in ("images", UNSEEN))
+    train = seen.part(TRAIN).images
+    if set(unseen.patients) != set(seen.part(TRAIN).patients):
         raise RuntimeError("the slices left out of the training are not of the heads that are in it")
     against, heads = (reference(train, held_back.images, patients=held_back.patients)
-                      for held_back in (unseen, seen.part("test")))
+                      for held_back in (unseen, seen.part(TEST)))
     scores, others = [], []
     strips = {"slices of\nthe data": unseen.images[:: max(1, len(unseen) // _SHOWN)][:_SHOWN]}
-    for name in MODELS:
-        model = load_latent_model(trained(f"slices-{name}", config(name, table), work))
+    for name, model in models.items():
         score, made = evaluate_model(name, model, against)
         scores.append(score)
         others.append(evaluate_model(name, model, heads)[0])
@@ -64,42 +65,30 @@ def main(work: Path) -> None:
 
 
 def config(name: str, table: Path) -> dict:
-    settings = preset(PRESET, {"shape": [SIDE, SIDE]})
+    settings = preset(PRESET)
     settings["model"] = {key: value for key, value in settings["model"].items() if key != "variant"}
     settings["model"]["name"] = MODELS[name]  # the introspective one is soft unless it is told otherwise
-    settings["data"] = settings["data"] | {"source": str(table.resolve()), "preparation": "plain", "scaling": "byte"}
+    settings["data"] = settings["data"] | {"source": str(table.resolve())}
     return settings
 
 
-def write_slices(cohort: Path, output: Path) -> Path:
-    """The slices as 8-bit PNG with images.csv (what trains, validates and tests, by head) and unseen.csv."""
-    tables = {name: output / f"{name}.csv" for name in ("images", UNSEEN)}
-    if all(table.exists() for table in tables.values()):
-        return tables["images"]
+def prepared(cohort: Path, output: Path) -> dict[str, Path]:
+    """Tables of the slices: what trains, validates and tests, by head, and UNSEEN."""
     source = data_path("brain")
     listed = write_cohort(CohortRequest("flair-healthy", SCANS, 7, 2.0), source / "label_maps",
                           source / "lesion_masks", cohort)
-    volumes, rows = read_images(listed), {name: [] for name in tables}
-    output.mkdir(parents=True, exist_ok=True)
+    parts: dict[str, list[PrepareCase]] = {"images": [], UNSEEN: []}
     scans_of: Counter[str] = Counter()
-    for index, volume in enumerate(volumes.images):
-        scans_of[volumes.patients[index]] += 1
-        kept = volumes.splits[index] != "train" or scans_of[volumes.patients[index]] % 2 == 1
-        for level in LEVELS:
-            name = f"{volumes.cases[index]}_{level}.png"
-            sitk.WriteImage(sitk.GetImageFromArray(_picture(volume[0, level])), str(output / name))
-            rows["images" if kept else UNSEEN].append((name, name[:-4], volumes.patients[index], volumes.splits[index]))
-    for name, table in tables.items():
-        with table.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([("file", "case", "patient", "split"), *rows[name]])
-    return tables["images"]
-
-
-def _picture(plane_yx: NDArray) -> NDArray[np.uint8]:
-    """Square, anterior up, 0…255."""
-    grow = [(SIDE - side) // 2 for side in plane_yx.shape]
-    square = np.pad(plane_yx, [(low, SIDE - side - low) for low, side in zip(grow, plane_yx.shape, strict=True)])
-    return (square[::-1] * 255).round().astype(np.uint8)
+    for case in read_prepare_cases(listed):
+        scans_of[case.patient] += 1
+        parts["images" if case.split != TRAIN or scans_of[case.patient] % 2 else UNSEEN].append(case)
+    tables = {}
+    for name, cases in parts.items():
+        # The scans are brain-masked: no network is needed.
+        settings = PrepareSettings("slices", slices=SliceSettings(size=SIDE, every=EVERY), brain="template")
+        rows = run_cohort(cases, output / name, settings, resume=True)
+        tables[name] = write_images_table(cases, rows, output / name)
+    return tables
 
 
 def copies_of_a_copier(train: NDArray, unseen: NDArray) -> float:
@@ -112,16 +101,14 @@ def copies_of_a_copier(train: NDArray, unseen: NDArray) -> float:
 
 def page(scores: list[GenerativeScores], others: list[GenerativeScores], against: Reference, heads: Reference,
          copier: float, seen: ImageSet, work: Path) -> str:
-    parts = {name: len(set(seen.part(name).patients)) for name in ("train", "test")}
+    parts = {name: len(set(seen.part(name).patients)) for name in (TRAIN, TEST)}
     return "\n".join([
         "# Generators of axial slices\n",
-        "`python -m Testing.benchmarks.family slices`. VAE and IntroVAE (soft) with 64 latents, model and trainer as "
-        f"in the preset {PRESET}, but not its images: those are 128×128 pixels by `medvae prepare`, these are "
-        f"{SIDE}×{SIDE} pixels of 2 mm and 8 bits, cut by this script from {len(LEVELS)} axial planes of every scan. "
-        "The preset's own images are not measured here. Synthetic healthy FLAIR of MedVAE, made from label "
-        f"maps of {parts['train']} real heads; "
+        "`python -m Testing.benchmarks.family slices`. VAE and IntroVAE (soft) with 64 latents, as in the preset "
+        f"{PRESET}: {SIDE}×{SIDE} pixels by `medvae prepare`, every {EVERY}th slice. Synthetic healthy FLAIR of "
+        f"MedVAE, made from label maps of {parts[TRAIN]} real heads; "
         f"{len(against.train)} slices train. Held back: {len(against.held_back)} slices of other scans of these heads, "
-        f"and {len(heads.held_back)} of {parts['test']} heads that no training saw.\n",
+        f"and {len(heads.held_back)} of {parts[TEST]} heads that no training saw.\n",
         "Against other scans of the training heads:\n",
         generative_table([*scores, *baseline_scores(against, scores)]),
         "Against heads that no training saw:\n",

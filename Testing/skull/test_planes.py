@@ -258,7 +258,8 @@ def test_pixel_sizes_for_all_and_by_plane(text, unstated, by_plane):
 
 
 @pytest.mark.parametrize("text, weeks", [("24.5", 24.5), ("24,5", 24.5), ("24+3", 24.43), ("24w3d", 24.43),
-                                         (" 24 W 3 ", 24.43), ("24+3/7", 24.43), ("24w", 24.0), ("", None)])
+                                         (" 24 W 3 ", 24.43), ("24+3/7", 24.43), ("24 3/7", 24.43), ("24w+3d", 24.43),
+                                         ("24 weeks", 24.0), ("24.", 24.0), ("24w", 24.0), ("", None)])
 def test_ages_in_weeks_or_weeks_and_days(text, weeks):
     assert parse_weeks(text) == weeks
 

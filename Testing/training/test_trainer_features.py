@@ -22,7 +22,7 @@ from MedVAELib.training import processes as processes_module
 from MedVAELib.training import trainer as trainer_module
 from MedVAELib.training.health import PATIENCE, HealthChecks
 from MedVAELib.training.processes import Processes, SharedNoise, data_processes, joined
-from MedVAELib.training.run import tensorboard
+from MedVAELib.training.run import forget_after, tensorboard
 from MedVAELib.training.trainer import Trainer, TrainerConfig
 
 CPU = torch.device("cpu")
@@ -398,6 +398,7 @@ def test_tensorboard_has_every_validation_at_its_step(tmp_path, monkeypatch):
     validate({}, 16)
     resumed = trainer(tmp_path, steps=17)
     resumed.resume()
+    forget_after(tmp_path, resumed.step)
     resumed.run(ones, validate, no_progress, CancelToken())
     events = event_accumulator.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [event.step for event in events.Scalars("validation/loss")] == [2, 4, 6, 8, 10, 12, 14, 16, 17]
