@@ -3,38 +3,48 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path, PurePath
 
 from .errors import InputError
 
 _OF_THE_SYSTEM = ("thumbs.db", "desktop.ini", "system volume information", "$recycle.bin", "lost+found")
+Rest = tuple[str, ...]
+"""The parts of a pattern that the path below a folder must match."""
 
 
 def files_below(folder: Path, below: bool = True) -> Iterator[Path]:
     """The files of a folder and, unless not `below`, of its sub-folders, in a stable order, without hidden ones and
-    those of the system. Linked sub-folders count; a folder that is reached twice, perhaps in a circle, counts once, as
-    itself rather than as a link beside it. Raises InputError for a folder that cannot be read: else what lies there
-    would be missed.
+    those of the system. Linked sub-folders count, after all others; a folder that is reached twice, perhaps in a
+    circle, counts once, as itself rather than as a link to it. Raises InputError for a folder that cannot be read:
+    else what lies there would be missed.
     """
-    seen = set()
-    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(filter(_of_a_person, folders), key=partial(_links_last, place)) if below else []
-        yield from (Path(place, name) for name in sorted(filter(_of_a_person, names)))
+    return files_matching(folder, "**/*" if below else "*")
 
 
-def files_matching(folder: Path, pattern: str) -> list[Path]:
+def files_matching(folder: Path, pattern: str) -> Iterator[Path]:
     """Those of `files_below` whose path in the folder matches, part by part; ** stands for any number of parts, as in
-    Path.glob, which passes over linked folders. Raises InputError as `files_below` does."""
-    wanted = PurePath(pattern).parts
-    return [file for file in files_below(folder, len(wanted) > 1) if _match(file.relative_to(folder).parts, wanted)]
+    Path.glob, which passes over linked folders. Sub-folders that the pattern does not ask for are not read. Raises
+    InputError as `files_below` does."""
+    sought: dict[str, set[Rest]] = {}  # in a folder under its real name: a circle brings nothing new
+    real: list[tuple[str, set[Rest]]] = [(os.fspath(folder), {PurePath(pattern).parts})]
+    linked: list[tuple[str, set[Rest]]] = []  # wait until all that is real was seen
+    while real or linked:
+        place, rests = real.pop() if real else linked.pop(0)
+        before = sought.setdefault(os.path.realpath(place), set())
+        rests = rests - before
+        if not rests:
+            continue
+        _, folders, files = next(os.walk(place, onerror=_refuse))
+        for name in sorted(filter(_of_a_person, files)):
+            if _ends(_after(rests, name)) and not _ends(_after(before, name)):
+                yield Path(place, name)
+        before |= rests
+        asked = [(os.path.join(place, name), left) for name in sorted(filter(_of_a_person, folders))
+                 if (left := _after(rests, name) - {()})]
+        linked += [entry for entry in asked if os.path.islink(entry[0])]
+        real += [entry for entry in reversed(asked) if not os.path.islink(entry[0])]
 
 
 def is_file_or_lost(path: Path) -> bool:
@@ -43,12 +53,19 @@ def is_file_or_lost(path: Path) -> bool:
     return path.is_file() or (path.is_symlink() and not path.exists())
 
 
-def _match(parts: Sequence[str], wanted: Sequence[str]) -> bool:
-    if not wanted:
-        return not parts
-    if wanted[0] == "**":
-        return any(_match(parts[skipped:], wanted[1:]) for skipped in range(len(parts) + 1))
-    return bool(parts) and fnmatch(parts[0], wanted[0]) and _match(parts[1:], wanted[1:])
+def _after(rests: Iterable[Rest], name: str) -> set[Rest]:
+    """What is left of a pattern, in each way of reading it, once its next part was this name."""
+    left = set()
+    for rest in rests:
+        if rest[:1] == ("**",):
+            left |= {rest, *_after([rest[1:]], name)}
+        elif rest and fnmatch(name, rest[0]):
+            left.add(rest[1:])
+    return left
+
+
+def _ends(rests: Iterable[Rest]) -> bool:
+    return any(set(rest) <= {"**"} for rest in rests)
 
 
 def unreadable(error: OSError) -> InputError:
@@ -62,10 +79,6 @@ def unreadable(error: OSError) -> InputError:
 
 def _refuse(error: OSError) -> None:
     raise unreadable(error) from None
-
-
-def _links_last(place: str, name: str) -> tuple[bool, str]:
-    return os.path.islink(os.path.join(place, name)), name
 
 
 def _of_a_person(name: str) -> bool:

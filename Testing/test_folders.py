@@ -75,6 +75,42 @@ def test_linked_folders_belong_to_it_and_circles_end(tmp_path):
         assert {"1.nii", "lost.nii", "2.nii"} == {record.file.name for record in found}
 
 
+@pytest.fixture
+def chosen(tmp_path):
+    """Folders by label, and one, earlier in the alphabet, with links to some of what they hold and back to it all."""
+    for name in ("healthy/p1", "ms/p1", "ms/p2"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.png").touch()
+    link(tmp_path / "chosen" / "x", tmp_path / "ms" / "p1")
+    link(tmp_path / "chosen" / "z", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("pattern", "expected"), [
+    ("**/*", "healthy/p1 ms/p1 ms/p2"), ("**/*.png", "healthy/p1 ms/p1 ms/p2"), ("ms/*/*.png", "ms/p1 ms/p2"),
+    ("ms/**", "ms/p1 ms/p2"), ("chosen/x/*", "chosen/x"), ("chosen/*/*.png", "chosen/x"), ("**/x/*.png", "chosen/x"),
+    ("chosen/**/ms/*/*.png", "chosen/z/ms/p1 chosen/z/ms/p2"), ("*.png", ""), ("ms/*.png", ""),
+])
+def test_what_lies_behind_a_link_has_the_name_that_is_asked_for_its_own_first(chosen, pattern, expected):
+    found = [file.relative_to(chosen).parent.as_posix() for file in files_matching(chosen, pattern)]
+    assert found == expected.split()
+
+
+def test_a_link_is_no_label_of_an_image_that_has_its_own(chosen):
+    assert [record.label for record in find_images(chosen)] == ["healthy", "ms", "ms"]
+
+
+@pytest.mark.parametrize(("pattern", "folders"), [
+    ("ms*/*/*.png", ". ms ms/p1 ms/p2"), ("m?/p2/a.*", ". ms ms/p2"), ("*.png", "."),
+    ("*/*.png", ". chosen healthy ms"), ("ms/**/*.png", ". ms ms/p1 ms/p2"),
+])
+def test_only_what_a_pattern_asks_for_is_read(chosen, monkeypatch, pattern, folders):
+    read, real = [], os.scandir
+    monkeypatch.setattr(os, "scandir", lambda place: read.append(os.path.relpath(place, chosen)) or real(place))
+    list(files_matching(chosen, pattern))
+    assert [name.replace(os.sep, "/") for name in read] == folders.split()
+
+
 def test_half_a_series_behind_a_link_is_read(tmp_path):
     whole = dicom_series(tmp_path / "whole", small_head())
     (tmp_path / "store").mkdir()
