@@ -55,8 +55,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     if getattr(error, "winerror", None) == _PAGE_FILE_TOO_SMALL:
         return True
     text = str(error).lower()
-    if isinstance(error, ImportError | OSError):  # no room for a library; a disk that forbids code says "not permitted"
-        return "cannot allocate memory" in text or ("failed to map segment" in text and "not permitted" not in text)
+    if isinstance(error, ImportError | OSError):  # no room for a library, unless a disk or a policy forbids code
+        return "cannot allocate memory" in text or (
+            "failed to map segment" in text and "not permitted" not in text and "denied" not in text)
     return isinstance(error, RuntimeError) and any(phrase in text for phrase in _OUT_OF_MEMORY)
 
 

@@ -85,6 +85,7 @@ def test_end_of_the_ladder_is_one_sentence_with_exit_code_6(scan):
         (ImportError("libXau.so.6: failed to map segment from shared object"), True),
         (OSError(12, "Cannot allocate memory"), True),
         (ImportError("x.so: failed to map segment from shared object: Operation not permitted"), False),
+        (ImportError("x.so: failed to map segment from shared object: Permission denied"), False),
         (OSError(28, "No space left on device"), False),
     ],
 )
