@@ -26,6 +26,11 @@ _LEADING_ZERO = re.compile(r"[+-]?0[0-9]")
 MISSING = {"", "n/a", "na", "nan", "none", "null", "-", "."}
 
 
+def is_table(path: Path) -> bool:
+    """Whether a file that the user names is a table, by its suffix."""
+    return path.suffix.lower() in (".csv", ".tsv", ".txt")
+
+
 def read_csv(
     table: Path, required: Sequence[str], optional: Sequence[str], what: str, spelt: Callable[[str], str] = str.lower
 ) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:

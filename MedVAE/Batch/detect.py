@@ -55,7 +55,7 @@ def cases_of(paths: Sequence[Path], pattern: str) -> list:
 
     listed, scans = [], []
     for path in paths:
-        if path.suffix.lower() == ".csv":
+        if path.suffix.lower() == ".csv":  # not other tables: they lie beside scans in many a study
             listed += read_cases(path)
         else:
             scans += scans_in(path, pattern) if path.is_dir() else [path]

@@ -102,9 +102,10 @@ def prepare(
             read_prepare_cases,
             write_images_table,
         )
+        from ..csv_files import is_table
         from ..preprocessing.slices import PatchSettings, SliceSettings
 
-        table = scans[0] if len(scans) == 1 and scans[0].suffix.lower() == ".csv" else None
+        table = scans[0] if len(scans) == 1 and is_table(scans[0]) else None
         if lesions is not None and table is None:
             raise UsageError("--lesions goes with one CSV table of cases.")
         cases = read_prepare_cases(table, lesions) if table else [

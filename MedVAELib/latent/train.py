@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..bundle import save_bundle
+from ..csv_files import is_table
 from ..errors import InputError
 from ..inference import select_device
 from ..models import build_model
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..training.augment import Augment, augmenter
 from ..training.config import read_config, source_path
-from ..training.image_listing import INDEX, SCAN, SERIES, is_table
+from ..training.image_listing import INDEX, SCAN, SERIES
 from ..training.image_sets import ImageSet, read_images
 from ..training.image_split import count_in_words, likely_patient
 from ..training.pictures import draw_curves

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from .. import dicom
-from ..csv_files import as_numbers, read_csv
+from ..csv_files import as_numbers, is_table, read_csv
 from ..dicom_files import SUFFIXES, Slice, read_slices
 from ..errors import InputError
 from ..folders import files_below, files_matching, is_file_or_lost
@@ -116,10 +116,6 @@ def find_images(
         raise InputError(f"{source} holds no images{_wanted(pattern, labels)}: check the path, pattern and labels.")
     _refuse_repeated(records, source)
     return records
-
-
-def is_table(source: Path) -> bool:
-    return source.suffix.lower() in (".csv", ".tsv", ".txt")
 
 
 def _refuse_repeated(records: Iterable[ImageRecord], source: Path) -> None:

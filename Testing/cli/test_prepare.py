@@ -163,6 +163,9 @@ def test_wrong_usage(cohort, capsys):
     assert prepare(cohort, "--preparation", "slices", "--from", "0.9", "--to", "0.2") == 2
     assert run(["prepare", str(cohort / "a.nii.gz"), "--lesions", "x.csv", "--output", str(cohort / "out")]) == 2
     assert "--lesions" in capsys.readouterr().err
+    (cohort / "scans.csv").rename(cohort / "scans.TSV")
+    assert run(["prepare", str(cohort / "scans.TSV"), "--lesions", "x.csv", "--output", str(cohort / "out")]) == 3
+    assert "x.csv does not exist" in capsys.readouterr().err
 
 
 def test_the_table_of_scans_and_foreign_tables_are_never_overwritten(cohort, capsys):
