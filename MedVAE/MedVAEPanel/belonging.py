@@ -23,3 +23,8 @@ def run_of(node) -> str:
     if node.GetAttribute(_ITSELF) and node.GetNodeReferenceID(_ITSELF) != node.GetID():
         return ""
     return node.GetAttribute(RUN) or ""
+
+
+def original(node):
+    """What a copy that a user made was made from, None if that is gone; any other node itself."""
+    return node.GetNodeReference(_ITSELF) if node.GetAttribute(_ITSELF) else node

@@ -53,7 +53,7 @@ class ResultSection(ShownResult):
         """Called whenever the parameters may have changed. The views of a loaded scene stay as they were saved."""
         if parameters is None:
             self._comparing = None
-        result = Result.of(parameters.result) if parameters is not None else None
+        result = self.result if parameters is not None else None
         volume = self.volume if result is not None else None
         ui = self.ui
         for widget in (ui.mapCombo, ui.opacitySlider, ui.surfaceButton, ui.findingsTable):

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from slicer.i18n import tr as _
 
 from . import results
+from .belonging import original
 
 
 class ShownResult:
@@ -22,9 +23,9 @@ class ShownResult:
 
     @property
     def result(self):
-        """None if none is chosen."""
-        parameters = self.tab.parameters
-        return self.Result.of(parameters.result) if parameters is not None else None
+        """None if none is chosen. A copy, which selectors offer too, shows the result that it was made from."""
+        node = self.tab.parameters.result if self.tab.parameters is not None else None
+        return self.Result.of(original(node)) if node is not None else None
 
     def update(self, parameters) -> None:
         """Called whenever the parameters may have changed. The views of a loaded scene stay as they were saved."""

@@ -38,7 +38,7 @@ class SkullSection(ShownResult):
 
     def update(self, parameters) -> None:
         """Called whenever the parameters may have changed. The views of a loaded scene stay as they were saved."""
-        result = Result.of(parameters.result) if parameters is not None else None
+        result = self.result if parameters is not None else None
         ui = self.ui
         for widget in (ui.overlayCombo, ui.overlaySlider, ui.surfaceSlider, ui.lowSpin, ui.highSpin, ui.fitButton,
                        ui.defaultRangeButton, ui.planesButton, ui.biometryTable):

@@ -501,6 +501,17 @@ def test_copies_that_a_user_made_stay_when_the_result_goes(shown):
     assert copy.GetDisplayNode().GetColorNode() is colour and not shown.ui.removeButton.enabled
 
 
+def test_a_copy_that_is_chosen_shows_the_result_it_was_made_from(shown):
+    import slicer
+
+    rows, anomaly = shown.ui.findingsTable.rowCount, shown.result.node("anomaly")
+    copy = slicer.modules.volumes.logic().CloneVolume(slicer.mrmlScene, anomaly, "my copy")
+    shown.tab.parameters.result = copy
+    assert shown.tab.results.result == shown.result and shown.ui.findingsTable.rowCount == rows > 0
+    shown.ui.removeButton.click()
+    assert shown.tab.results.result is None and shown.ui.findingsTable.rowCount == 0
+
+
 def test_the_result_looked_at_stays_when_another_ones_is_removed(shown, reply):
     other = add_scan("Other")
     shown.tab.results.show_new(shown.widget.logic.addResult(other, reply))
