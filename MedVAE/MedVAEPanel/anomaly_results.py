@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from . import display, segments
 from . import results as runs
 from .belonging import run_of
 from .findings_node import add_findings_table
-from .following import follow
+from .following import follow, put_on
 from .results import all_nodes
 
 VOLUMES = {
@@ -35,19 +35,29 @@ class Result(runs.Result):
 
     @property
     def scan(self):
-        for role in ("anomaly", "findings"):
-            node = self.node(role)
-            if node is not None:
-                return node.GetNodeReference(_SCAN_REFERENCE)
-        return None
+        return _scan_of(self.node)
 
 
-def follow_scan(result: Result) -> None:
-    """Maps and outlines go where the scan is now."""
-    scan = result.scan
-    for node in [result.node(role) for role in (*VOLUMES, "segmentation")] if scan is not None else ():
+def _scan_of(node_of: Callable[[str], Any]):
+    """node_of: a result's node of a role, or None."""
+    for role in ("anomaly", "findings"):
+        node = node_of(role)
         if node is not None:
-            follow(scan, node)
+            return node.GetNodeReference(_SCAN_REFERENCE)
+    return None
+
+
+def follow_scans() -> None:
+    """Maps and outlines of all results go where their scans are now."""
+    for parts in runs.parts(Result.kind):
+        scan = _scan_of(parts.get)
+        if scan is None:
+            continue
+        volumes = [parts[role] for role in VOLUMES if role in parts]
+        if "segmentation" in parts:  # before the volumes: it has no grid, one of theirs tells where it is
+            follow(scan, parts["segmentation"], volumes[0] if volumes else None)
+        for volume in volumes:
+            follow(scan, volume, volume)
 
 
 def add_result(scan, reply: Mapping[str, Any], ijk_to_ras: np.ndarray, settings: Mapping[str, Any]) -> Result:
@@ -82,6 +92,7 @@ def _add(scan, reply, arrays, ijk_to_ras, settings, result: Result) -> None:
     for role, ending in VOLUMES.items():
         volume = register("vtkMRMLScalarVolumeNode", role, ending)
         runs.fill_volume(volume, arrays[role], scan)
+        put_on(scan, volume)
         volume.SetAttribute("MedVAE.Unit", reply["unit"] if role == "anomaly" else "intensity of the scan")
         display.prepare(volume, role, np.asarray(arrays[role])[brain], float(reply["threshold"]), scan, register)
     segmentation = register("vtkMRMLSegmentationNode", "segmentation", "anomalies")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from slicer.i18n import tr as _
 
 from . import display, segments
-from .anomaly_results import Result, follow_scan
+from .anomaly_results import Result, follow_scans
 from .findings_node import position_now, rows
 from .silent import silent
 from .tables import set_columns, set_row
@@ -72,7 +72,7 @@ class FindingsTable:
             return
         index = chosen[0].row()
         row, segmentation = self._rows[index], self.result.node("segmentation")
-        follow_scan(self.result)
+        follow_scans()
         places = self.renew_positions()
         if places:
             display.jump(places[index])

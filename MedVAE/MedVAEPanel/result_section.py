@@ -95,8 +95,7 @@ class ResultSection(ShownResult):
         self._places.look_at(places)
 
     def _follow(self) -> None:
-        for each in Result.all():
-            anomaly_results.follow_scan(each)
+        anomaly_results.follow_scans()
         self.findings.renew_positions()
 
     def _keep_scan_alone(self) -> None:

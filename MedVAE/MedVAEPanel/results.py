@@ -20,7 +20,6 @@ import vtk
 
 from . import colours
 from .belonging import ROLE, RUN, mark, run_of
-from .following import put_on
 
 PROVENANCE = "MedVAE.Provenance"
 _DIGITS = 20
@@ -134,6 +133,16 @@ def nodes_of(run: str) -> list:
     return [node for node in all_nodes() if run_of(node) == run]
 
 
+def parts(kind: str) -> list[dict[str, Any]]:
+    """Of every run in the scene: its nodes by their roles. One pass, as there may be many."""
+    found: dict[str, dict[str, Any]] = {}
+    for node in all_nodes():
+        run, role = run_of(node), node.GetAttribute(ROLE)
+        if run and role and run[:-_DIGITS] == kind:
+            found.setdefault(run, {}).setdefault(role, node)
+    return list(found.values())
+
+
 def make_folder(title: str, run: str) -> int:
     """A folder of the subject hierarchy for a run's nodes; it goes with them unless something else lies in it."""
     hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
@@ -205,7 +214,7 @@ def fill_volume(volume, array_zyx: np.ndarray, scan=None, ijk_to_ras: np.ndarray
     slicer.util.updateVolumeFromArray(volume, array_zyx)
     if scan is not None:
         volume.CopyOrientation(scan)
-        put_on(scan, volume)
+        volume.SetAndObserveTransformNodeID(scan.GetTransformNodeID())
     else:
         volume.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(np.asarray(ijk_to_ras)))
 

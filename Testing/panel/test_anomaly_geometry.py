@@ -211,9 +211,92 @@ def test_a_result_follows_its_scan(panel, reply, expected, how):
         assert result.node("anomaly").GetParentTransformNode() is transform
     else:
         check_place(panel, result, scan, place)
+    check_outlines(result, scan, reply)
+
+
+def check_outlines(result, scan, reply) -> None:
+    """The first finding's are where it is on the scan's grid."""
+    import slicer
+
     node, label = result.node("segmentation"), reply["findings"][0]["label"]
     voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, node.GetSegmentation().GetNthSegmentID(0), scan)
     np.testing.assert_array_equal(voxels > 0, np.load(reply["arrays"]["components"]) == label)
+
+
+def test_what_was_hardened_together_with_the_scan_is_moved_once(panel, reply):
+    """As Transforms does with a branch of the subject hierarchy."""
+    from MedVAEPanel.anomaly_results import VOLUMES, follow_scans
+    from MedVAEPanel.scan_node import own_ijk_to_ras
+
+    scan = add_scan("FLAIR")
+    result = panel.widget.logic.addResult(scan, reply)
+    to_world = np.eye(4)
+    to_world[0, 3] = 30.0
+    transform = put_under(scan, to_world, keep_place=False)
+    branch = [scan, *(result.node(role) for role in (*VOLUMES, "segmentation"))]
+    for node in branch:
+        node.SetAndObserveTransformNodeID(transform.GetID())
+    follow_scans()
+    for node in branch:
+        node.HardenTransform()
+    follow_scans()
+    np.testing.assert_allclose(own_ijk_to_ras(result.node("anomaly")), own_ijk_to_ras(scan))
+    check_outlines(result, scan, reply)
+
+
+def dent(scan):
+    """A transform that bends the middle of the scan and moves nothing at its border."""
+    import slicer
+    import vtk
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    bounds = np.zeros(6)
+    scan.GetRASBounds(bounds)
+    field = vtk.vtkImageData()
+    field.SetDimensions(9, 9, 9)
+    field.SetOrigin(bounds[::2])
+    field.SetSpacing((bounds[1::2] - bounds[::2]) / 8)
+    field.AllocateScalars(vtk.VTK_DOUBLE, 3)
+    moves = vtk_to_numpy(field.GetPointData().GetScalars()).reshape(9, 9, 9, 3)
+    moves[:] = 0.0
+    moves[4, 4, 4, 0] = 5.0
+    bent = vtk.vtkGridTransform()
+    bent.SetDisplacementGridData(field)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTransformNode")
+    node.SetAndObserveTransformToParent(bent)
+    return node
+
+
+@pytest.mark.parametrize("hardened", [True, False])
+def test_a_map_leaves_a_bend_only_if_the_scan_keeps_its_voxels(panel, reply, hardened):
+    from MedVAEPanel.anomaly_results import follow_scans
+    from MedVAEPanel.scan_node import own_ijk_to_ras
+
+    scan = add_scan("FLAIR")
+    result, transform = panel.widget.logic.addResult(scan, reply), dent(scan)
+    size, own = scan.GetImageData().GetDimensions(), own_ijk_to_ras(scan)
+    scan.SetAndObserveTransformNodeID(transform.GetID())
+    follow_scans()
+    if hardened:
+        scan.HardenTransform()
+        assert scan.GetImageData().GetDimensions() == size
+        np.testing.assert_allclose(own_ijk_to_ras(scan), own, atol=1e-4)
+    else:
+        scan.SetAndObserveTransformNodeID(None)
+    follow_scans()
+    for role in ("anomaly", "segmentation"):
+        assert result.node(role).GetParentTransformNode() is (transform if hardened else None)
+
+
+def test_results_follow_in_one_pass_over_the_scene(panel, reply, monkeypatch):
+    from MedVAEPanel import anomaly_results, results
+
+    passes, all_nodes = [], results.all_nodes
+    for name in ("FLAIR", "Other"):
+        panel.widget.logic.addResult(add_scan(name), reply)
+    monkeypatch.setattr(results, "all_nodes", lambda: passes.append(1) or all_nodes())
+    anomaly_results.follow_scans()
+    assert len(passes) == 1
 
 
 def test_placement_of_every_kind_of_transform(panel):
