@@ -38,7 +38,7 @@ SCANS, SIDE, EVERY = 300, 128, 4
 PRESET = "slices-introvae-64"
 MODELS = {"VAE-64": "vae", "IntroVAE-64": "introvae"}
 UNSEEN = "unseen"
-_SHOWN, _DPI = 10, 60
+_SHOWN, _DPI = 6, 60
 
 
 def main(work: Path) -> None:
