@@ -227,7 +227,7 @@ class ScoreMaps:
 
     def boxed(self, image: sitk.Image) -> NDArray:
         """What an image on the scan's grid holds in the box, as everything here lies."""
-        return sitk.GetArrayFromImage(self.turn.image(image))[self.box]
+        return self.turn.view(sitk.GetArrayViewFromImage(image))[self.box].copy()
 
     def in_scan(self, finding: Finding) -> Finding:
         """A finding whose bounding box counts the voxels of the box, with one that counts the scan's."""

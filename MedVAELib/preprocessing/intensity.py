@@ -22,7 +22,7 @@ _CONSTANT_SHARE = 0.25
 _PADDING_SHARE, _PADDING_GAP = 0.01, 0.5
 _AIR_SHARE, _AIR_NOISE, _RAISED_AIR = 0.1, 0.05, 0.1
 """A tenth of a head's scan is air: within .05 of the range above its darkest value (.03 in all scans measured). Air
-above a tenth of what a hundredth of the scan exceeds had a constant added to it."""
+above a tenth of what a hundredth of the scan exceeds counts as raised by a constant, which no real scan here is."""
 
 
 @dataclass(frozen=True)
