@@ -15,7 +15,7 @@ from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
 from .anomaly import Detect
 from .cases import Case, one_by_one
-from .metrics import dice, mean_with_interval
+from .metrics import MIN_RESAMPLED, dice, mean_with_interval
 from .tables import figure, markdown_table, percent
 
 NAN = float("nan")
@@ -113,4 +113,4 @@ def brain_markdown(results: Sequence[BrainScores], notes: Sequence[str]) -> str:
         *lines, "", "- Template: brain mask of our average head carried over by affine registration (Mattes mutual "
         "information at the 4 mm level, best of two starts).",
         "- Missed, added: voxels of the given mask that ours lacks, and beyond it, as shares of the given brain.",
-        "- [brackets]: 95% percentile bootstrap over cases.", ""])
+        f"- [brackets], of {MIN_RESAMPLED} cases or more: 95% percentile bootstrap over cases.", ""])

@@ -110,18 +110,18 @@ def test_resamples_without_lesion_are_left_out():
 
 
 def test_mean_over_cases():
-    mean, low, high = metrics.mean_with_interval(np.array([0.2, 0.4, np.nan, 0.9]))
+    mean, low, high = metrics.mean_with_interval(np.array([0.2, 0.4, np.nan, 0.9, 0.3, 0.7]))
     assert mean == pytest.approx(0.5) and 0.2 <= low < mean < high <= 0.9
-    alone = metrics.mean_with_interval(np.array([0.3]))
-    assert alone[0] == 0.3 and np.isnan(alone[1:]).all()
+    few = metrics.mean_with_interval(np.array([0.2, 0.4, np.nan, 0.3, 0.3]))
+    assert few[0] == pytest.approx(0.3) and np.isnan(few[1:]).all()
     assert np.isnan(metrics.mean_with_interval(np.array([np.nan]))).all()
 
 
 def test_images_of_one_patient_are_drawn_together():
-    values, patients = np.repeat([0.0, 1.0, 2.0, 3.0], 50), np.repeat(list("abcd"), 50)
+    values, patients = np.repeat([0.0, 1.0, 2.0, 3.0, 4.0], 50), np.repeat(list("abcde"), 50)
     alone, together = metrics.mean_with_interval(values), metrics.mean_with_interval(values, groups=patients.tolist())
-    of_patients = metrics.mean_with_interval(np.array([0.0, 1.0, 2.0, 3.0]))
+    of_patients = metrics.mean_with_interval(np.array([0.0, 1.0, 2.0, 3.0, 4.0]))
     assert together == pytest.approx(of_patients) and alone[0] == together[0]
     assert together[2] - together[1] > 3 * (alone[2] - alone[1])
-    unequal = metrics.mean_with_interval(np.array([1.0, 1.0, 4.0, np.nan]), groups=["a", "a", "b", "c"])
-    assert unequal[0] == 2.0 and unequal[1:] == (1.0, 4.0)
+    unequal = metrics.mean_with_interval(np.array([1.0, 1.0, 4.0, 4.0, 4.0, 4.0, np.nan]), groups=list("aabcdef"))
+    assert unequal[0] == 3.0 and unequal[1] < 2.5 and unequal[2] == 4.0
