@@ -43,6 +43,8 @@ def pretended(kind: str) -> Iterator[torch.device]:
         for name, answer in cuda.items():
             stack.enter_context(patch.object(torch.cuda, name, lambda *_, answer=answer, **__: answer))
         stack.enter_context(patch.object(torch.backends.cuda, "is_built", lambda: True))
+        # Optimisers ask it whether a graph is being captured: a build of torch with CUDA then looks for a real driver.
+        stack.enter_context(patch.object(torch.accelerator, "current_accelerator", lambda **_: None))
         stack.enter_context(patch.object(torch, "Generator", _Generator))
         stack.enter_context(patch.object(random_module, "Generator", _Generator))
         stack.enter_context(patch.object(torch, "autocast", _NoAutocast))

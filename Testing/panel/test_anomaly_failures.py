@@ -122,8 +122,8 @@ def test_a_bundle_that_was_damaged_after_it_was_offered(panel, scan, tmp_path):
 def python_without_torch(tmp_path_factory) -> Path:
     """All packages of this environment but torch and what stands on it."""
     folder = tmp_path_factory.mktemp("packages")
-    for source in site.getsitepackages():
-        for entry in Path(source).iterdir():
+    for source in filter(Path.is_dir, map(Path, site.getsitepackages())):  # Debian's Python names one that is not there
+        for entry in source.iterdir():
             if not entry.name.lower().startswith(("torch", "monai", "__editable__")) and entry.suffix != ".pth":
                 if not (folder / entry.name).exists():
                     (folder / entry.name).symlink_to(entry)
