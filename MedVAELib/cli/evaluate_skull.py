@@ -31,7 +31,7 @@ class Outlines(str, Enum):
 
 
 class Split(str, Enum):
-    """Of HC18, by the fetus's number modulo 5: 0 test, 1 validation, the rest train."""
+    """Of HC18, by the examination's number modulo 5: 0 test, 1 validation, the rest train."""
 
     test = "test"
     validation = "validation"
@@ -107,7 +107,7 @@ def hc18(
         metavar="DIR", show_default=False, help="Folder of the HC18 set: images/ and pixel_size_and_HC.csv.")],
     output: OutputOption,
     split: Annotated[Split, typer.Option(
-        help="Fetuses, told apart by their number: 'test' trained nothing.")] = Split.test,
+        help="Examinations, told apart by their number: 'test' trained nothing.")] = Split.test,
     bundle: BundleOption = None,
     outline_bundle: OutlineBundleOption = None,
     limit: Annotated[int | None, typer.Option(

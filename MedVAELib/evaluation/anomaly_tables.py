@@ -26,7 +26,8 @@ DEFINITIONS = (
     f"lesion is flagged, right when ≥ {MIN_OVERLAP:.0%} of the component lies on lesion.",
     f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap, {RESAMPLES} resamples; within a case of {BLOCK_MM:g} mm cubes "
     f"of the region, if {MIN_LESION_BLOCKS} or more hold lesion: how far the figure depends on the place, not what the "
-    "next patient's will be; for means of the cases. Gain: ours − baseline over the same resamples.",
+    "next patient's will be; for means of the cases, where five cases hold what is said in some 83 % of trials, ten in "
+    "90 %. Gain: ours − baseline over the same resamples.",
     "Image autoencoders: maps on the grid of their preparation, brought back linearly; \"residual\" |x − x̂|, "
     "\"excess\" where x is brighter, \"kl_gradient\" |∂KL/∂x|, \"combined\" residual × gradient (Zimmerer et al. "
     "2019), \"restoration\" by a prior over codes (after Marimont and Tarroni 2021). \"intensity, mni-4mm\": the "

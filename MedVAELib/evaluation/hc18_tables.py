@@ -31,7 +31,7 @@ DEFINITIONS = (
     "(OFD), 100 times their ratio (cephalic index). HC18's ellipses are drawn from outer to outer table. Percent: of "
     "the drawn circumference.",
     f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap over planes, {RESAMPLES} resamples. Planes are of different "
-    "patients as far as the numbers in the files' names tell.",
+    "examinations, some perhaps of one woman: the set does not tell.",
     f"{OUTLINE}: circumference of the ellipse with the found outline's second moments, as 2D methods measure; what the "
     "3D prediction differs by is the 3D model's doing. Both lie as far outside of the outline as sonographers draw on "
     "planes of the parts train and validation (in the outline network's card).",

@@ -82,7 +82,7 @@ OUTLINE_LIMITS = """\
 - Research use only. Not a medical device."""
 HC18_ENTRY = {
     "name": "153 axial planes", "source": "HC18, van den Heuvel et al. 2018", "licence": "CC-BY-4.0",
-    "used_for": "real planes with the drawn outline, fetuses whose number modulo 5 is 2, 3 or 4",
+    "used_for": "real planes with the drawn outline, examinations whose number modulo 5 is 2, 3 or 4",
 }
 
 

@@ -1,7 +1,8 @@
 """The HC18 set of real axial ultrasound planes with the drawn outline of the head (van den Heuvel et al. 2018).
 
 One folder `images` of PNG files, `NAME.png` and `NAME_Annotation.png` with an ellipse one line wide, and a table of
-millimetres per pixel and head circumferences. Fetuses are told apart by the number that a name begins with.
+millimetres per pixel and head circumferences. The number that a name begins with is an examination's:
+the planes are of fewer women than examinations, and nothing tells which.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ..preprocessing.outlines import MomentEllipse, ellipse_map
 
 TABLE = "pixel_size_and_HC.csv"
 PARTS = {0: "test", 1: "validation"}
-"""Part of a fetus by its number modulo 5; the rest may train."""
+"""Part of an examination by its number modulo 5; the rest may train."""
 _FLATTEST = 1e-3  # minor over major axis: a conic that is flatter is no head's outline
 
 
@@ -49,7 +50,7 @@ class Plane:
 
 
 def part_of(number: int) -> str:
-    """train, validation or test, by the fetus's number."""
+    """train, validation or test, by the examination's number."""
     return PARTS.get(number % 5, "train")
 
 

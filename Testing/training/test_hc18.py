@@ -1,4 +1,4 @@
-"""Reading HC18: ellipses whole and cut off, parts by fetus, and the real set where it is."""
+"""Reading HC18: ellipses whole and cut off, parts by examination, and the real set where it is."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_an_outline_that_leaves_the_image_is_cut_off(tmp_path):
     assert np.abs(outline - fill(ellipse, 120, 160)).mean() < 0.01 and outline[60, -1] == 1
 
 
-def test_one_fetus_is_in_one_part():
+def test_one_examination_is_in_one_part():
     assert [part_of(n) for n in (0, 1, 2, 5, 11, 14)] == ["test", "validation", "train", "test", "validation", "train"]
 
 
