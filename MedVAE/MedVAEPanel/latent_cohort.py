@@ -223,9 +223,9 @@ class CohortSection:
     def leave(self) -> None:
         """Listens to nothing until `listen` is called."""
         self._soon.stop()
-        if self._view is not None:
+        if self._view:  # false once Slicer has deleted it, as where a script clears the scene with all its views
             self._view.disconnect(_SIGNAL, self._on_selected)
-            self._view = None
+        self._view = None
 
     def disconnect(self) -> None:
         """As `leave`, before something else is plotted."""
@@ -241,7 +241,7 @@ class CohortSection:
 
     def _on_click(self) -> None:
         clicked, self._clicked, cohort = self._clicked, None, self.cohort
-        if self._view is not None:
+        if self._view:
             self._view.RemovePlotSelections()  # else what was clicked before is told of again
         if cohort is None or clicked is None:
             return

@@ -22,7 +22,7 @@ class WorkerFailed(RuntimeError):
 
 
 def ask(worker: WorkerClient, task: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The worker's answer. Raises WorkerFailed; an interrupt (Ctrl-C) cancels the request."""
+    """The worker's answer. Raises WorkerFailed; an interrupt, where Python hears of it, cancels the request."""
     results: list[Mapping[str, Any]] = []
     errors: list[Mapping[str, Any]] = []
     job = worker.request(task, fields, results.append, errors.append)

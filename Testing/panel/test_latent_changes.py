@@ -205,6 +205,24 @@ def test_clicks_on_the_plot_in_another_module_are_not_this_ones(latent, table, m
     assert clicked == [7]
 
 
+class DeletedView:
+    """What PythonQt leaves of a view that Slicer has deleted, as when a script clears the scene with all its views."""
+
+    def __bool__(self):
+        return False
+
+    def __getattr__(self, name):
+        raise ValueError(f"Trying to call '{name}' on a destroyed qMRMLPlotView object")
+
+
+def test_a_plot_view_that_slicer_deleted_keeps_nobody_in_the_panel(latent, table):
+    latent.plot(table)
+    latent.tab.cohort._view = DeletedView()
+    latent.tab.cohort._on_click()
+    latent.panel.widget.exit()
+    assert not latent.panel.widget.entered
+
+
 def test_a_plot_that_is_ready_while_another_module_is_in_use_comes_into_view_later(latent, table):
     import slicer
 
