@@ -178,12 +178,12 @@ class Bundle:
         return network
 
     def fill(self, network: Module, of: str = "its own config", advice: str = "get the bundle again") -> None:
-        """Gives a network the weights; what earlier versions did not store, it has itself (`unfitted`).
+        """Gives a network the weights.
 
         of, advice: what the network was built from, and what to do where the weights do not fit that. Raises
         BundleError, then or where they cannot be read.
         """
-        state, wanted = {**getattr(network, "unfitted", dict)(), **self.state_dict()}, network.state_dict()
+        state, wanted = self.state_dict(), network.state_dict()
         if misfit := _misfit(state, wanted):
             raise BundleError(f"The weights of the bundle {self.name} do not fit {of} ({misfit}): {advice}.")
         network.load_state_dict(state)

@@ -217,10 +217,9 @@ def _holder(lock: Path) -> str | None:
         return None
 
 
-def refuse_foreign_table(path: Path, columns: Sequence[str], least: int | None = None) -> None:
+def refuse_foreign_table(path: Path, columns: Sequence[str]) -> None:
     """Raises UsageError where a table of this name lies that does not begin with these columns: it is someone's own,
-    perhaps the very table of cases, and would be overwritten. least: how many of them at the start show that it is
-    none, if it has no others than these: an earlier version wrote fewer."""
+    perhaps the very table of cases, and would be overwritten."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             found = next(csv.reader(file), [])
@@ -228,6 +227,5 @@ def refuse_foreign_table(path: Path, columns: Sequence[str], least: int | None =
         return
     except (ValueError, csv.Error):
         found = []
-    earlier = least is not None and found[:least] == list(columns[:least]) and set(found) <= set(columns)
-    if found[: len(columns)] != list(columns) and not earlier:
+    if found[: len(columns)] != list(columns):
         raise UsageError(f"{path} is a table that MedVAE did not write and would overwrite: choose another --output.")

@@ -72,7 +72,7 @@ def _pictures(result: Detection, painter: Painter) -> list[Picture]:
         sheet = three_planes(painter, spot, width_px=SHEET_WIDTH_PX, with_scan=True)
         if result.findings:
             finding = result.findings[rank - 1]
-            title = f"Finding {rank}: {finding.polarity}" + (f", {finding.location}" if finding.location else "")
+            title = f"Finding {rank}: {finding.polarity}, {finding.location}"
             note = (f"{words.millilitres(finding.volume_ml)} ml, peak score {finding.peak:.1f} "
                     f"at {words.position(finding.peak_ras_mm)}.")
             alt = f"{title}: axial, coronal and sagittal planes through the peak, the scan alone and with the score."

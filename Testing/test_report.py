@@ -366,7 +366,7 @@ def test_the_summary_says_it_plainly():
     assert summary([]).startswith("Nothing above threshold")
     assert summary([], 0.126).startswith("No finding: 0.13 ml are above the threshold")
     assert summary([finding(3.21)]) == "One bright finding of 3.21 ml in the left white matter."
-    assert summary([finding(5.0), finding(1.5, location="")]) == (
+    assert summary([finding(5.0), finding(1.5)]) == (
         "2 bright findings, 6.50 ml in all; the largest, 5.00 ml, lies in the left white matter and is ranked first.")
     assert summary([finding(1.0, "dark", "right cortex"), finding(12.34)]) == (
         "1 bright and 1 dark findings, 13.3 ml in all; the largest, 12.3 ml, lies in the left white matter (no. 2); "

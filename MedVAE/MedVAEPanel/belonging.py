@@ -10,7 +10,6 @@ _ITSELF = "MedVAE.Itself"
 def mark(node, run: str) -> None:
     """Makes a node of the scene part of a run."""
     node.SetAttribute(RUN, run)
-    node.SetAttribute(_ITSELF, "1")
     node.SetNodeReferenceID(_ITSELF, node.GetID())
 
 
@@ -18,13 +17,11 @@ def run_of(node) -> str:
     """The run that a node is part of, "" if of none.
 
     A copy that a user made is of none: Slicer copies attributes, but a copy refers to the node it was made from, not to
-    itself. References stay true when a loaded scene gives its nodes other IDs. Scenes of earlier versions have none.
+    itself. References stay true when a loaded scene gives its nodes other IDs.
     """
-    if node.GetAttribute(_ITSELF) and node.GetNodeReferenceID(_ITSELF) != node.GetID():
-        return ""
-    return node.GetAttribute(RUN) or ""
+    return node.GetAttribute(RUN) or "" if node.GetNodeReferenceID(_ITSELF) == node.GetID() else ""
 
 
 def original(node):
     """What a copy that a user made was made from, None if that is gone; any other node itself."""
-    return node.GetNodeReference(_ITSELF) if node.GetAttribute(_ITSELF) else node
+    return node.GetNodeReference(_ITSELF) if node.GetAttribute(RUN) else node

@@ -77,7 +77,7 @@ class FindingsTable:
         if places:
             display.jump(places[index])
         if segmentation is not None:
-            segments.highlight(segmentation, segments.segment_of(segmentation, int(row["label"]), index + 1))
+            segments.highlight(segmentation, segments.segment_of(segmentation, int(row["label"])))
 
 
 def in_words(ras) -> str:

@@ -91,14 +91,10 @@ def _set_up_display(segmentation) -> None:
     highlight(segmentation, None)
 
 
-def segment_of(segmentation, label: int, rank: int) -> str | None:
-    """ID of the segment that a finding is in, None if the user deleted it. label: the finding's; rank: its place in the
-    table, by which segments of earlier versions are known."""
-    for segment_id, segment in _pairs(segmentation):
-        labels = _tag(segment, _LABELS)
-        if str(label) in labels.split() if labels else _rank(segment) == min(rank, MAX_SEGMENTS + 1):
-            return segment_id
-    return None
+def segment_of(segmentation, label: int) -> str | None:
+    """ID of the segment that a finding is in, None if the user deleted it. label: the finding's."""
+    return next((segment_id for segment_id, segment in _pairs(segmentation)
+                 if str(label) in _tag(segment, _LABELS).split()), None)
 
 
 def highlight(segmentation, chosen: str | None) -> None:

@@ -35,7 +35,7 @@ _VOXELS_LOOKED_AT = 2000
 
 def rank_findings(
     bright: NDArray[np.float32], dark: NDArray[np.float32] | None, limit: float, image: sitk.Image,
-    probability: NDArray[np.float32], grid: sitk.Image, mirror: Mirror | None = None,
+    probability: NDArray[np.float32], grid: sitk.Image, mirror: Mirror,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], list[Finding]]:
     """Mask (1 bright, 2 dark), component labels and findings, worst first; labels are ranks.
 
@@ -85,12 +85,12 @@ def find_components(score: NDArray[np.float32], limit: float, voxel_ml: float) -
 
 def describe(
     labels: NDArray[np.uint16], score: NDArray[np.float32], image: sitk.Image, polarity: str,
-    probability: NDArray[np.float32], grid: sitk.Image, mirror: Mirror | None = None,
+    probability: NDArray[np.float32], grid: sitk.Image, mirror: Mirror,
 ) -> list[tuple[float, Finding]]:
     """One finding per label with its burden (mean score × ml), by which findings are ranked.
 
     labels, score: zyx on the grid of `image`, whose voxels the bounding boxes count; probability: (K, D, H, W) on the
-    model's grid, and mirror, for the location; without a mirror no side is named.
+    model's grid, and mirror, for the location.
     """
     voxel_ml = float(np.prod(image.GetSpacing())) / 1000
     inside = np.flatnonzero(labels)
@@ -117,8 +117,7 @@ def describe(
 
 
 def _location(
-    zyx: NDArray[np.int64], image: sitk.Image, probability: NDArray[np.float32], grid: sitk.Image,
-    mirror: Mirror | None,
+    zyx: NDArray[np.int64], image: sitk.Image, probability: NDArray[np.float32], grid: sitk.Image, mirror: Mirror,
 ) -> str:
     """Side and healthy tissue under most of the component, e.g. "left white matter", "white matter on both sides"."""
     places = ijk_to_ras_mm(image, zyx[:: max(1, len(zyx) // _VOXELS_LOOKED_AT), ::-1])
@@ -127,7 +126,7 @@ def _location(
     share = probability[:, index[:, 0], index[:, 1], index[:, 2]].mean(1)
     share[[BACKGROUND, EXTRACEREBRAL]] = 0
     tissue = TISSUES[int(share.argmax())]
-    if mirror is None or not mirror.whole:  # with one side alone in view, nothing tells which it is
+    if not mirror.whole:  # with one side alone in view, nothing tells which it is
         return tissue
     off_midplane_mm = mirror.side_mm(places)
     if np.abs(off_midplane_mm).mean() < _MIDLINE_MM:

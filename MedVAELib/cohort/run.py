@@ -20,7 +20,6 @@ from .cases import refuse_results_among_slices
 from .summary import DONE, Summary, check_summary, read_provenance, write_summary
 
 _PART_BYTES = 64 << 10
-_FINGERPRINT_LENGTH = 5
 Told = Callable[[Any, Any], None]
 """Called after every case with its row, and its result where there is one at hand."""
 
@@ -139,7 +138,7 @@ def run_case(
 def earlier_row(case: NamedCase, folder: Path, settings: Task, bundle: Bundle) -> Any:
     """The row of a complete result of this very request; None when there is none."""
     provenance, request = read_provenance(folder), settings.request(case, bundle)
-    if provenance is None or not _agrees({key: provenance["request"].get(key) for key in request}, request):
+    if provenance is None or {key: provenance["request"].get(key) for key in request} != request:
         return None
     try:
         return settings.row.of_folder(case, folder, provenance)
@@ -174,14 +173,3 @@ def _checksum_of_parts(file: Path) -> str:
             opened.seek(max(0, start))
             digest.update(opened.read(_PART_BYTES))
     return digest.hexdigest()
-
-
-def _agrees(earlier: Any, wanted: Any) -> bool:
-    """Whether a request is the one wanted. The fingerprints of earlier versions have no checksum: what they have has to
-    do."""
-    if isinstance(earlier, dict) and isinstance(wanted, dict):
-        return earlier.keys() == wanted.keys() and all(_agrees(earlier[key], wanted[key]) for key in wanted)
-    if isinstance(earlier, list) and isinstance(wanted, list):
-        known = earlier + wanted[-1:] if len(wanted) == len(earlier) + 1 == _FINGERPRINT_LENGTH else earlier
-        return len(known) == len(wanted) and all(map(_agrees, known, wanted))
-    return earlier == wanted

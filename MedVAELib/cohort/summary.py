@@ -19,7 +19,6 @@ from ..outputs import PROVENANCE_FILE, UNFINISHED
 from ..progress import CancelToken
 
 SUMMARY_FILE = "summary.csv"
-_TELLING_COLUMNS = 3  # case, what it is, status: no other table begins so
 DONE, FAILED, NOT_RUN = "done", "failed", "not run"
 _AGAIN_AFTER_S = 5.0
 _SHARE_OF_TIME = 0.05  # of a run that may go into writing the table: all of it is written every time
@@ -53,7 +52,7 @@ def failures(rows: Sequence[Any], noun: str, output: Path) -> str:
 
 def check_summary(row: type, output: Path) -> None:
     """Raises UsageError where a summary.csv lies that is no summary of such rows."""
-    refuse_foreign_table(output / SUMMARY_FILE, [field.name for field in fields(row)], _TELLING_COLUMNS)
+    refuse_foreign_table(output / SUMMARY_FILE, [field.name for field in fields(row)])
 
 
 class Summary:
@@ -117,8 +116,7 @@ def _lines_of_others(
     """The lines of a summary before and after those of `cases`, without results whose folder is gone."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
-            lines = [dict.fromkeys(columns, "") | {column: line[column] for column in columns if column in line}
-                     | {"case": line["case"], "status": line["status"]} for line in csv.DictReader(file)]
+            lines = [{column: line[column] for column in columns} for line in csv.DictReader(file)]
     except (OSError, ValueError, KeyError, csv.Error):  # not there, or no summary any more
         return [], []
     own = {os.path.normcase(case) for case in cases}

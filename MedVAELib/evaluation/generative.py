@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ..errors import InputError
-from ..latent.statistics import ACTIVE_VARIANCE
+from ..latent.statistics import LatentMoments
 from ..progress import CancelToken, Progress, no_progress
 from .generative_features import Features, random_features
 from .metrics import mean_with_interval
@@ -141,7 +141,7 @@ def evaluate_model(
         frechet_distance(against.features(compared), against.features(real)),
         sharpness(made.reconstructions) / sharpness(real), sharpness(made.samples) / sharpness(real),
         math.nan if divergence is None else float(divergence.reshape(len(real), -1).sum(1).mean()),
-        active_units(means), means.shape[1],
+        int(LatentMoments.of(means).active.sum()), means.shape[1],
         mean_with_interval((to_held_back <= against.reach).astype(float)),
         mean_with_interval((to_train < to_held_back).astype(float)),
         float(np.median(to_train)), float(np.median(usual)))
@@ -194,11 +194,6 @@ def ms_ssim(first: NDArray, second: NDArray, cancel: CancelToken | None = None) 
 def sharpness(images: NDArray) -> float:
     """Mean absolute difference between neighbouring voxels, over all axes and images."""
     return float(np.mean([np.abs(np.diff(images, axis=axis)).mean() for axis in range(2, images.ndim)]))
-
-
-def active_units(means: NDArray) -> int:
-    """Latents whose mean (N, Z) varies by more than 0.01 over the images (Burda et al. 2016)."""
-    return int((means.var(0) > ACTIVE_VARIANCE).sum())
 
 
 def blur(images: NDArray, sigma: float) -> NDArray[np.float32]:

@@ -177,10 +177,6 @@ class ImageAutoencoder(nn.Module):
                     "Lower beta, or raise warmup or free_bits.")
         return None
 
-    def unfitted(self) -> dict[str, Tensor]:
-        """What `settle` fits, as it is before: it stands in where weights were stored by a version without it."""
-        return {}
-
     def settle(self, batches: Iterable[Tensor]) -> None:
         """What is done once to trained weights before they are stored, given all training images; here nothing."""
 

@@ -40,9 +40,6 @@ class VAE(ImageAutoencoder):
         correlated = noise @ self.drawn_factor.T if self.drawn_factor.dim() == 2 else noise * self.drawn_factor
         return self.decode((self.drawn_mean + correlated).unflatten(1, self.latent_shape))
 
-    def unfitted(self) -> dict[str, Tensor]:
-        return {"drawn_mean": self.drawn_mean, "drawn_factor": self.drawn_factor}
-
     @torch.no_grad()
     def settle(self, batches: Iterable[Tensor]) -> None:
         """Makes latents and samples what these images say they are; every reconstruction stays as it is.

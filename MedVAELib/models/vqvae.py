@@ -172,9 +172,6 @@ class VQVAE(ImageAutoencoder):
         """Negative log-likelihoods (B, places) of codes, each given those before it."""
         return -self.code_logits(indices).gather(2, indices[:, :, None])[:, :, 0]
 
-    def unfitted(self) -> dict[str, Tensor]:
-        return {"unlikely": self.unlikely}
-
     @torch.no_grad()
     def settle(self, batches: Iterable[Tensor]) -> None:
         """Finds the nats that a share `rare` of these images' codes exceeds. For a trained model in evaluation mode."""

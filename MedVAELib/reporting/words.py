@@ -67,17 +67,17 @@ def summary(findings: list[Finding], flagged_ml: float = 0.0) -> str:
         return "Nothing above threshold: no finding in this scan."
     largest = max(findings, key=lambda finding: finding.volume_ml)
     if len(findings) == 1:
-        return f"One {largest.polarity} finding of {millilitres(largest.volume_ml)} ml{_where(largest)}."
+        return f"One {largest.polarity} finding of {millilitres(largest.volume_ml)} ml in the {largest.location}."
     counts = [(sum(f.polarity == polarity for f in findings), polarity) for polarity in ("bright", "dark")]
     kinds = " and ".join(f"{count} {polarity}" for count, polarity in counts if count)
     total = millilitres(sum(finding.volume_ml for finding in findings))
     text = (f"{kinds} findings, {total} ml in all; the largest, {millilitres(largest.volume_ml)} ml, "
-            f"lies{_where(largest) or ' at ' + position(largest.centroid_ras_mm)}")
+            f"lies in the {largest.location}")
     worst = findings[0]
     if worst is largest:
         return f"{text} and is ranked first."
-    return (f"{text} (no. {findings.index(largest) + 1}); ranked first is one of {millilitres(worst.volume_ml)} ml"
-            f"{_where(worst)}.")
+    return (f"{text} (no. {findings.index(largest) + 1}); ranked first is one of {millilitres(worst.volume_ml)} ml "
+            f"in the {worst.location}.")
 
 
 def flagged_ml(result: Detection) -> float:
@@ -86,19 +86,12 @@ def flagged_ml(result: Detection) -> float:
     return voxels * float(np.prod(result.mask.GetSpacing())) / 1000
 
 
-def _where(finding: Finding) -> str:
-    location = finding.location.strip()
-    if not location or location.lower() == "unknown":
-        return ""
-    return f" in the {location}"
-
-
 def table(findings: list[Finding], axes: DisplayAxes, pictured: int) -> list[Row]:
     """The findings as text, worst first as they come, at most TABLE_ROWS of them."""
     rows = []
     for rank, finding in enumerate(findings[:TABLE_ROWS], start=1):
         rows.append(Row(
-            rank, rank <= pictured, finding.polarity, finding.location or "–", millilitres(finding.volume_ml),
+            rank, rank <= pictured, finding.polarity, finding.location, millilitres(finding.volume_ml),
             f"{finding.peak:.2f}", f"{finding.mean:.2f}",
             ", ".join(f"{at:.1f}" for at in finding.centroid_ras_mm),
             " × ".join(f"{extent:.0f}" for extent in axes.extent_mm(finding.bbox_size_ijk))))

@@ -199,9 +199,8 @@ class Trainer:
             raise InputError(f"{self.checkpoint}: is damaged; start anew without --resume.")
         # Onto the CPU: what counts Adam's steps has to stay there, or every step would wait for the GPU.
         state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        if "run" in state:  # earlier versions kept no record of the run
-            self._check_same_run(state)
         try:
+            self._check_same_run(state)
             self.model.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
         except (RuntimeError, ValueError, KeyError) as error:
@@ -209,11 +208,11 @@ class Trainer:
                              "with, or start anew without --resume.") from error
         self.averaged = self._here(state["averaged"])
         self.step, self.seconds = state["step"], state["seconds"]
-        if "early" in state and self.config.patience and self.config.watch == state["config"].get("watch"):
+        if self.config.patience and self.config.watch == state["config"]["watch"]:
             self.early.load_state(state["early"] | {"weights": self._here(state["early"]["weights"])})
-        if self.health and state.get("health"):
+        if self.health and state["health"]:
             self.health.load_state(state["health"])
-        self._keep_precision(state.get("autocast", {}))
+        self._keep_precision(state["autocast"])
         self._forget_log_after(self.step)
 
     def _check_same_run(self, state: dict[str, object]) -> None:

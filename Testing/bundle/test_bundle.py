@@ -343,16 +343,6 @@ def test_a_network_is_given_the_weights(bundle):
     assert made.norm.num_batches_tracked == 7
 
 
-def test_what_the_weights_lack_is_as_the_network_says(bundle):
-    class Newer(nn.ModuleDict):
-        def unfitted(self):
-            return {"later.weight": torch.full((1, 1), 5.0)}
-
-    made = Newer(network(later=nn.Linear(1, 1, bias=False)))
-    bundle.fill(made)
-    assert made.later.weight.item() == 5 and made.norm.num_batches_tracked == 7
-
-
 @pytest.mark.parametrize("parts, part", [
     ({"more": nn.Linear(1, 1)}, "more.bias is missing; 2 such"), ({"norm": nn.Identity()}, "tracked is not part"),
     ({"conv": nn.Conv1d(3, 3, 4, bias=False)}, "conv.weight has shape (2, 3, 4) where the config asks for (3, 3, 4)")

@@ -20,7 +20,7 @@ from MedVAELib.evaluation.cases import find_cases
 from MedVAELib.latent.model import load_latent_model
 from MedVAELib.scan import Scan
 
-from ..latent.bundles import bundle_from_before_fitting, image_bundle
+from ..latent.bundles import image_bundle
 from .standin import image_like
 from .test_anomaly import BRAIN, LESION, SHAPE, oracle, write_case
 
@@ -120,15 +120,6 @@ def test_a_scan_of_another_size_does_not_refuse_the_others(tmp_path):
     scores.check([])
     with pytest.raises(UsageError, match="Leave this --autoencoder out"):
         scores.check([odd] * 5 + [good])
-
-
-def test_a_bundle_from_before_samples_were_fitted_is_scored(models, cases, tmp_path):
-    made = models[0].bundle
-    older = bundle_from_before_fitting(made, tmp_path / "older")
-    scan = Scan.read(find_cases(cases)[0].scan)
-    brain = image_like(BRAIN.astype(np.uint8), scan.image)
-    new, old = (AutoencoderScores([load_latent_model(bundle, "cpu")])(scan, brain) for bundle in (made, older))
-    np.testing.assert_array_equal(old["older combined"], new["some-vae combined"])
 
 
 def test_two_bundles_of_one_name_are_refused(models):

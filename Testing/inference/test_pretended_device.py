@@ -26,11 +26,8 @@ from MedVAELib.scan import Scan
 from MedVAELib.skull.predictor import SkullPredictor
 from MedVAELib.training.brains import load_synthesiser
 from MedVAELib.training.synthesis import star_shapes
-from MedVAELib.training.synthesis.anatomy import LesionMask, read_anatomy
 from MedVAELib.training.synthesis.brains import SynthesisConfig
-from MedVAELib.training.synthesis.cohort import CohortSynthesiser, plan
 from MedVAELib.training.synthesis.heads import HeadPopulation, HeadShape
-from MedVAELib.training.synthesis.mni_heads import MniHead
 from MedVAELib.training.synthesis.random import Draw
 from MedVAELib.training.trainer import Trainer, TrainerConfig
 from MedVAELib.worker.warm import WarmSkull
@@ -319,16 +316,6 @@ def test_heads_are_made_on_the_device(kind):
         found = HeadPopulation(shapes, kind, size=24)(3)
         assert found.sdf.device.type == kind and found.kind == wanted.kind
         np.testing.assert_allclose(found.sdf.cpu().numpy(), wanted.sdf, atol=1e-3)
-
-
-def test_a_cohorts_scans_are_made_on_the_device(tmp_path):
-    anatomy = read_anatomy(write_head(tmp_path) / "01.nii.gz")
-    head = MniHead(anatomy, torch.eye(3), torch.tensor(anatomy.brain_centre))
-    mask = LesionMask(torch.full((20, 20, 20), 255, dtype=torch.uint8), (0.0, -40.0, 20.0))
-    case = next(case for case in plan("flair-leuko", 28, 7, 3, 5, confounded=False) if case.label == "ms")
-    with pretended("cuda"):
-        made = CohortSynthesiser("flair-leuko", [head] * 3, [mask] * 5, "cuda")(case)
-    assert np.isfinite(made.values).all() and made.lesion.max() <= 1
 
 
 def test_brains_are_made_on_the_device(tmp_path):

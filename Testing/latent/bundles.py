@@ -40,11 +40,3 @@ def image_bundle(
     data = ImageSet(images.numpy(), cases, cases, names, [""] * count, {}, spacing, scaling)
     metadata = images_metadata(config, settings, data, statistics, {"mse": float(np.var(means))}, {}, 1, 1.0)
     return save_bundle(folder, metadata, made.state_dict(), images_card(config, metadata))
-
-
-def bundle_from_before_fitting(made: Bundle, folder: Path) -> Bundle:
-    """The same bundle as an earlier version saved it, before samples and thresholds were fitted."""
-    fitted = ("drawn_mean", "drawn_factor", "unlikely")
-    state = {name: value for name, value in made.state_dict().items() if name not in fitted}
-    metadata = {key: value for key, value in made.metadata.items() if not key.endswith("_version")}
-    return save_bundle(folder, metadata | {"required_packages_version": {}}, state, "# a test")

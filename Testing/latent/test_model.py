@@ -17,7 +17,7 @@ from MedVAELib.progress import CancelToken
 from MedVAELib.scan import Scan
 from Testing.training.image_files import write_dicom_series
 
-from .bundles import bundle_from_before_fitting, image_bundle
+from .bundles import image_bundle
 
 
 @pytest.fixture(scope="module")
@@ -82,24 +82,10 @@ def test_a_label_draws_around_its_mean(latents, monkeypatch):
         latents.draw(3, 0, "b")
 
 
-def test_a_bundle_from_before_samples_were_fitted_still_works(tmp_path):
-    made = image_bundle(tmp_path / "b")
-    older = bundle_from_before_fitting(made, tmp_path / "older")
-    new, old = load_latent_model(made), load_latent_model(older)
-    assert np.array_equal(old.sample(3, seed=1), new.sample(3, seed=1))  # whose Gaussian was never fitted, either
-
-
 def test_images_of_two_labels_do_not_come_from_the_same_noise(latents):
     apart = [(latents.draw(200, 0, name) - latents.statistics.labels[name].mean)[:, 0] for name in "ab"]
     assert abs(np.corrcoef(apart)[0, 1]) < 0.3
     assert np.array_equal(latents.draw(2, 0, "a"), latents.draw(5, 0, "a")[:2])
-
-
-def test_a_vqvae_from_before_rare_codes_were_known_restores_by_what_its_config_says(tmp_path):
-    made = image_bundle(tmp_path / "b", "vqvae", codes=8, prior_depth=1, prior_width=16, unlikely=3.0)
-    assert made.state_dict()["unlikely"] == 3
-    older = bundle_from_before_fitting(made, tmp_path / "older")
-    assert "unlikely" not in older.state_dict() and load_latent_model(older, "cpu").model.unlikely == 3
 
 
 def test_a_labels_latents_go_together_as_in_all_images(tmp_path):

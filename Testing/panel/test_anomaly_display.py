@@ -210,22 +210,6 @@ def test_findings_beyond_the_worst_share_a_segment(panel, reply, monkeypatch):
         assert outlined(result) == [name]
 
 
-def test_a_result_of_an_earlier_version(shown, reply):
-    """Its nodes and segments do not say as much."""
-    from MedVAEPanel import belonging, segments
-
-    for node in _nodes(shown.result):
-        node.RemoveAttribute(belonging._ITSELF)
-        node.RemoveNodeReferenceIDs(belonging._ITSELF)
-    inner = shown.result.node("segmentation").GetSegmentation()
-    for index in range(inner.GetNumberOfSegments()):
-        inner.GetNthSegment(index).RemoveTag(segments._LABELS)
-    shown.ui.findingsTable.selectRow(1)
-    assert outlined(shown.result) == [f"2 {reply['findings'][1]['location']}"]
-    shown.ui.removeButton.click()
-    assert node_ids() == shown.before
-
-
 def test_choosing_the_same_finding_again_goes_there_again(shown):
     import qt
 

@@ -200,19 +200,6 @@ def test_what_a_killed_run_logged_after_its_checkpoint_is_not_there_twice(tmp_pa
     assert steps == sorted(steps) and steps[-1] == 16
 
 
-def test_checkpoints_of_earlier_versions_resume(tmp_path):
-    run = trainer(tmp_path, steps=4)
-    run.run(ones, plateau([1.0]), no_progress, CancelToken())
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    for name in ("early", "health", "autocast"):
-        del state[name]
-    torch.save(state, tmp_path / "checkpoint.pt")
-    resumed = trainer(tmp_path, steps=8)
-    resumed.resume()
-    resumed.run(ones, plateau([1.0]), no_progress, CancelToken())
-    assert resumed.step == 8
-
-
 @pytest.mark.parametrize(("damage", "words"), [
     (lambda file: file.write_bytes(file.read_bytes()[:200]), "is damaged"),
     (lambda file: torch.save({"model": {"other": torch.zeros(1)}}, file), "another model"),

@@ -188,17 +188,6 @@ def test_what_does_not_falsify_a_run_may_change(tmp_path, old, new):
     assert start(configured(tmp_path, old, new), tmp_path, resume=True).step == 3
 
 
-def test_a_checkpoint_without_a_record_resumes_as_before(tmp_path):
-    run = start(configured(tmp_path), tmp_path)
-    run.step = 3
-    run.save()
-    file = tmp_path / "out" / "checkpoint.pt"
-    state = torch.load(file, weights_only=True)
-    del state["run"]
-    torch.save(state, file)
-    assert start(configured(tmp_path, "batch: 1", "batch: 2, seed: 4"), tmp_path, resume=True).step == 3
-
-
 def test_a_run_starts_from_the_weights_of_a_bundle(tmp_path):
     config = configured(tmp_path)
     known = {name: torch.full_like(value, 3) for name, value in start(config, tmp_path).averaged.items()}

@@ -125,23 +125,20 @@ def _split(order: Sequence[int]) -> dict[int, str]:
 class CohortSynthesiser:
     """Makes the scan of a case from the case alone."""
 
-    def __init__(self, kind: str, heads: Sequence[MniHead], masks: Sequence[LesionMask], device: str = "cpu"):
+    def __init__(self, kind: str, heads: Sequence[MniHead], masks: Sequence[LesionMask]):
         self.kind, self.heads, self.masks = KINDS[kind], heads, masks
-        self.device = torch.device(device)
         self.shape = tuple(round(n / SPACING_MM) for n in WINDOW_MM_ZYX)
-        axes = [torch.arange(n, device=self.device) * SPACING_MM - (n - 1) / 2 * SPACING_MM + centre
+        axes = [torch.arange(n) * SPACING_MM - (n - 1) / 2 * SPACING_MM + centre
                 for n, centre in zip(self.shape, WINDOW_CENTER_RAS_MM[::-1], strict=True)]
         self.grid_mm = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
 
     def __call__(self, case: CohortCase) -> CohortScan:
-        draw, head = Draw(case.seed, self.device), self.heads[case.head]
+        draw, head = Draw(case.seed), self.heads[case.head]
         mni, linear = self._place(draw)
-        to_head = head.linear.to(self.device)
-        groups = sample_groups(head.anatomy.groups.to(self.device), mni @ to_head.T + head.offset.to(self.device),
-                               to_head @ linear, SPACING_MM)
+        groups = sample_groups(head.anatomy.groups, mni @ head.linear.T + head.offset, head.linear @ linear, SPACING_MM)
         target = tissue_fractions(groups, self.shape)
         grey, lesion_factor = brightness_factors(self.kind.modality, case.acquisition)
-        means = _group_means(draw, self.kind.modality, grey).to(self.device)
+        means = _group_means(draw, self.kind.modality, grey)
         image = means[groups].mean(0).view(self.shape)
         image = image * (1 + draw.number(0, 0.05) * draw.field(self.shape, 20)[0])
         image = brighten(draw, image, target, mni, SPACING_MM)
@@ -152,17 +149,17 @@ class CohortSynthesiser:
             image = image * (1 - lesion) + lesion * torch.maximum(texture, image)
         image = self._acquire(draw, image, means[groups[0]].view(self.shape), case.acquisition)
         brain = _brain(draw, target)
-        return CohortScan(image.cpu().numpy(), (lesion * brain).cpu().numpy(), brain.cpu().numpy())
+        return CohortScan(image.numpy(), (lesion * brain).numpy(), brain.numpy())
 
     def _place(self, draw: Draw) -> tuple[Tensor, Tensor]:
         """MNI positions (D, H, W, zyx) that the voxels show: what an affine registration leaves, and a shape of its own
         for every patient; and the linear part."""
         a, b, c = (draw.normal(3) * 0.02).tolist()
-        skew = torch.tensor([[0, -c, b], [c, 0, -a], [-b, a, 0]], device=self.device)
+        skew = torch.tensor([[0, -c, b], [c, 0, -a], [-b, a, 0]])
         linear = torch.linalg.matrix_exp(skew) @ torch.diag(1 + 0.015 * draw.normal(3))
         if draw.chance(0.5):
-            linear = linear * torch.tensor([1.0, 1.0, -1.0], device=self.device)  # mirror left and right
-        centre = torch.tensor(WINDOW_CENTER_RAS_MM[::-1], device=self.device)
+            linear = linear * torch.tensor([1.0, 1.0, -1.0])  # mirror left and right
+        centre = torch.tensor(WINDOW_CENTER_RAS_MM[::-1])
         elastic = draw.field(self.shape, 5, 3) * draw.number(0, 3.5)
         elastic = elastic + draw.field(self.shape, 11, 3) * draw.number(0, 1.5)
         moved = (self.grid_mm - centre) @ linear.T + centre + draw.normal(3) * 1.0
@@ -171,15 +168,14 @@ class CohortSynthesiser:
     def _lesion(self, draw: Draw, case: CohortCase, target: Tensor, mni: Tensor) -> Tensor:
         """Fraction (D, H, W) of lesion."""
         if case.mask is not None:
-            centre = torch.tensor(WINDOW_CENTER_RAS_MM[::-1], device=self.device)
-            spread = torch.tensor(self.kind.spread, device=self.device)
-            where = (mni - centre) / spread + centre + draw.normal(3) * 1.5
+            centre = torch.tensor(WINDOW_CENTER_RAS_MM[::-1])
+            where = (mni - centre) / torch.tensor(self.kind.spread) + centre + draw.normal(3) * 1.5
             tissue = 1 - target[[BACKGROUND, VENTRICLES, OUTER_CSF, EXTRACEREBRAL]].sum(0)
             return real_lesion(self.masks[case.mask], where) * tissue * draw.number(0.85, 1.0)
         if case.label.startswith(LEUKO):
             grade = int(case.label.removeprefix(LEUKO))
             return leukoencephalopathy(draw, grade, target, mni, SPACING_MM) * draw.number(0.85, 1.0)
-        return torch.zeros(self.shape, device=self.device)
+        return torch.zeros(self.shape)
 
     def _acquire(self, draw: Draw, image: Tensor, tissue: Tensor, acquisition: Acquisition) -> Tensor:
         """Tissue's own grain, blur, slices, bias field and Rician noise."""

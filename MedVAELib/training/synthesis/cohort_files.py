@@ -74,7 +74,7 @@ def write_cohort(
         cases = plan(request.kind, request.count, request.seed, len(maps), len(masks), request.confounded)
     except ValueError as error:
         raise UsageError(f"This cohort cannot be made: {error}.") from None
-    _claim(output, {"medvae_version": __version__, **asdict(request)}, sources, [case.name for case in cases])
+    _claim(output, {"medvae_version": __version__, **asdict(request), **sources}, [case.name for case in cases])
     _warn_of_few(request, len(maps), progress)
     heads = heads if heads is not None else read_heads(label_maps, scaled(progress, 0.0, _SHARE_OF_HEADS), cancel)
     synthesise = CohortSynthesiser(request.kind, heads, masks)
@@ -118,16 +118,16 @@ def _sizes(files: Sequence[Path], folder: Path) -> dict[str, int]:
         raise unreadable(error) from None
 
 
-def _claim(output: Path, request: dict[str, Any], sources: dict[str, Any], cases: Sequence[str]) -> None:
-    """Notes in the folder what the cohort is made of, or finds it there. Earlier versions noted the request alone.
+def _claim(output: Path, wanted: dict[str, Any], cases: Sequence[str]) -> None:
+    """Notes in the folder what the cohort is made of, or finds it there.
 
     Raises UsageError for a folder that holds another cohort, or somebody's files where the cohort's would come.
     """
-    file, wanted = output / REQUEST_FILE, request | sources
+    file = output / REQUEST_FILE
     try:
         output.mkdir(parents=True, exist_ok=True)
         if file.exists():
-            if sources | json.loads(file.read_text(encoding="utf-8")) != wanted:
+            if json.loads(file.read_text(encoding="utf-8")) != wanted:
                 raise UsageError(f"{output} holds a cohort that was made in another way: choose another --output.")
             return
         names = (IMAGES_FILE, LESIONS_FILE, _LESIONS_FOLDER, *map(_image_name, cases))
