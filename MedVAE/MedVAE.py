@@ -137,9 +137,8 @@ class MedVAEWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for tab in self.tabs:
             tab.set_parameter_node(None)
             tab.cleanup()
-        for section in (self.log_section, self.setup_section):
-            if section is not None:
-                section.cleanup()
+        if self.log_section is not None:
+            self.log_section.cleanup()
         slicer.app.disconnect("aboutToQuit()", self.worker.shutdown)
         self.worker.shutdown()
 

@@ -11,11 +11,12 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import dependencies, installer
-from .bundles import BundleCommand
 from .saying import BAD, say
 
 _ROW_HEIGHT = 22
 _ARCHIVES = "Bundles (*.zip);;All files (*)"
+_FOR_THE_COMMAND_LINE = "import under another name with --name"
+_FOR_THE_PANEL = "give the file or folder another name and import it again"
 
 
 class SetupSection:
@@ -26,7 +27,7 @@ class SetupSection:
         self.states: list[dependencies.State] = []
         self.bundle_names: list[str] = []
         self.user_folder = ""
-        self.installing = False
+        self.installing = self.asking = False
         self._looked = False
 
     def setup(self, section) -> None:
@@ -34,7 +35,6 @@ class SetupSection:
         widget = slicer.util.loadUI(self.panel.resourcePath("UI/Setup.ui"))
         section.layout().addWidget(widget)
         self.ui = ui = slicer.util.childWidgetVariables(widget)
-        self.commands = BundleCommand(self.panel.worker.command, self.panel.worker.environment)
         for table in (ui.packagesTable, ui.bundlesTable):
             table.verticalHeader().setVisible(False)
             table.verticalHeader().defaultSectionSize = _ROW_HEIGHT
@@ -47,9 +47,6 @@ class SetupSection:
         ui.openFolderButton.connect("clicked(bool)", lambda *a: self.open_bundle_folder())
         section.connect("contentsCollapsed(bool)", self._on_collapsed)
         self._update_buttons()
-
-    def cleanup(self) -> None:
-        self.commands.stop()
 
     def _on_collapsed(self, collapsed: bool) -> None:
         if not collapsed and not self._looked:
@@ -145,14 +142,14 @@ class SetupSection:
 
     def import_bundle(self, source: str) -> None:
         if source:
-            self._run_command(["import", source], _("Importing and verifying the bundle…"), self._imported)
+            self._ask("import_bundle", {"source": source}, _("Importing and verifying the bundle…"), self._imported)
 
     def _imported(self, answer: Mapping[str, Any]) -> None:
         self.say(_("The bundle {name} was imported and can be chosen.").format(name=answer["name"]))
 
     def verify_bundles(self) -> None:
         if self.bundle_names:
-            self._run_command(["verify", *self.bundle_names], _("Verifying every weight…"), self._verified)
+            self._ask("verify_bundles", {"names": self.bundle_names}, _("Verifying every weight…"), self._verified)
 
     def _verified(self, answer: Mapping[str, Any]) -> None:
         bad = [sentence for sentence in answer["problems"].values() if sentence]
@@ -161,17 +158,21 @@ class SetupSection:
                                                                            "released.").format(count=count)
         self.say("\n".join(bad) if bad else good, bad=bool(bad))
 
-    def _run_command(self, arguments: list[str], busy: str, on_answer: Callable[[Mapping[str, Any]], None]) -> None:
-        def done(answer: Mapping[str, Any]) -> None:
-            if "error" in answer:
-                self.say(answer["error"], bad=True)
-            else:
-                on_answer(answer)
+    def _ask(self, task: str, fields: Mapping[str, Any], busy: str,
+             on_answer: Callable[[Mapping[str, Any]], None]) -> None:
+        def done(tell: Callable[[], None]) -> None:
+            self.asking = False
+            tell()
             self.refresh()
             self.panel.offers.ask(again=True)
 
-        if not self.commands.running:
-            self.commands.start(arguments, done)
+        def refused(error: Mapping[str, Any]) -> None:
+            self.say(error["message"].replace(_FOR_THE_COMMAND_LINE, _FOR_THE_PANEL), bad=True)
+
+        if not self.asking:
+            self.asking = True
+            self.panel.worker.request(task, fields, lambda answer: done(lambda: on_answer(answer)),
+                                      lambda error: done(lambda: refused(error)))
             self._update_buttons()
             self.say(busy)  # last: a second click that waits is heard meanwhile
 
@@ -197,7 +198,7 @@ class SetupSection:
     def _update_buttons(self) -> None:
         ui = self.ui
         missing = [state.package.name for state in self.states if state.installable]
-        idle = not self.installing and not self.commands.running
+        idle = not self.installing and not self.asking
         for button in (ui.installButton, ui.wheelsButton):
             button.enabled = idle and bool(missing)
         needed = _("Missing: {names}.").format(names=", ".join(missing)) if missing else _("Nothing is missing.")

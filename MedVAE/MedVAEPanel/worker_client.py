@@ -14,7 +14,7 @@ import signal
 import tempfile
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,9 +156,21 @@ class WorkerClient:
         process.connect("readyReadStandardError()", lambda: self._read_errors(process))
         process.connect("finished(int,QProcess::ExitStatus)", lambda *a: self._finished(process))
         process.connect("errorOccurred(QProcess::ProcessError)", lambda error: self._failed(process, error))
-        run_module(process, self.command, self.library, ["MedVAELib.worker"], self.environment)
+        self._run(process)
         self._starts += 1
         self._later(START_LIMIT_MS, self._give_up, self._starts)
+
+    def _run(self, process) -> None:
+        """Starts `python -m MedVAELib.worker` from the library's folder."""
+        environment = qt.QProcessEnvironment.systemEnvironment()
+        inherited = environment.value("PYTHONPATH", "")
+        environment.insert("PYTHONPATH", os.pathsep.join([self.library, *([inherited] if inherited else [])]))
+        environment.insert("PYTHONUNBUFFERED", "1")
+        for name, value in self.environment.items():
+            environment.insert(name, value)
+        process.setProcessEnvironment(environment)
+        process.setWorkingDirectory(self.library)  # `-m` looks there first: not where the user happens to be
+        process.start(self.command[0], [*self.command[1:], "-m", "MedVAELib.worker"])
 
     @staticmethod
     def _later(milliseconds: int, call: Callable[[int], None], number: int) -> None:
@@ -289,21 +301,6 @@ class WorkerClient:
 
 
 _CANCELLED = {"kind": "Cancelled", "exit_code": 130, "message": _("Cancelled.")}
-
-
-def run_module(
-    process, python: Sequence[str], folder: str | Path, module: Sequence[str], variables: Mapping[str, str]
-) -> None:
-    """Starts `python -m module…`, module and arguments, from `folder`. python: program and arguments."""
-    environment = qt.QProcessEnvironment.systemEnvironment()
-    inherited = environment.value("PYTHONPATH", "")
-    environment.insert("PYTHONPATH", os.pathsep.join([str(folder), *([inherited] if inherited else [])]))
-    environment.insert("PYTHONUNBUFFERED", "1")
-    for name, value in variables.items():
-        environment.insert(name, value)
-    process.setProcessEnvironment(environment)
-    process.setWorkingDirectory(str(folder))  # `-m` looks there first: not where the user happens to be
-    process.start(python[0], [*python[1:], "-m", *module])
 
 
 def bytes_of(data) -> bytes:

@@ -19,7 +19,7 @@ BLOCK_MM = 20.0
 MIN_LESION_BLOCKS = 5
 """A lesion in fewer blocks is hardly ever drawn otherwise than it is: an interval would be far too narrow."""
 MIN_RESAMPLED = 5
-"""Of fewer cases, what should hold in 95 % holds in half (two normally distributed cases) to .79 (four) of the trials."""
+"""Of fewer cases, what should hold in 95 % of the trials holds in half (two, normally distributed) to .79 (four)."""
 MIN_LESION_MM3 = 10.0
 MIN_OVERLAP = 0.1
 _BINS = 512

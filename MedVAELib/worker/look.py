@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -100,6 +100,28 @@ def bundles() -> Mapping[str, Any]:
             entry |= {"valid": False, "problem": str(error)}
         found.append(entry)
     return {"bundles": found, "default": DEFAULT_ANOMALY_BUNDLE, "user_folder": str(user_bundle_dir())}
+
+
+def import_one(source: str) -> Mapping[str, Any]:
+    """Imports the bundle in a file or folder, verified, under its own name."""
+    from ..bundle_import import import_bundle
+
+    bundle = import_bundle(source)
+    return {"name": bundle.name, "path": str(bundle.path)}
+
+
+def verify(names: Sequence[str]) -> Mapping[str, Any]:
+    """By name, what is wrong with the checksum, the format or a number of the weights of a bundle, "" if nothing is."""
+    from ..bundle import load_bundle
+
+    problems = {}
+    for name in names:
+        try:
+            load_bundle(name).verify()
+            problems[name] = ""
+        except BundleError as error:
+            problems[name] = str(error)
+    return {"problems": problems}
 
 
 def _about(bundle: Bundle) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def field(request: Mapping[str, Any], name: str, kind: type, default: Any = None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if not isinstance(value, kind) or isinstance(value, bool):
-        what = {str: "a text", int: "a whole number", float: "a number", dict: "an object"}[kind]
+        what = {str: "a text", int: "a whole number", float: "a number", dict: "an object", list: "a list"}[kind]
         raise UsageError(f"The request's field '{name}' must be {what}.")
     return value
 

@@ -10,7 +10,7 @@ from ..progress import scaled
 from ..timing import Timer
 from .latent import latent_decode, latent_draw, latent_encode, latent_generate, latent_model
 from .latent_cohort import latent_cohort
-from .look import bundles, describe, info
+from .look import bundles, describe, import_one, info, verify
 from .requests import field, hand_over
 from .server import Job, Task
 from .skull import skull
@@ -83,5 +83,7 @@ TASKS: dict[str, Task] = {
     "latent_draw": latent_draw, "latent_generate": latent_generate, "latent_cohort": latent_cohort,
     "info": lambda job: info(),
     "bundles": lambda job: bundles(),
+    "import_bundle": lambda job: import_one(field(job.request, "source", str)),
+    "verify_bundles": lambda job: verify(field(job.request, "names", list)),
     "describe": lambda job: describe(field(job.request, "scan", dict)),
 }

@@ -171,15 +171,21 @@ def test_verify_names_a_damaged_bundle(section, panel, user_bundles):
     assert panel.pump(lambda: section.ui.setupLabel.text == all_well)
 
 
-def test_a_double_click_verifies_once(section, monkeypatch):
+def test_a_double_click_verifies_once(section, panel, monkeypatch):
     import qt
 
     started = []
-    monkeypatch.setattr(section, "commands", types.SimpleNamespace(running=False, stop=lambda: None))
-    section.commands.start = lambda *arguments: (started.append(arguments), setattr(section.commands, "running", True))
+    monkeypatch.setattr(panel.widget.worker, "request", lambda *arguments: started.append(arguments))
     qt.QTimer.singleShot(0, section.ui.verifyButton.click)  # waits while the first click is heard
     section.ui.verifyButton.click()
     assert len(started) == 1 and not section.ui.verifyButton.enabled
+
+
+def test_a_name_that_is_taken_is_explained_for_the_panel(section, panel, monkeypatch):
+    monkeypatch.setattr(section, "ask_folder", lambda title: str(SHIPPED))
+    section.ui.importFolderButton.click()
+    assert panel.pump(lambda: "already a bundle healthy-anatomy" in section.ui.setupLabel.text)
+    assert "--name" not in section.ui.setupLabel.text and "another name" in section.ui.setupLabel.text
 
 
 def test_a_foreign_folder_is_refused_in_one_sentence(section, panel, tmp_path, monkeypatch):
@@ -192,7 +198,7 @@ def test_a_dialog_that_is_closed_changes_nothing(section, monkeypatch):
     monkeypatch.setattr(section, "ask_folder", lambda title: "")
     before = section.ui.setupLabel.text
     section.ui.importFolderButton.click()
-    assert section.ui.setupLabel.text == before and not section.commands.running
+    assert section.ui.setupLabel.text == before and not section.asking
 
 
 # --- The sample ------------------------------------------------------------------------------------------------------
