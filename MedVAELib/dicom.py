@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .dicom_files import Slice, dicom_files, read_slices
+from .dicom_files import Slice, dicom_files, read_slices, spaced
 from .errors import InputError, UsageError
 from .file_damage import MAX_SHEAR, unsaid_orientation
 from .itk_files import itk_name
@@ -141,7 +141,7 @@ def read_volume(path: Path, volume: DicomVolume) -> sitk.Image:
 
 
 def _read_file(file: str) -> sitk.Image:
-    return sitk.ReadImage(itk_name(file), sitk.sitkFloat32, imageIO="GDCMImageIO")
+    return spaced(sitk.ReadImage(itk_name(file), sitk.sitkFloat32, imageIO="GDCMImageIO"))
 
 
 def _read_series(ordered: Sequence[Slice]) -> sitk.Image:

@@ -43,6 +43,7 @@ _NOBODY = re.compile(r"[\W_0x]*|anon\D*|\W*(unknown|undefined|null|none|n/?a|no.
 """PatientIDs that stand where one was taken out, the same for everybody; with a number, as ANON01, they may tell people
 apart."""
 _SALT = secrets.token_bytes(16)
+_PIXEL_SPACING = "0028|0030"
 _SLICE_DISTANCE_TAGS = ("0018|0088", "0018|0050")  # between slices, and else their thickness
 # Of enhanced DICOM: the sequence and the element in it, per frame or shared by all.
 _FRAME_NUMBERS = {
@@ -152,10 +153,12 @@ def read_slices(file: str) -> list[Slice]:
         tags["b_value"] = b_value % 1e9  # GE adds 10^9 as a mark
     split = {name: text(tag) for name, tag in _SPLIT_TAGS.items() if tag}
     split["b-value"] = f"{tags['b_value']:g}" if "b_value" in tags else ""
-    sized = _states_size(reader, text)
+    sized, spacing, in_plane = _states_size(reader, text), reader.GetSpacing(), pixel_spacing(reader)
+    if in_plane is not None and size[2] == 1:
+        spacing = (*in_plane[::-1], spacing[2])
     # In nuclear medicine the axes are elsewhere, where GDCM finds them.
     oriented = bool(text("0020|0037")) or not np.allclose(reader.GetDirection(), np.eye(3).ravel())
-    found = Slice(file, size, reader.GetSpacing(), np.array(reader.GetOrigin()),
+    found = Slice(file, size, spacing, np.array(reader.GetOrigin()),
                    np.array(reader.GetDirection()).reshape(3, 3), tags, split, text("0020|000e"),
                    reader.GetNumberOfComponents(), sized, oriented, text("0008|0018"),
                    patient=_hashed(text("0010|0020"), text("0020|000d")),
@@ -168,6 +171,30 @@ def read_slices(file: str) -> list[Slice]:
         return [found]
 
 
+def pixel_spacing(header: sitk.ImageFileReader | sitk.Image) -> tuple[float, float] | None:
+    """(row, column) spacing in mm that a DICOM file states for all of its pixels; None where it states none, or 0."""
+    pair = two_numbers(header, _PIXEL_SPACING)
+    return pair if pair is not None and min(pair) > 0 and all(map(np.isfinite, pair)) else None
+
+
+def spaced(image: sitk.Image) -> sitk.Image:
+    """The image of a DICOM file, changed to have its pixel spacing: of radiographs GDCM takes that at the detector even
+    where the pixels' own is stated, and 1 mm where it alone is."""
+    pair = pixel_spacing(image)
+    if pair is not None:
+        image.SetSpacing((*pair[::-1], *image.GetSpacing()[2:]))
+    return image
+
+
+def two_numbers(header: sitk.ImageFileReader | sitk.Image, tag: str) -> tuple[float, float] | None:
+    """Of a DICOM tag that holds first what concerns rows, then columns; None where they are not there."""
+    try:
+        first, second = (float(text) for text in header.GetMetaData(tag).split("\\")[:2])
+    except (ValueError, RuntimeError):
+        return None
+    return first, second
+
+
 def _hashed(patient_id: str, study: str) -> str:
     """"" where neither is stated."""
     owner = f"study {study}" * bool(study) if _NOBODY.fullmatch(patient_id) else f"patient {patient_id}"
@@ -175,14 +202,13 @@ def _hashed(patient_id: str, study: str) -> str:
 
 
 def _states_size(reader: sitk.ImageFileReader, text: Callable[[str], str]) -> bool:
-    """Whether the spacing that GDCM reports is the file's own: where it finds none, or in some kinds of files does not
-    look, it silently says 1 mm."""
-    if reader.GetSize()[2] == 1:
-        return bool(text("0028|0030"))
-    in_plane = [_number(part) for part in text("0028|0030").split("\\")][::-1]
+    """Whether a slice states the spacing of its pixels, or of a volume the spacing that GDCM reports is the file's own:
+    where it finds none, or in some kinds of files does not look, it silently says 1 mm."""
+    in_plane = pixel_spacing(reader)
+    if in_plane is None or reader.GetSize()[2] == 1:
+        return in_plane is not None
     between = next((number for tag in _SLICE_DISTANCE_TAGS if (number := _number(text(tag))) is not None), None)
-    stated = [*in_plane, between]
-    return len(stated) == 3 and None not in stated and np.allclose(stated, reader.GetSpacing(), rtol=1e-3)
+    return between is not None and np.allclose((*in_plane[::-1], between), reader.GetSpacing(), rtol=1e-3)
 
 
 def _frames(whole: Slice) -> list[Slice]:

@@ -21,6 +21,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from ..dicom_files import pixel_spacing, two_numbers
 from ..errors import InputError
 from ..image_files import check_file
 from ..itk_files import accept_rounded_axes, itk_name, quiet
@@ -238,7 +239,7 @@ def _dicom_spacing(
     sizes that the regions state instead. Frames may be moments as well as slices, so what lies between them is None."""
     regions = ultrasound_region_spacings(path)
     others = tuple((row, column) for column, row in regions)
-    pair = _two_numbers(reader, "0028|0030") or _shared_spacing(path)
+    pair = pixel_spacing(reader) or _shared_spacing(path)
     if pair is not None and all(pair) and not (pair == _PLACEHOLDER_MM and regions):
         agree = any(same_size(pair, other) for other in others)
         return (pair[1], pair[0], None), "DICOM pixel spacing", () if agree else others
@@ -253,17 +254,8 @@ def same_size(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
 
 def _dicom_aspect(reader: sitk.ImageFileReader) -> float:
     """Height over width of a pixel, by PixelAspectRatio."""
-    height, width = _two_numbers(reader, "0028|0034") or (1.0, 1.0)
+    height, width = two_numbers(reader, "0028|0034") or (1.0, 1.0)
     return height / width if height > 0 and width > 0 else 1.0
-
-
-def _two_numbers(reader: sitk.ImageFileReader, tag: str) -> tuple[float, float] | None:
-    """Of a DICOM tag that holds first what concerns rows, then columns; None where they are not there."""
-    try:
-        first, second = (float(text) for text in reader.GetMetaData(tag).split("\\")[:2])
-    except (ValueError, RuntimeError):
-        return None
-    return first, second
 
 
 def ultrasound_region_spacings(path: Path) -> list[tuple[float, float]]:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from .. import dicom
 from ..csv_files import MISSING
+from ..dicom_files import pixel_spacing, spaced
 from ..errors import InputError, UsageError
 from ..folders import files_below
 from ..image_files import check_file
@@ -38,15 +39,17 @@ from .image_split import assign_parts
 
 _SCREEN_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".gif")
 _SAME_SPACING = 0.01
+_PLACEHOLDER_MM = (1.0, 1.0)  # what GDCM says where it finds none
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """images: float32 (N, 1, *shape) in 0…1, an array or a read-only map of a file. cases, patients, labels ("" for
     none), splits (train, validation, test or ""): N each; tags: N values each by name, numbers or text. spacing_mm: of
-    the voxels in the order of shape, their median, None where one does not state it. scaling: how intensities were
-    brought to 0…1 (see `preprocessing.image_form`). files: where each came from; series, indices: which one of
-    those in it, scans: what it was made from, as in `ImageRecord`."""
+    the voxels in the order of shape, their median, None where one does not state it; of radiographs that state nothing
+    else the spacing at the detector. scaling: how intensities were brought to 0…1 (see `preprocessing.image_form`).
+    files: where each came from; series, indices: which one of those in it, scans: what it was made from, as in
+    `ImageRecord`."""
 
     images: NDArray[np.float32]
     cases: list[str]
@@ -182,7 +185,7 @@ def read_image(record: ImageRecord, listed: dict[Path, list[dicom.DicomVolume]] 
             if image is None:
                 raise InputError(f"{record.file} is no image that can be read: take it out, or choose others with a "
                                  "pattern.") from error
-    return checked(image, record)
+    return checked(spaced(image) if is_dicom_file(record.file) else image, record)
 
 
 def checked(image: sitk.Image, record: ImageRecord) -> sitk.Image:
@@ -332,8 +335,16 @@ def _limited(records: list[ImageRecord], limit: int, seed: int) -> list[ImageRec
 
 
 def _spacing(image: sitk.Image, record: ImageRecord, form: ImageForm) -> tuple[float, ...] | None:
-    """In the order of shape; pictures for screens do not know theirs."""
-    if record.index >= 0 or (record.file.suffix.lower() in _SCREEN_SUFFIXES and not is_dicom_file(record.file)):
+    """In the order of shape; pictures for screens do not know theirs, nor DICOM files that state none."""
+    if record.index >= 0:
+        return None
+    if record.series or record.file.is_dir():  # whose size was checked
+        known = True
+    elif is_dicom_file(record.file):
+        known = pixel_spacing(image) is not None or image.GetSpacing()[:2] != _PLACEHOLDER_MM
+    else:
+        known = record.file.suffix.lower() not in _SCREEN_SUFFIXES
+    if not known:
         return None
     return form.grid(form.placed(image, record.name)).GetSpacing()[::-1]
 

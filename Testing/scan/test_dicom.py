@@ -213,6 +213,21 @@ def test_axes_of_nuclear_medicine_are_found_where_they_are(tmp_path: Path) -> No
     assert np.allclose(scan.image.GetDirection()[:6:3], (0, -1)) and "left and right" not in " ".join(scan.warnings)
 
 
+@pytest.mark.parametrize("kind", ["4", "2", "7", "6.1", "1", "1.1", "12.1"])
+@pytest.mark.parametrize("detector", [None, [0.4, 0.3]])
+def test_pixel_spacing_goes_before_the_detectors(tmp_path: Path, kind: str, detector: list[float] | None) -> None:
+    """In MR, CT, captures, ultrasound and in radiographs (CR, DX, XA), where GDCM looks at the detector's alone."""
+    dicom_series(tmp_path)
+    for file in tmp_path.iterdir():
+        header = pydicom.dcmread(file)
+        header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.{kind}"
+        header.PixelSpacing = [9, 7]
+        if detector:
+            header.ImagerPixelSpacing = detector
+        header.save_as(file)
+    np.testing.assert_allclose(Scan.read(tmp_path).image.GetSpacing(), (7, 9, 14))
+
+
 def test_series_without_pixel_spacing_is_refused(tmp_path: Path) -> None:
     dicom_series(tmp_path)
     for file in tmp_path.iterdir():

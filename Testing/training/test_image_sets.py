@@ -10,6 +10,7 @@ import weakref
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 
@@ -108,6 +109,21 @@ def test_dicom_files_are_pictures_or_slices(tmp_path):
     expected = ImageForm((8, 10, 12), scaling="percentile").apply(volume, "volume")
     assert np.allclose(whole.images[0, 0], expected, atol=0.02)
     assert whole.tags["repetition_time_ms"] == [9000.0]
+
+
+@pytest.mark.parametrize("kind", ["4", "1", "1.1", "12.1"])
+@pytest.mark.parametrize("own, detector, expected", [
+    ("3\\2", "", (3.0, 2.0)), ("3\\2", "4\\5", (3.0, 2.0)), ("", "4\\5", (4.0, 5.0)), ("", "", None),
+])
+def test_dicom_pictures_have_their_pixel_spacing_or_that_at_the_detector(tmp_path, kind, own, detector, expected):
+    """MR, which has no detector, and the radiographs CR, DX and XA."""
+    write_dicom_series(tmp_path)
+    for file in tmp_path.iterdir():
+        header = pydicom.dcmread(file)
+        header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.{kind}"
+        header.PixelSpacing, header.ImagerPixelSpacing = own, detector
+        header.save_as(file)
+    assert read_images(tmp_path, shape=(10, 12)).spacing_mm == (None if kind == "4" and not own else expected)
 
 
 def test_dicom_files_of_one_patient_stay_together(tmp_path):
