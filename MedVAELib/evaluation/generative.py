@@ -29,6 +29,7 @@ PLAUSIBLE = 0.95
 LEAST = 20
 _AT_ONCE = 16
 Figure = tuple[float, float, float]
+_NOT_TOLD = (math.nan, math.nan, math.nan)
 
 
 class Generator(Protocol):
@@ -49,7 +50,8 @@ class Reference:
 
     floor: of training images from held-back ones, both real. blurred: of the held-back images blurred by BLUR_VOXELS.
     reach: how far PLAUSIBLE of the training images lie from the nearest held-back image, at most (root mean square).
-    patients: of the held-back images, where known: intervals then resample patients.
+    patients: of the held-back images, where known: intervals then resample patients. same_patients: whether all of
+    these are patients of training images as well.
     """
 
     train: NDArray[np.float32]
@@ -59,10 +61,14 @@ class Reference:
     blurred: float
     reach: float
     patients: Sequence[str] | None = None
+    same_patients: bool = False
 
     @property
     def chance(self) -> float:
-        """How often the nearest of all images is a training image where none was copied."""
+        """How often the nearest of all images is a training image where none was copied; NaN unless `same_patients`:
+        new images of the training patients are nearer to their others, which are all training images then."""
+        if not self.same_patients:
+            return math.nan
         return len(self.train) / (len(self.train) + len(self.held_back))
 
     @property
@@ -75,8 +81,8 @@ class GenerativeScores:
     """mse, ms_ssim: mean over the held-back images with its interval; sharpness: mean gradient of reconstructions and
     of samples, over that of the held-back images; fid: Fréchet distances from the held-back images; kl: nats per
     image, NaN without a posterior; plausible: share of samples within `Reference.reach`; nearer: share of samples whose
-    nearest image of all is a training image, to compare with `Reference.chance`; nearest, nearest_real: median distance
-    from the nearest training image of samples and of held-back images."""
+    nearest image of all is a training image, to compare with `Reference.chance`, NaN where that is; nearest,
+    nearest_real: median distance from the nearest training image of samples and of held-back images."""
 
     name: str
     mse: Figure
@@ -104,9 +110,10 @@ class Made:
 
 def reference(
     train: NDArray, held_back: NDArray, seed: int = 0, cancel: CancelToken | None = None,
-    patients: Sequence[str] | None = None,
+    patients: Sequence[str] | None = None, train_patients: Sequence[str] = (),
 ) -> Reference:
-    """Raises InputError for fewer than LEAST images of either kind, whose distances would be noise."""
+    """patients, train_patients: of the held-back and the training images. Raises InputError for fewer than LEAST images
+    of either kind, whose distances would be noise."""
     if min(len(train), len(held_back)) < LEAST:
         raise InputError(f"{len(train)} training and {len(held_back)} held-back images are too few to measure samples "
                          f"by: give at least {LEAST} of each.")
@@ -115,7 +122,8 @@ def reference(
     floor = frechet_distance(features(as_many), features(held_back))
     blurred = frechet_distance(features(blur(held_back, BLUR_VOXELS)), features(held_back))
     reach = float(np.quantile(_nearest(as_many, held_back, cancel), PLAUSIBLE))
-    return Reference(train, held_back, features, floor, blurred, reach, patients)
+    same_patients = bool(patients) and set(patients) <= set(train_patients)
+    return Reference(train, held_back, features, floor, blurred, reach, patients, same_patients)
 
 
 def evaluate_model(
@@ -133,6 +141,7 @@ def evaluate_model(
     divergence = model.kl_per_latent(real, cancel=cancel)
     means = model.encode(real, cancel=cancel)[0].reshape(len(real), -1)
     to_train, to_held_back, usual = nearest_neighbours(made.samples, against.train, real, cancel)
+    nearer = mean_with_interval((to_train < to_held_back).astype(float)) if against.same_patients else _NOT_TOLD
     square_error = ((made.reconstructions - real) ** 2).reshape(len(real), -1).mean(1)
     scores = GenerativeScores(
         name, mean_with_interval(square_error, groups=against.patients),
@@ -143,7 +152,7 @@ def evaluate_model(
         math.nan if divergence is None else float(divergence.reshape(len(real), -1).sum(1).mean()),
         int(LatentMoments.of(means).active.sum()), means.shape[1],
         mean_with_interval((to_held_back <= against.reach).astype(float)),
-        mean_with_interval((to_train < to_held_back).astype(float)),
+        nearer,
         float(np.median(to_train)), float(np.median(usual)))
     progress("distances", 1.0, f"{name}: done")
     return scores, made
@@ -207,8 +216,9 @@ def nearest_neighbours(
     """Root mean square differences per voxel: of each sample from the nearest training image and from the nearest
     held-back one, and of each held-back image from the nearest training image.
 
-    A sample that copies nothing is as like to one kind as to the other, so its nearest image is a training image as
-    often as these are among all, however smooth it is (after the three-sample test of Meehan et al. 2020).
+    Where both kinds are of the same patients, a sample that copies nothing is as like to one kind as to the other, so
+    its nearest image is a training image as often as these are among all, however smooth it is (after the three-sample
+    test of Meehan et al. 2020).
     """
     return _nearest(samples, train, cancel), _nearest(samples, held_back, cancel), _nearest(held_back, train, cancel)
 

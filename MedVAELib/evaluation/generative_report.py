@@ -85,7 +85,8 @@ def compare_models(
         train, held_back = parts(images)
         if found is None:
             real = held_back.images
-            found = Comparison(reference(train.images, real, seed, cancel, held_back.patients), doubts=doubts)
+            found = Comparison(reference(train.images, real, seed, cancel, held_back.patients, train.patients),
+                               doubts=doubts)
         scores, made = evaluate_model(name, model, found.against, samples, seed, scaled(told, 0.2, 0.8), cancel)
         found.scores.append(scores)
         shown[name] = Made(made.reconstructions[:_SHOWN], made.samples[:_SHOWN])

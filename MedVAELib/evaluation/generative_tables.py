@@ -22,8 +22,9 @@ def definitions(against: Reference) -> list[str]:
         f"MS-SSIM: {scales} scale{'s' * (scales > 1)}, Gaussian kernel of {kernel} voxels, range 1.",
         f"FID: Fréchet distance from the {len(against.held_back)} held-back images in features of {NAME}, standardised "
         "by those images; nothing is downloaded. It compares within this table, not with distances in Inception "
-        f"features. Of as many real training images it is {against.floor:.2f} (what a perfect model reaches); of the "
-        f"held-back images blurred by {BLUR_VOXELS:g} voxel {against.blurred:.2f}. Random convolutions see brightness "
+        f"features. Of as many real training images it is {against.floor:.2f} (what samples of a perfect model reach; "
+        "perfect reconstructions, compared with the very images they are of, reach 0); of the held-back images blurred "
+        f"by {BLUR_VOXELS:g} voxel {against.blurred:.2f}. Random convolutions see brightness "
         "and texture and know no anatomy: rubble as sharp as the images may be nearer than blurred images are.",
         "Plausible: share of samples no farther from the nearest held-back image, by root mean square difference, than "
         f"{PLAUSIBLE:.0%} of as many training images are: low where samples are no such images at all, however sharp; "
@@ -32,9 +33,18 @@ def definitions(against: Reference) -> list[str]:
         "many as a model has latents, samples from a Gaussian with their variances.",
         "Sharpness: mean absolute difference of neighbouring voxels over that of the held-back images; 1 is as sharp.",
         "KL: nats per held-back image, summed over latents. Active: latents whose mean varies by more than 0.01.",
-        "Copies: share of samples whose nearest image of all, by root mean square difference, is a training image; "
-        f"{against.chance:.2f} where nothing is copied, as so many of the images are, and 1 where everything is.",
+        _copies(against),
     ]
+
+
+def _copies(against: Reference) -> str:
+    if not against.same_patients:
+        return ("Copies: not told (–), as the held-back images are of other patients than the training images: samples "
+                "lie nearer to training images than to these where a model learnt how the training patients look, "
+                "whether it copies or not.")
+    return ("Copies: share of samples whose nearest image of all, by root mean square difference, is a training image; "
+            f"{against.chance:.2f} where nothing is copied, as so many of the images are, and 1 where everything is. "
+            "Samples that hardly differ, as the mean image, all have one neighbour: of these it says nothing.")
 
 
 def generative_rows(scores: Sequence[GenerativeScores]) -> list[dict[str, object]]:

@@ -44,7 +44,7 @@ _SHOWN, _LATENTS, _STEPS, _EXTENT, _DPI = 7, 2, 7, 2.5, 90
 def main(work: Path) -> None:
     images, confounded = cohort("flair-leuko", PLAIN), cohort("flair-leuko-confounded", CONFOUNDED)
     train, test, real = images.part(TRAIN), images.part(TEST), real_scans(work)
-    against = reference(train.images, test.images, patients=test.patients)
+    against = reference(train.images, test.images, patients=test.patients, train_patients=train.patients)
     scores, made, tables, models = [], {}, {NO_MODEL: pixels(images)}, {}
     for name in MODELS:
         models[name] = model = load_latent_model(trained(f"flair-{name}", configs()[name], work))

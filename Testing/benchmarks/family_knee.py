@@ -37,7 +37,7 @@ _STEPS, _EXTENT, _SHOWN, _DPI = 7, 2.5, 10, 60
 def main(work: Path) -> None:
     images = images_of(CONFIGS["VAE-50"])
     train, test = images.part(TRAIN), images.part(TEST)
-    against = reference(train.images, test.images, patients=test.patients)
+    against = reference(train.images, test.images, patients=test.patients, train_patients=train.patients)
     scores, probes, axes, samples = [], [], [], {}
     probes.append(probe_row(NO_MODEL, pixels(images)))
     for name, config in CONFIGS.items():

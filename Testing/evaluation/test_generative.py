@@ -58,6 +58,10 @@ class Model:
         return self.samples[:count]
 
 
+def of_the_same_patients(train, held_back):
+    return reference(train, held_back, patients=[*"abcde"] * (len(held_back) // 5), train_patients=[*"abcdef"])
+
+
 @pytest.mark.parametrize("shape", [(32, 32), (16, 20, 16)])
 def test_fid_grows_with_blur_and_is_small_between_real_images(shape):
     real, others = blobs(80, shape, 1), blobs(80, shape, 2)
@@ -150,10 +154,12 @@ def test_copies_are_nearer_to_the_training_images():
 
 def test_scores_and_table():
     train, held_back = blobs(60, seed=1), blobs(40, seed=2)
-    against = reference(train, held_back)
+    against = of_the_same_patients(train, held_back)
     assert against.floor < against.blurred
     good, made = evaluate_model("good", Model(blobs(40, seed=3)), against)
     bad, _ = evaluate_model("bad", Model(blur(train[:40], 1.5), 1.5), against)
+    assert good.fid_reconstructions < 1e-3 < against.floor
+    assert any("reconstructions" in line and "reach 0" in line for line in definitions(against))
     assert good.mse[0] == 0 and good.ms_ssim[0] == pytest.approx(1, abs=1e-5) and good.sharpness_samples > 0.9
     assert bad.mse[0] > 0 and bad.ms_ssim[0] < 1 and bad.sharpness_reconstructions < 0.9
     assert bad.fid_samples > good.fid_samples and bad.nearer[0] == 1 and good.nearer[0] < 0.8
@@ -165,8 +171,23 @@ def test_scores_and_table():
     assert generative_rows([good])[0]["mse_low"] == 0
 
 
+@pytest.mark.parametrize("patients", [None, ["b"] * 40, ["a"] * 39 + ["b"]])
+def test_copies_are_told_only_where_training_and_held_back_images_are_of_the_same_patients(patients):
+    """New images of the training patients are nearest to their others, so that none need be a copy."""
+    theirs, others = 0.5 * blobs(120, seed=1), 0.5 + 0.5 * blobs(40, seed=2)
+    new, train = theirs[:60], theirs[60:]
+    to_train, to_others, _ = nearest_neighbours(new, train, others)
+    assert (to_train < to_others).all()
+    against = reference(train, others, patients=patients, train_patients=["a"] * 60)
+    score, _ = evaluate_model("new", Model(new), against)
+    assert math.isnan(against.chance) and all(map(math.isnan, score.nearer))
+    assert generative_table([score]).endswith("| – |\n") and "other patients" in definitions(against)[-1]
+    same = of_the_same_patients(train, new[:40])
+    assert evaluate_model("new", Model(new), same)[0].nearer[0] < 0.8 and "0.60" in definitions(same)[-1]
+
+
 def test_more_samples_do_not_lower_their_distance():
-    against = reference(blobs(60, seed=1), blobs(40, seed=2))
+    against = of_the_same_patients(blobs(60, seed=1), blobs(40, seed=2))
     few, many = (evaluate_model("good", Model(blobs(200, seed=3)), against, samples)[0] for samples in (None, 200))
     assert many.fid_samples == few.fid_samples and many.nearer != few.nearer
 
