@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ OWN_COLUMNS = {LESION_FRACTION, GENERATED_BY}
 an image up is no acquisition. Where a slice lies is checked, as it can confound."""
 _ACQUISITION = SCANNER_TAGS | {PIXEL}
 _TREES, _LEAF = 60, 3
+_LEAVES_PER_CLASS = 4
+"""At least as many leaves the rarest class must fill, or trees, which see some two thirds of it, could not split."""
 _MAX_KINDS = 50
 
 
@@ -108,7 +111,7 @@ def confound_check(table: LatentTable, target: str = "label", tags: Sequence[str
 
     def score(features: NDArray) -> Estimate:
         cancel.check()
-        return by_patient(_forest(seed).fit, features, labels, table.patients, seed).balanced_accuracy
+        return by_patient(partial(_fit_forest, seed), features, labels, table.patients, seed).balanced_accuracy
 
     each = {name: score(values) for name, values in columns.items()}
     together = score(np.concatenate(list(columns.values()), 1)) if len(each) > 1 else next(iter(each.values()))
@@ -133,7 +136,10 @@ def tag_features(column: NDArray) -> NDArray[np.float64]:
     return features[:, np.ptp(features, axis=0) > 0]
 
 
-def _forest(seed: int):
+def _fit_forest(seed: int, features: NDArray, labels: NDArray):
     from sklearn.ensemble import RandomForestClassifier
 
-    return RandomForestClassifier(_TREES, min_samples_leaf=_LEAF, class_weight="balanced", random_state=seed, n_jobs=1)
+    rarest = int(np.unique(labels, return_counts=True)[1].min())
+    leaf = max(1, min(_LEAF, rarest // _LEAVES_PER_CLASS))
+    forest = RandomForestClassifier(_TREES, min_samples_leaf=leaf, class_weight="balanced", random_state=seed, n_jobs=1)
+    return forest.fit(features, labels)

@@ -123,6 +123,19 @@ def test_few_patients_tell_of_no_confounding_only_where_it_is(patients, verdict)
     assert confound_check(of_few_patients(patients, age=confounded)).verdict == "alarm"
 
 
+@pytest.mark.parametrize(("labels", "patients"), [
+    ("ab" * 3, 6), ("aaab" * 2, 8), ("ab" * 4, 8), ("abb" * 3, 9), ("aa" + "b" * 28, 30), ("aaa" + "b" * 27, 30),
+    ("abc" * 3, 9),
+])
+@pytest.mark.parametrize("kind", [float, str])
+def test_a_tag_that_is_the_label_is_never_cleared_however_few_images_a_class_has(labels, patients, kind):
+    """One image each, so that no tree can split where a leaf takes a good part of a class."""
+    table = cohort(patients).select(range(0, 2 * patients, 2))
+    tag = [kind(ord(label)) for label in labels]
+    check = confound_check(replace(table, labels=list(labels), tags={"echo_time_ms": np.array(tag)}))
+    assert check.verdict == "alarm" and check.tags.value == 1
+
+
 def test_one_test_patient_has_no_interval():
     told = classify(cohort(patients=4))
     assert len(set(told.patients)) == 1 and "Accuracy 1.00 [too few patients]" in classification_markdown(told, None)
