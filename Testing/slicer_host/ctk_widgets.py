@@ -5,6 +5,8 @@ from __future__ import annotations
 from PySide6 import QtCore, QtGui, QtWidgets
 from PySide6.QtCore import Property, Qt, Signal
 
+_SHOWN = "shownBeforeCollapse"
+
 
 class ctkCollapsibleButton(QtWidgets.QAbstractButton):
     contentsCollapsed = Signal(bool)
@@ -28,7 +30,7 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         self._collapsed = c
         for ch in self.children():
             if isinstance(ch, QtWidgets.QWidget):
-                ch.setVisible(not c)
+                self._hide(ch) if c else ch.setVisible(ch.property(_SHOWN) is not False)
         self.setMaximumHeight(self.H if c else 16777215)
         self.updateGeometry()
         self.contentsCollapsed.emit(c)
@@ -40,7 +42,13 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
             and e.type() == QtCore.QEvent.ChildPolished
             and isinstance(e.child(), QtWidgets.QWidget)
         ):
-            e.child().setVisible(False)
+            self._hide(e.child())
+
+    @staticmethod
+    def _hide(child):
+        """What the code hid stays hidden when the section opens again."""
+        child.setProperty(_SHOWN, not (child.isHidden() and child.testAttribute(Qt.WA_WState_ExplicitShowHide)))
+        child.setVisible(False)
 
     def getCollapsed(self):
         return self._collapsed
