@@ -20,7 +20,7 @@ from .folders import files_below
 from .image_files import check_file, data_files
 from .itk_files import accept_rounded_axes, itk_name, placed, quiet
 from .lost_slices import fill_lost_slices
-from .scan_checks import Header, check_content, check_header, check_size, made_finite
+from .scan_checks import Header, check_content, check_header, check_size, made_finite, made_signed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -230,9 +230,10 @@ def _validated(image: sitk.Image, source: str, modality: str, name: str, path: P
     for key in image.GetMetaDataKeys():  # headers may carry the patient's name
         image.EraseMetaData(key)
     image, replaced = made_finite(image, source)
+    image, signed = made_signed(image, source)
     check_content(image, source)
     image, lost = fill_lost_slices(image, path.name if path else source)
-    notes = [*warnings, *replaced, *lost]
+    notes = [*warnings, *replaced, *signed, *lost]
     if modality != "auto" and hint is not None and hint != modality:
         notes.append(f"{source} is treated as {modality.upper()} as asked, although {reason}.")
     return Scan(image, modality, name, path, tags, tuple(notes), hint, reason)

@@ -21,6 +21,8 @@ MAX_VOXELS = 500_000_000
 SPACING_MM = (0.05, 15.0)
 FIELD_OF_VIEW_MM = (60.0, 600.0)
 
+_WRAP = 2**16
+
 
 @dataclass(frozen=True)
 class Header:
@@ -100,6 +102,28 @@ def made_finite(image: sitk.Image, source: str) -> tuple[sitk.Image, list[str]]:
     cleaned = sitk.GetImageFromArray(np.where(finite, values, np.float32(0)))
     cleaned.CopyInformation(image)
     return cleaned, list(notes)
+
+
+def made_signed(image: sitk.Image, source: str) -> tuple[sitk.Image, list[str]]:
+    """The image with negative values that were saved as 16 bits without a sign, -1 as 65,535, and a warning of them.
+
+    Splines overshoot below 0 when a scan is resampled. Such values are told by the gap: they are no farther below
+    65,536 than the others reach above 0, and half of the range or more between them is empty. One value alone up there
+    is padding or saturation.
+    """
+    values = sitk.GetArrayViewFromImage(image)
+    if values.max() != _WRAP - 1 or values.min() < 0:
+        return image, []
+    high = values >= _WRAP / 2
+    largest = float(values.max(initial=0, where=~high))
+    overshoot = _WRAP - float(values.min(initial=_WRAP, where=high))
+    gap = largest < _WRAP / 4 and 1 < overshoot <= largest
+    if not gap or np.any(values != np.round(values)):
+        return image, []
+    signed = sitk.GetImageFromArray(np.where(high, values - np.float32(_WRAP), values))
+    signed.CopyInformation(image)
+    return signed, [f"{source} has {int(high.sum())} voxels just below {_WRAP:,} and no others above {largest:,.0f}: "
+                    f"{_WRAP:,} was taken off them, as they seem negative values that were saved without their sign."]
 
 
 def check_content(image: sitk.Image, source: str) -> None:

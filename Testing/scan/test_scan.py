@@ -157,6 +157,28 @@ def test_negative_values_are_fine() -> None:
     assert_same_image(Scan.from_image(scaled).image, sitk.Cast(scaled, sitk.sitkFloat32))
 
 
+def test_negative_values_saved_without_their_sign_are_mended_and_said(tmp_path: Path) -> None:
+    """As the overshoot of splines is in 16 bits."""
+    signed = changed(lambda a: np.round(a - 20, out=a))
+    wrapped = sitk.Cast(sitk.Cast(signed, sitk.sitkInt16), sitk.sitkUInt16)
+    scan = Scan.read(written(wrapped, tmp_path / "a.nii"))
+    assert_same_image(scan.image, signed)
+    assert "65,536 was taken off" in scan.warnings[0] and scan.warnings[0].startswith(str(tmp_path / "a.nii"))
+
+
+@pytest.mark.parametrize("change", [
+    lambda a: a[0].fill(65535),  # padding
+    lambda a: np.round(a * (65535 / a.max()), out=a),
+    lambda a: np.minimum(np.round(a * (90000 / a.max())), 65535, out=a),  # saturated
+    lambda a: (np.round(a, out=a), a[0, 0].__setitem__(slice(0, 2), (65535, 40000))),
+], ids=["padded", "full range", "saturated", "far below"])
+def test_values_up_to_the_highest_of_16_bits_are_kept(change, tmp_path: Path) -> None:
+    image = sitk.Cast(sitk.Clamp(changed(change), sitk.sitkFloat32, 0, 65535), sitk.sitkUInt16)
+    scan = Scan.read(written(image, tmp_path / "a.nii"))
+    assert_same_image(scan.image, sitk.Cast(image, sitk.sitkFloat32))
+    assert not scan.warnings
+
+
 def test_an_8_bit_scan_is_not_taken_for_a_label_map() -> None:
     coarse = sitk.Cast(sitk.Clamp(small_head(noise=4.0) / 8, sitk.sitkFloat32, 0, 30), sitk.sitkUInt8)
     assert Scan.from_image(coarse).image.GetPixelID() == sitk.sitkFloat32
