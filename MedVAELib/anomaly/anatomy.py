@@ -156,7 +156,8 @@ def _first_scale(image: NDArray[np.float32], centre: NDArray[np.float64], spacin
     ball = _window(image, centre, (2 * radius,) * 3)[0]
     z, y, x = np.ogrid[-radius:radius, -radius:radius, -radius:radius]
     inside = ball[(z**2 + y**2 + x**2 < radius**2) & (ball > 0)]
-    return max(float(np.median(inside)) if inside.size else float(np.abs(image).max()), 1e-6) / NETWORK_MEDIAN
+    largest = float(np.abs(image).max()) or 1.0
+    return max(float(np.median(inside)) if inside.size else largest, 1e-6 * largest) / NETWORK_MEDIAN
 
 
 def _window(
