@@ -14,7 +14,7 @@ from scipy import ndimage
 from ..errors import BundleError
 from ..preprocessing.geometry import channels_from_grid, from_grid, like
 from ..preprocessing.intensity import Foreground
-from ..preprocessing.morphology import bounding_box, dilated, filled
+from ..preprocessing.morphology import bounding_box, filled
 from ..preprocessing.turning import Turn
 from ..progress import CancelToken, Progress, no_progress, scaled
 from ..timing import Timer
@@ -26,6 +26,7 @@ from .result import Finding
 from .scores import SCORES, Emphasis, ScoreInputs
 
 _MARGIN_VOXELS = 3
+_STRIPPED_SHARE = 0.81  # of what a stripped scan shows lies in our brain mask: .82 and more in real ones
 _FLUID = 0.4  # × white matter
 
 
@@ -100,8 +101,7 @@ class ScoreMaps:
         self.crop, self.box, self.place = crop, box, Place(self.scan.image, self.turn, box)
         self.expected, self.variance, self.bias, self.weight, self.coarse_z, self.recon_std = on_scan
         self.values = prepared.values[box]
-        predicted = channels_from_grid(brain[None], anatomy.grid, crop, [0])[0] > 0.5
-        self.stripped, self.brain_box = self._brain(predicted, prepared.foreground)
+        self.stripped, self.brain_box = self._brain(brain, prepared.foreground)
 
     def _box(self, brain: NDArray[np.float32]) -> tuple[sitk.Image, tuple[slice, ...]]:
         """An empty image and slices (zyx) of the part of the scan that can be brain."""
@@ -111,14 +111,19 @@ class ScoreMaps:
         z, y, x = bounding_box(inside, (_MARGIN_VOXELS,) * 3)
         return self.space[x, y, z], (z, y, x)
 
-    def _brain(self, predicted: NDArray[np.bool_], foreground: Foreground) -> tuple[bool, NDArray[np.bool_]]:
-        """Whether the scan is skull-stripped, and its brain: a stripped scan brings its own mask, others get ours."""
+    def _brain(self, brain: NDArray[np.float32], foreground: Foreground) -> tuple[bool, NDArray[np.bool_]]:
+        """Whether the scan is skull-stripped, and its brain: a stripped scan brings its own mask, followed up to one
+        voxel of the model's grid beyond ours, as some leave a rim around the brain; others get ours. brain: ours,
+        (D, H, W) on that grid."""
+        predicted = channels_from_grid(brain[None], self.anatomy.grid, self.crop, [0])[0] > 0.5
         if not foreground.constant_background:
             return False, predicted
         shown = foreground.support[self.box]
-        if (shown & predicted).sum() < 0.75 * foreground.support.sum():
+        if (shown & predicted).sum() < _STRIPPED_SHARE * foreground.support.sum():
             return False, predicted & shown
-        return True, filled(shown) & dilated(predicted, 2)
+        wider = ndimage.grey_dilation(brain, footprint=ndimage.generate_binary_structure(3, 1))
+        near = channels_from_grid(wider[None], self.anatomy.grid, self.crop, [0])[0] > 0.5
+        return True, filled(shown) & near
 
     def cut_cm2(self) -> dict[str, float]:
         """Area of brain at the scan's faces, by face: how much of it is cut off there. The brain, found on the model's

@@ -12,14 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from MedVAELib.anomaly.anatomy import _first_scale
 from MedVAELib.anomaly.calibrate import tissue_weights
 from MedVAELib.anomaly.calibration import ScoreCalibration, reference_histogram, threshold
 from MedVAELib.anomaly.findings import describe, find_components
 from MedVAELib.anomaly.modality import decide_modality
+from MedVAELib.anomaly.score_maps import ScoreMaps
 from MedVAELib.anomaly.scores import EMPHASIS, SCORES, Emphasis, ScoreInputs, zscore
 from MedVAELib.anomaly.tissue_fit import fit_tissues
 from MedVAELib.preprocessing.geometry import ijk_to_ras_mm, ras_grid
-from MedVAELib.preprocessing.intensity import find_foreground
+from MedVAELib.preprocessing.intensity import Foreground, find_foreground
 from MedVAELib.scan import Scan
 from MedVAELib.tissues import BACKGROUND, CORTEX, TISSUES, VENTRICLES, WHITE
 
@@ -236,6 +238,43 @@ def test_foreground_of_stripped_zscored_and_plain_scans():
     assert find_foreground(hollow).support.sum() == 6**3
     found = find_foreground(zscored)
     assert not found.support[:16].any() and found.offset < -2
+
+
+def test_a_zscored_brain_on_0_that_was_resampled_by_splines_keeps_its_background():
+    """Around it 0 becomes ±1e-6; a positive one has overshoot, too, and is read as before."""
+    rng = np.random.default_rng(0)
+    brain, ripple = rng.normal(size=SHAPE).astype(np.float32), 1e-6 * rng.normal(size=SHAPE).astype(np.float32)
+    inside = np.zeros(SHAPE, bool)
+    inside[8:-8, 10:-10, 8:-8] = True
+    found = find_foreground(np.where(inside, brain, ripple))
+    assert found.constant_background and (found.support == inside).mean() > 0.99 and found.offset < -2
+    assert find_foreground(np.where(inside, brain + 6, ripple)).support.all()
+
+
+@pytest.mark.parametrize(("shown_mm", "own"), [((45, 45, 53), True), ((49, 49, 49), False)])
+def test_a_mask_with_a_rim_is_followed_by_mm_and_up_to_a_share(shown_mm, own):
+    """Of a ball of 45 mm an ellipsoid is shown, in slices of 5 mm: a voxel of the model's grid is 2 mm everywhere."""
+    grid, crop = ras_grid((0, 0, 0), (60, 60, 60), 2.0), ras_grid((0, 0, 0), (24, 120, 120), 1.0)
+    crop.SetSpacing((1, 1, 5))
+    crop.SetOrigin((*crop.GetOrigin()[:2], -57.5))
+
+    def radius(image, semi_axes):
+        ijk = np.indices(image.GetSize()[::-1])[::-1].reshape(3, -1).T
+        return np.linalg.norm(ijk_to_ras_mm(image, ijk) / semi_axes, axis=1).reshape(image.GetSize()[::-1])
+
+    brain = np.clip((45 - radius(grid, 1)) / 2 + 0.5, 0, 1).astype(np.float32)
+    maps = SimpleNamespace(anatomy=SimpleNamespace(grid=grid), crop=crop, box=(slice(None),) * 3)
+    shown, distance = radius(crop, shown_mm) < 1, radius(crop, 1)
+    stripped, found = ScoreMaps._brain(maps, brain, Foreground(shown, True, 0.0))
+    assert stripped == own
+    assert found[distance < 44].all() and not found[distance > 47.5].any() and not found[~shown].any()
+    assert found[distance > 46].any() == own
+
+
+def test_a_scan_of_tiny_values_is_scaled_as_any_other():
+    image = np.random.default_rng(0).uniform(1, 2, SHAPE).astype(np.float32)
+    assert _first_scale(image * np.float32(1e-12), np.array((16, 20, 16)), 2.0) == pytest.approx(
+        1e-12 * _first_scale(image, np.array((16, 20, 16)), 2.0), rel=1e-5, abs=0)
 
 
 @pytest.mark.parametrize("constant", [-1024.0, 0.0, 500.0, 4096.0])
