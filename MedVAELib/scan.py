@@ -37,7 +37,9 @@ _NAMES = (
     ("flair", r"flair|dark[ -]?fluid|fluid[ -]?attenuated|(?<![a-z])tirm(?![a-z])"),
     ("dwi", r"diffusion|(?<![a-z])(dwi|diff|trace|isodwi|b[ =-]?(800|900|1000|1200|1500|2000))(?![a-z0-9])"),
     ("other", r"mprage|(?<![a-z])"
-              r"(t1w?|t2w?|bravo|spgr|swi|swan|flash|bold|fmri|tof|pdw?|asl|perfusion|ct|pet)(?![a-z])"),
+              r"(t1w?|t2w?|bravo|spgr|swi|swan|flash|bold|fmri|tof|pdw?|asl|cbf|cbv|perfusion|ct|pet)(?![a-z])"),
+    # Small letters or a number beside it are a directory or directions: dicom_dir, dti_64_dir, dir-AP.
+    ("other", r"double[ -]*inversion|(?<![a-z\d])(?<!\d )(?-i:DIR)(?![a-z\d-])"),
 )
 
 

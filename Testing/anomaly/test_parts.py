@@ -302,6 +302,8 @@ def test_padding_far_below_the_data_is_no_intensity(padding, share):
     ("scan", 1.3, 2.5, 1.0, "other"), ("scan", 1.16, 0.77, 1.0, "other"), ("flair", 1.16, 0.77, 1.0, "other"),
     ("scan", 0.91, 0.3, 5.0, "other"), ("flair", 0.91, 0.3, 5.0, "flair"), ("flair", 0.8, 0.3, 1.0, "other"),
     ("dwi", 1.16, 0.77, 1.0, "dwi"), ("dwi", 1.16, 1.5, 1.0, "other"), ("dwi", 0.7, 0.3, 1.0, "other"),
+    ("flair", 1.45, 0.2, 1.0, "flair"), ("flair", 3.4, 0.5, 1.0, "other"), ("dwi", 1.45, 0.4, 1.0, "dwi"),
+    ("dwi", 1.8, 0.5, 1.0, "other"), ("scan", 3.4, 0.5, 1.0, "other"),
 ])
 def test_modality_from_contrast_and_name(name, cortex, csf, spacing, wanted):
     image = sitk.GetImageFromArray(np.random.default_rng(0).random((70, 70, 70), np.float32))

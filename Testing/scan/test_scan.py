@@ -196,6 +196,8 @@ def test_the_callers_image_is_left_alone() -> None:
     ({}, "sub-01_FLAIR.nii.gz", "flair"), ({}, "3DT2FLAIR.nrrd", "flair"), ({}, "dwi_b1000.nii", "dwi"),
     ({}, "sub-2_T1w.nii.gz", "other"), ({}, "adc.nii.gz", "other"), ({}, "dwi_ADC.nii", "other"),
     ({}, "T1_FLAIR.nii", "other"), ({}, "patient7.nii.gz", None), ({}, "different_head.nii", None),
+    ({}, "3D_DIR.nii.gz", "other"), ({}, "dicom_dir", None), ({}, "DTI_64_DIR.nii", None), ({}, "s1_DIR-AP.nii", None),
+    ({}, "mean_CBF.nii", "other"), ({"series_description": "Double Inversion Recovery"}, "x.dcm", "other"),
     ({"series_description": "t2_tirm_tra_dark-fluid"}, "x.dcm", "flair"),
     ({"series_description": "ep2d_diff_3scan_trace_p2"}, "x.dcm", "dwi"),
     ({"series_description": "ep2d_diff_3scan_trace_p2_ADC"}, "x.dcm", "other"),
