@@ -15,6 +15,8 @@ LIMITS = """\
 - The model's grid is 2 mm: lesions of a few cubic millimetres, and lesions in the cortex, are often missed.
 - Bright artefacts (flow, motion, susceptibility at the skull base on DWI) and healthy bright structures (horn caps,
   choroid plexus, corticospinal tract) can be flagged.
+- Fold-over onto the brain ruins the map, mostly without a warning: with the head once more, .3 and .6 times as bright,
+  over itself, ms_isbi_02 has an AP of .60 and .25 instead of .85, ms_isbi_01 .29 and .15 instead of .61.
 - The lowest slices are dimmed where they are too bright as a whole: a lesion that fills most of both sides there, as of
   both cerebellar hemispheres, is dimmed with them.
 - On DWI, what both sides show alike near the brain's surface scores up to ten times less, as artefacts lie there:
