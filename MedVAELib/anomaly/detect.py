@@ -129,7 +129,7 @@ def _provenance(maps: ScoreMaps) -> dict[str, object]:
 
 
 def _anatomy_warnings(maps: ScoreMaps) -> list[str]:
-    """What makes the map less trustworthy: a cut field of view, an odd brain volume, an unsure network."""
+    """What makes the map less trustworthy: a cut field of view, an odd volume or shape, an unsure network."""
     warnings = []
     volume = float(maps.brain_box.sum()) * float(np.prod(maps.scan.image.GetSpacing())) / 1000
     cut = [face for face, area in maps.cut_cm2().items() if area > CUT_CM2]
@@ -144,6 +144,11 @@ def _anatomy_warnings(maps: ScoreMaps) -> list[str]:
     if volume > LARGEST_BRAIN_ML:
         warnings.append(f"The brain mask measures {volume:.0f} ml, more than a brain does: check it, and the voxel "
                         "size in the header.")
+    shape = maps.proportions()
+    if not cut and maps.mirror.whole and not shape.usual:
+        warnings.append(f"The brain is {shape.height:.2f} times as high and {shape.width:.2f} times as wide as it is "
+                        "long, as no brain is: the header's voxel size, distance between slices or orientation is "
+                        "probably wrong, and with it every volume and position; correct it.")
     cut_off = maps.cut_off_brightness()
     if cut_off > MAX_CUT_OFF:
         warnings.append(f"{cut_off:.0%} of the brain has one and the same highest value: its brightness was cut off, "
@@ -155,7 +160,11 @@ def _anatomy_warnings(maps: ScoreMaps) -> list[str]:
                         "shading explains: it was not taken for healthy, as in diffuse disease, whose volume is found "
                         "roughly only.")
     confidence = maps.anatomy.confidence
-    if confidence < DOUBTFUL_CONFIDENCE:
+    if maps.better_turned:
+        warnings.append("The header seems to turn the head the wrong way, as the network is surer of the anatomy after "
+                        f"half a turn about the {maps.better_turned} axis: positions and sides of findings would be "
+                        "wrong; check the scan's orientation.")
+    elif confidence < DOUBTFUL_CONFIDENCE:
         warnings.append(f"The network is unsure of the anatomy (mean tissue probability {confidence:.2f}): the scan is "
                         "unlike those it was trained for, or its header turns it the wrong way.")
     return warnings

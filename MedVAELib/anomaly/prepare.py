@@ -17,7 +17,7 @@ from ..preprocessing.turning import Turn
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan
 from ..timing import Timer
-from .anatomy import Anatomy, brain_mask, read_anatomy
+from .anatomy import Anatomy, better_turned, brain_mask, read_anatomy
 from .detector import Detector
 from .lowest_slices import dim_lowest_slices
 from .mirror import Mirror
@@ -35,7 +35,7 @@ class PreparedScan:
 
     space: an image without content on the scan's grid turned to the patient's axes (`turn`), with its geometry rounded;
     everything is computed on it. values: (z, y, x) there, the scan's intensities with everything outside
-    `foreground.support` set to its offset.
+    `foreground.support` set to its offset. better_turned: as in `anatomy.better_turned`.
     The arrays are read-only, so that detections that share them cannot change each other. The maps last computed from
     it are kept with it, by posterior samples and seed.
     """
@@ -48,6 +48,7 @@ class PreparedScan:
     foreground: Foreground
     anatomy: Anatomy
     fit: TissueFit
+    better_turned: str | None
     _maps: dict[tuple[int, int], Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -90,6 +91,7 @@ def prepare_scan(
         anatomy = read_anatomy(
             replace(scan, image=space), values, foreground, detector.engine, detector.shape, detector.spacing_mm, cancel
         )
+        turned = better_turned(anatomy, detector.engine, cancel)
     cancel.check()
     progress("fit", 0.4, "Fitting healthy intensities")
     with timer.stage("fit"):
@@ -103,4 +105,4 @@ def prepare_scan(
             )
         fit = dim_lowest_slices(fit, anatomy, inside, space)
     cancel.check()
-    return PreparedScan(scan, detector, turn, space, values, foreground, anatomy, fit)
+    return PreparedScan(scan, detector, turn, space, values, foreground, anatomy, fit, turned)

@@ -22,6 +22,7 @@ from ..tissues import OUTER_CSF, VENTRICLES, WHITE
 from .anatomy import Anatomy, brain_mask
 from .calibration import ScoreCalibration
 from .prepare import PreparedScan
+from .proportions import Proportions
 from .result import Finding
 from .scores import SCORES, Emphasis, ScoreInputs
 
@@ -82,6 +83,7 @@ class ScoreMaps:
         deviation over them, (D, H, W)."""
         self.scan, self.turn, self.space = prepared.scan, prepared.turn, prepared.space
         self.fit, self.detector, self.mirror = prepared.fit, prepared.detector, prepared.mirror
+        self.better_turned = prepared.better_turned
         self.anatomy, fit, detector = anatomy, prepared.fit, prepared.detector
         expected, variance = fit.expected(anatomy.probability)
         z = (anatomy.image / fit.bias - expected) / np.sqrt(variance) * anatomy.support
@@ -124,6 +126,10 @@ class ScoreMaps:
         wider = ndimage.grey_dilation(brain, footprint=ndimage.generate_binary_structure(3, 1))
         near = channels_from_grid(wider[None], self.anatomy.grid, self.crop, [0])[0] > 0.5
         return True, filled(shown) & near
+
+    def proportions(self) -> Proportions:
+        """The brain's, for one that is whole."""
+        return Proportions.of(self._grid_brain)
 
     def cut_cm2(self) -> dict[str, float]:
         """Area of brain at the scan's faces, by face: how much of it is cut off there. The brain, found on the model's

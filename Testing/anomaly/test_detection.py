@@ -274,3 +274,24 @@ def test_brightness_that_was_cut_off_is_told(detector, detection, sample):
     told, = (warning for warning in found.warnings if "cut off, as where it was saved as seen on a screen" in warning)
     assert 8 <= int(told.split("%")[0]) <= 12
     assert not any("cut off" in warning for warning in detection.warnings)
+
+
+@pytest.mark.parametrize(("flips", "axis"), [
+    ((True, True, False), "vertical"), ((False, True, False), "vertical"), ((True, False, True), "front-to-back"),
+])
+def test_a_head_turned_the_wrong_way_is_told(detector, detection, sample, flips, axis):
+    values = sitk.GetArrayFromImage(sitk.Flip(sample, flips, False))
+    turned = sitk.GetImageFromArray(values)
+    turned.CopyInformation(sample)
+    found = detect_anomalies(Scan.from_image(turned), detector=detector, samples=1)
+    assert any(f"half a turn about the {axis} axis" in warning for warning in found.warnings)
+    assert not any("half a turn" in warning for warning in detection.warnings)
+
+
+@pytest.mark.parametrize("factors", [(1, 1, 0.5), (1, 1, 2)])
+def test_a_wrong_voxel_size_is_told(detector, detection, sample, factors):
+    stretched = sitk.Image(sample)
+    stretched.SetSpacing([mm * factor for mm, factor in zip(sample.GetSpacing(), factors, strict=True)])
+    found = detect_anomalies(Scan.from_image(stretched), detector=detector, samples=1)
+    assert any("as no brain is" in warning for warning in found.warnings)
+    assert not any("as no brain is" in warning for warning in detection.warnings)
