@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 _HEIGHT, _WIDTH = (0.46, 1.18), (0.5, 1.06)
 _HIGH, _THICK = 0.93, 1.02
-"""Height: 13 real scans .68 to .81, turned by 30° up to 1.14; 40 synthetic heads, bent as no head is, .50 to .91;
+"""Height: 13 real scans .68 to .81, turned by 30° up to 1.14; 40 synthetic scans, of heads bent as none is, .50 to .91;
 slices said to be half as far apart .34 to .42, twice .95 to 1.24; exchanged for the length 1.22 and 1.26 in the two
 scans where the network was not unsure. Width: .73 to .90, turned up to 1.03, synthetic .58 to .99; half .37 to .42,
 twice from 1.09, exchanged for the length from 1.14. Thickness: .79 to .97, turned as well; twice as high from 1.05."""
