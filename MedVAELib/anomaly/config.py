@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from torch import nn
+
+from ..networks.healthy_anatomy import HealthyAnatomyNet
 from ..training.card import SOURCES
 from ..training.config import RunConfig
 from ..training.synthesis.brains import SynthesisConfig
@@ -52,6 +55,7 @@ class CalibrationConfig:
 @dataclass(frozen=True, kw_only=True)
 class HealthyAnatomyRun(RunConfig):
     task: ClassVar[str] = "healthy-anatomy"
+    kind: ClassVar[type[nn.Module]] = HealthyAnatomyNet
     data: DataConfig
     synthesis: SynthesisConfig
     calibration: CalibrationConfig

@@ -48,6 +48,13 @@ def test_mistakes_in_the_model_are_the_configs(tmp_path, settings, words):
     assert "own.yaml" in str(error.value)
 
 
+def test_the_detectors_engine_runs_its_own_network_alone(tmp_path):
+    config = read_settings(resource_dir() / "configs" / "healthy-anatomy.yaml") | {"model": {"name": "vae"}}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(InputError, match="healthy-anatomy trains no model 'vae': choose one of healthy_anatomy"):
+        read_config(tmp_path / "own.yaml", HealthyAnatomyRun)
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../thesis", "a/b", "a\\b"])
 def test_a_bundles_name_is_no_path(tmp_path, name):
     with pytest.raises(InputError, match="section 'bundle': name cannot be .*: use 64 letters"):
