@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..failures import is_out_of_memory
 from ..models.gaussians import kl_to_standard_normal
 from ..networks.healthy_anatomy import HealthyAnatomyNet
 from ..progress import CancelToken, Progress, no_progress
-from .graphs import GraphedDecoder, Tree, shape_key
+from .graphs import GraphedDecoder, shape_key
 from .ladder import PlacedModel, never_back
 from .lanes import side_by_side
 from .memory import samples_at_once
-from .moments import LogitLayout, Moments, RunningMoments, posterior_noise
+from .moments import Moments, RunningMoments, posterior_noise
 from .slabs import SlabDecoder
 
 _BATCHES_WORTH_A_GRAPH = 3  # capturing decodes four times, and launches are a small part of a large batch's time
@@ -34,27 +36,20 @@ class Encoded:
     mean: Tensor
     logvar: Tensor
     skips: list[Tensor]
-    _mean_probability: np.ndarray | None = field(default=None, repr=False)
-    _context: tuple[torch.device, torch.dtype, Tree] | None = field(default=None, repr=False)
+    _mean_probability: NDArray[np.float32] | None = field(default=None, repr=False)
+    _context: tuple[torch.device, torch.dtype, list[Tensor]] | None = field(default=None, repr=False)
 
 
 class Engine(PlacedModel):
-    """One place for device, precision, memory layout, batching and CUDA graphs.
+    """One place for device, precision, memory layout, batching and CUDA graphs of a `HealthyAnatomyNet`.
 
-    device, precision: as in `select_device`. log: receives one sentence per decision and per step down the memory
-    ladder. batch: posterior samples decoded at once, on a CPU shared out among its threads; chosen by device and memory
-    when None. Probabilities agree between batch sizes to 1e-5 and between devices to 1e-3 in float32, which on CUDA is
-    computed without TF32's shorter mantissa; bfloat16 and float16 agree with float32 to 0.1 at single voxels and 0.01
-    on average.
-
-    The model has encode(x (B, 1, D, H, W)) -> an object with mean and logvar (B, Z, d, h, w), and skips, features for
-    the decoder; and decode(z, skips) -> logits (B, K, D, H, W). For speed, with the same result, it may also have:
-
-    prepare_context(skips) -> context: everything in the decoder that does not depend on z, once per scan;
-    decode_with_context(z, context) -> logits, z of batch B, the context of batch 1;
-    decode_folded(z, context) -> the same logits with 2×2×2 voxels folded into channels, (B, 8K, D/2, H/2, W/2).
+    device, precision: as in `select_device`. batch: posterior samples decoded at once, on a CPU shared out among its
+    threads; chosen by device and memory when None. Probabilities agree between batch sizes to 1e-5 and between devices
+    to 1e-3 in float32, which on CUDA is computed without TF32's shorter mantissa; bfloat16 and float16 agree with
+    float32 to 0.1 at single voxels and 0.01 on average.
     """
 
+    _model: HealthyAnatomyNet
     _graph: tuple[tuple, GraphedDecoder] | None = None  # of the last shape: each holds its own memory
     _use_graphs = True
 
@@ -75,23 +70,21 @@ class Engine(PlacedModel):
 
     # ------------------------------------------------------------------------------------------------ computing
 
-    def encode(self, x: np.ndarray | Tensor) -> Encoded:
-        """x: one scan, (D, H, W) or (1, 1, D, H, W). Raises DeviceMemoryError when no step of the ladder fits."""
+    def encode(self, x: NDArray[np.float32]) -> Encoded:
+        """x: one scan, (D, H, W). Raises DeviceMemoryError when no step of the ladder fits."""
 
         def work() -> Encoded:
-            batch = _as_batch(x)
-            posterior = self._model.encode(self._on_device(batch))
-            mean, logvar = posterior.mean.float().cpu(), posterior.logvar.float().cpu()
-            return Encoded(tuple(batch.shape[2:]), mean, logvar, list(posterior.skips))
+            posterior = self._model.encode(self._on_device(torch.from_numpy(x)[None, None]))
+            return Encoded(x.shape, posterior.mean.float().cpu(), posterior.logvar.float().cpu(), posterior.skips)
 
         return self._attempt(work, batched=False)
 
-    def kl_gradient(self, x: np.ndarray | Tensor) -> np.ndarray:
+    def kl_gradient(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """∂ KL(q(z|x) ‖ N(0, 1)) / ∂x, float32 (D, H, W) (Zimmerer et al. 2019). x as in `encode`."""
 
-        def work() -> np.ndarray:
+        def work() -> NDArray[np.float32]:
             with torch.inference_mode(False), torch.enable_grad():
-                batch = self._on_device(_as_batch(x)).clone().requires_grad_(True)
+                batch = self._on_device(torch.from_numpy(x)[None, None]).clone().requires_grad_(True)
                 posterior = self._model.encode(batch)
                 mean, logvar = posterior.mean.float(), posterior.logvar.float()
                 kl = kl_to_standard_normal((mean, logvar)).sum()
@@ -100,15 +93,13 @@ class Engine(PlacedModel):
 
         return self._attempt(work, batched=False)
 
-    def decode_mean(self, encoded: Encoded) -> np.ndarray:
+    def decode_mean(self, encoded: Encoded) -> NDArray[np.float32]:
         """Class probabilities at z = posterior mean, float32 (K, D, H, W); kept with `encoded`, so leave them as
         they are."""
 
-        def work() -> np.ndarray:
-            decode, layout = self._decoder()
-            logits = decode(self._on_device(encoded.mean), self._context(encoded))
-            probabilities = torch.softmax(layout.positions(logits), 2, dtype=torch.float32)[0].cpu()
-            return layout.volume(probabilities, tuple(logits.shape[2:])).numpy()
+        def work() -> NDArray[np.float32]:
+            logits = self._model.decode_with_context(self._on_device(encoded.mean), self._context(encoded))
+            return torch.softmax(logits, 1, dtype=torch.float32)[0].cpu().numpy()
 
         if encoded._mean_probability is None:
             encoded._mean_probability = self._attempt(work, batched=False)
@@ -118,58 +109,50 @@ class Engine(PlacedModel):
         self,
         encoded: Encoded,
         samples: int,
-        weights: np.ndarray | Tensor,
+        weights: NDArray[np.floating],
         seed: int = 0,
         progress: Progress = no_progress,
         cancel: CancelToken | None = None,
     ) -> Moments:
-        """Moments over `samples` draws of z ~ q(z|x) of the probabilities and of Σₖ weightsₖ pₖ.
+        """Moments over `samples` ≥ 1 draws of z ~ q(z|x) of the probabilities and of Σₖ weightsₖ pₖ.
 
-        weights: intensity of each class (K,), or several such rows (R, K). The draws depend on the seed and the
-        sample's index only, so batch size and device do not change them. Raises Cancelled between two batches,
-        DeviceMemoryError when no step of the ladder fits, ValueError for samples < 1 or weights of the wrong size.
+        weights: intensity of each class (K,). The draws depend on the seed and the sample's index only, so batch size
+        and device do not change them. Raises Cancelled between two batches, DeviceMemoryError when no step of the
+        ladder fits.
         """
-        if samples < 1:
-            raise ValueError(f"samples must be at least 1, not {samples}")
-        rows = torch.as_tensor(weights, dtype=torch.float32).cpu()
-        if rows.ndim not in (1, 2):
-            raise ValueError(f"weights must be (K,) or (R, K), not of shape {tuple(rows.shape)}")
-        cancel, progress, table = cancel or CancelToken(), never_back(progress), torch.atleast_2d(rows)
+        cancel, progress = cancel or CancelToken(), never_back(progress)
+        intensities = torch.as_tensor(weights, dtype=torch.float32)
 
         def work() -> Moments:
-            return self._all_samples(encoded, samples, table, seed, progress, cancel)
+            return self._all_samples(encoded, samples, intensities, seed, progress, cancel)
 
-        whole = self._attempt(work, batched=True)
-        if rows.ndim == 2:
-            return whole
-        return replace(whole, reconstruction=whole.reconstruction[0], std=whole.std[0])
+        return self._attempt(work, batched=True)
 
     def _all_samples(
         self, encoded: Encoded, samples: int, weights: Tensor, seed: int, progress: Progress, cancel: CancelToken
     ) -> Moments:
         threads = self.threads if self.device.type == "cpu" else 1
-        wanted = self._batch or samples_at_once(self.device, weights.shape[1], int(np.prod(encoded.grid)), threads)
+        wanted = self._batch or samples_at_once(self.device, len(weights), int(np.prod(encoded.grid)), threads)
         at_once = min(wanted, self._batch_limit, samples)
         self._rung = replace(self._rung, batch=at_once)
         lanes = min(threads, at_once)
         batch = at_once // lanes
         std, shape = (0.5 * encoded.logvar).exp(), tuple(encoded.mean.shape[1:])
         self._context(encoded)  # before the lanes ask for it
-        lock, done, layout = threading.Lock(), 0, self._decoder()[1]
-        grid = layout.grid(encoded.grid)
+        lock, done, grid = threading.Lock(), 0, tuple(side // 2 for side in encoded.grid)  # that of folded logits
 
         def work(lane: int) -> RunningMoments:
             """Every lanes-th batch: which samples meet in one sum does not depend on who is faster."""
             nonlocal done
             decode = self._piecewise_decoder(encoded, batch, samples // at_once)
-            running = RunningMoments(int(np.prod(grid)), weights, layout.fold, self.device)
+            running = RunningMoments(int(np.prod(grid)), weights, self.device)
             for first in range(lane * batch, samples, lanes * batch):
                 cancel.check()
                 size = min(batch, samples - first)
                 noise = torch.stack([posterior_noise(shape, seed, first + i) for i in range(size)])
                 z = self._on_device(encoded.mean + std * noise)
                 for pieces in decode(z):
-                    running.update(layout.positions(logits) for logits in pieces)
+                    running.update(pieces)
                 with lock:
                     done += size
                     progress("sampling", done / samples, f"{done} of {samples} posterior samples")
@@ -178,50 +161,35 @@ class Engine(PlacedModel):
         first, *others = side_by_side(work, lanes, threads)
         for other in others:
             first.merge(other)
-        return first.result(layout, grid)
+        return first.result(grid)
 
     def _piecewise_decoder(
         self, encoded: Encoded, batch: int, full_batches: int
     ) -> Callable[[Tensor], Iterable[Iterable[Tensor]]]:
-        """How to decode z into the logits of some of its samples after others, each piece after piece along the grid's
-        first axis."""
+        """How to decode z into the folded logits of some of its samples after others, each piece after piece along the
+        grid's first axis."""
         context = self._context(encoded)
-        if self.device.type == "cpu" and isinstance(self._model, HealthyAnatomyNet):
+        if self.device.type == "cpu":
             return SlabDecoder(self._model, context)
-        decode, _ = self._decoder()
-        graph: GraphedDecoder | None = None
+        decode, graph = self._model.decode_folded, None
 
         def decode_whole(z: Tensor) -> Iterable[Iterable[Tensor]]:
             nonlocal graph
             if len(z) == batch and graph is None:
-                graph = self._graphed(decode, z, context, worth_it=full_batches >= _BATCHES_WORTH_A_GRAPH)
+                graph = self._graphed(z, context, worth_it=full_batches >= _BATCHES_WORTH_A_GRAPH)
             return [[graph(z) if graph is not None and len(z) == batch else decode(z, context)]]
 
         return decode_whole
 
-    def _decoder(self) -> tuple[Callable[[Tensor, Tree], Tensor], LogitLayout]:
-        """The fastest of the model's ways to decode, and how it lays out its logits."""
-        model = self._model
-        if hasattr(model, "prepare_context"):
-            if hasattr(model, "decode_folded"):
-                return model.decode_folded, LogitLayout(folded=True)
-            return model.decode_with_context, LogitLayout(folded=False)
-
-        def decode(z: Tensor, skips: list[Tensor]) -> Tensor:
-            return model.decode(z, [skip.expand(len(z), *skip.shape[1:]) for skip in skips])
-
-        return decode, LogitLayout(folded=False)
-
-    def _context(self, encoded: Encoded) -> Tree:
+    def _context(self, encoded: Encoded) -> list[Tensor]:
         """What the decoder needs of this scan beside z, on the present device; computed once."""
         if encoded._context is None or encoded._context[:2] != (self.device, self.precision):
             encoded._context = None
             encoded.skips = [self._on_device(skip) for skip in encoded.skips]
-            prepare = getattr(self._model, "prepare_context", lambda skips: skips)
-            encoded._context = (self.device, self.precision, prepare(encoded.skips))
+            encoded._context = (self.device, self.precision, self._model.prepare_context(encoded.skips))
         return encoded._context[2]
 
-    def _graphed(self, decode: Callable, z: Tensor, context: Tree, worth_it: bool) -> GraphedDecoder | None:
+    def _graphed(self, z: Tensor, context: list[Tensor], worth_it: bool) -> GraphedDecoder | None:
         """The CUDA graph of this shape, or None where there are no graphs, or none yet and it is not worth one."""
         if z.device.type != "cuda" or not self._use_graphs:
             return None
@@ -233,13 +201,13 @@ class Engine(PlacedModel):
             return None
         self._graph = None  # before, so that there is room for it
         try:
-            self._graph = (key, GraphedDecoder(decode, z, context))
+            self._graph = (key, GraphedDecoder(self._model.decode_folded, z, context))
         except RuntimeError as error:
             if is_out_of_memory(error):
                 raise
             # Not every operation can be captured; the numbers are the same without, only slower.
             self._use_graphs = False
-            self._log(f"CUDA graphs are off: {str(error).splitlines()[0][:160]}")
+            logging.getLogger(__name__).info("CUDA graphs are off: %s", str(error).splitlines()[0][:160])
             return None
         return self._graph[1]
 
@@ -250,13 +218,4 @@ class Engine(PlacedModel):
         if pinned:
             tensor = tensor.to(self.precision).pin_memory()
         tensor = tensor.to(device=self.device, dtype=self.precision, non_blocking=pinned)
-        return tensor.contiguous(memory_format=self._memory_format) if tensor.ndim == 5 else tensor
-
-
-def _as_batch(x: np.ndarray | Tensor) -> Tensor:
-    tensor = torch.as_tensor(x, dtype=torch.float32)
-    if tensor.ndim == 3:
-        tensor = tensor[None, None]
-    if tensor.ndim != 5 or tensor.shape[:2] != (1, 1):
-        raise ValueError(f"one scan (D, H, W) or (1, 1, D, H, W) is needed, not {tuple(tensor.shape)}")
-    return tensor
+        return tensor.contiguous(memory_format=self._memory_format)

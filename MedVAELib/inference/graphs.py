@@ -7,38 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-Tree = Tensor | list | tuple | dict
-"""What a decoder needs beside z: tensors in any nesting of lists, tuples and dicts."""
 
-
-def map_tensors(function: Callable[[Tensor], Tensor], tree: Tree) -> Tree:
-    """The same nesting with `function` applied to every tensor; anything else stays as it is."""
-    if isinstance(tree, Tensor):
-        return function(tree)
-    if isinstance(tree, dict):
-        return {key: map_tensors(function, value) for key, value in tree.items()}
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(map_tensors(function, value) for value in tree))
-    if isinstance(tree, (list, tuple)):
-        return type(tree)(map_tensors(function, value) for value in tree)
-    return tree
-
-
-def tensors_of(tree: Tree) -> list[Tensor]:
-    """Every tensor of the nesting, in order."""
-    found: list[Tensor] = []
-
-    def collect(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    map_tensors(collect, tree)
-    return found
-
-
-def shape_key(z: Tensor, context: Tree) -> tuple:
+def shape_key(z: Tensor, context: list[Tensor]) -> tuple:
     """What a captured graph depends on."""
-    return (z.dtype, z.device, *(tuple(t.shape) for t in (z, *tensors_of(context))))
+    return (z.dtype, z.device, *(tuple(t.shape) for t in (z, *context)))
 
 
 class GraphedDecoder:
@@ -48,9 +20,9 @@ class GraphedDecoder:
     are overwritten by the next call.
     """
 
-    def __init__(self, decode: Callable[[Tensor, Tree], Tensor], z: Tensor, context: Tree):
+    def __init__(self, decode: Callable[[Tensor, list[Tensor]], Tensor], z: Tensor, context: list[Tensor]):
         self._z = z.clone()
-        self._context = map_tensors(torch.clone, context)
+        self._context = [tensor.clone() for tensor in context]
         benchmark, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
         try:
             stream = torch.cuda.Stream(z.device)
@@ -66,9 +38,9 @@ class GraphedDecoder:
         finally:
             torch.backends.cudnn.benchmark = benchmark
 
-    def load_context(self, context: Tree) -> None:
+    def load_context(self, context: list[Tensor]) -> None:
         """Take the context of another scan of the same shape."""
-        for own, new in zip(tensors_of(self._context), tensors_of(context), strict=True):
+        for own, new in zip(self._context, context, strict=True):
             own.copy_(new, non_blocking=True)
 
     def __call__(self, z: Tensor) -> Tensor:

@@ -19,34 +19,28 @@ from .device import one_if_forked, select_device
 from .fusion import fuse_for_inference
 from .memory import LAST_RUNG, MAX_BATCH, Rung, next_rung
 
+_LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 Placed = TypeVar("Placed", bound="PlacedModel")
 
 
 class PlacedModel:
-    """What every engine shares. device, precision: as in `select_device`. log: receives one sentence per decision and
-    per step down the memory ladder. batch: samples computed at once, chosen by device and memory when None."""
+    """What every engine shares. device, precision: as in `select_device`. batch: samples computed at once, chosen by
+    device and memory when None. Every decision and every step down the memory ladder is logged in one sentence."""
 
     _may_halve = True
     """Whether the ladder may go on in a half format."""
 
-    def __init__(
-        self,
-        device: str = "auto",
-        precision: str = "auto",
-        log: Callable[[str], None] | None = None,
-        batch: int | None = None,
-    ):
+    def __init__(self, device: str = "auto", precision: str = "auto", batch: int | None = None):
         self.choice = select_device(device, precision)
         self.steps: list[str] = []
         """The steps down the memory ladder so far, one sentence each, for the provenance."""
-        self._log = log or logging.getLogger(__name__).info
         self._rung = Rung(self.choice.device, self.choice.precision, 0)
         self._batch, self._batch_limit = batch, MAX_BATCH
         self._fused: nn.Module | None = None
         self._model: Any = None
         for reason in self.choice.reasons:
-            self._log(reason)
+            _LOG.info(reason)
 
     def load(self: Placed, model: nn.Module) -> Placed:
         """Take a fused copy of the model (the model itself stays as it is) and place it. Returns self."""
@@ -134,7 +128,7 @@ class PlacedModel:
         self._model = None
         self._free(old.device)
         self.choice.reasons.append(f"{old.device} lacks an operation ({missing}): went on with {self._rung}.")
-        self._log(self.choice.reasons[-1])
+        _LOG.info(self.choice.reasons[-1])
 
     def _free(self, device: torch.device) -> None:
         """Gives back to the device what nobody holds any more."""
@@ -156,7 +150,7 @@ class PlacedModel:
             )
         self._rung, self._batch_limit = new, new.batch or MAX_BATCH
         self.steps.append(f"out of memory on {old}: went on with {new}")
-        self._log(self.steps[-1])
+        _LOG.info(self.steps[-1])
 
 
 def never_back(progress: Progress) -> Progress:

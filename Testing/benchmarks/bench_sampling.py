@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as functional
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from MedVAELib.inference import Engine, posterior_noise
@@ -41,7 +41,7 @@ class SamplingRow:
 
 
 def sampling_table(
-    model: nn.Module, x: np.ndarray | Tensor, samples: int = 64, repeats: int = 3, device: str = "auto"
+    model: HealthyAnatomyNet, x: np.ndarray, samples: int = 64, repeats: int = 3, device: str = "auto"
 ) -> list[SamplingRow]:
     """Time the plain loops and the engine in turn on one scan x (D, H, W); every way starts from a loaded model.
 
@@ -75,17 +75,14 @@ def _paired_ratio(times: list[float], reference: list[float]) -> float:
 class PlainLoop:
     """What one writes without thinking about speed: one sample after the other, float32, everything kept."""
 
-    def __init__(self, model: nn.Module, x: np.ndarray | Tensor, device: torch.device):
+    def __init__(self, model: HealthyAnatomyNet, x: np.ndarray, device: torch.device):
         self.model = model.to(device=device, dtype=torch.float32)
-        stages = model.up if isinstance(model, HealthyAnatomyNet) else []
-        self._weights = [torch.cat([stage.coarse.weight, stage.skip.weight], 1).detach() for stage in stages]
-        self.x = torch.as_tensor(x, dtype=torch.float32)[None, None].to(device)
+        self._weights = [torch.cat([stage.coarse.weight, stage.skip.weight], 1).detach() for stage in model.up]
+        self.x = torch.from_numpy(x)[None, None].to(device)
 
     def textbook_decode(self, z: Tensor, skips: list[Tensor]) -> Tensor:
         """The decoder as U-nets are usually written: upsample, concatenate the skip, convolve. Same logits."""
         model = self.model
-        if not isinstance(model, HealthyAnatomyNet):
-            return model.decode(z, skips)
         h = model.from_latent(z)
         for stage, skip, weight in zip(model.up, reversed(skips), self._weights, strict=True):
             joined = torch.cat([functional.interpolate(h, scale_factor=2, mode="nearest"), skip], 1)
@@ -143,7 +140,7 @@ class PeakShare:
         return self.decode_tflops / self.peak_tflops
 
 
-def peak_share(model: nn.Module, x: np.ndarray | Tensor, samples: int = 64) -> PeakShare | None:
+def peak_share(model: HealthyAnatomyNet, x: np.ndarray, samples: int = 64) -> PeakShare | None:
     """On CUDA: achieved TFLOP/s of decoding (work really done, softmax and moments in the time) and of a bfloat16
     matrix product of 8192³; None elsewhere."""
     if not torch.cuda.is_available():
@@ -154,7 +151,7 @@ def peak_share(model: nn.Module, x: np.ndarray | Tensor, samples: int = 64) -> P
     engine.moments(encoded, samples, weights)  # captures the graph
     # The graph hides its operations from a counter: count one sample decoded on the CPU by the same code.
     counter = FlopCounterMode(display=False)
-    on_cpu = Engine("cpu", "float32", batch=1).load(model)
+    on_cpu = Engine("cpu", "float32").load(model)
     encoded_on_cpu = on_cpu.encode(x)
     on_cpu.decode_mean(encoded_on_cpu)  # prepares the context, which is not counted
     with counter:

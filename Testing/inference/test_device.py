@@ -17,7 +17,7 @@ from MedVAELib.inference import device as device_module
 from MedVAELib.inference.device import cgroup_cpus, cpu_bfloat16_problem, cpu_threads, has_bfloat16_instructions
 
 from ..fake_cuda import pretended
-from .standin import make_standin
+from .networks import small_net
 
 needs_no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA GPU is present")
 
@@ -140,7 +140,7 @@ def test_threads_follow_omp_num_threads(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_process_does_not_wait_for_its_parents_threads(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    engine, scan = Engine("cpu", "float32").load(make_standin()), np.ones((32, 48, 32), np.float32)
+    engine, scan = Engine("cpu", "float32").load(small_net()), np.ones((32, 48, 32), np.float32)
     large = torch.ones(2**20)
 
     def compute() -> None:

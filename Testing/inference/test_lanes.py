@@ -12,10 +12,9 @@ import torch
 from MedVAELib.errors import Cancelled, DeviceMemoryError
 from MedVAELib.inference import Engine, lanes
 from MedVAELib.inference.lanes import side_by_side
-from MedVAELib.networks.healthy_anatomy import HealthyAnatomyNet
 from MedVAELib.progress import CancelToken
 
-from .standin import FoldedStandIn, make_standin, randomise
+from .networks import before_decoding, small_net
 
 WEIGHTS = np.linspace(0, 1, 9, dtype=np.float32)
 
@@ -48,7 +47,7 @@ def test_the_wait_for_lanes_can_be_interrupted_on_windows(monkeypatch):
 
 @pytest.mark.parametrize("samples", [1, 2, 7, 40])
 def test_any_number_of_threads_gives_the_same_moments(scan, monkeypatch, samples):
-    net = randomise(HealthyAnatomyNet(width=8, latent=4), seed=1)
+    net = small_net(seed=1)
     alone = engine_of(1, net, monkeypatch, batch=1)
     wanted = alone.moments(alone.encode(scan), samples, WEIGHTS)
     for threads in (2, 3):
@@ -64,7 +63,7 @@ def test_any_number_of_threads_gives_the_same_moments(scan, monkeypatch, samples
 
 def test_the_callers_threads_are_as_before(scan, monkeypatch):
     before = torch.get_num_threads()
-    engine = engine_of(before + 1, randomise(HealthyAnatomyNet(width=8, latent=4), seed=1), monkeypatch)
+    engine = engine_of(before + 1, small_net(seed=1), monkeypatch)
     engine.moments(engine.encode(scan), 8, WEIGHTS)
     assert torch.get_num_threads() == before
     seen: list[int] = []
@@ -85,7 +84,7 @@ def test_each_lane_has_its_share_of_the_threads():
 
 
 def test_a_cancellation_ends_every_lane(scan, monkeypatch):
-    engine = engine_of(2, make_standin(FoldedStandIn), monkeypatch, batch=2)
+    engine = engine_of(2, small_net(), monkeypatch, batch=2)
     encoded, cancel, done = engine.encode(scan), CancelToken(), []
 
     def progress(stage: str, fraction: float, message: str = "") -> None:
@@ -99,36 +98,25 @@ def test_a_cancellation_ends_every_lane(scan, monkeypatch):
     assert engine.moments(encoded, 4, WEIGHTS).samples == 4
 
 
-class HungryTogether(FoldedStandIn):
-    """Runs out of memory when two decode at the same time."""
+def test_without_room_for_two_one_thread_goes_on(scan, monkeypatch):
+    meeting = threading.Barrier(2)
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.meeting = threading.Barrier(2)
-
-    def __deepcopy__(self, memo):
-        return self
-
-    def decode_folded(self, z, context):
+    def act(_: torch.Tensor) -> None:
         try:
-            self.meeting.wait(timeout=0.5)
+            meeting.wait(timeout=0.5)
         except threading.BrokenBarrierError:
-            return super().decode_folded(z, context)
+            return
         raise MemoryError("no room for two")
 
-
-def test_without_room_for_two_one_thread_goes_on(scan, monkeypatch):
-    model = make_standin(HungryTogether)
-    engine = engine_of(2, model, monkeypatch)
+    engine = engine_of(2, before_decoding(small_net(), act), monkeypatch)
     assert engine.moments(engine.encode(scan), 2, WEIGHTS).samples == 2
     assert len(engine.steps) >= 1 and engine.describe()["samples_at_once"] == 1
 
 
 def test_an_error_in_a_lane_reaches_the_caller(scan, monkeypatch):
-    class Broken(FoldedStandIn):
-        def decode_folded(self, z, context):
-            raise MemoryError("never any room")
+    def act(_: torch.Tensor) -> None:
+        raise MemoryError("never any room")
 
-    engine = engine_of(2, make_standin(Broken), monkeypatch)
+    engine = engine_of(2, before_decoding(small_net(), act), monkeypatch)
     with pytest.raises(DeviceMemoryError):
         engine.moments(engine.encode(scan), 4, WEIGHTS)

@@ -13,24 +13,24 @@ from MedVAELib.errors import DeviceMemoryError
 from MedVAELib.failures import is_out_of_memory
 from MedVAELib.inference import Engine
 from MedVAELib.inference.memory import Rung, next_rung, samples_at_once
+from MedVAELib.networks.healthy_anatomy import HealthyAnatomyNet
 
 from ..fake_cuda import CPU, pretended
-from .standin import FoldedStandIn, make_standin
+from .networks import before_decoding, small_net
 
 WEIGHTS = np.linspace(0, 1, 9, dtype=np.float32)
 CUDA = torch.device("cuda", 0)
+NO_ROOM = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
-class Hungry(FoldedStandIn):
-    """Runs out of memory when more than `limit` samples are decoded at once."""
+def hungry(limit: int = 2, error: Exception = NO_ROOM) -> HealthyAnatomyNet:
+    """Fails, by default for lack of memory, when more than `limit` samples are decoded at once."""
 
-    limit = 2
-    error: BaseException = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    def act(z: Tensor) -> None:
+        if len(z) > limit:
+            raise error
 
-    def decode_folded(self, z: Tensor, context) -> Tensor:
-        if len(z) > self.limit:
-            raise self.error
-        return super().decode_folded(z, context)
+    return before_decoding(small_net(), act)
 
 
 @pytest.fixture(autouse=True)
@@ -44,16 +44,16 @@ def scan() -> np.ndarray:
     return np.random.default_rng(0).random((32, 32, 32), dtype=np.float32)
 
 
-def test_batch_shrinks_until_it_fits_and_the_numbers_stay(scan):
-    log: list[str] = []
-    engine = Engine("cpu", "float32", log=log.append, batch=9).load(make_standin(Hungry))
+def test_batch_shrinks_until_it_fits_and_the_numbers_stay(scan, caplog):
+    caplog.set_level("INFO")
+    engine = Engine("cpu", "float32", batch=9).load(hungry())
     fractions: list[float] = []
     moments = engine.moments(
         engine.encode(scan), 10, WEIGHTS, progress=lambda stage, fraction, message: fractions.append(fraction)
     )
-    assert len(engine.steps) == 2 and all(step in log for step in engine.steps)  # 9, then 4, then 2
+    assert len(engine.steps) == 2 and caplog.messages[-2:] == engine.steps  # 9, then 4, then 2
     assert fractions == sorted(fractions)
-    wanted = Engine("cpu", "float32", batch=2).load(make_standin(FoldedStandIn))
+    wanted = Engine("cpu", "float32", batch=2).load(small_net())
     reference = wanted.moments(wanted.encode(scan), 10, WEIGHTS)
     np.testing.assert_array_equal(moments.std, reference.std)
     engine.moments(engine.encode(scan), 10, WEIGHTS)
@@ -61,9 +61,7 @@ def test_batch_shrinks_until_it_fits_and_the_numbers_stay(scan):
 
 
 def test_end_of_the_ladder_is_one_sentence_with_exit_code_6(scan):
-    model = make_standin(Hungry)
-    model.limit = 0
-    engine = Engine("cpu", "float32", batch=4).load(model)
+    engine = Engine("cpu", "float32", batch=4).load(hungry(limit=0))
     with pytest.raises(DeviceMemoryError, match="every fallback") as error:
         engine.moments(engine.encode(scan), 4, WEIGHTS)
     assert error.value.exit_code == 6 and "\n" not in str(error.value)
@@ -94,9 +92,7 @@ def test_out_of_memory_is_recognised(error, expected):
 
 
 def test_other_errors_are_not_swallowed(scan):
-    model = make_standin(Hungry)
-    model.error = RuntimeError("a bug")
-    engine = Engine("cpu", "float32", batch=4).load(model)
+    engine = Engine("cpu", "float32", batch=4).load(hungry(error=RuntimeError("a bug")))
     with pytest.raises(RuntimeError, match="a bug"):
         engine.moments(engine.encode(scan), 4, WEIGHTS)
     assert engine.steps == []
@@ -135,7 +131,7 @@ def test_samples_at_once_on_cuda_count_what_torch_keeps_and_are_a_power_of_two(m
         assert samples_at_once(CUDA, 9, voxels) == expected
 
 
-class TooLarge(FoldedStandIn):
+class TooLarge(HealthyAnatomyNet):
     """Runs out of memory when it encodes on a device, and when it is placed there in bfloat16."""
 
     placed: list[tuple[str, torch.dtype]]
@@ -161,7 +157,7 @@ class TooLarge(FoldedStandIn):
 def too_large(monkeypatch) -> TooLarge:
     monkeypatch.setattr(TooLarge, "placed", [], raising=False)
     monkeypatch.setattr(TooLarge, "there", weakref.WeakSet(), raising=False)
-    return make_standin(TooLarge)
+    return small_net(TooLarge)
 
 
 def test_the_old_model_is_let_go_before_the_next_is_placed_which_may_run_out_of_memory_too(scan, too_large):
@@ -173,8 +169,10 @@ def test_the_old_model_is_let_go_before_the_next_is_placed_which_may_run_out_of_
     assert len(engine.steps) == 2
 
 
-def test_an_operation_that_the_device_lacks_ends_on_the_cpu_for_good(scan):
-    class Lacking(FoldedStandIn):
+def test_an_operation_that_the_device_lacks_ends_on_the_cpu_for_good(scan, caplog):
+    caplog.set_level("INFO")
+
+    class Lacking(HealthyAnatomyNet):
         places = ("cuda",)
 
         def encode(self, x: Tensor):
@@ -182,13 +180,12 @@ def test_an_operation_that_the_device_lacks_ends_on_the_cpu_for_good(scan):
                 raise NotImplementedError("The operator 'aten::slow_conv3d' is not implemented\nfor this device")
             return super().encode(x)
 
-    log: list[str] = []
     with pretended("cuda"):
-        engine = Engine("cuda", "float32", log=log.append).load(make_standin(Lacking))
-        log.clear()
+        engine = Engine("cuda", "float32").load(small_net(Lacking))
+        caplog.clear()
         engine.encode(scan)
         assert engine.device == CPU and engine.steps == []  # a warm process would start over after steps
-        (said,) = log
+        (said,) = caplog.messages
         assert "aten::slow_conv3d" in said and "cpu" in said and "\n" not in said
         assert said in engine.describe()["reasons"]
         Lacking.places = ("cpu",)  # a bug
@@ -198,7 +195,7 @@ def test_an_operation_that_the_device_lacks_ends_on_the_cpu_for_good(scan):
 
 def test_encoder_out_of_memory_falls_back_to_the_cpu(scan, too_large):
     """The model on the device raises; the engine goes on with the CPU and gives the CPU's numbers."""
-    reference = Engine("cpu", "float32").load(make_standin(FoldedStandIn))
+    reference = Engine("cpu", "float32").load(small_net())
     wanted = reference.moments(reference.encode(scan), 3, WEIGHTS)
     with pretended("mps"):  # which has no step of half precision
         engine = Engine("mps", "float32").load(too_large)

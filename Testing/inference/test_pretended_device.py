@@ -39,7 +39,7 @@ from ..models.ellipsoids import ellipsoids
 from ..models.test_head_outline import discs
 from ..skull.bundles import outline_bundle, shape_bundle
 from ..training.heads import write_head
-from .standin import randomise
+from .networks import before_decoding, small_net
 
 GRID = (32, 48, 32)
 WEIGHTS = np.linspace(0, 1, 9, dtype=np.float32)
@@ -75,14 +75,12 @@ def test_a_detection(head_image):
 def test_down_the_ladder_to_the_cpu(kind):
     """What was encoded on the device is decoded by the CPU, with its numbers."""
 
-    class OnlyOnCpu(HealthyAnatomyNet):
-        def decode_folded(self, z: Tensor, context: list[Tensor]) -> Tensor:
-            if z.device.type != "cpu":
-                raise torch.OutOfMemoryError("out of memory")
-            return super().decode_folded(z, context)
+    def only_on_the_cpu(z: Tensor) -> None:
+        if z.device.type != "cpu":
+            raise torch.OutOfMemoryError("out of memory")
 
     scan = np.random.default_rng(0).random(GRID, dtype=np.float32)
-    model = randomise(OnlyOnCpu(width=4, latent=4))
+    model = before_decoding(small_net(), only_on_the_cpu)
     cpu = Engine("cpu", "float32").load(model)
     wanted = cpu.moments(cpu.encode(scan), 3, WEIGHTS)
     with pretended(kind):
@@ -104,12 +102,12 @@ def test_metal_may_refuse_in_errors_of_any_kind(kind):
 
     scan = np.zeros((32, 32, 32), np.float32)
     with pretended("mps"):
-        engine = Engine("mps", "float32").load(randomise(Refused(width=4, latent=4)))
+        engine = Engine("mps", "float32").load(small_net(Refused))
         engine.encode(scan)
         assert engine.device == CPU and not engine.steps and "cannot do this" in engine.describe()["reasons"][-1]
         Refused.places = ("mps", "cpu")  # a mistake of ours
         with pytest.raises(kind, match="cannot do this"):
-            Engine("mps", "float32").load(randomise(Refused(width=4, latent=4))).encode(scan)
+            Engine("mps", "float32").load(small_net(Refused)).encode(scan)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -124,7 +122,7 @@ def test_float32_keeps_all_its_bits_and_the_callers_setting_comes_back(precision
             return super().encode(x)
 
     with pretended("cuda"):
-        engine = Engine("cuda", precision).load(randomise(Telling(width=4, latent=4)))
+        engine = Engine("cuda", precision).load(small_net(Telling))
         engine.encode(np.zeros((32, 32, 32), np.float32))
     assert seen == ["ieee" if precision == "float32" else before]
     assert torch.backends.cudnn.conv.fp32_precision == before
@@ -147,7 +145,7 @@ def test_a_graph_is_captured_for_many_batches_alone_and_only_the_last_is_kept(mo
     monkeypatch.setattr(engine_module, "GraphedDecoder", Graph)
     small, large = np.zeros((32, 32, 32), np.float32), np.zeros(GRID, np.float32)
     with pretended("cuda"):
-        engine = Engine("cuda", "float32", batch=2).load(randomise(HealthyAnatomyNet(width=4, latent=4)))
+        engine = Engine("cuda", "float32", batch=2).load(small_net())
         for scan, samples, graphs in ((small, 5, 0), (small, 6, 1), (small, 2, 1), (large, 7, 2), (small, 6, 3)):
             engine.moments(engine.encode(scan), samples, WEIGHTS)
             assert len(captured) == graphs
