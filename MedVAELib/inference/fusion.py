@@ -24,29 +24,26 @@ class OneDnnConv3d(nn.Conv3d):
     """
 
     def __init__(self, conv: nn.Conv3d):
-        super().__init__(
-            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation,
-            conv.groups, conv.bias is not None,
-        )
+        super().__init__(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding,
+                         bias=conv.bias is not None)
         self.load_state_dict(conv.state_dict())
 
     def forward(self, x: Tensor) -> Tensor:
-        return convolve(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+        return convolve(x, self.weight, self.bias, self.stride, self.padding)
 
 
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, ...] = (), padding: tuple[int, ...] = (),
-    dilation: tuple[int, ...] = (), groups: int = 1,
 ) -> Tensor:
     """A convolution over two or three axes, as many as the weight has, on a CPU by oneDNN where torch has it. Left
-    empty, stride and dilation are 1 and the padding is 0 along each."""
+    empty, the stride is 1 and the padding is 0 along each."""
     axes = weight.ndim - 2
-    stride, padding, dilation = stride or (1,) * axes, padding or (0,) * axes, dilation or (1,) * axes
+    stride, padding = stride or (1,) * axes, padding or (0,) * axes
     if x.device.type == "cpu" and x.dtype is torch.float32 and _HAS_ONEDNN:
-        return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
+        return torch.mkldnn_convolution(x, weight, bias, padding, stride, (1,) * axes, 1)
     # Unlike torch.convolution, these take part in autocast.
     plain = functional.conv3d if axes == 3 else functional.conv2d
-    return plain(x, weight, bias, stride, padding, dilation, groups)
+    return plain(x, weight, bias, stride, padding)
 
 
 _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch, "mkldnn_convolution")
@@ -60,10 +57,9 @@ class PointwiseConv3d(nn.Linear):
     """
 
     def __init__(self, conv: nn.Conv3d):
-        super().__init__(conv.in_channels, conv.out_channels, bias=conv.bias is not None)
+        super().__init__(conv.in_channels, conv.out_channels)
         self.weight.data = conv.weight.detach().flatten(1).clone()
-        if conv.bias is not None:
-            self.bias.data = conv.bias.detach().clone()
+        self.bias.data = conv.bias.detach().clone()
 
     def forward(self, x: Tensor) -> Tensor:
         return functional.linear(x.permute(0, 2, 3, 4, 1), self.weight, self.bias).permute(0, 4, 1, 2, 3)
@@ -79,14 +75,11 @@ class FusedMerge(nn.Module):
     def __init__(self, merge: Merge):
         super().__init__()
         norm = merge.norm
-        bias = merge.skip.bias if merge.skip.bias is not None else torch.zeros(norm.num_features)
-        statistics = (norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias)
-        weight, bias = fuse_conv_bn_weights(merge.skip.weight, bias, *statistics)
-        skip = nn.Conv3d(weight.shape[1], weight.shape[0], 3, padding=1)
-        skip.weight.data, skip.bias.data = weight.detach(), bias.detach()
-        self.skip = OneDnnConv3d(skip)
+        self.skip = OneDnnConv3d(fuse_conv_bn_eval(merge.skip, norm))
         # The shift of the norm is already in the skip half: here only its scale.
-        scaled, _ = fuse_conv_bn_weights(merge.coarse.weight, None, *statistics)
+        scaled, _ = fuse_conv_bn_weights(
+            merge.coarse.weight, None, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+        )
         self.kernel = nn.Parameter(upsampling_kernel(scaled.detach()))
 
     def upsampled(self, coarse: Tensor) -> Tensor:
@@ -147,7 +140,7 @@ def _fold_norms(module: nn.Module) -> None:
     if isinstance(module, nn.Sequential):
         for i in range(len(module) - 1):
             layer, norm = module[i], module[i + 1]
-            if isinstance(norm, _NORMS) and norm.track_running_stats:
+            if isinstance(norm, _NORMS):
                 if isinstance(layer, _CONVOLUTIONS):
                     module[i], module[i + 1] = fuse_conv_bn_eval(layer, norm), nn.Identity()
                 elif isinstance(layer, UpsampleConv):
@@ -155,11 +148,7 @@ def _fold_norms(module: nn.Module) -> None:
 
 
 def _faster_convolution(conv: nn.Conv3d) -> nn.Module:
-    if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
-        return conv
-    if conv.kernel_size == conv.stride == (1, 1, 1) and conv.padding == (0, 0, 0) and conv.groups == 1:
-        return PointwiseConv3d(conv)
-    return OneDnnConv3d(conv)
+    return PointwiseConv3d(conv) if conv.kernel_size == (1, 1, 1) else OneDnnConv3d(conv)
 
 
 _FASTER_FORMS: dict[type[nn.Module], Callable[..., nn.Module]] = {

@@ -14,6 +14,8 @@ from torch import nn
 from MedVAELib.errors import Cancelled
 from MedVAELib.inference import Engine, posterior_noise
 from MedVAELib.inference.fusion import FusedMerge, PointwiseConv3d, fuse_for_inference, upsampling_kernel
+from MedVAELib.models import MODELS, build_model
+from MedVAELib.models.autoencoder import ImageAutoencoder
 from MedVAELib.models.gaussians import kl_to_standard_normal
 from MedVAELib.networks.healthy_anatomy import Merge, UpsampleConv
 from MedVAELib.progress import CancelToken
@@ -122,6 +124,15 @@ def test_fusion_is_exact_and_leaves_the_model_alone(scan):
         torch.testing.assert_close(
             model.decode(one.mean, one.skips), fused.decode(two.mean, two.skips), atol=1e-3, rtol=1e-4
         )
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_models_convolutions_keep_their_numbers(name):
+    model = build_model(name, {"shape": [16, 16, 16]} if issubclass(MODELS[name], ImageAutoencoder) else {}).eval()
+    for conv in (module for module in model.modules() if isinstance(module, nn.Conv3d)):
+        with torch.no_grad():
+            x = torch.randn(1, conv.in_channels, 6, 5, 4)
+            torch.testing.assert_close(fuse_for_inference(conv)(x), conv(x), atol=1e-4, rtol=1e-4)
 
 
 def test_upsampling_kernel_equals_upsampling_then_convolving():
