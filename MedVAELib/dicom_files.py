@@ -44,6 +44,7 @@ _NOBODY = re.compile(r"[\W_0x]*|anon\D*|\W*(unknown|undefined|null|none|n/?a|no.
 apart."""
 _SALT = secrets.token_bytes(16)
 _PIXEL_SPACING = "0028|0030"
+_CHARACTERS = "0008|0005"
 _SLICE_DISTANCE_TAGS = ("0018|0088", "0018|0050")  # between slices, and else their thickness
 # Of enhanced DICOM: the sequence and the element in it, per frame or shared by all.
 _FRAME_NUMBERS = {
@@ -140,11 +141,7 @@ def read_slices(file: str) -> list[Slice]:
         return []
 
     def text(tag: str) -> str:
-        # odd bytes in one tag must not lose the slice
-        try:
-            return " ".join(reader.GetMetaData(tag).split("\x00")[0].split()) if reader.HasMetaDataKey(tag) else ""
-        except UnicodeDecodeError:
-            return ""
+        return " ".join(_letters(reader, tag).split("\x00")[0].split()) if reader.HasMetaDataKey(tag) else ""
 
     tags: dict[str, str | float] = {name: text(tag) for name, tag in _KEPT_TAGS.items() if text(tag)}
     tags |= {name: number for name, tag in _KEPT_NUMBERS.items() if (number := _number(text(tag))) is not None}
@@ -169,6 +166,25 @@ def read_slices(file: str) -> list[Slice]:
         return _frames(found) or [found]
     except Exception:  # pydicom raises whatever it trips over: sequences that are damaged tell nothing
         return [found]
+
+
+def _letters(reader: sitk.ImageFileReader, tag: str) -> str:
+    """A tag as text that any file can be written with: bytes that are no UTF-8 come from SimpleITK as lone surrogates.
+    """
+    try:
+        raw = reader.GetMetaData(tag).encode("utf-8", "surrogateescape")
+    except UnicodeError:  # odd bytes in one tag must not lose the slice
+        return ""
+    if raw.isascii() and b"\x1b" not in raw:  # in Japanese letters may be escaped
+        return raw.decode()
+    from pydicom.charset import convert_encodings, decode_bytes
+
+    names = reader.GetMetaData(_CHARACTERS).strip() if reader.HasMetaDataKey(_CHARACTERS) else ""
+    try:
+        encodings = convert_encodings([name.strip() for name in names.split("\\")])
+        return decode_bytes(raw, encodings, set()) if names else raw.decode()
+    except (LookupError, UnicodeError):
+        return raw.decode("utf-8", "replace")
 
 
 def pixel_spacing(header: sitk.ImageFileReader | sitk.Image) -> tuple[float, float] | None:

@@ -301,7 +301,9 @@ def sidecar_tags(path: Path) -> dict[str, str | float]:
     numbers = {"repetition_time_ms": ("RepetitionTime", 1e3), "echo_time_ms": ("EchoTime", 1e3),
                "inversion_time_ms": ("InversionTime", 1e3), "field_strength_t": ("MagneticFieldStrength", 1.0),
                "pixel_bandwidth_hz": ("PixelBandwidth", 1.0)}
-    tags: dict[str, str | float] = {name: data[key] for name, key in texts.items() if isinstance(data.get(key), str)}
+    # half a letter, which JSON can spell, is in no file that can be written
+    tags: dict[str, str | float] = {name: data[key].encode("utf-8", "replace").decode() for name, key in texts.items()
+                                    if isinstance(data.get(key), str)}
     return tags | {name: round(data[key] * unit, 6) for name, (key, unit) in numbers.items()
                    if isinstance(data.get(key), int | float)}
 

@@ -63,6 +63,29 @@ def test_rescale_slope_is_applied(tmp_path: Path) -> None:
     assert_same_image(Scan.read(tmp_path).image, sitk.Cast(image, sitk.sitkFloat32), atol=3)
 
 
+@pytest.mark.filterwarnings("ignore:Unknown encoding")
+@pytest.mark.parametrize("names, letters, expected", [
+    ("ISO_IR 100", "Schädel FLAIR".encode("latin-1"), "Schädel FLAIR"),
+    ("\\ISO 2022 IR 149", b"\x1b$)C" + "뇌 FLAIR".encode("euc_kr"), "뇌 FLAIR"),
+    ("", "Schädel FLAIR".encode(), "Schädel FLAIR"),
+    ("", "Schädel FLAIR".encode("latin-1"), None), ("ISO_IR 999", "Schädel FLAIR".encode("latin-1"), None),
+])
+def test_a_description_in_any_letters_can_be_written(names: str, letters: bytes, expected: str | None,
+                                                     tmp_path: Path) -> None:
+    """Whatever the files say of their letters; where that is nothing known, one is lost."""
+    dicom_series(tmp_path)
+    for file in tmp_path.iterdir():
+        header = pydicom.dcmread(file)
+        header.SpecificCharacterSet = names.split("\\")
+        header.add(pydicom.DataElement("PatientID", "LO", letters))
+        header.add(pydicom.DataElement("SeriesDescription", "LO", letters))
+        header.save_as(file)
+    scan = Scan.read(tmp_path, series="FLAIR")
+    said = str(scan.tags["series_description"])
+    assert scan.modality_hint == "flair" and said.encode() and scan.modality_reason.encode()
+    assert said == expected if expected else said.startswith("Sch")
+
+
 @pytest.mark.parametrize("series", ["1.2.3.4", "T2_FLAIR", "flair", 2, "2"])
 def test_series_by_uid_description_or_number(series: str | int, tmp_path: Path) -> None:
     scan = Scan.read(BAD["dicom_folder_with_two_series"][0](tmp_path), series=series)

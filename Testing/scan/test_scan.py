@@ -213,9 +213,11 @@ def test_modality_hints(tags: dict[str, str | float], name: str, expected: str |
 
 def test_side_car_gives_tags_and_hint(tmp_path: Path) -> None:
     (tmp_path / "scan.json").write_text(json.dumps({"SeriesDescription": "AX T2 FLAIR", "EchoTime": 0.12,
-                                                    "InversionTime": 2.5, "PatientName": "Doe^Jane"}))
+                                                    "InversionTime": 2.5, "PatientName": "Doe^Jane",
+                                                    "ProtocolName": "half a letter \udce4"}))
     scan = Scan.read(written(small_head(), tmp_path / "scan.nii.gz"))
-    assert scan.tags == {"series_description": "AX T2 FLAIR", "echo_time_ms": 120, "inversion_time_ms": 2500}
+    assert scan.tags == {"series_description": "AX T2 FLAIR", "protocol": "half a letter ?", "echo_time_ms": 120,
+                         "inversion_time_ms": 2500}
     assert scan.modality_hint == "flair"
 
 
