@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +52,28 @@ def _short_name(folder: str) -> str:
     buffer = ctypes.create_unicode_buffer(1 << 15)
     found = ctypes.windll.kernel32.GetShortPathNameW(folder, buffer, len(buffer))
     return buffer.value if found else folder
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[Path]:
+    """A file that is to be read, by a name under which ITK reads it: of a .nii.gz beside a .nii of the same name it
+    takes the header, and the other's voxels."""
+    if not path.name.lower().endswith(".nii.gz") or not os.path.lexists(path.with_name(path.name[:-3])):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        other = Path(folder, "image.nii.gz")
+        try:
+            other.symlink_to(path.absolute())
+        except OSError:  # Windows asks for a privilege
+            shutil.copyfile(path, other)
+        yield other
+
+
+def stored_image(path: Path, pixel_type: int = sitk.sitkUnknown) -> sitk.Image:
+    """The file's image and nothing else's, as its own pixel type or another. Raises RuntimeError as SimpleITK does."""
+    with alone(path) as file:
+        return sitk.ReadImage(itk_name(file), pixel_type)
 
 
 @contextlib.contextmanager

@@ -18,7 +18,7 @@ from . import dicom
 from .errors import InputError, UsageError
 from .folders import files_below
 from .image_files import check_file, data_files
-from .itk_files import accept_rounded_axes, itk_name, placed, quiet
+from .itk_files import accept_rounded_axes, alone, itk_name, placed, quiet
 from .lost_slices import fill_lost_slices
 from .scan_checks import Header, check_content, check_header, check_size, made_finite, made_signed
 
@@ -104,8 +104,8 @@ def _read_file(path: Path, series: str | int | None) -> tuple[sitk.Image, list[s
     if not notes.states_spacing:
         raise InputError(f"The header of {path} does not state the size of a voxel: add it, or export the scan again.")
     reader = sitk.ImageFileReader()
-    reader.SetFileName(itk_name(path))
-    with quiet(), accept_rounded_axes(notes):
+    with alone(path) as file, quiet(), accept_rounded_axes(notes):
+        reader.SetFileName(itk_name(file))
         try:
             reader.ReadImageInformation()
         except RuntimeError as error:

@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..itk_files import itk_name
+from ..itk_files import alone, itk_name
 from ..nifti_files import MNI, SCANNER
 from ..preprocessing.geometry import like, ras_grid
 from ..progress import CancelToken, Progress, no_progress
@@ -83,9 +83,10 @@ def _holds_prepared(model: LatentModel, path: Path) -> bool:
     if not path.is_file():
         return False
     reader = sitk.ImageFileReader()
-    reader.SetFileName(itk_name(path))
-    try:
-        reader.ReadImageInformation()  # a scan is told from a prepared volume by its size, without reading it
-        return sorted(reader.GetSize()) == sorted(model.shape) and model.is_prepared(reader.Execute())
-    except RuntimeError:
-        return False
+    with alone(path) as file:
+        reader.SetFileName(itk_name(file))
+        try:
+            reader.ReadImageInformation()  # a scan is told from a prepared volume by its size, without reading it
+            return sorted(reader.GetSize()) == sorted(model.shape) and model.is_prepared(reader.Execute())
+        except RuntimeError:
+            return False

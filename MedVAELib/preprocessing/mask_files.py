@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..itk_files import itk_name
+from ..itk_files import stored_image
 from .geometry import ijk_to_ras_mm, like, ras_mm_to_ijk, same_grid, to_grid
 
 _MOST_BEYOND = 0.2
@@ -38,7 +38,7 @@ def read_fractions(path: Path, scan: sitk.Image) -> sitk.Image:
 
 def _read(path: Path, scan: sitk.Image, placed_on: Callable[[sitk.Image, sitk.Image], sitk.Image]) -> sitk.Image:
     try:
-        mask = sitk.ReadImage(itk_name(path))
+        mask = stored_image(path)
     except RuntimeError:
         if not path.exists():
             raise InputError(f"{path} does not exist: check the path.") from None

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ..dicom_files import pixel_spacing, two_numbers
 from ..errors import InputError
 from ..image_files import check_file
-from ..itk_files import accept_rounded_axes, itk_name, quiet
+from ..itk_files import accept_rounded_axes, alone, itk_name, quiet
 from ..png_files import PNG, grey_without_opacity, png_chunks
 from ..scan import is_dicom_file
 
@@ -86,11 +86,11 @@ def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
         raise InputError(f"{path} is a folder: give the file of one frame.")
     notes = check_file(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(itk_name(path))
     dicom = is_dicom_file(path)
     if dicom:
         reader.SetImageIO("GDCMImageIO")
-    with quiet(), accept_rounded_axes(notes):
+    with alone(path) as file, quiet(), accept_rounded_axes(notes):
+        reader.SetFileName(itk_name(file))
         try:
             reader.ReadImageInformation()
             _check_size(path, reader.GetSize(), reader.GetPixelID())

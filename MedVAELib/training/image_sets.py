@@ -27,7 +27,7 @@ from ..dicom_files import pixel_spacing, spaced
 from ..errors import InputError, UsageError
 from ..folders import files_below
 from ..image_files import check_file
-from ..itk_files import accept_rounded_axes, itk_name, placed, quiet
+from ..itk_files import accept_rounded_axes, placed, quiet, stored_image
 from ..png_files import grey_without_opacity
 from ..preprocessing.image_form import ImageForm, as_dimensions, below_0, choose_scaling, scaled, turned
 from ..progress import CancelToken, Progress, no_progress
@@ -179,7 +179,7 @@ def read_image(record: ImageRecord, listed: dict[Path, list[dicom.DicomVolume]] 
     notes = check_file(record.file)
     with quiet(), accept_rounded_axes(notes):
         try:
-            image = placed(sitk.ReadImage(itk_name(record.file)), notes)
+            image = placed(stored_image(record.file), notes)
         except RuntimeError as error:
             image = grey_without_opacity(record.file)
             if image is None:

@@ -47,6 +47,14 @@ def test_a_mask_on_another_grid_is_resampled(tmp_path):
     assert (read_mask(tmp_path / "flipped.nii.gz", scan) == (array > 0)).all()
 
 
+def test_a_mask_is_its_own_whatever_lies_beside_it(tmp_path):
+    array = np.zeros((8, 9, 10), np.uint8)
+    array[3, 4, 5] = 1
+    scan = write(tmp_path / "mask.nii.gz", array)
+    write(tmp_path / "mask.nii", 1 - array)
+    assert np.argwhere(read_mask(tmp_path / "mask.nii.gz", scan)).tolist() == [[3, 4, 5]]
+
+
 @pytest.mark.parametrize(("shift", "share"), [(1, None), (2, None), (3, 30), (10, 100), (500, 100)])
 def test_masks_that_lie_outside_are_refused(tmp_path, shift, share):
     scan = write(tmp_path / "mask.nii.gz", np.ones((8, 9, 10), np.uint8), origin=(float(shift), 0.0, 0.0))

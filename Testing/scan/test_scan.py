@@ -211,6 +211,18 @@ def test_modality_hints(tags: dict[str, str | float], name: str, expected: str |
     assert hint == expected and bool(reason) == (expected is not None)
 
 
+@pytest.mark.parametrize("links", [True, False])
+def test_a_scan_is_its_own_whatever_lies_beside_it(tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+                                                   ) -> None:
+    """ITK takes the header of FILE.nii.gz and the voxels of FILE.nii."""
+    head = small_head()
+    written(sitk.Cast(head + 500, sitk.sitkFloat32), tmp_path / "flair.nii")
+    if not links:
+        monkeypatch.setattr(Path, "symlink_to", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    scan = Scan.read(written(head, tmp_path / "flair.nii.gz"))
+    assert_same_image(scan.image, sitk.Cast(head, sitk.sitkFloat32))
+
+
 def test_side_car_gives_tags_and_hint(tmp_path: Path) -> None:
     (tmp_path / "scan.json").write_text(json.dumps({"SeriesDescription": "AX T2 FLAIR", "EchoTime": 0.12,
                                                     "InversionTime": 2.5, "PatientName": "Doe^Jane",

@@ -16,7 +16,7 @@ import torch
 
 from ...errors import InputError
 from ...folders import files_below
-from ...itk_files import itk_name
+from ...itk_files import stored_image
 from ...tissues import (
     BACKGROUND,
     BRAINSTEM,
@@ -76,7 +76,7 @@ def label_map_files(folder: Path, names: Sequence[str] | None = None) -> list[Pa
 
 def read_anatomy(path: Path) -> Anatomy:
     """Reads a FreeSurfer-numbered label map (1 mm); unknown labels become background."""
-    image = sitk.DICOMOrient(sitk.ReadImage(itk_name(path), sitk.sitkInt16), "RAS")
+    image = sitk.DICOMOrient(stored_image(path, sitk.sitkInt16), "RAS")
     labels = sitk.GetArrayFromImage(image)  # SimpleITK 'RAS' counts towards R, A, S: x left→right, y post→ant
     table = np.zeros(max(int(labels.max()), 530) + 1, np.uint8)
     for index, (_, numbers, _) in enumerate(GROUPS):
@@ -115,7 +115,7 @@ def read_lesion_masks(files: Iterable[Path]) -> list[LesionMask]:
     """Lesion masks (1 mm, MNI space), averaged to 2 mm; empty ones are left out."""
     masks = []
     for path in files:
-        image = sitk.DICOMOrient(sitk.ReadImage(itk_name(path), sitk.sitkFloat32), "RAS")
+        image = sitk.DICOMOrient(stored_image(path, sitk.sitkFloat32), "RAS")
         mask = torch.from_numpy((sitk.GetArrayFromImage(image) > 0).astype(np.float32))[None, None]
         step = round(LESION_SPACING_MM / image.GetSpacing()[0])
         mask = torch.nn.functional.avg_pool3d(mask, step, ceil_mode=True)

@@ -16,7 +16,7 @@ from ... import __version__
 from ...csv_files import write_csv
 from ...errors import InputError, UsageError
 from ...folders import unreadable
-from ...itk_files import itk_name
+from ...itk_files import stored_image
 from ...nifti_files import write_nifti_gz
 from ...preprocessing.geometry import like
 from ...preprocessing.mni import mni_grid
@@ -151,7 +151,7 @@ def _write_case(case: CohortCase, synthesise: CohortSynthesiser, spacing_mm: flo
         _write_volume(model_image(scan.values, scan.brain, factor), spacing_mm, image)  # last: it marks what is done
     if not sick:
         return {}
-    fraction = sitk.GetArrayFromImage(sitk.ReadImage(itk_name(lesion)))
+    fraction = sitk.GetArrayFromImage(stored_image(lesion))
     return {"case": case.name, "file": f"{lesion.parent.name}/{lesion.name}",
             "lesion_ml": round(float(fraction.sum()) * spacing_mm**3 / 1000, 3), "mask": case.mask}
 

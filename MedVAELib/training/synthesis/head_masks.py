@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...growth_charts import HC
-from ...itk_files import itk_name
+from ...itk_files import stored_image
 from ...preprocessing.outlines import MARGIN, SIZE
 from . import star_shapes
 
@@ -95,7 +95,7 @@ def read_mask(name: str, path: Path, closing: float = CLOSING, opening: float = 
 def _isotropic(path: Path) -> sitk.Image:
     """The largest piece of a mask, holes filled, RAS, on GRID_MM with room around it."""
     try:
-        image = sitk.ReadImage(itk_name(path))
+        image = stored_image(path)
     except RuntimeError as error:
         raise InputError(f"{path}: not a readable image.") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
