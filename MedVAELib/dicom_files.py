@@ -21,8 +21,9 @@ from .folders import files_below, unreadable
 from .itk_files import itk_name
 
 SUFFIXES = (".dcm", ".ima")
-# Storage classes of CT, MR (also enhanced), nuclear, secondary-capture and PET images, as the file's head states them.
-_IMAGE_CLASS = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(2|4|7|20|128)(\.[1-4])?[^.0-9]")
+_CLASS = re.compile(rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.([.0-9]+)")
+# Storage classes of CT, MR (also enhanced), nuclear, secondary-capture and PET images; 4.2 are spectra.
+_IMAGE_CLASS = re.compile(rb"(?!4\.2$)(2|4|7|20|128)(\.[1-4])?")
 _KEPT_TAGS = {
     "modality": "0008|0060", "series_description": "0008|103e", "protocol": "0018|1030", "sequence": "0018|0024",
     "image_type": "0008|0008", "manufacturer": "0008|0070", "model": "0008|1090",
@@ -119,9 +120,10 @@ def _is_image(file: str) -> bool:
     InputError for one that cannot be opened."""
     try:
         with open(file, "rb") as opened:
-            return _IMAGE_CLASS.search(opened.read(1024)) is not None
+            stated = _CLASS.search(opened.read(1024))  # the first: others are of images that it refers to
     except OSError as error:
         raise unreadable(error) from None
+    return stated is not None and _IMAGE_CLASS.fullmatch(stated[1]) is not None
 
 
 def read_slices(file: str) -> list[Slice]:

@@ -99,6 +99,21 @@ def test_localiser_is_passed_over_with_a_word(tmp_path: Path) -> None:
     assert scan.name == "t2_flair" and "passed over: localizer (3 slices)" in scan.warnings[0]
 
 
+@pytest.mark.parametrize("kind", ["4.2", "88.22"])
+def test_spectra_and_reports_beside_a_scan_are_no_damaged_images(kind: str, tmp_path: Path) -> None:
+    """Though they say which image they were made from."""
+    file = next(dicom_series(tmp_path).iterdir())
+    header = pydicom.dcmread(file)
+    for name in ("PixelData", "Rows", "Columns"):
+        delattr(header, name)
+    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = f"1.2.840.10008.5.1.4.1.1.{kind}"
+    image = pydicom.Dataset()
+    image.ReferencedSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
+    header.ReferencedImageSequence = [image]
+    header.save_as(tmp_path / "other.dcm")
+    assert Scan.read(tmp_path).image.GetSize() == (24, 28, 12)
+
+
 def test_diffusion_series_is_split_by_b_value(tmp_path: Path) -> None:
     dark = small_head(size_ijk=(24, 28, 12), spacing_mm=(8, 8, 14), modality="dwi", seed=1)
     bright = small_head(size_ijk=(24, 28, 12), spacing_mm=(8, 8, 14), modality="flair", seed=2)
