@@ -31,10 +31,12 @@ _MOST_LISTED = 12  # volumes of a 4D file, in messages
 IMAGE_SUFFIX = re.compile(
     r"\.(nii|nrrd|nhdr|mha|mhd|hdr|img|dcm|ima|mgh|mgz|vtk|tiff?|gipl|h5|hdf5?|mnc|png|jpe?g|bmp)(\.gz)?$", re.I)
 
-# In order of precedence: a "t2_flair" is a FLAIR, a "diff_trace_ADC" an ADC map, a "t1_flair" neither.
+# In order of precedence: a "t2_flair" is a FLAIR, a "diff_trace_ADC" an ADC map, a "t1_flair" neither; but BIDS calls a
+# FLAIR space-T1w_FLAIR where it lies on another image, and ses-T1_FLAIR by its session.
+_FLUID_DARK = r"flair|dark[ -]?fluid|(?<![a-z])da[ -]?fl(?![a-z\d])|(?<![a-z])tirm(?![a-z])"
 _NAMES = (
-    ("other", r"(?<![a-z])(adc|apparent)(?![a-z])|(?<![a-z])t1[ -]*(\w+[ -]+)?flair"),
-    ("flair", r"flair|dark[ -]?fluid|fluid[ -]?attenuated|(?<![a-z])tirm(?![a-z])"),
+    ("other", rf"(?<![a-z])(e?adc|apparent)(?![a-z])|(?<![a-z])(?<!space-)(?<!ses-)t1[ -]*(\w+[ -]+)?({_FLUID_DARK})"),
+    ("flair", rf"{_FLUID_DARK}|fluid[ -]?attenuated"),
     ("dwi", r"diffusion|(?<![a-z])(dwi|diff|trace|isodwi|b[ =-]?(800|900|1000|1200|1500|2000))(?![a-z0-9])"),
     ("other", r"mprage|(?<![a-z])"
               r"(t1w?|t2w?|bravo|spgr|swi|swan|flash|bold|fmri|tof|pdw?|asl|cbf|cbv|perfusion|ct|pet)(?![a-z])"),
