@@ -92,7 +92,8 @@ def choose_volume(path: Path, volumes: Sequence[DicomVolume],
 
 
 def _chosen(path: Path, volumes: Sequence[DicomVolume], series: str | int | None) -> tuple[DicomVolume, list[str]]:
-    offered = [v for v in volumes if v.count >= MIN_SLICES] or list(volumes)
+    numbered = sorted(volumes, key=lambda v: v.count < MIN_SLICES)
+    offered = [v for v in numbered if v.count >= MIN_SLICES] or numbered
     if series is None:
         if len(offered) > 1:
             raise UsageError(f"{path} holds {len(offered)} DICOM series, name one of them (--series): "
@@ -101,14 +102,14 @@ def _chosen(path: Path, volumes: Sequence[DicomVolume], series: str | int | None
         return offered[0], ([f"Taken from {path.name}: {offered[0].label}; passed over: {', '.join(left)}."]
                             if left else [])
     wanted = str(series).strip()
-    if wanted.isdecimal() and 1 <= int(wanted) <= len(offered):
-        return offered[int(wanted) - 1], []
+    if wanted.isdecimal() and 1 <= int(wanted) <= len(numbered):
+        return numbered[int(wanted) - 1], []
     matches = ([v for v in volumes if wanted in (v.key, v.uid)]
                or [v for v in volumes if wanted.lower() in (v.label.lower(), v.description.lower())]
                or [v for v in volumes if wanted and wanted.lower() in v.label.lower()])
     if len(matches) > 1:
         raise UsageError(f"{path} holds {len(matches)} DICOM series that '{wanted}' can mean, "
-                         f"name one of: {_listing(offered)}.")
+                         f"name one of: {_listing(numbered, matches)}.")
     if not matches:
         raise UsageError(f"{path} holds no DICOM series '{wanted}', only: {_listing(offered)}.")
     return matches[0], []
@@ -216,10 +217,12 @@ def _checked_order(name: str, volume: DicomVolume) -> tuple[list[Slice], float]:
     return ordered, float(gaps.mean())
 
 
-def _listing(volumes: Sequence[DicomVolume]) -> str:
-    entries = [f"{i}: {v.label} ({v.count} slices)" for i, v in enumerate(volumes[:_MOST_LISTED], 1)]
-    if len(volumes) > _MOST_LISTED:
-        entries.append(f"and {len(volumes) - _MOST_LISTED} more")
+def _listing(volumes: Sequence[DicomVolume], shown: Sequence[DicomVolume] | None = None) -> str:
+    """With their numbers; of some alone, where `shown` is given."""
+    entries = [f"{i}: {v.label} ({v.count} slices)" for i, v in enumerate(volumes, 1)
+               if shown is None or any(v is one for one in shown)]
+    if len(entries) > _MOST_LISTED:
+        entries[_MOST_LISTED:] = [f"and {len(entries) - _MOST_LISTED} more"]
     return "; ".join(entries)
 
 

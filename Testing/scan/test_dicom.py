@@ -92,6 +92,17 @@ def test_series_by_uid_description_or_number(series: str | int, tmp_path: Path) 
     assert scan.name == "t2_flair" and scan.image.GetSize() == (24, 28, 12)
 
 
+def test_what_a_series_can_mean_is_listed_with_numbers_that_choose_it(tmp_path: Path) -> None:
+    for number, name in enumerate(("adc", "flair sag", "flair tra", "t1")):
+        dicom_series(tmp_path / name, uid=f"1.2.{number}", description=name)
+    dicom_series(tmp_path / "few", uid="1.2.9", description="a flair localizer", skip=range(3, 12))
+    with pytest.raises(UsageError) as refused:
+        Scan.read(tmp_path, series="flair")
+    assert str(refused.value).endswith("name one of: 2: flair sag (12 slices); 3: flair tra (12 slices); "
+                                       "5: a flair localizer (3 slices).")
+    assert Scan.read(tmp_path, series=3).name == "flair_tra"
+
+
 def test_localiser_is_passed_over_with_a_word(tmp_path: Path) -> None:
     dicom_series(tmp_path / "a")
     dicom_series(tmp_path / "b", uid="1.2.9", description="localizer", skip=range(3, 12))
