@@ -28,13 +28,14 @@ _MOST_LISTED = 20
 @dataclass(frozen=True)
 class DicomVolume:
     """One volume that a folder offers. `uid` is the series', `detail` what tells it from others of its series, `copies`
-    how many files of its series were there once more."""
+    how many files of its series were there once more; apart: whether a series of another description has its uid."""
 
     uid: str
     description: str
     slices: tuple[Slice, ...] = field(repr=False)
     detail: str = ""
     copies: int = 0
+    apart: bool = False
 
     @property
     def count(self) -> int:
@@ -48,7 +49,7 @@ class DicomVolume:
     @property
     def key(self) -> str:
         """What names this volume alone: the series' UID and, where several volumes share it, what tells them apart."""
-        return f"{self.uid} {self.detail}" if self.detail else self.uid
+        return " ".join(filter(None, (self.uid, self.description if self.apart else "", self.detail)))
 
     @property
     def tags(self) -> dict[str, str | float]:
@@ -59,19 +60,23 @@ class DicomVolume:
 def find_volumes(path: Path, below: bool = True) -> list[DicomVolume]:
     """All volumes in a folder and, unless not `below`, in its sub-folders, in the order of their descriptions; or those
     of one file."""
-    series: dict[str, list[Slice]] = defaultdict(list)
-    copies: Counter[str] = Counter()
+    # By the description, too: some programs give all series the same UID or none. Frames that do not say where they lie
+    # are a volume by themselves.
+    series: dict[tuple[str, str, str], list[Slice]] = defaultdict(list)
+    copies: Counter[tuple[str, str]] = Counter()
     seen = set()
     for found in (found for file in dicom_files(path, below) for found in read_slices(file)):
+        named = (found.uid, _description(found), found.file if found.size[2] > 1 else "")
         # Not by the instance alone: some programs give all files of a patient the same one.
-        key = (found.instance, found.uid, found.frame, *found.split.values(), *np.round(found.origin_mm, 2))
+        key = (found.instance, *named[:2], found.frame, *found.split.values(), *np.round(found.origin_mm, 2))
         if found.instance and key in seen:
-            copies[found.uid] += not found.frame
+            copies[named[:2]] += not found.frame
             continue
         seen.add(key)
-        # frames that do not say where they lie are a volume by themselves
-        series[found.uid if found.size[2] == 1 else f"{found.uid} {found.file}"].append(found)
-    volumes = [replace(volume, copies=copies[volume.uid]) for members in series.values() for volume in _split(members)]
+        series[named].append(found)
+    descriptions = Counter(uid for uid, _ in {named[:2] for named in series})
+    volumes = [replace(volume, copies=copies[named[:2]], apart=descriptions[volume.uid] > 1)
+               for named, members in series.items() for volume in _split(members)]
     return sorted(volumes, key=lambda v: (v.description.lower(), v.uid, v.detail))
 
 
@@ -158,10 +163,13 @@ def _read_frames(ordered: Sequence[Slice]) -> sitk.Image:
     return sitk.GetImageFromArray(np.stack([values[s.file][s.frame] for s in ordered]))
 
 
+def _description(found: Slice) -> str:
+    return str(found.tags.get("series_description") or found.tags.get("protocol") or "unnamed")
+
+
 def _split(slices: list[Slice]) -> list[DicomVolume]:
     """One series as volumes with one image per position; as one volume if no tag tells its images apart."""
-    description = str(slices[0].tags.get("series_description") or slices[0].tags.get("protocol") or "unnamed")
-    uid = slices[0].uid
+    uid, description = slices[0].uid, _description(slices[0])
     whole = DicomVolume(uid, description, tuple(slices))
     if not _has_repeats(slices):
         return [whole]

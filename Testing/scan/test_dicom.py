@@ -14,6 +14,7 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
+from MedVAELib.dicom import find_volumes
 from MedVAELib.errors import InputError, UsageError
 from MedVAELib.scan import Scan
 from Testing.scan.scan_files import (
@@ -123,6 +124,24 @@ def test_spectra_and_reports_beside_a_scan_are_no_damaged_images(kind: str, tmp_
     header.ReferencedImageSequence = [image]
     header.save_as(tmp_path / "other.dcm")
     assert Scan.read(tmp_path).image.GetSize() == (24, 28, 12)
+
+
+@pytest.mark.parametrize("uid", ["1.2.3.4", ""])
+def test_series_of_one_uid_are_told_apart_by_their_descriptions(uid: str, tmp_path: Path) -> None:
+    image = small_head(size_ijk=(24, 28, 12), spacing_mm=(8, 8, 14), seed=1)
+    between = sitk.Image(image)  # so that both would make one volume of half the distance
+    between.SetOrigin(image.TransformContinuousIndexToPhysicalPoint((0, 0, 0.5)))
+    dicom_series(tmp_path / "a", image, uid=uid)
+    dicom_series(tmp_path / "b", between, uid=uid, description="t1_mprage")
+    if not uid:
+        for file in tmp_path.glob("*/*"):
+            header = pydicom.dcmread(file)
+            del header.SeriesInstanceUID
+            header.save_as(file)
+    volumes = find_volumes(tmp_path)
+    assert [v.description for v in volumes] == ["t1_mprage", "t2_flair"] and len({v.key for v in volumes}) == 2
+    scan = Scan.read(tmp_path, series=volumes[1].key)
+    assert_same_image(scan.image, sitk.Cast(sitk.Cast(image, sitk.sitkInt16), sitk.sitkFloat32))
 
 
 def test_diffusion_series_is_split_by_b_value(tmp_path: Path) -> None:
