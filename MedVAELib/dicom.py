@@ -84,10 +84,14 @@ def choose_volume(path: Path, volumes: Sequence[DicomVolume],
                   series: str | int | None) -> tuple[DicomVolume, list[str]]:
     """The volume that `series` names: a key or series UID, a number in the list or a part of its description.
 
-    Without `series` the only volume of at least MIN_SLICES slices is taken. Returns it with warnings about what was
-    passed over and what its header leaves open. Raises UsageError, with the list, where the choice is not unique.
+    Without `series` the only volume of at least MIN_SLICES slices that are no mosaics is taken. Returns it with
+    warnings about what was passed over and what its header leaves open. Raises UsageError, with the list, where the
+    choice is not unique, and InputError for mosaics.
     """
     chosen, notes = _chosen(path, volumes, series)
+    if _is_mosaic(chosen.slices):
+        raise InputError(f"{path} ({chosen.label}) stores its slices as mosaics: convert it to NIfTI, for example with "
+                         "dcm2niix.")
     if chosen.copies:
         files = "1 file is a copy" if chosen.copies == 1 else f"{chosen.copies} files are copies"
         notes.append(f"{files} of others in {path.name} and passed over.")
@@ -97,8 +101,8 @@ def choose_volume(path: Path, volumes: Sequence[DicomVolume],
 
 
 def _chosen(path: Path, volumes: Sequence[DicomVolume], series: str | int | None) -> tuple[DicomVolume, list[str]]:
-    numbered = sorted(volumes, key=lambda v: v.count < MIN_SLICES)
-    offered = [v for v in numbered if v.count >= MIN_SLICES] or numbered
+    numbered = sorted(volumes, key=lambda v: not _is_likely(v))
+    offered = [v for v in numbered if _is_likely(v)] or numbered
     if series is None:
         if len(offered) > 1:
             raise UsageError(f"{path} holds {len(offered)} DICOM series, name one of them (--series): "
@@ -118,6 +122,11 @@ def _chosen(path: Path, volumes: Sequence[DicomVolume], series: str | int | None
     if not matches:
         raise UsageError(f"{path} holds no DICOM series '{wanted}', only: {_listing(offered)}.")
     return matches[0], []
+
+
+def _is_likely(volume: DicomVolume) -> bool:
+    """Whether it may be chosen on its own."""
+    return volume.count >= MIN_SLICES and not _is_mosaic(volume.slices)
 
 
 def read_volume(path: Path, volume: DicomVolume) -> sitk.Image:
@@ -171,7 +180,7 @@ def _split(slices: list[Slice]) -> list[DicomVolume]:
     """One series as volumes with one image per position; as one volume if no tag tells its images apart."""
     uid, description = slices[0].uid, _description(slices[0])
     whole = DicomVolume(uid, description, tuple(slices))
-    if not _has_repeats(slices):
+    if not _has_repeats(slices) or _is_mosaic(slices):
         return [whole]
     for names in (("b-value",), ("echo time",), ("image type",), ("time point",), ("acquisition",),
                   ("b-value", "image type"), ("b-value", "gradient"), ("b-value", "acquisition"), ("file",)):
@@ -183,6 +192,11 @@ def _split(slices: list[Slice]) -> list[DicomVolume]:
         if len(groups) > 1 and not any(_has_repeats(group) for group in groups.values()):
             return [DicomVolume(uid, description, tuple(group), detail) for detail, group in groups.items()]
     return [whole]
+
+
+def _is_mosaic(slices: Sequence[Slice]) -> bool:
+    """Whether a picture holds all slices of a volume side by side."""
+    return any("MOSAIC" in str(s.tags.get("image_type", "")) for s in slices)
 
 
 def _has_repeats(slices: Sequence[Slice]) -> bool:
@@ -200,8 +214,6 @@ def _right_handed(direction: np.ndarray) -> np.ndarray:
 def _checked_order(name: str, volume: DicomVolume) -> tuple[list[Slice], float]:
     """Slices along their normal and the distance between them in mm. Raises InputError if they form no grid."""
     first = volume.slices[0]
-    if any("MOSAIC" in str(s.tags.get("image_type", "")) for s in volume.slices):
-        raise InputError(f"{name} stores its slices as mosaics: convert it to NIfTI, for example with dcm2niix.")
     if any(s.size != first.size for s in volume.slices):
         raise InputError(f"{name} mixes slices of different sizes: export the series on its own.")
     if any(np.abs(s.direction - first.direction).max() > 1e-3 for s in volume.slices):

@@ -104,6 +104,18 @@ def test_what_a_series_can_mean_is_listed_with_numbers_that_choose_it(tmp_path: 
     assert Scan.read(tmp_path, series=3).name == "flair_tra"
 
 
+@pytest.mark.parametrize("left", [1, 12])
+def test_mosaics_are_called_so_and_do_not_compete(left: int, tmp_path: Path) -> None:
+    dicom_series(tmp_path / "dwi", uid="1.2.9", description="dwi", skip=range(left, 12),
+                 _0008_0008="ORIGINAL\\PRIMARY\\M\\ND\\MOSAIC")
+    with pytest.raises(InputError, match="mosaics: convert it"):
+        Scan.read(tmp_path)
+    dicom_series(tmp_path / "flair")
+    assert Scan.read(tmp_path).name == "t2_flair"
+    with pytest.raises(InputError, match="mosaics: convert it"):
+        Scan.read(tmp_path, series="dwi")
+
+
 def test_localiser_is_passed_over_with_a_word(tmp_path: Path) -> None:
     dicom_series(tmp_path / "a")
     dicom_series(tmp_path / "b", uid="1.2.9", description="localizer", skip=range(3, 12))
