@@ -34,9 +34,10 @@ _KEPT_NUMBERS = {
 }
 SCANNER_TAGS = frozenset({*_KEPT_TAGS, *_KEPT_NUMBERS, "b_value"})
 """What tags of a slice are called."""
-_B_VALUE_TAGS = ("0018|9087", "0019|100c", "0043|1039")  # standard, Siemens, GE
+_B_VALUE_TAGS = ("0018|9087", "0019|100c", "0043|1039", "2001|1003")  # standard, Siemens, GE, Philips
+_GRADIENT_TAGS = ("0018|9089", "0019|100e", "0043|1030")  # standard, Siemens, GE
 _SPLIT_TAGS = {
-    "b-value": "", "gradient": "0018|9089", "echo time": "0018|0081", "image type": "0008|0008",
+    "b-value": "", "gradient": "", "echo time": "0018|0081", "image type": "0008|0008",
     "time point": "0020|0100", "acquisition": "0020|0012",
 }
 _NOBODY = re.compile(r"[\W_0x]*|anon\D*|\W*(unknown|undefined|null|none|n/?a|no.?(id|name)|removed|de-?identified"
@@ -151,6 +152,7 @@ def read_slices(file: str) -> list[Slice]:
     if b_value is not None:
         tags["b_value"] = b_value % 1e9  # GE adds 10^9 as a mark
     split = {name: text(tag) for name, tag in _SPLIT_TAGS.items() if tag}
+    split["gradient"] = next((value for tag in _GRADIENT_TAGS if (value := text(tag))), "")
     split["b-value"] = f"{tags['b_value']:g}" if "b_value" in tags else ""
     sized, spacing, in_plane = _states_size(reader, text), reader.GetSpacing(), pixel_spacing(reader)
     if in_plane is not None and size[2] == 1:

@@ -168,6 +168,27 @@ def test_diffusion_series_is_split_by_b_value(tmp_path: Path) -> None:
     assert scan.tags["b_value"] == 1000 and scan.modality_hint == "dwi"
 
 
+@pytest.mark.parametrize("group, creator, tags", [
+    (0x2001, "Philips Imaging DD 001", [(0x1003, "FL", (0, 1000))]),
+    (0x0019, "SIEMENS MR HEADER", [(0x100C, "IS", (1000, 1000)), (0x100E, "FD", ([1, 0, 0], [0, 1, 0]))]),
+    (0x0043, "GEMS_PARM_01", [(0x1039, "IS", ([10**9 + 1000, 8, 0], [10**9 + 1000, 8, 0])), (0x1030, "SS", (3, 4))]),
+])
+def test_diffusion_is_split_by_its_makers_own_tags(group: int, creator: str, tags: list, tmp_path: Path) -> None:
+    """b-value, and gradient where that is the same."""
+    images = small_dwi(0), small_dwi(1)
+    for number, image in enumerate(images):
+        for file in dicom_series(tmp_path / str(number), image).iterdir():
+            header = pydicom.dcmread(file)
+            header.add_new((group, 0x10), "LO", creator)
+            for element, kind, values in tags:
+                header.add_new((group, element), kind, values[number])
+            header.save_as(file)
+    second = find_volumes(tmp_path)[-1]
+    assert second.detail.startswith("b-value 1000, gradient " if len(tags) > 1 else "b-value 1000")
+    found = {sitk.Hash(Scan.read(tmp_path, series=volume.key).image) for volume in find_volumes(tmp_path)}
+    assert found == {sitk.Hash(sitk.Cast(image, sitk.sitkFloat32)) for image in images}
+
+
 def small_dwi(seed: int) -> sitk.Image:
     return sitk.Cast(small_head(modality="dwi", direction=SAGITTAL, seed=seed), sitk.sitkInt16)
 
