@@ -47,6 +47,8 @@ apart."""
 _SALT = secrets.token_bytes(16)
 _PIXEL_SPACING = "0028|0030"
 _CHARACTERS = "0008|0005"
+_BARE = tuple(b"\x08\0" + element for element in (b"\0\0", b"\x01\0", b"\x05\0", b"\x08\0", b"\x16\0"))
+"""How DICOM without a preamble begins, as old archives keep it: with an element of group 8."""
 _SLICE_DISTANCE_TAGS = ("0018|0088", "0018|0050")  # between slices, and else their thickness
 # Of enhanced DICOM: the sequence and the element in it, per frame or shared by all.
 _FRAME_NUMBERS = {
@@ -91,9 +93,9 @@ class Slice:
 
 
 def dicom_files(path: Path, below: bool = True) -> Iterator[str]:
-    """DICOM files in a folder and, unless not `below`, in its sub-folders, in a stable order: known by their preamble
-    or suffix. Raises InputError for one, or a folder, that cannot be opened, or one that is cut off at its very start:
-    without it the scan would have a gap."""
+    """DICOM files in a folder and, unless not `below`, in its sub-folders, in a stable order: known by their preamble,
+    suffix or first element. Raises InputError for one, or a folder, that cannot be opened, or one that is cut off at
+    its very start: without it the scan would have a gap."""
     if path.is_file():
         yield text_name(path)
         return
@@ -108,7 +110,8 @@ def dicom_files(path: Path, below: bool = True) -> Iterator[str]:
             continue
         if suffix in SUFFIXES and len(start) < 132:
             raise _damaged(file)
-        if found.name.upper() != "DICOMDIR" and (start[128:] == b"DICM" or suffix in SUFFIXES):
+        known = start[128:] == b"DICM" or suffix in SUFFIXES or start.startswith(_BARE)
+        if known and found.name.upper() != "DICOMDIR":
             yield file
 
 

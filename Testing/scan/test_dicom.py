@@ -362,6 +362,17 @@ def test_an_odd_digit_is_no_number_of_a_series(tmp_path: Path) -> None:
         Scan.read(tmp_path, series="²")
 
 
+def test_files_without_preamble_and_suffix_are_found(tmp_path: Path) -> None:
+    expected = Scan.read(dicom_series(tmp_path)).image
+    for file in list(tmp_path.iterdir()):
+        header = pydicom.dcmread(file)
+        bare = pydicom.Dataset(dict(header.items()))
+        pydicom.dcmwrite(file.with_suffix(""), bare, implicit_vr=True, little_endian=True)
+        file.unlink()
+    (tmp_path / "other").write_bytes(b"\x08\0\0\0" + bytes(range(256)) * 4)
+    assert_same_image(Scan.read(tmp_path).image, expected)
+
+
 def test_dicomdir_stands_for_its_folder(tmp_path: Path) -> None:
     dicom_series(tmp_path / "data")
     (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
