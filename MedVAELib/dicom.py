@@ -21,7 +21,7 @@ from .file_damage import MAX_SHEAR, unsaid_orientation
 from .itk_files import itk_name
 
 MIN_SLICES = 8
-"""Series with fewer slices (localisers, screenshots) are never chosen on their own."""
+"""Series with fewer slices (localisers, screenshots) are not chosen on their own beside one with as many."""
 _MOST_LISTED = 20
 
 
@@ -84,7 +84,7 @@ def choose_volume(path: Path, volumes: Sequence[DicomVolume],
                   series: str | int | None) -> tuple[DicomVolume, list[str]]:
     """The volume that `series` names: a key or series UID, a number in the list or a part of its description.
 
-    Without `series` the only volume of at least MIN_SLICES slices that are no mosaics is taken. Returns it with
+    Without `series` the only volume of at least MIN_SLICES parallel grey slices, no mosaics, is taken. Returns it with
     warnings about what was passed over and what its header leaves open. Raises UsageError, with the list, where the
     choice is not unique, and InputError for mosaics.
     """
@@ -101,8 +101,8 @@ def choose_volume(path: Path, volumes: Sequence[DicomVolume],
 
 
 def _chosen(path: Path, volumes: Sequence[DicomVolume], series: str | int | None) -> tuple[DicomVolume, list[str]]:
-    numbered = sorted(volumes, key=lambda v: not _is_likely(v))
-    offered = [v for v in numbered if _is_likely(v)] or numbered
+    numbered = sorted(volumes, key=_rank)
+    offered = [v for v in numbered if _rank(v) == _rank(numbered[0])]
     if series is None:
         if len(offered) > 1:
             raise UsageError(f"{path} holds {len(offered)} DICOM series, name one of them (--series): "
@@ -124,9 +124,13 @@ def _chosen(path: Path, volumes: Sequence[DicomVolume], series: str | int | None
     return matches[0], []
 
 
-def _is_likely(volume: DicomVolume) -> bool:
-    """Whether it may be chosen on its own."""
-    return volume.count >= MIN_SLICES and not _is_mosaic(volume.slices)
+def _rank(volume: DicomVolume) -> int:
+    """Which volumes may be chosen on their own, those of the lowest rank in a folder: 0 for what can be a scan, 1 for
+    colours, mosaics and localisers of several planes, 2 for few slices."""
+    if volume.count < MIN_SLICES:
+        return 2
+    grey = all(s.components == 1 for s in volume.slices)
+    return 0 if grey and _is_parallel(volume.slices) and not _is_mosaic(volume.slices) else 1
 
 
 def read_volume(path: Path, volume: DicomVolume) -> sitk.Image:
@@ -194,6 +198,10 @@ def _split(slices: list[Slice]) -> list[DicomVolume]:
     return [whole]
 
 
+def _is_parallel(slices: Sequence[Slice]) -> bool:
+    return all(np.abs(s.direction - slices[0].direction).max() <= 1e-3 for s in slices)
+
+
 def _is_mosaic(slices: Sequence[Slice]) -> bool:
     """Whether a picture holds all slices of a volume side by side."""
     return any("MOSAIC" in str(s.tags.get("image_type", "")) for s in slices)
@@ -216,7 +224,7 @@ def _checked_order(name: str, volume: DicomVolume) -> tuple[list[Slice], float]:
     first = volume.slices[0]
     if any(s.size != first.size for s in volume.slices):
         raise InputError(f"{name} mixes slices of different sizes: export the series on its own.")
-    if any(np.abs(s.direction - first.direction).max() > 1e-3 for s in volume.slices):
+    if not _is_parallel(volume.slices):
         raise InputError(f"{name} mixes slices of different orientations, as a localiser does: give a 3D series.")
     if any(not np.allclose(s.spacing_mm[:2], first.spacing_mm[:2], rtol=1e-3) for s in volume.slices):
         raise InputError(f"{name} mixes slices of different pixel spacings: export the series on its own.")

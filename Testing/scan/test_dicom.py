@@ -23,6 +23,7 @@ from Testing.scan.scan_files import (
     assert_same_image,
     dicom_series,
     enhanced_dicom,
+    from_array,
     small_head,
     written,
 )
@@ -116,11 +117,20 @@ def test_mosaics_are_called_so_and_do_not_compete(left: int, tmp_path: Path) -> 
         Scan.read(tmp_path, series="dwi")
 
 
-def test_localiser_is_passed_over_with_a_word(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["few", "three planes", "colours"])
+def test_localiser_or_screenshots_are_passed_over_with_a_word(kind: str, tmp_path: Path) -> None:
     dicom_series(tmp_path / "a")
-    dicom_series(tmp_path / "b", uid="1.2.9", description="localizer", skip=range(3, 12))
+    if kind == "few":
+        dicom_series(tmp_path / "b", uid="1.2.9", description="localizer", skip=range(3, 12))
+    elif kind == "colours":
+        dicom_series(tmp_path / "b", from_array(np.zeros((9, 28, 24, 3), np.uint8), vector=True), "1.2.9", "localizer")
+    else:
+        for name, direction in (("x", SAGITTAL), ("y", OBLIQUE), ("z", ((1, 0, 0), (0, 1, 0), (0, 0, 1)))):
+            plane = small_head(size_ijk=(24, 28, 3), spacing_mm=(8, 8, 14), direction=direction)
+            dicom_series(tmp_path / "b", plane, uid="1.2.9", description="localizer", prefix=name)
     scan = Scan.read(tmp_path)
-    assert scan.name == "t2_flair" and "passed over: localizer (3 slices)" in scan.warnings[0]
+    assert scan.name == "t2_flair"
+    assert f"passed over: localizer ({3 if kind == 'few' else 9} slices)" in scan.warnings[0]
 
 
 @pytest.mark.parametrize("kind", ["4.2", "88.22"])
