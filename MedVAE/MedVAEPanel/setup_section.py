@@ -28,6 +28,7 @@ class SetupSection:
         self.bundle_names: list[str] = []
         self.user_folder = ""
         self.installing = self.asking = False
+        self._job = None
         self._looked = False
 
     def setup(self, section) -> None:
@@ -40,7 +41,8 @@ class SetupSection:
             table.verticalHeader().defaultSectionSize = _ROW_HEIGHT
         ui.installButton.connect("clicked(bool)", lambda *a: self.install())
         ui.wheelsButton.connect("clicked(bool)", lambda *a: self.install_from_folder())
-        ui.refreshButton.connect("clicked(bool)", lambda *a: self.refresh())
+        ui.refreshButton.connect("clicked(bool)", lambda *a: self._stop() if self.asking else self.refresh())
+        self._check_again = ui.refreshButton.text
         ui.importFileButton.connect("clicked(bool)", lambda *a: self.import_bundle(self.ask_bundle_file()))
         ui.importFolderButton.connect("clicked(bool)", lambda *a: self.import_bundle(self.ask_folder(_("Bundle"))))
         ui.verifyButton.connect("clicked(bool)", lambda *a: self.verify_bundles())
@@ -171,10 +173,14 @@ class SetupSection:
 
         if not self.asking:
             self.asking = True
-            self.panel.worker.request(task, fields, lambda answer: done(lambda: on_answer(answer)),
-                                      lambda error: done(lambda: refused(error)))
+            self._job = self.panel.worker.request(task, fields, lambda answer: done(lambda: on_answer(answer)),
+                                                  lambda error: done(lambda: refused(error)))
             self._update_buttons()
             self.say(busy)  # last: a second click that waits is heard meanwhile
+
+    def _stop(self) -> None:
+        """A folder on a share that does not answer would keep the worker, and detections, waiting for ever."""
+        self.panel.worker.cancel(self._job)
 
     def open_bundle_folder(self) -> None:
         if self.user_folder:
@@ -205,7 +211,8 @@ class SetupSection:
         ui.installButton.toolTip = needed
         offline = _("For a machine without internet: a folder of wheels (.whl) that were downloaded elsewhere.")
         ui.wheelsButton.toolTip = f"{needed} {offline}"
-        ui.refreshButton.enabled = idle
+        ui.refreshButton.enabled = not self.installing
+        ui.refreshButton.text = _("Cancel") if self.asking else self._check_again
         for button in (ui.importFileButton, ui.importFolderButton):
             button.enabled = idle
         ui.verifyButton.enabled = idle and bool(self.bundle_names)

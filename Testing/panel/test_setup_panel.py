@@ -152,6 +152,20 @@ def test_an_imported_bundle_can_be_chosen(section, panel, archive, user_bundles,
     assert panel.pump(lambda: "other" in " ".join(combo.itemText(index) for index in range(combo.count)), 10)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="no named pipes")
+def test_an_import_that_hangs_can_be_cancelled(section, panel, user_bundles, tmp_path, monkeypatch):
+    silent = tmp_path / "share.zip"
+    os.mkfifo(silent)
+    monkeypatch.setattr(section, "ask_bundle_file", lambda: str(silent))
+    section.ui.importFileButton.click()
+    panel.pump(seconds=0.5)
+    assert section.asking and section.ui.refreshButton.text == "Cancel"
+    section.ui.refreshButton.click()
+    assert panel.pump(lambda: not section.asking, 10) and "ancel" in section.ui.setupLabel.text
+    assert section.ui.refreshButton.text == "Check again" and section.ui.importFileButton.enabled
+    assert not any(user_bundles.glob("*"))
+
+
 def test_verify_names_a_damaged_bundle(section, panel, user_bundles):
     shutil.copytree(SHIPPED, user_bundles / "changed")
     weights = user_bundles / "changed" / "model.safetensors"
