@@ -19,7 +19,8 @@ def run_of(node) -> str:
     A copy that a user made is of none: Slicer copies attributes, but a copy refers to the node it was made from, not to
     itself. References stay true when a loaded scene gives its nodes other IDs.
     """
-    return node.GetAttribute(RUN) or "" if node.GetNodeReferenceID(_ITSELF) == node.GetID() else ""
+    is_original = node.GetNodeReferenceID(_ITSELF) == node.GetID()
+    return (node.GetAttribute(RUN) or "") if is_original else ""
 
 
 def original(node):

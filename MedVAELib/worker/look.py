@@ -1,4 +1,5 @@
-"""Quick looks that need no network: this machine, the bundles, and whether a scan can be used."""
+"""What needs no network: a look at this machine, the bundles, their import and their weights, and whether a scan can be
+used."""
 
 from __future__ import annotations
 
