@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import locale
 import os
 from collections.abc import Callable, Sequence
@@ -15,6 +16,9 @@ import SimpleITK as sitk
 
 from MedVAELib.preprocessing.geometry import ras_grid, to_grid
 from MedVAELib.resources import resource_dir
+
+with contextlib.suppress(ImportError):  # comes with torch for CUDA: loaded after Mesa's LLVM, which draws the panel's
+    import triton  # noqa: F401  # views, it ends the process as soon as an optimiser asks for it
 
 _TEXT = locale.setlocale(locale.LC_CTYPE)
 
