@@ -71,7 +71,8 @@ class Scan:
 
         series: which of a DICOM folder's series: its UID, a part of its description (upper and lower case alike) or
         its number in the list that the error message gives; not needed if the folder holds one. Of a 4D file, which of
-        its volumes, by number or, if a FILE.bval lies beside it, as "b-value 1000"; one with one volume counts as 3D.
+        its volumes, by number or, if a FILE.bval lies beside it, as "b-value 1000", which takes the geometric mean of
+        all within 5 % of it, the trace-weighted image; one with one volume counts as 3D.
         Raises InputError (one sentence naming the file and what to do) if the scan cannot be used, UsageError for an
         unknown modality or a series that does not choose one.
         """
@@ -113,49 +114,69 @@ def _read_file(path: Path, series: str | int | None) -> tuple[sitk.Image, list[s
         except RuntimeError as error:
             raise _unreadable(path, error) from None
         header = Header.of_reader(reader)
-        number, tags = _chosen_volume(path, header.size, series)
-        if number is not None:
-            # Along axes without a size one index is read.
-            index = np.unravel_index(number, header.size[:2:-1])[::-1]
-            reader.SetExtractSize([*header.size[:3], *(0 for _ in index)])
-            reader.SetExtractIndex([0, 0, 0, *map(int, index)])
+        numbers, tags = _chosen_volumes(path, header.size, series)
+        above = header.size[:2:-1]
+        if numbers:
+            reader.SetExtractSize([*header.size[:3], *(0 for _ in above)])  # without a size: one index is read
             header = replace(header, size=header.size[:3])
         check_header(str(path), header)
         try:
-            image = reader.Execute()
+            if numbers:
+                image = _geometric_mean(reader, [np.unravel_index(number, above)[::-1] for number in numbers])
+            else:
+                image = reader.Execute()
         except (RuntimeError, MemoryError) as error:
             raise _unreadable(path, error) from None
     warnings = list(notes.warnings)
+    if len(numbers) > 1:
+        warnings.append(f"Of {path.name} the mean of {len(numbers)} volumes is used, with b-values near "
+                        f"{tags['b_value']:g}, as they are: motion between them is not corrected.")
     image = placed(image, notes)
     if notes.nearest is not None:
         warnings.append(f"The axes of {path.name} are not exactly perpendicular: the nearest rectangular grid is used.")
     return image, warnings, tags
 
 
-def _chosen_volume(path: Path, size: Sequence[int], series: str | int | None
-                   ) -> tuple[int | None, dict[str, str | float]]:
-    """Which volume of a 4D file is meant, counted from 0, and its tags; None for a file of one, which needs no choice.
+def _geometric_mean(reader: sitk.ImageFileReader, indices: Sequence[Sequence[int]]) -> sitk.Image:
+    """Of volumes of a 4D file, one as it is; by directions of diffusion it is the trace-weighted image."""
+    logarithms: NDArray[np.float64] | float = 0.0
+    for index in indices:
+        reader.SetExtractIndex([0, 0, 0, *map(int, index)])
+        image = reader.Execute()
+        if len(indices) == 1:
+            return image
+        with np.errstate(divide="ignore"):  # 0 stays 0
+            logarithms += np.log(np.maximum(sitk.GetArrayViewFromImage(image), 0.0))
+    mean = sitk.GetImageFromArray(np.exp(logarithms / len(indices)).astype(np.float32))
+    mean.CopyInformation(image)
+    return mean
+
+
+def _chosen_volumes(path: Path, size: Sequence[int], series: str | int | None
+                    ) -> tuple[list[int], dict[str, str | float]]:
+    """Which volumes of a 4D file are meant, counted from 0, and their tags; none for a file of one.
 
     Raises InputError where none is named, UsageError for one that is not there.
     """
     count = math.prod(size[3:])
     if count <= 1 and series is None:
-        return None, {}
+        return [], {}
     if count <= 1:
         raise UsageError(f"{path} is no DICOM folder and holds one volume: leave out the series '{series}'.")
     b_values = _b_values(path, count)
-    labels = [f"b-value {value:g}" for value in b_values] or [""] * count
-    listed = "; ".join(f"{number}: {label}" for number, label in enumerate(labels[:_MOST_LISTED], 1) if label)
+    listed = "; ".join(f"{number}: b-value {value:g}" for number, value in enumerate(b_values[:_MOST_LISTED], 1))
     listed = f" ({listed}{'; ...' if count > _MOST_LISTED else ''})" if listed else ""
     if series is None:
+        mean = f", or 'b-value {max(b_values):g}' for the mean of all that have it" if b_values else ""
         raise InputError(f"{path} holds {count} volumes (4D): name one with --series, 1 to {count}, for a DWI "
-                         f"with the highest b-value{listed}.")
+                         f"with the highest b-value{listed}{mean}.")
     wanted = str(series).strip().lower()
-    matches = [number for number, label in enumerate(labels, 1) if wanted in (label.lower(), str(number))]
-    if len(matches) != 1:
-        what = f"{len(matches)} volumes '{series}'" if matches else f"no volume '{series}'"
-        raise UsageError(f"{path} holds {what}: name one by its number, 1 to {count}{listed}.")
-    return matches[0] - 1, {"b_value": b_values[matches[0] - 1]} if b_values else {}
+    numbers = [number for number in range(count) if wanted == str(number + 1)]
+    if (named := re.fullmatch(r"b-value (\d+(?:\.\d+)?)", wanted)) is not None:
+        numbers = [n for n, value in enumerate(b_values) if abs(value - float(named[1])) <= 0.05 * float(named[1])]
+    if not numbers:
+        raise UsageError(f"{path} holds no volume '{series}': name one by its number, 1 to {count}{listed}.")
+    return numbers, {"b_value": float(np.mean([b_values[n] for n in numbers]))} if b_values else {}
 
 
 def _b_values(path: Path, count: int) -> list[float]:

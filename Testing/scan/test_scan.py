@@ -66,9 +66,20 @@ def test_a_volume_of_a_4d_file(tmp_path: Path, series: str | int) -> None:
         Scan.read(path)
     scan = Scan.read(path, series=series)
     assert_same_image(scan.image, images[1])
-    with pytest.raises(UsageError, match=r"no volume 'b-value 990': .* 1 to 3 \(1: b-value 0; 2: b-value 1000;"):
-        Scan.read(path, series="b-value 990")
+    with pytest.raises(UsageError, match=r"no volume 'b-value 900': .* 1 to 3 \(1: b-value 0; 2: b-value 1000;"):
+        Scan.read(path, series="b-value 900")
     assert scan.tags["b_value"] == 1000 and tmp_path / "dwi.bval" in files_of(path)
+
+
+def test_directions_of_one_b_value_give_the_trace_weighted_image(tmp_path: Path) -> None:
+    images = [sitk.Abs(small_head(seed=seed, direction=SAGITTAL)) for seed in range(5)]
+    path = written(sitk.JoinSeries(images), tmp_path / "dwi.nii.gz")
+    (tmp_path / "dwi.bval").write_text("0 995 1005 0 2000\n")
+    with pytest.raises(InputError, match="'b-value 2000' for the mean of all that have it"):
+        Scan.read(path)
+    scan = Scan.read(path, series="b-value 1000")
+    assert_same_image(scan.image, sitk.Sqrt(images[1] * images[2]), 1e-3)
+    assert scan.tags["b_value"] == 1000 and "the mean of 2 volumes" in scan.warnings[0]
 
 
 def test_a_volume_of_a_4d_file_that_is_not_there(tmp_path: Path) -> None:
