@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .probe import Estimate, discriminant_axes, fit_linear, mean_recall, share_right
+from .probe import Estimate, discriminant_axes, fit_linear, mean_recall, patient_folds, share_right
 from .table import TEST, TRAIN, VALIDATION, LatentTable
 
 TEST_FOLDS = 3  # a table without a split: a third of the patients are kept for the test
@@ -112,13 +112,10 @@ def split_by_patient(table: LatentTable, labels: NDArray, seed: int = 0) -> tupl
     if len(rare) == len(set(labels)):
         raise InputError(f"Every value has fewer than {TEST_FOLDS} patients, too few to keep some for the test: encode "
                          "more.")
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    folds = StratifiedGroupKFold(TEST_FOLDS, shuffle=True, random_state=seed)
     test = np.zeros(len(table), bool)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of values with fewer images than folds, which are told of
-        test[next(folds.split(labels, labels, patients))[1]] = True
+        test[next(patient_folds(labels, patients, TEST_FOLDS, seed))[1]] = True
     test &= ~np.isin(patients, patients[np.isin(labels, rare)])
     return ~test, test
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -145,8 +145,6 @@ def by_patient(fit: Callable[[NDArray, NDArray], object], features: NDArray, lab
                patients: Sequence[str], seed: int = 0) -> Probe:
     """Predictions in folds that keep each patient together. fit(features, labels): a fitted scikit-learn classifier to
     which classes count alike, as the balanced accuracy has them."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
     labels, patients = np.asarray(labels, object), np.asarray(patients, object)
     known = labels != ""
     features, labels, patients = features[known], labels[known], patients[known]
@@ -163,14 +161,26 @@ def by_patient(fit: Callable[[NDArray, NDArray], object], features: NDArray, lab
     probability = np.zeros((len(labels), len(classes)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=UserWarning)  # small folds lack rare classes; they count as missed
-        for used, held in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels,
-                                                                                             patients):
+        for used, held in patient_folds(labels, patients, folds, seed):
             if not 1 < len(set(labels[used])) < len(used):
                 raise InputError("Too few images of each label to predict it in patients left out: add patients.")
             # By number, as scikit-learn makes numbers of names that are digits, and then misses the names.
             model = fit(features[used], np.array([classes.index(name) for name in labels[used]]))
             probability[np.ix_(held, model.classes_)] = model.predict_proba(features[held])
     return Probe(classes, labels, probability, patients)
+
+
+def patient_folds(labels: NDArray, patients: NDArray, folds: int, seed: int) -> Iterator[tuple[NDArray, NDArray]]:
+    """(training, held-back) rows of each fold: patients whole, in an order drawn by seed, classes spread evenly.
+
+    The order is drawn here: before version 1.8, scikit-learn's own mixes up patients and their labels.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    names, of_row = np.unique(patients, return_inverse=True)
+    order = np.arange(len(names))
+    np.random.RandomState(seed).shuffle(order)
+    return StratifiedGroupKFold(folds).split(labels, labels, np.argsort(order)[of_row])
 
 
 def estimate(figure: Callable[[NDArray], NDArray], patients: NDArray) -> Estimate:
