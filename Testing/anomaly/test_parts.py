@@ -225,6 +225,19 @@ def test_a_finding_on_both_sides_says_so(ball):
     assert found.location.startswith("right ")
 
 
+def test_a_finding_lies_in_the_tissue_at_its_own_place():
+    grid, image = ras_grid((0, 0, 0), SHAPE, 2.0), ras_grid((0, 0, 0), SHAPE, 2.0)
+    probability = np.zeros((len(TISSUES), *SHAPE), np.float32)
+    probability[WHITE] = 1
+    probability[:, 4:6, 9:11, 20:22] = 0.2 * probability[:, :1, :1, :1]
+    probability[CORTEX, 4:6, 9:11, 20:22] = 0.8
+    score = np.zeros(SHAPE, np.float32)
+    score[4:6, 9:11, 20:22] = 5.0
+    mirror = SimpleNamespace(whole=True, side_mm=lambda ras: ras[..., 0])
+    (_, found), = describe(find_components(score, 2.0, 0.008), score, image, "bright", probability, grid, mirror)
+    assert found.location.endswith(TISSUES[CORTEX])
+
+
 def test_foreground_of_stripped_zscored_and_plain_scans():
     rng = np.random.default_rng(0)
     plain = np.abs(rng.normal(100, 20, SHAPE)).astype(np.float32)
