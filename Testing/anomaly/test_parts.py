@@ -153,6 +153,9 @@ def test_scans_are_made_comparable_but_a_large_lesion_does_not_hide_itself():
     noisy = 1.2 * np.abs(rng.normal(size=50_000))
     flagged = (table.apply(table.standardise(noisy)) > threshold(0.01)).mean()
     assert flagged == pytest.approx(0.01, abs=0.003) and (table.apply(noisy) > threshold(0.01)).mean() > 0.02
+    # Healthy scans of different noise were made comparable, too, or their spread would be in the threshold.
+    uneven = ScoreCalibration.from_healthy([f * np.abs(rng.normal(size=20_000)) for f in (0.85, 1, 1.15)])
+    assert uneven.raw[-25] == pytest.approx(2.58, rel=0.02)  # which 1 % of a normal distribution exceed
     ill = np.abs(rng.normal(size=50_000))
     ill[:15_000] += 8
     assert (table.apply(table.standardise(ill))[:15_000] > threshold(0.01)).mean() > 0.99
@@ -168,6 +171,13 @@ def test_calibrated_score_keeps_ranks_and_means_what_it_says(seed):
     assert (table.apply(fresh) > threshold(0.01)).mean() == pytest.approx(0.01, abs=0.004)
     raw = np.cumsum(rng.uniform(0.01, 0.3, 200))  # apart by more than float32's rounding
     assert (np.diff(table.apply(raw)) > 0).all()
+
+
+def test_beyond_the_rarest_healthy_score_the_tail_goes_on_as_a_power_and_below_the_commonest_it_falls_to_0():
+    share = np.logspace(-0.1, -5, 50)
+    table = ScoreCalibration(share, share**-0.25, 1.0)
+    assert table.apply(np.array([10.0, 10**1.26, 100, 0.5 * table.raw[0], 0])) == pytest.approx([4, 5.04, 8, 0.05, 0],
+                                                                                                abs=1e-3)
 
 
 def test_reference_histogram_is_a_density():
