@@ -45,6 +45,15 @@ def test_an_ellipsoid_differs_from_its_sphere_by_its_longest_stretch():
     assert 0.5 < found.surface_mm < 2.5 and found.hausdorff95_mm < found.hausdorff_mm
 
 
+def test_what_only_one_of_both_has_is_far_seen_from_either():
+    horn, plain = ball(9.0, centre_mm=(0.0, 24.0, 0.0)), ball(24.0)
+    horned = Solid(np.maximum(plain.field, horn.field), 1.5)
+    for pair in ((horned, plain), (plain, horned)):
+        found = agreement(*pair)
+        assert found.hausdorff_mm > 8 and found.hausdorff95_mm > 2, "from the plain head alone 7.7 and 0.7 mm"
+    assert plain.volume_ml == pytest.approx(4 / 3 * np.pi * 2.4**3, rel=0.01)
+
+
 def test_cubes_as_masks():
     """A cube longer by 4 voxels on both ends of one axis, as hard masks: 4 voxels of Hausdorff distance."""
     small, large = np.zeros((2, 40, 40, 40), np.float32)
