@@ -182,7 +182,7 @@ def _chosen_volumes(path: Path, size: Sequence[int], series: str | int | None
 def _b_values(path: Path, count: int) -> list[float]:
     """Of a 4D file's volumes, from the file that FSL and dcm2niix put beside it; empty if there is none that fits."""
     try:
-        values = [float(text) for text in _sidecar(path, ".bval").read_text(encoding="utf-8").split()]
+        values = [float(text) for text in _sidecar(path, ".bval").read_text(encoding="utf-8-sig").split()]
     except (OSError, ValueError):
         return []
     return values if len(values) == count else []
@@ -314,7 +314,7 @@ def _sidecar(path: Path, suffix: str = ".json") -> Path:
 def sidecar_tags(path: Path) -> dict[str, str | float]:
     """Acquisition parameters from the BIDS side-car beside an image, in the units of Scan.tags; {} without one."""
     try:
-        data = json.loads(_sidecar(path).read_text(encoding="utf-8"))
+        data = json.loads(_sidecar(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError):
         return {}
     if not isinstance(data, dict):

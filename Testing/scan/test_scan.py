@@ -61,7 +61,7 @@ def test_4d_file_of_one_volume_is_that_volume(tmp_path: Path) -> None:
 def test_a_volume_of_a_4d_file(tmp_path: Path, series: str | int) -> None:
     images = [small_head(seed=seed, direction=SAGITTAL) for seed in range(3)]
     path = written(sitk.JoinSeries(images), tmp_path / "dwi.nii.gz")
-    (tmp_path / "dwi.bval").write_text("0 1000 500\n")
+    (tmp_path / "dwi.bval").write_text("\ufeff0 1000 500\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"3 volumes .*1 to 3.*1: b-value 0; 2: b-value 1000; 3: b-value 500"):
         Scan.read(path)
     scan = Scan.read(path, series=series)
@@ -239,9 +239,10 @@ def test_a_scan_is_its_own_whatever_lies_beside_it(tmp_path: Path, links: bool, 
 
 
 def test_side_car_gives_tags_and_hint(tmp_path: Path) -> None:
+    """Also one that begins with a byte-order mark, as some programs on Windows write it."""
     (tmp_path / "scan.json").write_text(json.dumps({"SeriesDescription": "AX T2 FLAIR", "EchoTime": 0.12,
                                                     "InversionTime": 2.5, "PatientName": "Doe^Jane",
-                                                    "ProtocolName": "half a letter \udce4"}))
+                                                    "ProtocolName": "half a letter \udce4"}), encoding="utf-8-sig")
     scan = Scan.read(written(small_head(), tmp_path / "scan.nii.gz"))
     assert scan.tags == {"series_description": "AX T2 FLAIR", "protocol": "half a letter ?", "echo_time_ms": 120,
                          "inversion_time_ms": 2500}
