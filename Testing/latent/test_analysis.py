@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from MedVAELib.errors import Cancelled, InputError, UsageError
 from MedVAELib.evaluation.latent_tables import classification_markdown
@@ -13,7 +14,7 @@ from MedVAELib.latent.classify import classify
 from MedVAELib.latent.confound import confound_check, tag_features
 from MedVAELib.latent.embed import embed
 from MedVAELib.latent.planes import planes_of
-from MedVAELib.latent.probe import fit_linear, linear_probe
+from MedVAELib.latent.probe import Probe, fit_linear, linear_probe
 from MedVAELib.progress import CancelToken
 from Testing.latent.cohorts import CLASSES, cohort
 
@@ -233,6 +234,19 @@ def test_classes_count_alike_however_many_images_they_have():
         assert recall.min() > 0.5
         probe = linear_probe(features, names, [str(i) for i in range(600)])
         assert probe.balanced_accuracy.value == pytest.approx(recall.mean(), abs=0.1)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_figures_are_those_of_scikit_learn(count):
+    random = np.random.default_rng(count)
+    true = random.choice(count, 200, p=np.arange(1, count + 1) / np.arange(1, count + 1).sum())
+    probability = random.dirichlet(np.ones(count), 200) + 0.3 * np.eye(count)[true]
+    probability /= probability.sum(1, keepdims=True)
+    names = np.array(list("abcd"), object)
+    probe = Probe(tuple("abcd"[:count]), names[true], probability, np.arange(200))
+    assert probe.balanced_accuracy.value == pytest.approx(balanced_accuracy_score(true, probability.argmax(1)))
+    auc = roc_auc_score(true, probability if count > 2 else probability[:, 1], multi_class="ovr")
+    assert probe.auc.value == pytest.approx(auc)
 
 
 @pytest.mark.parametrize("method", ["pca", "tsne"])
