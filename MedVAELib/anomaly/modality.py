@@ -43,7 +43,7 @@ def decide_modality(scan: Scan, mean: NDArray[np.float64]) -> tuple[str, str, li
         reason = scan.modality_reason if plausible else f"contrast: {contrast}"
         warning = (
             f"This looks like neither FLAIR nor DWI but {kind} ({reason}){_or_bright_white(cortex, csf)}: the detector "
-            "was not made for it, and its map may be meaningless; use --modality to override."
+            "was not made for it, and its map may be meaningless; if that is wrong, choose the modality."
         )
         return "other", reason, [warning]
     spacing = np.sort(np.array(scan.image.GetSpacing()))
@@ -51,7 +51,7 @@ def decide_modality(scan: Scan, mean: NDArray[np.float64]) -> tuple[str, str, li
     modality, warnings = "dwi" if is_dwi else "flair", []
     if csf > _CLEARLY_FLAIR:
         warnings.append(f"Neither tags nor name say whether this is FLAIR or DWI, and its contrast ({contrast}) could "
-                        f"be either's: it is taken for {modality.upper()}; if that is wrong, use --modality.")
+                        f"be either's: it is taken for {modality.upper()}; if that is wrong, choose the modality.")
     return modality, f"contrast: {contrast}", warnings
 
 

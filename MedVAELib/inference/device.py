@@ -58,20 +58,20 @@ def select_device(name: str = "auto", precision: str = "auto") -> DeviceChoice:
     if name == "mps":
         problem = mps_problem()
         if problem:
-            raise UsageError(f"Device 'mps' cannot be used: {problem}; use --device auto or cpu.")
+            raise UsageError(f"Device 'mps' cannot be used: {problem}; use auto or cpu.")
         return _mps_choice(precision, ["The Apple GPU was asked for."])
     match = re.fullmatch(r"cuda(?::(\d+))?", name)
     if not match:
         raise UsageError(f"Device '{name}' is unknown: use auto, cpu, cuda, cuda:<index> or mps.")
     problem = cuda_problem()
     if problem:
-        raise UsageError(f"Device '{name}' cannot be used: {problem}; use --device auto or cpu.")
+        raise UsageError(f"Device '{name}' cannot be used: {problem}; use auto or cpu.")
     index, count = int(match[1] or 0), torch.cuda.device_count()
     if index >= count:
         raise UsageError(f"Device '{name}' does not exist: this machine has {count} CUDA device(s), counted from 0.")
     problem = cuda_device_problem(index)
     if problem:
-        raise UsageError(f"Device '{name}' cannot be used: {problem}; use --device auto or cpu.")
+        raise UsageError(f"Device '{name}' cannot be used: {problem}; use auto or cpu.")
     return _cuda_choice(index, precision, [f"CUDA device {index} was asked for."])
 
 

@@ -344,5 +344,5 @@ def test_a_contrast_that_either_may_have_is_told(cortex, csf, taken_for):
     mean = np.full(len(TISSUES), csf)
     mean[WHITE], mean[CORTEX] = 1.0, cortex
     modality, _, (warning,) = decide_modality(Scan.from_image(image, name="scan"), mean)
-    assert modality == taken_for and f"taken for {taken_for.upper()}" in warning and "--modality" in warning
+    assert modality == taken_for and f"taken for {taken_for.upper()}" in warning and "choose the modality" in warning
     assert not decide_modality(Scan.from_image(image, name="flair"), mean)[2]

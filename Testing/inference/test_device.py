@@ -49,7 +49,7 @@ def test_a_gpu_that_torch_sees_but_cannot_use_is_passed_over(monkeypatch):
         monkeypatch.setattr(device_module, "cuda_device_problem", lambda index: f"{index} is too old")
         choice = select_device("auto")
         assert choice.device.type == "cpu" and "No CUDA device 1: 1 is too old." in choice.reasons
-        with pytest.raises(UsageError, match="'cuda:1' cannot be used: 1 is too old; use --device auto or cpu"):
+        with pytest.raises(UsageError, match="'cuda:1' cannot be used: 1 is too old; use auto or cpu"):
             select_device("cuda:1")
 
 
