@@ -187,9 +187,8 @@ def _in_words(value: Any, depth: int = 0) -> str:
 def outcome(reply: Mapping[str, Any], seconds: float) -> str:
     """What a detection came to, for the line below the button."""
     kind = {"flair": "FLAIR", "dwi": _("diffusion")}.get(reply.get("modality"), _("another kind of scan"))
-    text = _("Done in {seconds:.0f} s on {device}, read as {kind}.").format(
+    return _("Done in {seconds:.0f} s on {device}, read as {kind}.").format(
         seconds=seconds, device=device_in_words(reply), kind=kind)
-    return "\n".join([text, *reply.get("warnings", [])])
 
 
 def device_in_words(reply: Mapping[str, Any]) -> str:

@@ -41,7 +41,8 @@ class FindingsTable:
                 texts = (where, f"{row['volume_ml']:.2f}", f"{row['peak']:.1f}", f"{row['mean']:.1f}",
                          in_words(place))
                 set_row(self.table, index, texts)
-        self.summary.text = self._summary(node)
+        warnings = result.provenance.get("warnings", []) if result is not None else []
+        self.summary.text = "\n".join(text for text in (self._summary(node), *warnings) if text)
 
     def renew_positions(self) -> list[tuple[float, float, float]]:
         """The scan may have been moved. Returns them, world RAS (mm); none if the user deleted the table node."""
