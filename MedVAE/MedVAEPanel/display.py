@@ -8,7 +8,7 @@ import numpy as np
 import slicer
 
 from . import colours
-from .belonging import ROLE
+from .belonging import ROLE, mark, run_of
 
 LEGEND_TITLES = {
     "anomaly": "-log10(p)", "residual": "scan units", "std": "scan units",
@@ -52,11 +52,16 @@ def prepare(volume, role: str, inside: np.ndarray, limit: float, scan, register:
 def _prepare_reconstruction(shown, scan, inside: np.ndarray) -> None:
     """As the scan is shown, so that both can be compared; nothing outside of the brain."""
     shown.SetAndObserveColorNodeID(_GREY)
-    own = scan.GetScalarVolumeDisplayNode()
-    if own is not None:
-        shown.SetWindowLevel(own.GetWindow(), own.GetLevel())
+    match_greys(shown, scan)
     low = float(inside.min()) if inside.size else 0.0
     colours.hide_below(shown, low if low > 0 else np.finfo(np.float32).tiny)
+
+
+def match_greys(shown, scan) -> None:
+    """Black and white are as in the scan, if that is shown at all."""
+    own = scan.GetScalarVolumeDisplayNode() if scan is not None else None
+    if own is not None:
+        shown.SetWindowLevel(own.GetWindow(), own.GetLevel())
 
 
 def show_grey(volume, low: float, high: float) -> None:
@@ -86,12 +91,13 @@ def _add_legend(volume, role: str) -> None:
 
 
 def renew_legends(volumes) -> None:
-    """A view that was made after a legend does not draw it: makes them anew."""
+    """A view that was made after a legend does not draw it: they come into the scene anew, as the user left them."""
     for volume in volumes:
         shown = [volume.GetNthDisplayNode(index) for index in range(volume.GetNumberOfDisplayNodes())]
         for legend in [node for node in shown if node is not None and node.IsA("vtkMRMLColorLegendDisplayNode")]:
             slicer.mrmlScene.RemoveNode(legend)
-            _add_legend(volume, volume.GetAttribute(ROLE))
+            volume.AddAndObserveDisplayNodeID(slicer.mrmlScene.AddNode(legend).GetID())
+            mark(legend, run_of(volume))
 
 
 # --- Threshold -------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ class ResultSection(ShownResult):
     def __init__(self, tab, ui):
         super().__init__(tab, ui)
         self.findings = FindingsTable(ui.findingsTable, ui.summaryLabel)
-        self._places = Watch(self._follow)
+        self._places = Watch(self._on_changed)
         self._opacity: float | None = None
         self._layout_before: int | None = None
         self._comparing: bool | None = None  # what the views are arranged for; None: a scene comes or goes
@@ -76,14 +76,20 @@ class ResultSection(ShownResult):
         self._opacity = parameters.opacity if parameters is not None else None
 
     def _show(self, result: Result | None, volume, parameters, run_before: str | None) -> None:
-        before = Result(run_before) if run_before else None
-        for each, visible in ((before, False), (result, True)) if result != before else ():
-            segmentation = each.node("segmentation") if each is not None else None
+        for each in Result.all() if run_before != (result and result.run) else ():  # of several results one is seen
+            segmentation = each.node("segmentation")
             if segmentation is not None and segmentation.GetDisplayNode() is not None:
-                segmentation.GetDisplayNode().SetVisibility(visible)
+                segmentation.GetDisplayNode().SetVisibility(each == result)
         if result is not None and volume is not None:
+            self._match_greys()
             display.show(result.scan, volume, parameters.opacity)
             self._keep_scan_alone()
+
+    def _match_greys(self) -> None:
+        """The reconstruction is as bright as the scan is shown now."""
+        volume = self.volume
+        if volume is not None and volume.GetAttribute(ROLE) == Map.RECONSTRUCTION.value and volume.GetDisplayNode():
+            display.match_greys(volume.GetDisplayNode(), self.result.scan)
 
     def _look_at_places(self) -> None:
         """Results follow their scans, also while another module is in use, where registering is done: a map that stayed
@@ -92,7 +98,13 @@ class ResultSection(ShownResult):
             return self._places.stop()
         self._follow()
         places = [node for each in Result.all() for node in (each.scan, each.place) if node is not None]
-        self._places.look_at(places)
+        scan = self.result.scan if self.result is not None else None
+        shown = scan.GetDisplayNode() if scan is not None else None
+        self._places.look_at([*places, shown] if shown is not None else places)
+
+    def _on_changed(self) -> None:
+        self._follow()
+        self._match_greys()
 
     def _follow(self) -> None:
         anomaly_results.follow_scans()

@@ -90,9 +90,12 @@ def set_range(surface, low_mm: float, high_mm: float) -> None:
 
 
 def fitting_range(surface) -> tuple[float, float]:
-    """What nearly all of the surface lies within, mm."""
-    std_mm = vtk_to_numpy(surface.GetPolyData().GetPointData().GetArray(STD_ARRAY))
-    low, high = np.percentile(std_mm, _FIT_PERCENTILES)
+    """What nearly all of the surface lies within, mm; the default where it has lost its values."""
+    mesh = surface.GetPolyData()
+    std_mm = mesh.GetPointData().GetArray(STD_ARRAY) if mesh is not None else None
+    if std_mm is None:
+        return DEFAULT_RANGE_MM
+    low, high = np.percentile(vtk_to_numpy(std_mm), _FIT_PERCENTILES)
     return round(float(low), 2), round(max(float(high), float(low) + 0.01), 2)
 
 

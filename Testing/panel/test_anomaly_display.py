@@ -128,6 +128,23 @@ def test_switching_maps(shown, index, role):
     assert (coloured(shown.image()) > 20) == (role != "reconstruction")
 
 
+def test_the_reconstruction_is_as_bright_as_the_scan_is_shown_now(shown):
+    of_scan = shown.scan.GetDisplayNode()
+    of_map = shown.result.node("reconstruction").GetDisplayNode()
+
+    def window_scan(window: float, level: float) -> None:
+        of_scan.SetAutoWindowLevel(False)
+        of_scan.SetWindowLevel(window, level)
+        shown.pump(seconds=0.2)
+
+    window_scan(300.0, 170.0)
+    assert (of_map.GetWindow(), of_map.GetLevel()) != (300.0, 170.0), "nothing to be seen by"
+    shown.ui.mapCombo.setCurrentIndex(2)
+    assert (of_map.GetWindow(), of_map.GetLevel()) == (300.0, 170.0)
+    window_scan(500.0, 260.0)
+    assert (of_map.GetWindow(), of_map.GetLevel()) == (500.0, 260.0), "it does not follow"
+
+
 def test_the_residual_is_blue_below_red_above_and_clear_around_zero(shown):
     outlines(shown, False)
     shown.ui.mapCombo.setCurrentIndex(1)
@@ -337,6 +354,20 @@ def test_side_by_side_shows_the_scan_alone_on_the_left_and_goes_back(shown):
     assert manager.layout == before
 
 
+def test_side_by_side_leaves_legends_as_the_user_wants_them(shown):
+    import slicer
+
+    hidden, deleted, own = (shown.result.node(role).GetNthDisplayNode(1) for role in ("anomaly", "residual", "std"))
+    hidden.SetVisibility(False)
+    slicer.mrmlScene.RemoveNode(deleted)
+    own.SetTitleText("mine")
+    shown.ui.compareButton.click()
+    legends = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+    assert {legend.GetTitleText(): legend.GetVisibility() for legend in legends} == {"-log10(p)": 0, "mine": 1}
+    shown.ui.removeButton.click()
+    assert not slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+
+
 def test_side_by_side_shows_the_whole_head_in_views_that_are_laid_out_later(shown, monkeypatch):
     """Qt gives views their sizes only after the layout has told that it is another one."""
     import slicer
@@ -455,6 +486,23 @@ def test_a_second_result_is_numbered_shown_and_removed_alone(shown, reply):
     shown.ui.removeButton.click()
     assert node_ids() == shown.before
     assert not shown.ui.removeButton.enabled and shown.ui.findingsTable.rowCount == 0
+
+
+def test_of_several_results_the_outlines_of_one_are_seen(shown, reply):
+    """Also of one that came into view by itself, as with a scene that was added."""
+    others = [shown.widget.logic.addResult(shown.scan, reply) for _ in range(2)]
+    shown.tab.results.show_new(others[1])
+    seen = [each.node("segmentation").GetDisplayNode().GetVisibility() for each in (shown.result, *others)]
+    assert seen == [0, 0, 1]
+
+
+def test_what_to_be_careful_about_is_said_with_the_result(shown, reply):
+    """Not of another result, and also in a scene that was loaded."""
+    doubted = shown.widget.logic.addResult(shown.scan, {**reply, "warnings": ["It may be meaningless."]})
+    shown.tab.results.show_new(doubted)
+    assert shown.ui.summaryLabel.text.splitlines()[1:] == ["It may be meaningless."]
+    shown.ui.resultSelector.setCurrentNode(shown.result.node("anomaly"))
+    assert "meaningless" not in shown.ui.summaryLabel.text + shown.ui.messageLabel.text
 
 
 def test_what_a_user_put_beneath_a_result_stays_when_it_goes(shown):

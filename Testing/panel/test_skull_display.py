@@ -69,6 +69,19 @@ def test_fit_spans_what_the_surface_holds(skull):
     assert high - low < std_mm.max() - std_mm.min() + 0.02
 
 
+def test_a_surface_without_values_gets_the_default_range(skull):
+    """As another module's remeshing leaves it, or a scene whose file of it is missing."""
+    import slicer
+    import vtk
+    from MedVAEPanel.skull_display import fitting_range
+    from MedVAEPanel.skull_parameters import DEFAULT_RANGE_MM
+
+    surface = slicer.vtkMRMLModelNode()
+    assert fitting_range(surface) == DEFAULT_RANGE_MM
+    surface.SetAndObservePolyData(vtk.vtkPolyData())
+    assert fitting_range(surface) == DEFAULT_RANGE_MM
+
+
 def test_the_legend_is_in_the_3d_view_and_speaks_mm(skull):
     legends = [node for node in _display_nodes(skull.result.surface) if node.IsA("vtkMRMLColorLegendDisplayNode")]
     assert len(legends) == 1 and "mm" in legends[0].GetTitleText()
