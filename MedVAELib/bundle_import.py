@@ -7,6 +7,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -115,7 +116,7 @@ def _unpack(archive: Path, directory: Path) -> Path:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with opened.open(entry) as packed, target.open("wb") as file:
                     shutil.copyfileobj(packed, file, 2**20)  # stops at the declared size, which was checked
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise BundleError(f"{archive} is not an intact zip archive: get the bundle again.") from error
     return directory
 
