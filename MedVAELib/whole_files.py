@@ -62,7 +62,7 @@ def new_folder(parent: Path, prefix: str) -> Path:
 
 
 @contextmanager
-def writing_to(directory: Path) -> Iterator[None]:
+def writing_to(directory: Path, setting: str = "--output") -> Iterator[None]:
     """An OSError in here that is about writing to `directory` (no permission, disk full, a file where the folder should
     be) becomes a UsageError of one sentence; one about a file elsewhere stays what it is."""
     try:
@@ -72,7 +72,7 @@ def writing_to(directory: Path) -> Iterator[None]:
             raise
         reason = error.strerror or str(error)
         raise UsageError(f"Results cannot be written to {directory} ({reason}): "
-                         "choose another --output or make room there.") from error
+                         f"choose another {setting} or make room there.") from error
 
 
 def _concerns(error: OSError, directory: Path) -> bool:

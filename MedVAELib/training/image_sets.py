@@ -32,7 +32,7 @@ from ..png_files import grey_without_opacity
 from ..preprocessing.image_form import ImageForm, as_dimensions, below_0, choose_scaling, scaled, turned
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import is_dicom_file
-from ..whole_files import replaced
+from ..whole_files import replaced, writing_to
 from .idx_files import read_idx
 from .image_listing import GENERATED_BY, PARTS, ImageRecord, Tag, find_images
 from .image_split import assign_parts
@@ -273,21 +273,22 @@ def _stored(
     if known.get("images") != key:
         if store.exists() and not notes.exists():
             raise InputError(f"{store} exists and holds something else: name another store.")
-        store.parent.mkdir(parents=True, exist_ok=True)
-        with replaced(store) as partial:
-            _check_room(partial.parent, len(records) * math.prod(form.shape) * 4, store)
-            images = np.lib.format.open_memmap(partial, "w+", np.float32, (len(records), 1, *form.shape))
-            try:
-                scaling, spacing = _fill(images, records, form, progress, cancel)
-                images.flush()
-            except BaseException as error:
-                traceback.clear_frames(error.__traceback__)  # they hold it open: Windows would not let it be removed
-                raise
-            finally:
-                del images
-            _note(notes, {})  # killed between here and below, the next run fills it anew
-        known = {"images": key, "scaling": scaling, "spacing_mm": spacing}
-        _note(notes, known)
+        with writing_to(store.parent, "data.store"):  # Windows replaces none that another training reads
+            store.parent.mkdir(parents=True, exist_ok=True)
+            with replaced(store) as partial:
+                _check_room(partial.parent, len(records) * math.prod(form.shape) * 4, store)
+                images = np.lib.format.open_memmap(partial, "w+", np.float32, (len(records), 1, *form.shape))
+                try:
+                    scaling, spacing = _fill(images, records, form, progress, cancel)
+                    images.flush()
+                except BaseException as error:
+                    traceback.clear_frames(error.__traceback__)  # they hold it open: Windows would not remove it
+                    raise
+                finally:
+                    del images
+                _note(notes, {})  # killed between here and below, the next run fills it anew
+            known = {"images": key, "scaling": scaling, "spacing_mm": spacing}
+            _note(notes, known)
     spacing = known["spacing_mm"]
     return np.load(store, mmap_mode="r"), known["scaling"], None if spacing is None else tuple(spacing)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 import shutil
 import struct
 import weakref
@@ -15,7 +17,7 @@ import pytest
 import SimpleITK as sitk
 
 from MedVAELib import dicom, whole_files
-from MedVAELib.errors import Cancelled, InputError
+from MedVAELib.errors import Cancelled, InputError, UsageError
 from MedVAELib.preprocessing.image_form import ImageForm
 from MedVAELib.progress import CancelToken
 from MedVAELib.training.image_listing import find_images
@@ -196,6 +198,27 @@ def test_store_is_mapped_and_made_anew_when_something_changed(tmp_path):
     (tmp_path / "mine.npy").write_text("something else")
     with pytest.raises(InputError, match="something else"):
         read_images(tmp_path / "in", store=tmp_path / "mine.npy")
+
+
+def test_a_store_that_cannot_be_written_is_said_in_a_sentence(tmp_path, monkeypatch):
+    """Windows replaces no file that another training reads."""
+    write_pictures(tmp_path / "in", {"": 4})
+    store, replace = tmp_path / "store" / "images.npy", os.replace
+    read_images(tmp_path / "in", store=store)
+    write_pictures(tmp_path / "in", {"": 5})
+
+    def in_use(source, target):
+        if target == store:
+            raise PermissionError(errno.EACCES, "Access is denied", str(source), None, str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", in_use)
+    with pytest.raises(UsageError, match=r"Access is denied.*data\.store"):
+        read_images(tmp_path / "in", store=store)
+    assert len(np.load(store)) == 4 and len(list(store.parent.iterdir())) == 2
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"data\.store"):
+        read_images(tmp_path / "in", store=tmp_path / "file" / "images.npy")
 
 
 def test_cancelling_leaves_no_store(tmp_path):
