@@ -166,6 +166,7 @@ class WorkerClient:
         inherited = environment.value("PYTHONPATH", "")
         environment.insert("PYTHONPATH", os.pathsep.join([self.library, *([inherited] if inherited else [])]))
         environment.insert("PYTHONUNBUFFERED", "1")
+        environment.insert("PYTHONIOENCODING", "utf-8")  # on Windows the log would be in its code page
         for name, value in self.environment.items():
             environment.insert(name, value)
         process.setProcessEnvironment(environment)

@@ -436,6 +436,19 @@ def test_lines_that_are_no_messages_are_logged(make_client):
     assert "worker: hello from a library" in client.lines
 
 
+def test_the_log_keeps_letters_beyond_ascii(make_client, monkeypatch):
+    """Where the system's encoding has none of them, or writes them in another way, as on Windows."""
+    for name, value in (("LC_ALL", "C"), ("PYTHONCOERCECLOCALE", "0"), ("PYTHONUTF8", "0")):
+        monkeypatch.setenv(name, value)
+    client = make_client("""
+        hear()
+        print("C:/Größe/×.nii", file=sys.stderr)
+        os._exit(1)
+    """)
+    answer = Answer(client)
+    assert pump(lambda: answer.done) and "C:/Größe/×.nii" in answer.errors[0]["log"]
+
+
 def test_the_real_worker_answers_and_imports_nothing_heavy_for_it(make_client):
     client = make_client()
     answer = Answer(client, "bundles")
