@@ -160,6 +160,12 @@ def show(scan, volume, opacity: float) -> None:
         legend.Modified()  # legends do not notice by themselves that a script changed what the views show
 
 
+def in_views(volume) -> bool:
+    """Whether any slice view shows it."""
+    return any(volume.GetID() in (composite.GetForegroundVolumeID(), composite.GetBackgroundVolumeID())
+               for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
+
+
 def set_opacity(volume, opacity: float) -> None:
     """In the views that show this map, and in no other."""
     for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):

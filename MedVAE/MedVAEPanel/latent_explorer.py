@@ -179,6 +179,7 @@ class LatentExplorer:
         moved = self.current.copy()
         moved[index] = value
         self.latents = moved
+        self.say("")  # they are nobody's any more
         self.live.ask(moved)
         self._on_move()
 
@@ -237,6 +238,8 @@ class LatentExplorer:
         # What lies on a scan in a loaded scene stays as it was saved, because the scan's encoding did not come with it.
         if volume is not None and (scan is not None or not volume.GetNodeReferenceID(SCAN_REFERENCE)):
             fill(volume, latents, reply)
+            if self.tab.panel.entered and not display.in_views(volume):  # as after generating, or after a detection
+                self.show_in_views()
             return
         self.tab.parameters.decoded = add_decoded(scan, self.tab.info.reply["name"], reply, self.tab.chosen())
         fill(self.volume, latents, reply)

@@ -226,6 +226,24 @@ def test_scans_as_a_cohort_and_one_of_them_loaded_by_a_click(latent, tmp_path):
                 if node.GetName().startswith("case3") and "decoded" not in node.GetName()]) == 1
 
 
+def test_what_is_moved_comes_back_into_the_views_after_generating(latent):
+    """Which shows another volume, as a detection does: what the text speaks of would not be what is seen."""
+    scan = head()[0]
+    latent.encode(scan)
+    latent.click(latent.ui.generateButton, latent.tab.generating)
+    assert view().GetForegroundVolumeID() != latent.explorer.volume.GetID()
+    latent.ui.resetButton.click()
+    latent.settle()
+    assert view().GetForegroundVolumeID() == latent.explorer.volume.GetID() and latent.ui.exploreLabel.text
+    latent.move(0, 2.0)
+    assert not latent.ui.exploreLabel.text, "no longer the scan's own latents"
+    latent.panel.widget.exit()
+    view().SetForegroundVolumeID(None)
+    latent.move(0, 1.0)
+    latent.panel.widget.enter()
+    assert view().GetForegroundVolumeID() is None, "the views are another module's"
+
+
 def test_generate_and_take_it_away_again(latent, table):
     import slicer
 
