@@ -75,6 +75,7 @@ class LatentExplorer:
         """A scan was encoded; `volume` shows its reconstruction."""
         self.drop()
         self.encoding, self.latents = encoding, encoding.latents.copy()
+        self._set_interpolation(0.0)
         self.tab.parameters.decoded = volume
         self.show_in_views()
         self.say("")

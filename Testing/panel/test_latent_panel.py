@@ -136,6 +136,9 @@ def test_between_two_scans(latent):
     np.testing.assert_array_equal(latent.array(), first)
     latent.ui.otherSelector.setCurrentNode(scan)
     assert not latent.ui.encodeButton.enabled and "first one" in latent.ui.encodeButton.toolTip
+    latent.ui.interpolateSlider.value = 1.0
+    latent.encode(scan, other)
+    assert latent.ui.interpolateSlider.value == 0.0, "what is shown is the scan again"
 
 
 def test_order_and_number_of_sliders(latent):
