@@ -161,9 +161,10 @@ def show(scan, volume, opacity: float) -> None:
 
 
 def in_views(volume) -> bool:
-    """Whether any slice view shows it."""
+    """Whether any slice view shows it; those side by side count only while they are there."""
     return any(volume.GetID() in (composite.GetForegroundVolumeID(), composite.GetBackgroundVolumeID())
-               for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"))
+               for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+               if (composite.GetLayoutName() in COMPARED_VIEWS) == comparing())
 
 
 def set_opacity(volume, opacity: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from slicer.i18n import tr as _
 
 from . import display, segments
@@ -15,10 +17,10 @@ _SIDES = (("R", "L"), ("A", "P"), ("S", "I"))
 
 
 class FindingsTable:
-    """Fills a QTableWidget from a result."""
+    """Fills a QTableWidget from a result. `bring_into_view()` is called before a finding is gone to."""
 
-    def __init__(self, table, summary):
-        self.table, self.summary = table, summary
+    def __init__(self, table, summary, bring_into_view: Callable[[], None]):
+        self.table, self.summary, self._bring_into_view = table, summary, bring_into_view
         self.result: Result | None = None
         headers = [_("Where"), _("ml"), _("Peak"), _("Mean"), _("Position (mm)")]
         tips = [_("Side and tissue; the rows are ordered by volume × mean score, worst first."), _("Volume"),
@@ -76,6 +78,7 @@ class FindingsTable:
         follow_scans()
         places = self.renew_positions()
         if places:
+            self._bring_into_view()
             display.jump(places[index])
         if segmentation is not None:
             segments.highlight(segmentation, segments.segment_of(segmentation, int(row["label"])))

@@ -22,7 +22,7 @@ class ResultSection(ShownResult):
 
     def __init__(self, tab, ui):
         super().__init__(tab, ui)
-        self.findings = FindingsTable(ui.findingsTable, ui.summaryLabel)
+        self.findings = FindingsTable(ui.findingsTable, ui.summaryLabel, self._bring_into_view)
         self._places = Watch(self._on_changed)
         self._opacity: float | None = None
         self._layout_before: int | None = None
@@ -83,6 +83,14 @@ class ResultSection(ShownResult):
         if result is not None and volume is not None:
             self._match_greys()
             display.show(result.scan, volume, parameters.opacity)
+            self._keep_scan_alone()
+
+    def _bring_into_view(self) -> None:
+        """Slicer shows what was loaded last, and other tabs what they made: the findings are not on that."""
+        result, volume = self.result, self.volume
+        shown = [each for each in (volume, result.scan) if each is not None]
+        if shown and not any(map(display.in_views, shown)):
+            display.show(result.scan, volume, self.tab.parameters.opacity)
             self._keep_scan_alone()
 
     def _match_greys(self) -> None:

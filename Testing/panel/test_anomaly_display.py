@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from .detections import add_scan, node_ids
+from .detections import SAMPLE, add_scan, node_ids
 
 
 @pytest.fixture
@@ -200,6 +200,24 @@ def outlined(result) -> list[str]:
     inner, display = node.GetSegmentation(), node.GetDisplayNode()
     ids = [inner.GetNthSegmentID(index) for index in range(inner.GetNumberOfSegments())]
     return [inner.GetSegment(each).GetName() for each in ids if display.GetSegmentOverrideColor(each)[0] == 1.0]
+
+
+def test_a_finding_is_not_gone_to_in_another_patients_scan(shown):
+    """Slicer shows a scan that is loaded by itself, without what lay over the one before."""
+    import slicer
+
+    shown.ui.compareButton.click()
+    shown.ui.compareButton.click()
+    other = slicer.util.loadVolume(str(SAMPLE), {"name": "Roe"})
+    slicer.mrmlScene.GetNodeByID("vtkMRMLSliceCompositeNodeMedVAEMap").SetBackgroundVolumeID(shown.scan.GetID())
+    view = shown.host.views["Red"].composite
+    assert view.GetBackgroundVolumeID() == other.GetID() and view.GetForegroundVolumeID() is None
+    shown.ui.findingsTable.selectRow(1)
+    assert view.GetBackgroundVolumeID() == shown.scan.GetID()
+    assert view.GetForegroundVolumeID() == shown.result.node("anomaly").GetID()
+    view.SetBackgroundVolumeID(other.GetID())  # beneath the map, as another sequence of this patient
+    shown.ui.findingsTable.selectRow(0)
+    assert view.GetBackgroundVolumeID() == other.GetID(), "the user chose that"
 
 
 def test_a_row_that_was_deleted_takes_no_outline_from_the_others(shown, reply):

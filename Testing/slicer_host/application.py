@@ -68,7 +68,9 @@ class _SceneIO:
             return False
         coll.AddItem(n)
         if props.get("show", True):
-            slicer.util.setSliceViewerLayers(background=n, fit=False)
+            logic = self.app.applicationLogic()
+            logic.GetSelectionNode().SetActiveVolumeID(n.GetID())
+            logic.PropagateVolumeSelection(0)  # what lay over other scans goes, too
         return True
 
 
