@@ -45,7 +45,7 @@ _NOBODY = re.compile(r"[\W_0x]*|anon\D*|\W*(unknown|undefined|null|none|n/?a|no.
 """PatientIDs that stand where one was taken out, the same for everybody; with a number, as ANON01, they may tell people
 apart."""
 _SALT = secrets.token_bytes(16)
-_PIXEL_SPACING = "0028|0030"
+PIXEL_SPACING = "0028|0030"
 _CHARACTERS = "0008|0005"
 _BARE = tuple(b"\x08\0" + element for element in (b"\0\0", b"\x01\0", b"\x05\0", b"\x08\0", b"\x16\0"))
 """How DICOM without a preamble begins, as old archives keep it: with an element of group 8."""
@@ -196,7 +196,7 @@ def _letters(reader: sitk.ImageFileReader, tag: str) -> str:
 
 def pixel_spacing(header: sitk.ImageFileReader | sitk.Image) -> tuple[float, float] | None:
     """(row, column) spacing in mm that a DICOM file states for all of its pixels; None where it states none, or 0."""
-    pair = two_numbers(header, _PIXEL_SPACING)
+    pair = two_numbers(header, PIXEL_SPACING)
     return pair if pair is not None and min(pair) > 0 and all(map(np.isfinite, pair)) else None
 
 

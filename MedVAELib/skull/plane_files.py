@@ -21,7 +21,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..dicom_files import pixel_spacing, two_numbers
+from ..dicom_files import PIXEL_SPACING, pixel_spacing, two_numbers
 from ..errors import InputError
 from ..image_files import check_file
 from ..itk_files import accept_rounded_axes, alone, itk_name, quiet
@@ -94,7 +94,9 @@ def read_stored_plane(path: Path, cut: Cut | None = None) -> StoredPlane:
         try:
             reader.ReadImageInformation()
             _check_size(path, reader.GetSize(), reader.GetPixelID())
-            unsized = dicom and 0.0 in reader.GetSpacing()[:2]
+            # What GDCM makes of a spacing that is no two numbers is whatever lay in memory.
+            unsized = dicom and (0.0 in reader.GetSpacing()[:2]
+                                 or reader.HasMetaDataKey(PIXEL_SPACING) and pixel_spacing(reader) is None)
             image = _without_pixel_spacing(path) if unsized else reader.Execute()
         except (RuntimeError, MemoryError):
             image = grey_without_opacity(path)

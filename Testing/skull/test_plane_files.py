@@ -105,7 +105,7 @@ def test_oblong_pixels_of_a_dicom_file_without_a_size(tmp_path):
     assert plane.grey_yx.shape == (240, 160) and plane.pixel_mm == 0.5 and "2 times as high" in plane.warnings[0]
 
 
-@pytest.mark.parametrize("stated", [r"0\0", r"0.4\0", "unknown"])
+@pytest.mark.parametrize("stated", [r"0\0", r"0.4\0", "0.4", "unknown"])
 @pytest.mark.parametrize("colours", [1, 3])
 def test_a_dicom_pixel_spacing_of_0_is_none(tmp_path, stated, colours):
     values = np.stack([frame()] * 3, -1) if colours == 3 else frame()
