@@ -47,7 +47,7 @@ class PlaneChoice:
         manager = slicer.app.layoutManager()
         there = manager.sliceViewNames() if manager is not None else ()
         names = [name for name in there if name not in COMPARED_VIEWS]
-        tip = _("The slice that this view shows when you click Predict skull.")
+        tip = _("The slice that this view shows when you click Predict skull; it stays there.")
         offer = Offer([Entry("", _("The image"), _("An image of one slice, as it is."))])
         offer += [Entry(name, _("Slice in {view}").format(view=name), tip) for name in names]
         parameters = self.tab.parameters

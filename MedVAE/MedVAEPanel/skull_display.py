@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import slicer
 import vtk
@@ -99,21 +101,26 @@ def fitting_range(surface) -> tuple[float, float]:
     return round(float(low), 2), round(max(float(high), float(low) + 0.01), 2)
 
 
-def show_in_slices(planes: dict, volume, opacity: float) -> None:
+def show_in_slices(planes: dict, volume, opacity: float, taken: Collection[str]) -> None:
     """Each plane in the views of its orientation, the volume over it.
 
     planes: their volumes by the orientation's name in Slicer. A view that shows another orientation stays as it is, and
-    so do those that compare, which are the first tab's.
+    so do those that compare, which are the first tab's, and those in `taken`: to move a view whose slice is chosen as a
+    plane would choose another one.
     """
     manager = slicer.app.layoutManager()
     for view in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-        plane = planes.get(view.GetOrientation(), False)
+        tilted = view.GetOrientation() == view.GetReformatOrientationName()  # as by loading a scan that lies obliquely
+        orientation = view.GetDefaultOrientation() if tilted else view.GetOrientation()
+        plane = planes.get(orientation, False)
         # A scene keeps the nodes of views that the present layout does not have, and those have no logic.
         logic = slicer.app.applicationLogic().GetSliceLogic(view)
-        if plane is False or logic is None or view.GetLayoutName() in COMPARED_VIEWS:
+        if plane is False or logic is None or view.GetLayoutName() in {*COMPARED_VIEWS, *taken}:
             continue
         composite = logic.GetSliceCompositeNode()
         new = composite.GetBackgroundVolumeID() != (plane.GetID() if plane is not None else None)
+        if tilted and new:
+            view.SetOrientation(orientation)
         composite.SetBackgroundVolumeID(plane.GetID() if plane is not None else None)
         composite.SetForegroundVolumeID(volume.GetID() if volume is not None else None)
         composite.SetForegroundOpacity(opacity)

@@ -78,7 +78,8 @@ class SkullSection(ShownResult):
                 card.GetDisplayNode().SetVisibility(parameters.showPlanes)
         planes = {_ORIENTATIONS[plane]: result.node(plane_role(plane)) for plane in PLANES}
         volume = result.node(parameters.overlay.value) if parameters.overlay.value else None
-        skull_display.show_in_slices(planes, volume, parameters.overlayOpacity)
+        taken = {choice.source.view for choice in self.tab.planes if choice.source is not None}
+        skull_display.show_in_slices(planes, volume, parameters.overlayOpacity, taken)
 
     def _set_range(self, low_mm: float, high_mm: float) -> None:
         parameters = self.tab.parameters

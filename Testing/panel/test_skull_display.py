@@ -69,6 +69,28 @@ def test_fit_spans_what_the_surface_holds(skull):
     assert high - low < std_mm.max() - std_mm.min() + 0.02
 
 
+def test_views_that_slicer_has_tilted_show_planes_straight(skull):
+    """As it tilts all of them to a scan that lies obliquely, when it is loaded."""
+    import slicer
+
+    view = skull.panel.host.views["Red"]
+    turn = slicer.util.arrayFromVTKMatrix(view.node.GetSliceToRAS())
+    turn[:3, :3] = np.array([[1, 0, 0], [0, 0.96, -0.28], [0, 0.28, 0.96]]) @ turn[:3, :3]
+    plane = view.composite.GetBackgroundVolumeID()
+
+    def tilt() -> None:
+        view.node.GetSliceToRAS().DeepCopy(slicer.util.vtkMatrixFromArray(turn))
+        view.node.UpdateMatrices()
+
+    tilt()
+    assert view.node.GetOrientation() == "Reformat"
+    skull.ui.overlaySlider.value = 0.5
+    assert view.node.GetOrientation() == "Reformat", "the user has turned it"
+    view.composite.SetBackgroundVolumeID(None)
+    skull.ui.overlaySlider.value = 0.6
+    assert view.node.GetOrientation() == "Axial" and view.composite.GetBackgroundVolumeID() == plane
+
+
 def test_a_surface_without_values_gets_the_default_range(skull):
     """As another module's remeshing leaves it, or a scene whose file of it is missing."""
     import slicer

@@ -313,6 +313,22 @@ def test_the_slice_that_a_view_shows(skull, turned):
     assert result.provenance["settings"]["slices of views"] == {"axial": "Red"}
 
 
+def test_a_second_click_predicts_from_the_same_slice(skull):
+    """What is predicted is shown in other views than those whose slices are chosen."""
+    view = skull.panel.host.views["Red"]
+    view.node.SetOrientation("Axial")
+    volume = add_volume()
+    view.composite.SetBackgroundVolumeID(volume.GetID())
+    view.node.SetSliceOffset(20.0)
+    skull.choose("axial", volume)
+    skull.choose_view("axial", "Red")
+    first, second = skull.predict(), skull.predict()
+    assert view.node.GetSliceOffset() == 20.0 and view.composite.GetBackgroundVolumeID() == volume.GetID()
+    assert [each["value"] for each in first.measures] == [each["value"] for each in second.measures]
+    green = skull.panel.host.views["Green"].composite
+    assert green.GetForegroundVolumeID() == second.node(skull.tab.parameters.overlay.value).GetID()
+
+
 def test_cancel_takes_effect_and_the_next_click_works(skull):
     skull.choose("axial", add_plane("axial"))
     skull.ready()

@@ -177,6 +177,7 @@ class SliceView(_View):
         else:
             self.node = lg.AddSliceNode(name)
             self.node.SetOrientation(orientation)
+        self.node.SetDefaultOrientation(orientation)
         self.dmg.SetMRMLDisplayableNode(self.node)
         self.iren.SetInteractorStyle(vtkInteractorStyleUser())
         self.istyle.SetInteractor(self.iren)
