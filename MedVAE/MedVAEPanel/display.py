@@ -144,7 +144,8 @@ _COMPARE_XML = (
 
 
 def show(scan, volume, opacity: float) -> None:
-    """The map over the scan in all slice views; the view is fitted only where another scan was shown before."""
+    """The map over the scan in all slice views. Where another scan was shown before, the view is turned to this one's
+    planes, as Slicer does when it loads one, and fitted."""
     manager = slicer.app.layoutManager()
     for composite in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
         alone = composite.GetLayoutName() == COMPARED_VIEWS[0]
@@ -155,6 +156,9 @@ def show(scan, volume, opacity: float) -> None:
         composite.SetForegroundOpacity(opacity)
         widget = manager.sliceWidget(composite.GetLayoutName()) if new and manager is not None else None
         if widget is not None:
+            transform = scan.GetParentTransformNode()
+            if transform is None or transform.IsTransformToWorldLinear():
+                widget.sliceLogic().GetSliceNode().RotateToVolumePlane(scan, False)
             widget.sliceLogic().FitSliceToBackground()
     for legend in slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"):
         legend.Modified()  # legends do not notice by themselves that a script changed what the views show

@@ -372,6 +372,29 @@ def test_side_by_side_shows_the_scan_alone_on_the_left_and_goes_back(shown):
     assert manager.layout == before
 
 
+def test_views_are_turned_to_the_planes_of_a_scan_that_lies_obliquely(shown, reply):
+    """As Slicer turns them when it loads one, and the others to which another scan is brought do not know of."""
+    import slicer
+    from MedVAEPanel.scan_node import own_ijk_to_ras
+
+    scan = add_scan("Oblique")
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[0.96, -0.28], [0.28, 0.96]]
+    scan.SetIJKToRASMatrix(slicer.util.vtkMatrixFromArray(turn @ own_ijk_to_ras(scan)))
+    shown.tab.results.show_new(shown.widget.logic.addResult(scan, reply))
+    shown.ui.compareButton.click()
+    shown.pump(seconds=0.05)
+    across = turn[:3, 2]
+    views = {name: shown.host.views[name].node for name in ("Red", "MedVAEScan", "MedVAEMap")}
+    try:
+        for name, view in views.items():
+            normal = slicer.util.arrayFromVTKMatrix(view.GetSliceToRAS())[:3, 2]
+            assert normal @ across == pytest.approx(1.0, abs=1e-4), name
+    finally:
+        for name in ("Red", "Yellow", "Green", "MedVAEScan", "MedVAEMap"):
+            shown.host.views[name].node.SetOrientationToDefault()
+
+
 def test_side_by_side_leaves_legends_as_the_user_wants_them(shown):
     import slicer
 
