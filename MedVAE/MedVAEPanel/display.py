@@ -98,6 +98,7 @@ def renew_legends(volumes) -> None:
             slicer.mrmlScene.RemoveNode(legend)
             volume.AddAndObserveDisplayNodeID(slicer.mrmlScene.AddNode(legend).GetID())
             mark(legend, run_of(volume))
+            legend.Modified()  # only now it knows whose it is
 
 
 # --- Threshold -------------------------------------------------------------------------------------------------------

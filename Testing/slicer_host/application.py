@@ -70,7 +70,7 @@ class _SceneIO:
         if props.get("show", True):
             logic = self.app.applicationLogic()
             logic.GetSelectionNode().SetActiveVolumeID(n.GetID())
-            logic.PropagateVolumeSelection(0)  # what lay over other scans goes, too
+            logic.PropagateVolumeSelection()  # what lay over other scans goes, too
         return True
 
 
