@@ -9,6 +9,7 @@ import slicer
 
 from . import colours
 from .belonging import ROLE, mark, run_of
+from .scan_node import placement
 
 LEGEND_TITLES = {
     "anomaly": "-log10(p)", "residual": "scan units", "std": "scan units",
@@ -157,8 +158,7 @@ def show(scan, volume, opacity: float) -> None:
         composite.SetForegroundOpacity(opacity)
         widget = manager.sliceWidget(composite.GetLayoutName()) if new and manager is not None else None
         if widget is not None:
-            transform = scan.GetParentTransformNode()
-            if transform is None or transform.IsTransformToWorldLinear():
+            if placement(scan).in_place:  # in a sheared or bent one its planes are none of a view
                 widget.sliceLogic().GetSliceNode().RotateToVolumePlane(scan, False)
             widget.sliceLogic().FitSliceToBackground()
     for legend in slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode"):

@@ -20,10 +20,12 @@ _MAX_SHEAR = 1e-4
 
 @dataclass(frozen=True)
 class Placement:
-    """ijk_to_ras: 4×4, where the scan's voxels lie for the detection; note: what the user should know about it."""
+    """ijk_to_ras: 4×4, where the scan's voxels lie for the detection; note: what the user should know about it;
+    in_place: whether that is where they lie in the world."""
 
     ijk_to_ras: np.ndarray
     note: str = ""
+    in_place: bool = True
 
     def as_itk(self) -> dict[str, list[float]]:
         """Spacing, origin and direction (row by row), LPS mm."""
@@ -47,13 +49,13 @@ def placement(node) -> Placement:
     if transform is None:
         return Placement(own)
     if not transform.IsTransformToWorldLinear():
-        return Placement(own, _("Its transform bends space and is left out of the detection."))
+        return Placement(own, _("Its transform bends space and is left out of the detection."), False)
     to_world = vtk.vtkMatrix4x4()
     transform.GetMatrixTransformToWorld(to_world)
     world = slicer.util.arrayFromVTKMatrix(to_world) @ own
     axes = world[:3, :3] / np.linalg.norm(world[:3, :3], axis=0)
     if np.abs(axes.T @ axes - np.eye(3)).max() > _MAX_SHEAR:
-        return Placement(own, _("Its transform shears the scan and is left out of the detection."))
+        return Placement(own, _("Its transform shears the scan and is left out of the detection."), False)
     return Placement(world, _("Its transform is taken into account."))
 
 
