@@ -64,6 +64,9 @@ class PlaneSource:
     def _problem_of_slice(self) -> str:
         if slice_node(self.view) is None:
             return _("there is no slice view {view} any more: choose another.").format(view=self.view)
+        if not _shows(self.view, self.node):
+            return _("the view {view} does not show this image: show it there and scroll to the plane.").format(
+                view=self.view)
         if _cut(self.node, slice_node(self.view)) is None:
             return _("the view {view} shows no slice of this volume: scroll to the plane there.").format(view=self.view)
         return _problem_of_size(self.size_px) or self._problem_of_spacing()
@@ -129,10 +132,24 @@ def forget_file(node) -> None:
 
 
 def slice_node(view: str):
-    for node in slicer.util.getNodesByClass("vtkMRMLSliceNode"):
-        if node.GetLayoutName() == view:
-            return node
-    return None
+    """What says where the view's plane lies; None without such a view."""
+    return _node_of_view("vtkMRMLSliceNode", view)
+
+
+def composite_node(view: str):
+    """What says which images the view shows; None without such a view."""
+    return _node_of_view("vtkMRMLSliceCompositeNode", view)
+
+
+def _node_of_view(kind: str, view: str):
+    return next((node for node in slicer.util.getNodesByClass(kind) if node.GetLayoutName() == view), None)
+
+
+def _shows(view: str, node) -> bool:
+    """The slice of an image that nobody sees is nobody's choice."""
+    composite = composite_node(view)
+    return composite is not None and node.GetID() in (composite.GetBackgroundVolumeID(),
+                                                      composite.GetForegroundVolumeID())
 
 
 def _problem_of_volume(node) -> str:

@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 
 from . import choices
 from .plane_choice import PlaneChoice
-from .plane_node import PLANES, PlaneSource, slice_node
+from .plane_node import PLANES, PlaneSource, composite_node, slice_node
 from .skull_parameters import SkullParameters
 from .skull_results import add_result
 from .skull_section import SkullSection
@@ -84,7 +84,7 @@ class SkullTab(TaskTab):
             plane.update()
         if self.panel.entered:
             sources = [plane.source for plane in self._chosen()]
-            views = [slice_node(source.view) for source in sources if source.view]
+            views = [find(source.view) for source in sources if source.view for find in (slice_node, composite_node)]
             self.watch.look_at([source.node for source in sources] + [view for view in views if view is not None])
         self.ui.planesLabel.text = self._in_words()
         self.run.update_button()

@@ -101,12 +101,17 @@ class SkullTabDriver:
         getattr(self.ui, f"{plane}Selector").setCurrentNode(node)
 
     def choose_view(self, plane: str, view: str) -> None:
-        """As a user picks an entry of the box."""
+        """As a user picks an entry of the box, with the image shown in that view."""
+        if view:
+            self.show_in(view, getattr(self.ui, f"{plane}Selector").currentNode())
         combo = getattr(self.ui, f"{plane}ViewCombo")
         texts = [combo.itemText(index) for index in range(combo.count)]
         index = texts.index(f"Slice in {view}" if view else "The image")
         combo.setCurrentIndex(index)
         combo.activated.emit(index)
+
+    def show_in(self, view: str, node) -> None:
+        self.panel.host.views[view].composite.SetBackgroundVolumeID(node.GetID())
 
     def ready(self) -> None:
         button = self.ui.predictButton

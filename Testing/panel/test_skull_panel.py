@@ -272,11 +272,14 @@ def test_a_loop_of_frames_without_a_pixel_size(skull):
     turned = add_volume((1.0, 1.0, 1.0))
     turned.SetIJKToRASDirections(0.8, -0.6, 0, 0.6, 0.8, 0, 0, 0, 1)
     skull.choose("axial", turned)
+    skull.show_in("Red", turned)
     assert not ui.axialSpacingSpin.enabled and skull.tab.planes[0].source.spacing_mm == (1.0, 1.0)
     loaded = add_volume((1.0, 1.0, 1.0))
     loaded.SetIJKToRASDirections(-1, 0, 0, 0, -1, 0, 0, 0, 1)  # as a file in LPS without a geometry
     loaded.SetOrigin(42, 52, -40)
     skull.choose("axial", loaded)
+    skull.show_in("Red", loaded)
+    assert skull.panel.pump(lambda: "show it there" not in ui.planesLabel.text, 5)
     assert ui.axialSpacingSpin.enabled and "enter their size in mm" in ui.planesLabel.text
 
 
@@ -318,7 +321,6 @@ def test_a_second_click_predicts_from_the_same_slice(skull):
     view = skull.panel.host.views["Red"]
     view.node.SetOrientation("Axial")
     volume = add_volume()
-    view.composite.SetBackgroundVolumeID(volume.GetID())
     view.node.SetSliceOffset(20.0)
     skull.choose("axial", volume)
     skull.choose_view("axial", "Red")
@@ -327,6 +329,24 @@ def test_a_second_click_predicts_from_the_same_slice(skull):
     assert [each["value"] for each in first.measures] == [each["value"] for each in second.measures]
     green = skull.panel.host.views["Green"].composite
     assert green.GetForegroundVolumeID() == second.node(skull.tab.parameters.overlay.value).GetID()
+
+
+def test_a_view_that_shows_another_image_is_not_cut(skull):
+    """As when another scan was loaded since: what the user sees there is no slice of the image that was chosen."""
+    volume, other, ui = add_volume(), add_volume(name="Other"), skull.ui
+    skull.panel.host.views["Red"].node.SetSliceOffset(0.0)
+    skull.choose("axial", volume)
+    skull.choose_view("axial", "Red")
+    skull.ready()
+    skull.show_in("Red", other)
+    ui.predictButton.click()  # at once, before anybody was told
+    assert skull.tab.running is None and "Red does not show this image" in ui.planesLabel.text
+    skull.show_in("Red", volume)
+    skull.ready()
+    skull.show_in("Red", other)
+    assert skull.panel.pump(lambda: not ui.predictButton.enabled, 5)
+    skull.choose("axial", other)
+    skull.ready()
 
 
 def test_cancel_takes_effect_and_the_next_click_works(skull):
