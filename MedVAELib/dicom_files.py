@@ -116,7 +116,8 @@ def dicom_files(path: Path, below: bool = True) -> Iterator[str]:
 
 
 def _damaged(file: str) -> InputError:
-    return InputError(f"{file} is damaged or truncated: copy it again, or take it out of the folder.")
+    return InputError(f"{file} is damaged or truncated, or compressed in an unknown way: copy or export it again, or "
+                      "take it out of the folder.")
 
 
 def _is_image(file: str) -> bool:

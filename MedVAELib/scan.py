@@ -71,8 +71,9 @@ class Scan:
 
         series: which of a DICOM folder's series: its UID, a part of its description (upper and lower case alike) or
         its number in the list that the error message gives; not needed if the folder holds one. Of a 4D file, which of
-        its volumes, by number or, if a FILE.bval lies beside it, as "b-value 1000", which takes the geometric mean of
-        all within 5 % of it, the trace-weighted image; one with one volume counts as 3D.
+        its volumes, by number or, if its b-values lie beside it (FILE.bval, FILE.bvals or bvals), as "b-value 1000",
+        which takes the geometric mean of all within 5 % of it, the trace-weighted image; one with one volume counts as
+        3D.
         Raises InputError (one sentence naming the file and what to do) if the scan cannot be used, UsageError for an
         unknown modality or a series that does not choose one.
         """
@@ -181,11 +182,19 @@ def _chosen_volumes(path: Path, size: Sequence[int], series: str | int | None
 
 def _b_values(path: Path, count: int) -> list[float]:
     """Of a 4D file's volumes, from the file that FSL and dcm2niix put beside it; empty if there is none that fits."""
-    try:
-        values = [float(text) for text in _sidecar(path, ".bval").read_text(encoding="utf-8-sig").split()]
-    except (OSError, ValueError):
-        return []
-    return values if len(values) == count else []
+    for file in _b_value_files(path):
+        try:
+            values = [float(text) for text in file.read_text(encoding="utf-8-sig").split()]
+        except (OSError, ValueError):
+            continue
+        if len(values) == count:
+            return values
+    return []
+
+
+def _b_value_files(path: Path) -> list[Path]:
+    """Where a 4D file's b-values can stand, the likeliest first."""
+    return [_sidecar(path, ".bval"), _sidecar(path, ".bvals"), path.with_name("bvals")]
 
 
 def _read_dicom(path: Path, series: str | int | None) -> tuple[sitk.Image, str, dict[str, str | float], list[str]]:
@@ -303,7 +312,7 @@ def files_of(path: Path) -> list[Path]:
     folder = dicom_folder(path)
     if folder is not None:
         return list(files_below(folder))
-    beside = [_sidecar(path), _sidecar(path, ".bval")]
+    beside = [_sidecar(path), *_b_value_files(path)]
     return [*data_files(path), *(file for file in beside if os.path.exists(file))]
 
 

@@ -57,18 +57,19 @@ def test_4d_file_of_one_volume_is_that_volume(tmp_path: Path) -> None:
     assert_same_image(scan.image, image)
 
 
-@pytest.mark.parametrize("series", [2, "2", "b-value 1000"])
-def test_a_volume_of_a_4d_file(tmp_path: Path, series: str | int) -> None:
+@pytest.mark.parametrize("series, b_values", [
+    (2, "dwi.bval"), ("2", "dwi.bvals"), ("b-value 1000", "bvals"), ("b-value 1000", "dwi.bval")])
+def test_a_volume_of_a_4d_file(tmp_path: Path, series: str | int, b_values: str) -> None:
     images = [small_head(seed=seed, direction=SAGITTAL) for seed in range(3)]
     path = written(sitk.JoinSeries(images), tmp_path / "dwi.nii.gz")
-    (tmp_path / "dwi.bval").write_text("\ufeff0 1000 500\n", encoding="utf-8")
+    (tmp_path / b_values).write_text("\ufeff0 1000 500\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"3 volumes .*1 to 3.*1: b-value 0; 2: b-value 1000; 3: b-value 500"):
         Scan.read(path)
     scan = Scan.read(path, series=series)
     assert_same_image(scan.image, images[1])
     with pytest.raises(UsageError, match=r"no volume 'b-value 900': .* 1 to 3 \(1: b-value 0; 2: b-value 1000;"):
         Scan.read(path, series="b-value 900")
-    assert scan.tags["b_value"] == 1000 and tmp_path / "dwi.bval" in files_of(path)
+    assert scan.tags["b_value"] == 1000 and tmp_path / b_values in files_of(path)
 
 
 def test_directions_of_one_b_value_give_the_trace_weighted_image(tmp_path: Path) -> None:
