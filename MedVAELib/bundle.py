@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any
 
 from .bundle_weights import FLOAT16, packed, unpacked
 from .errors import BundleError
+from .files.whole_files import new_folder, put_in_place
 from .resources import resource_dir
-from .whole_files import new_folder, put_in_place
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from .anomaly.result import FINDING_COLUMNS, Detection
-from .csv_files import write_csv
-from .nifti_files import write_volumes
+from .files.csv_files import write_csv
+from .files.nifti_files import write_volumes
 from .outputs import PROVENANCE_FILE, check_writable, plain, written
 from .progress import CancelToken, Progress, no_progress
 

@@ -16,11 +16,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .csv_files import only_writer
 from .errors import UsageError
+from .files.csv_files import only_writer
+from .files.whole_files import new_folder, put_in_place, writing_to
 from .progress import CancelToken, Progress, scaled
 from .timing import Timer
-from .whole_files import new_folder, put_in_place, writing_to
 
 if TYPE_CHECKING:
     from .anomaly.result import Detection
@@ -90,7 +90,7 @@ def check_writable(directory: str | Path, names: Iterable[str], task: str) -> No
         _refuse_foreign_files(Path(directory), names, task)
         for name in names:
             if name.endswith(".nii.gz"):
-                from .itk_files import itk_name  # loads SimpleITK, which tables and pictures do without
+                from .files.itk_files import itk_name  # loads SimpleITK, which tables and pictures do without
 
                 itk_name(partial / name)
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import SimpleITK as sitk
 
-from . import dicom
 from .errors import InputError, UsageError
-from .folders import files_below
-from .image_files import check_file, data_files
-from .itk_files import accept_rounded_axes, alone, itk_name, placed, quiet
+from .files import dicom
+from .files.folders import files_below
+from .files.image_files import check_file, data_files
+from .files.itk_files import accept_rounded_axes, alone, itk_name, placed, quiet
 from .lost_slices import fill_lost_slices
 from .scan_checks import Header, check_content, check_header, check_size, made_finite, made_signed
 

@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import InputError
-from .file_damage import MAX_SHEAR, judge_nonfinite, times
+from .files.file_damage import MAX_SHEAR, judge_nonfinite, times
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

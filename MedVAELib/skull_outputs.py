@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import SimpleITK as sitk
 
-from .nifti_files import write_volumes
+from .files.nifti_files import write_volumes
 from .outputs import PROVENANCE_FILE, check_writable, json_text, written
 from .progress import CancelToken, Progress, no_progress, scaled
 from .skull.result import where_drawn

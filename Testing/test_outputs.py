@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from MedVAELib import csv_files, gzip_blocks, itk_files, outputs, whole_files
+from MedVAELib import outputs
 from MedVAELib.anomaly.result import FINDING_COLUMNS
 from MedVAELib.cohort.summary import read_provenance
 from MedVAELib.detection_outputs import DETECTION_FILES, check_detection_writable, write_detection
 from MedVAELib.errors import Cancelled, InputError, UsageError
+from MedVAELib.files import csv_files, gzip_blocks, itk_files, whole_files
 from MedVAELib.outputs import atomic_output, check_writable, report_line
 from MedVAELib.progress import CancelToken
 from Testing.detection_standin import quick_report, standin_detection
@@ -155,7 +156,7 @@ def test_full_disk_while_writing_volumes(detection, quick_report, tmp_path, monk
 
     write_detection(detection, tmp_path)
     before = contents(tmp_path)
-    monkeypatch.setattr("MedVAELib.nifti_files.gzip_file", full)
+    monkeypatch.setattr("MedVAELib.files.nifti_files.gzip_file", full)
     with pytest.raises(UsageError, match="No space left") as failure:
         write_detection(detection, tmp_path)
     assert str(tmp_path) in str(failure.value) and "\n" not in str(failure.value)

@@ -14,11 +14,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from MedVAELib import csv_files
 from MedVAELib.cohort import CaseRow
 from MedVAELib.cohort import summary as summary_module
 from MedVAELib.cohort.summary import DONE, FAILED, NOT_RUN, check_summary, write_summary
 from MedVAELib.errors import Cancelled, UsageError
+from MedVAELib.files import csv_files
 from MedVAELib.progress import CancelToken
 from Testing.tables import summary_rows
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..csv_files import write_rows
 from ..errors import CohortError
+from ..files.csv_files import write_rows
 from ..listening import cancelled_by_signals
 from ..outputs import PROVENANCE_FILE, atomic_output, check_writable, json_text, names_in
 from ..progress import CancelToken, Progress

@@ -179,8 +179,8 @@ def edit(
         import numpy as np
         import SimpleITK as sitk
 
+        from ..files.nifti_files import write_nifti_gz
         from ..latent.model import load_latent_model
-        from ..nifti_files import write_nifti_gz
         from ..reporting.latent_pictures import write_strips
 
         model = load_latent_model(bundle, device)
@@ -210,8 +210,8 @@ def write_image(model: LatentModel, image: NDArray, path: Path, description: str
     model's own grid. Raises OSError."""
     import SimpleITK as sitk
 
+    from ..files.nifti_files import write_nifti_gz
     from ..latent.placing import own_image, space
-    from ..nifti_files import write_nifti_gz
     from ..training.image_pictures import save_grey
 
     if path.suffix == ".png":
@@ -240,8 +240,8 @@ def _write_series(model: LatentModel, images: NDArray, folder: Path, files: Sequ
     """Decoded images (N, 1, *shape) into the files that `_series_files` has named."""
     import SimpleITK as sitk
 
+    from ..files.nifti_files import write_nifti_gz
     from ..latent.placing import series, space
-    from ..nifti_files import write_nifti_gz
 
     if images.ndim == 5:
         write_nifti_gz(series(model, images), folder / files[0], sitk.sitkFloat32, f"MedVAE {description}",

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import CohortError, UsageError
+from ..files.whole_files import writing_to
 from ..listening import cancelled_by_signals
-from ..whole_files import writing_to
 from .listeners import progress_listener, warn
 from .many import run_many
 from .options import DebugOption, DeviceOption, ProgressKind, ProgressOption, SeriesOption, expanded
@@ -102,7 +102,7 @@ def prepare(
             read_prepare_cases,
             write_images_table,
         )
-        from ..csv_files import is_table
+        from ..files.csv_files import is_table
         from ..preprocessing.slices import PatchSettings, SliceSettings
 
         table = scans[0] if len(scans) == 1 and is_table(scans[0]) else None

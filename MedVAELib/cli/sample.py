@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
-from ..itk_files import itk_name
+from ..files.itk_files import itk_name
 from ..resources import resource_dir
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError, UsageError
-from ..folders import files_matching, is_file_or_lost
+from ..files.folders import files_matching, is_file_or_lost
 from ..outputs import PROVENANCE_FILE
 from ..scan import MODALITIES, dicom_folder
 from .table import LONGEST_NAME, Line, names_a_folder, read_table

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from .. import __version__
 from ..bundle import DEFAULT_ANOMALY_BUNDLE, Bundle
-from ..csv_files import refuse_foreign_table, write_csv
 from ..errors import InputError, UsageError
-from ..nifti_files import MNI, write_nifti_gz
+from ..files.csv_files import refuse_foreign_table, write_csv
+from ..files.nifti_files import MNI, write_nifti_gz
 from ..outputs import PROVENANCE_FILE, atomic_output, check_writable, plain
 from ..preprocessing.mask_files import read_fractions
 from ..preprocessing.masked import MaskedScan, masked_scan

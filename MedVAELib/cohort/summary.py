@@ -12,9 +12,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from ..csv_files import only_writer, refuse_foreign_table, write_csv
 from ..errors import UsageError
 from ..failures import Failure
+from ..files.csv_files import only_writer, refuse_foreign_table, write_csv
 from ..outputs import PROVENANCE_FILE, UNFINISHED
 from ..progress import CancelToken
 

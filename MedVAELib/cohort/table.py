@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..csv_files import read_csv
 from ..errors import InputError
+from ..files.csv_files import read_csv
 
 _UNSAFE_NAME = re.compile(
     r'[\x00-\x1f<>:"/\\|?*]|^[. ]|[. ]$|^$|^summary\.csv$'

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import Cancelled, DeviceMemoryError, InputError, MedVAEError
-from ..folders import is_file_or_lost
+from ..files.folders import is_file_or_lost
 from ..progress import CancelToken, Progress, scaled
 
 Scores = TypeVar("Scores")

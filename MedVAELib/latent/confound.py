@@ -14,8 +14,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from ..dicom_files import SCANNER_TAGS
 from ..errors import InputError
+from ..files.dicom_files import SCANNER_TAGS
 from ..preprocessing.slices import LESION_FRACTION, PIXEL
 from ..progress import CancelToken
 from ..training.image_listing import GENERATED_BY

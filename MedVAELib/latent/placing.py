@@ -10,8 +10,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..itk_files import alone, itk_name
-from ..nifti_files import MNI, SCANNER
+from ..files.itk_files import alone, itk_name
+from ..files.nifti_files import MNI, SCANNER
 from ..preprocessing.geometry import like, ras_grid
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import Scan

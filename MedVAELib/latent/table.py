@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..csv_files import as_numbers, read_csv
 from ..errors import InputError, UsageError
+from ..files.csv_files import as_numbers, read_csv
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 _NAMED = ("case", "patient", "label", "split", "file", "scan")

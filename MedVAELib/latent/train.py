@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..bundle import save_bundle
-from ..csv_files import is_table
 from ..errors import InputError
+from ..files.csv_files import is_table
+from ..files.whole_files import replaced
 from ..inference import select_device
 from ..models import build_model
 from ..progress import CancelToken, Progress, no_progress, scaled
@@ -31,7 +32,6 @@ from ..training.pictures import draw_curves
 from ..training.processes import Processes, data_processes, from_background, heard_alone
 from ..training.run import start_trainer
 from ..training.trainer import Batches, Trainer
-from ..whole_files import replaced
 from .card import images_card, images_metadata
 from .config import ImagesRun
 from .validation import CURVES, ImageValidation

@@ -18,8 +18,8 @@ import SimpleITK as sitk
 from scipy.ndimage import binary_fill_holes, distance_transform_edt
 
 from ..errors import InputError
-from ..itk_files import itk_name
-from ..nifti_files import write_nifti_gz
+from ..files.itk_files import itk_name
+from ..files.nifti_files import write_nifti_gz
 from ..resources import resource_dir
 from .geometry import like, ras_grid
 from .registration import quick, register_affine

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..itk_files import stored_image
+from ..files.itk_files import stored_image
 from .geometry import ijk_to_ras_mm, like, ras_mm_to_ijk, same_grid, to_grid
 
 _MOST_BEYOND = 0.2

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..files.whole_files import replaced
 from ..progress import CancelToken, Progress, no_progress
 from ..standard_planes import BY_COUNT, PLANES, Subset
 from ..training.synthesis.head_masks import mask_files, read_mask, skull_thickness_mm
 from ..training.synthesis.heads import KINDS, Head, HeadPopulation, read_head_shapes
 from ..training.synthesis.planes import Imager, PlaneCaseMaker, PlaneConfig
-from ..whole_files import replaced
 
 SEED = 990_000_000
 """Of the held-back heads; training's seeds lie elsewhere."""

@@ -21,11 +21,11 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..dicom_files import PIXEL_SPACING, pixel_spacing, two_numbers
 from ..errors import InputError
-from ..image_files import check_file
-from ..itk_files import accept_rounded_axes, alone, itk_name, quiet
-from ..png_files import PNG, grey_without_opacity, png_chunks
+from ..files.dicom_files import PIXEL_SPACING, pixel_spacing, two_numbers
+from ..files.image_files import check_file
+from ..files.itk_files import accept_rounded_axes, alone, itk_name, quiet
+from ..files.png_files import PNG, grey_without_opacity, png_chunks
 from ..scan import is_dicom_file
 
 MAX_PIXELS = 64_000_000

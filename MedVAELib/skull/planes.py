@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..bundle import MIN_SKULL_SAMPLES
 from ..errors import InputError, UsageError, check_seed
-from ..file_damage import MAX_NONFINITE_FRACTION
+from ..files.file_damage import MAX_NONFINITE_FRACTION
 from ..scan import IMAGE_SUFFIX, safe_name
 from ..standard_planes import PLANES
 from .plane_files import SAME_SIZE, Cut, StoredPlane, parse_cut, plane_of_image, read_stored_plane

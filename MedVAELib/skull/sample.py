@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ..itk_files import itk_name
+from ..files.itk_files import itk_name
 from ..standard_planes import PLANES
 from ..training.synthesis.heads import HeadPopulation, read_head_shapes
 from ..training.synthesis.planes import draw_pose

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..bundle import save_bundle
 from ..errors import InputError
+from ..files.whole_files import replaced
 from ..inference import select_device
 from ..models import build_model
 from ..networks.skull import VOLUME_SIZE
@@ -26,7 +27,6 @@ from ..training.run import start_trainer, tensorboard
 from ..training.synthesis.heads import Head, HeadPopulation, read_head_shapes
 from ..training.synthesis.ultrasound import PictureMaker
 from ..training.trainer import Batches, Validate
-from ..whole_files import replaced
 from .biometry import ellipse_circumference
 from .card import outline_card, outline_metadata
 from .config import OutlineRun

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..itk_files import itk_name
+from ..files.itk_files import itk_name
 from ..preprocessing.outlines import MomentEllipse, ellipse_map
 
 TABLE = "pixel_size_and_HC.csv"

@@ -25,12 +25,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from .. import dicom
-from ..csv_files import as_numbers, is_table, read_csv
-from ..dicom_files import SUFFIXES, Slice, read_slices
 from ..errors import InputError
-from ..folders import files_below, files_matching, is_file_or_lost
-from ..itk_files import quiet
+from ..files import dicom
+from ..files.csv_files import as_numbers, is_table, read_csv
+from ..files.dicom_files import SUFFIXES, Slice, read_slices
+from ..files.folders import files_below, files_matching, is_file_or_lost
+from ..files.itk_files import quiet
 from ..progress import Progress, no_progress
 from ..scan import IMAGE_SUFFIX, is_dicom_file, sidecar_tags
 from .idx_files import is_idx, read_idx, read_idx_labels

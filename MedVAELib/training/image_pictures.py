@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..whole_files import replaced
+from ..files.whole_files import replaced
 
 _GAP = 2
 _HEIGHT = 112  # pixels that a small image is enlarged to at least

@@ -21,18 +21,18 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from .. import dicom
-from ..csv_files import MISSING
-from ..dicom_files import pixel_spacing, spaced
 from ..errors import InputError, UsageError
-from ..folders import files_below
-from ..image_files import check_file
-from ..itk_files import accept_rounded_axes, placed, quiet, stored_image
-from ..png_files import grey_without_opacity
+from ..files import dicom
+from ..files.csv_files import MISSING
+from ..files.dicom_files import pixel_spacing, spaced
+from ..files.folders import files_below
+from ..files.image_files import check_file
+from ..files.itk_files import accept_rounded_axes, placed, quiet, stored_image
+from ..files.png_files import grey_without_opacity
+from ..files.whole_files import replaced, writing_to
 from ..preprocessing.image_form import ImageForm, as_dimensions, below_0, choose_scaling, scaled, turned
 from ..progress import CancelToken, Progress, no_progress
 from ..scan import is_dicom_file
-from ..whole_files import replaced, writing_to
 from .idx_files import read_idx
 from .image_listing import GENERATED_BY, PARTS, ImageRecord, Tag, find_images
 from .image_split import assign_parts

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..files.whole_files import replaced
 from ..tissues import TISSUES
-from ..whole_files import replaced
 from .log_file import read_log
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..errors import InputError
+from ..files.whole_files import replaced
 from ..progress import CancelToken
-from ..whole_files import replaced
 from .processes import from_background, heard_alone
 from .synthesis.planes import PlaneCaseMaker, Watch, unwatched
 

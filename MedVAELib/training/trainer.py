@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ..bundle_weights import packed
 from ..errors import BundleError, Cancelled, DeviceMemoryError, InputError, UsageError
 from ..failures import is_out_of_memory
+from ..files.whole_files import replaced, writing_to
 from ..inference.device import cpu_bfloat16_problem, cpu_flags, cuda_half_precision, has_bfloat16_instructions
 from ..networks.across_processes import shared_batch, with_synced_norms
 from ..progress import CancelToken, Progress
-from ..whole_files import replaced, writing_to
 from .early_stop import EarlyStop
 from .health import HealthChecks
 from .log_file import LOG_FILE, read_log

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from MedVAELib import itk_files
 from MedVAELib.errors import InputError, UsageError
+from MedVAELib.files import itk_files
 from MedVAELib.scan import Scan, files_of, hint_modality
 from Testing.scan.scan_files import (
     OBLIQUE,

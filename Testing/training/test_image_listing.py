@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from MedVAELib.csv_files import as_numbers
 from MedVAELib.errors import InputError
+from MedVAELib.files.csv_files import as_numbers
 from MedVAELib.training.image_listing import find_images
 from MedVAELib.training.image_sets import read_images
 

@@ -16,8 +16,8 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from MedVAELib import dicom, whole_files
 from MedVAELib.errors import Cancelled, InputError, UsageError
+from MedVAELib.files import dicom, whole_files
 from MedVAELib.preprocessing.image_form import ImageForm
 from MedVAELib.progress import CancelToken
 from MedVAELib.training.image_listing import find_images

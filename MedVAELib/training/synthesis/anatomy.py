@@ -15,8 +15,8 @@ import SimpleITK as sitk
 import torch
 
 from ...errors import InputError
-from ...folders import files_below
-from ...itk_files import stored_image
+from ...files.folders import files_below
+from ...files.itk_files import stored_image
 from ...tissues import (
     BACKGROUND,
     BRAINSTEM,

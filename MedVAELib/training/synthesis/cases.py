@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ...nifti_files import write_nifti_gz
+from ...files.nifti_files import write_nifti_gz
+from ...files.whole_files import writing_to
 from ...preprocessing.geometry import like, ras_grid
 from ...progress import CancelToken, Progress, no_progress
 from ...scan import Scan
 from ...tissues import BRAIN
-from ...whole_files import writing_to
 from ..brains import load_synthesiser
 from .brains import BrainSynthesiser, SynthesisConfig
 

@@ -13,16 +13,16 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from ... import __version__
-from ...csv_files import write_csv
 from ...errors import InputError, UsageError
-from ...folders import unreadable
-from ...itk_files import stored_image
-from ...nifti_files import write_nifti_gz
+from ...files.csv_files import write_csv
+from ...files.folders import unreadable
+from ...files.itk_files import stored_image
+from ...files.nifti_files import write_nifti_gz
+from ...files.whole_files import replaced, writing_to
 from ...preprocessing.geometry import like
 from ...preprocessing.mni import mni_grid
 from ...preprocessing.model_image import block_means, model_image
 from ...progress import CancelToken, Progress, no_progress, scaled
-from ...whole_files import replaced, writing_to
 from .anatomy import label_map_files, lesion_mask_files, read_lesion_masks
 from .cohort import HEALTHY, KINDS, SPACING_MM, CohortCase, CohortSynthesiser, least_count, plan
 from .mni_heads import MniHead, read_heads

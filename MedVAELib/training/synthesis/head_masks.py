@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import InputError
+from ...files.itk_files import stored_image
 from ...growth_charts import HC
-from ...itk_files import stored_image
 from ...preprocessing.outlines import MARGIN, SIZE
 from . import star_shapes
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from ...nifti_files import write_nifti_gz
+from ...files.nifti_files import write_nifti_gz
 from ...preprocessing.geometry import ijk_to_ras_mm
 from ..brains import load_synthesiser
 from .cases import case_config, synthetic_case

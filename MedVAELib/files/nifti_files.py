@@ -11,9 +11,9 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+from ..progress import CancelToken, Progress
 from .gzip_blocks import LEVEL, gzip_file
 from .itk_files import itk_name
-from .progress import CancelToken, Progress
 from .whole_files import remove_temporary, replaced, temporary_name
 
 _DESCRIPTION_BYTES = 79

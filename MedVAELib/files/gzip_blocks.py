@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .progress import CancelToken
+from ..progress import CancelToken
 
 BLOCK_BYTES = 128 * 1024
 LEVEL = 1  # float maps shrink 5 % more at level 6, for 1.6 times the time

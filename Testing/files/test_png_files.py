@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from MedVAELib.errors import InputError
-from MedVAELib.png_files import PNG, grey_without_opacity
+from MedVAELib.files.png_files import PNG, grey_without_opacity
 from MedVAELib.skull.planes import PlaneImage
 from MedVAELib.training.image_sets import read_images
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import InputError
+from ..errors import InputError
 from .file_damage import (
     CHUNK,
     MAX_SHEAR,

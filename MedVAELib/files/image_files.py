@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from .errors import InputError
+from ..errors import InputError
 from .file_damage import CHUNK, FileNotes, gzip_errors, text_name, truncated, unsaid_orientation
 from .nifti_header import check_nifti, nifti_pair
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError
+from ..errors import InputError
 
 MAX_SHEAR = 1e-2
 """Largest |cosine| between two index axes (and deviation of an axis' length from 1) taken for rounding."""

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from ..errors import InputError, UsageError
 from .dicom_files import Slice, dicom_files, read_slices, spaced
-from .errors import InputError, UsageError
 from .file_damage import MAX_SHEAR, unsaid_orientation
 from .itk_files import itk_name
 

@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .errors import InputError, UsageError
-from .progress import CancelToken
+from ..errors import InputError, UsageError
+from ..progress import CancelToken
 from .whole_files import replaced
 
 _LOCK_ABANDONED_AFTER_S, _LOOK_S = 20.0, 0.02

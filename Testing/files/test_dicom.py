@@ -14,8 +14,8 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 
-from MedVAELib.dicom import find_volumes
 from MedVAELib.errors import InputError, UsageError
+from MedVAELib.files.dicom import find_volumes
 from MedVAELib.scan import Scan
 from Testing.scan.scan_files import (
     OBLIQUE,

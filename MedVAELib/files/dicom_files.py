@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import InputError
+from ..errors import InputError
 from .file_damage import text_name
 from .folders import files_below, unreadable
 from .itk_files import itk_name

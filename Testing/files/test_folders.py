@@ -9,9 +9,9 @@ import pytest
 
 from MedVAELib.cohort.cases import scans_in
 from MedVAELib.cohort.run import fingerprint
-from MedVAELib.dicom_files import dicom_files
 from MedVAELib.errors import InputError
-from MedVAELib.folders import files_below, files_matching
+from MedVAELib.files.dicom_files import dicom_files
+from MedVAELib.files.folders import files_below, files_matching
 from MedVAELib.scan import Scan
 from MedVAELib.training.image_listing import find_images
 from Testing.scan.scan_files import dicom_series, link, small_head

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .errors import InputError
+from ..errors import InputError
 from .itk_files import itk_name, quiet
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -13,14 +13,14 @@ import torch
 
 from MedVAELib.cohort.prepare import PrepareCase, PrepareSettings
 from MedVAELib.errors import Cancelled, UsageError
-from MedVAELib.nifti_files import write_nifti_gz
+from MedVAELib.files.nifti_files import write_nifti_gz
+from MedVAELib.files.whole_files import replaced, writing_to
 from MedVAELib.preprocessing import atlas
 from MedVAELib.progress import CancelToken
 from MedVAELib.scan import Scan
 from MedVAELib.skull import held_back, train_outline
 from MedVAELib.training import image_pictures, pictures
 from MedVAELib.training.synthesis import cases, cohort_files
-from MedVAELib.whole_files import replaced, writing_to
 
 LIMIT = 100_000
 
