@@ -38,7 +38,7 @@ def pretended(kind: str) -> Iterator[torch.device]:
     device = torch.device(kind, 0)
     cuda = {"is_available": kind == "cuda", "device_count": 1, "get_device_capability": (9, 0), "empty_cache": None,
             "get_device_name": "a pretended GPU", "mem_get_info": (8 << 30, 80 << 30), "memory_reserved": 0,
-            "memory_allocated": 0, "is_bf16_supported": True}
+            "memory_allocated": 0, "is_bf16_supported": True, "is_current_stream_capturing": False}
     with ExitStack() as stack:
         for name, answer in cuda.items():
             stack.enter_context(patch.object(torch.cuda, name, lambda *_, answer=answer, **__: answer))

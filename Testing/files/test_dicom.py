@@ -13,6 +13,8 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from pydicom.filebase import DicomFileLike
+from pydicom.filewriter import write_dataset
 
 from MedVAELib.errors import InputError, UsageError
 from MedVAELib.files.dicom import find_volumes
@@ -376,8 +378,10 @@ def test_files_without_preamble_and_suffix_are_found(tmp_path: Path) -> None:
     expected = Scan.read(dicom_series(tmp_path)).image
     for file in list(tmp_path.iterdir()):
         header = pydicom.dcmread(file)
-        bare = pydicom.Dataset(dict(header.items()))
-        pydicom.dcmwrite(file.with_suffix(""), bare, implicit_vr=True, little_endian=True)
+        with file.with_suffix("").open("wb") as opened:
+            bare = DicomFileLike(opened)
+            bare.is_implicit_VR, bare.is_little_endian = True, True
+            write_dataset(bare, pydicom.Dataset(dict(header.items())))
         file.unlink()
     (tmp_path / "other").write_bytes(b"\x08\0\0\0" + bytes(range(256)) * 4)
     assert_same_image(Scan.read(tmp_path).image, expected)
