@@ -7,6 +7,7 @@ comparison never favours us. Baselines flag as many voxels as the detector did (
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import SimpleITK as sitk
 
+from ..anomaly.findings import MIN_VOLUME_ML
 from ..anomaly.result import Detection
 from ..bootstrap import interval
 from ..preprocessing.mask_files import read_mask
@@ -31,6 +33,7 @@ OURS = "medvae"
 INTENSITY = "intensity"
 EQUALISED = "equalised intensity"
 METHODS = (OURS, INTENSITY, EQUALISED)
+FIRST_FINDINGS = 5
 NAN = float("nan")
 _NO_INTERVAL = (NAN, NAN)
 
@@ -41,7 +44,9 @@ class MethodScores:
 
     best_dice is an upper bound (threshold chosen with the truth). false_positive_fraction: flagged share of the
     brain outside the lesions. ap_given_brain: within the given brain mask; ap_second_rater: against the other expert.
-    ap_gain, dice_gain: how much higher OURS is than this method, over the same resamples.
+    ap_gain, dice_gain: how much higher OURS is than this method, over the same resamples. findings_right,
+    first_findings_right: how many of the bright findings, and of the FIRST_FINDINGS first, lie on lesion; of the
+    baselines as many of their largest components.
     """
 
     method: str
@@ -56,6 +61,8 @@ class MethodScores:
     lesion_precision: float = NAN
     false_positive_ml: float = NAN
     false_positive_fraction: float = NAN
+    findings_right: float = NAN
+    first_findings_right: float = NAN
     ap_given_brain: float = NAN
     ap_second_rater: float = NAN
     ap_gain: float = NAN
@@ -78,6 +85,7 @@ class CaseScores:
     threshold: float = NAN
     lesion_ml: float = NAN
     flagged_ml: float = NAN
+    findings: int = 0  # bright ones, where dark ones have a score of their own
     dark_ml: float = NAN  # of dark findings, which are not in flagged_ml where they have a score of their own
     brain_ml: float = NAN
     brain_dice: float = NAN
@@ -97,6 +105,8 @@ class _Volumes:
     score: np.ndarray
     mask: np.ndarray
     brain: np.ndarray
+    components: np.ndarray
+    findings: tuple[int, ...]  # their labels, in order
     truth: np.ndarray
     region: np.ndarray
     spacing_zyx_mm: tuple[float, float, float]
@@ -146,6 +156,7 @@ def evaluate_case(case: Case, detect: Detect, modality: str = "auto", look: Look
                         warnings=list(detection.warnings), provenance=dict(detection.provenance))
     result.brain_ml = int(volumes.brain.sum()) * volumes.voxel_ml
     result.flagged_ml = int(volumes.mask.sum()) * volumes.voxel_ml
+    result.findings = len(volumes.findings)
     result.dark_ml = sum(finding.volume_ml for finding in detection.findings if finding.polarity == "dark")
     if given_brain is not None:
         result.brain_dice = metrics.dice(volumes.brain, given_brain)
@@ -165,12 +176,15 @@ def _volumes(detection: Detection, truth: np.ndarray | None, second: np.ndarray 
              given_brain: np.ndarray | None, others: Mapping[str, np.ndarray]) -> _Volumes:
     brain = sitk.GetArrayFromImage(detection.brain) > 0
     score, mask = detection.bright_side()  # as the lesions are
+    components = sitk.GetArrayFromImage(detection.components)
+    listed = tuple(finding.label for finding in detection.findings
+                   if detection.dark_threshold is None or finding.polarity == "bright")
     truth = np.zeros(brain.shape, bool) if truth is None else truth
     # 0 outside the brain is not the lowest score where scores are signed.
     score[~brain] = min(0.0, float(score[brain].min())) if brain.any() else 0.0
     return _Volumes(
         scan=sitk.GetArrayFromImage(detection.scan.image), score=score,
-        mask=mask, brain=brain, truth=truth, region=brain | truth,
+        mask=mask, brain=brain, components=components, findings=listed, truth=truth, region=brain | truth,
         spacing_zyx_mm=tuple(detection.scan.image.GetSpacing()[::-1]), second=second, given_brain=given_brain,
         others=others)
 
@@ -227,7 +241,21 @@ def _threshold_scores(method: str, volumes: _Volumes, mask: np.ndarray) -> Metho
         scores.sensitivity = float((truth & mask).sum() / truth.sum())
         scores.lesion_f1, scores.lesion_recall = agreement.f1, agreement.recall
         scores.lesion_precision = agreement.precision
+        right = metrics.on_lesion(*_listed(method, volumes, mask), truth)
+        scores.findings_right, scores.first_findings_right = sum(right), sum(right[:FIRST_FINDINGS])
     return scores
+
+
+def _listed(method: str, volumes: _Volumes, mask: np.ndarray) -> tuple[np.ndarray, Sequence[int]]:
+    """Components (zyx) and the labels of those in the list: our findings, or as many of a baseline's components that
+    are no smaller than a finding can be, the largest first."""
+    if method == OURS:
+        return volumes.components, volumes.findings
+    found = sitk.RelabelComponent(
+        sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True),
+        minimumObjectSize=math.ceil(MIN_VOLUME_ML / volumes.voxel_ml - 1e-6))
+    labels = sitk.GetArrayFromImage(found)
+    return labels, range(1, min(len(volumes.findings), int(labels.max())) + 1)
 
 
 def _score_elsewhere(scores: MethodScores, method: str, volumes: _Volumes) -> None:

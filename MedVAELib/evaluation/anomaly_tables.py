@@ -9,7 +9,7 @@ from dataclasses import asdict
 import numpy as np
 
 from ..bootstrap import CONFIDENCE, RESAMPLES
-from .anomaly import METHODS, OURS, CaseScores
+from .anomaly import FIRST_FINDINGS, METHODS, OURS, CaseScores
 from .metrics import BLOCK_MM, MIN_LESION_BLOCKS, MIN_LESION_MM3, MIN_OVERLAP, mean_with_interval
 from .tables import figure, markdown_table, percent
 
@@ -24,6 +24,8 @@ DEFINITIONS = (
     "have a score of their own; the baselines flag as many voxels as ours (matched volume).",
     f"Lesion F1: 26-connected components of at least {MIN_LESION_MM3:g} mm³; found when ≥ {MIN_OVERLAP:.0%} of the "
     f"lesion is flagged, right when ≥ {MIN_OVERLAP:.0%} of the component lies on lesion.",
+    f"Findings: the bright ones of the report, worst first; right when ≥ {MIN_OVERLAP:.0%} lies on lesion. Beside them "
+    "as many of the largest components of the intensity mask.",
     f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap, {RESAMPLES} resamples; within a case of {BLOCK_MM:g} mm cubes "
     f"of the region, if {MIN_LESION_BLOCKS} or more hold lesion: how far the figure depends on the place, not what the "
     "next patient's will be; for means of the cases, where five cases hold what is said in some 83 % of trials, ten in "
@@ -44,7 +46,7 @@ def case_rows(results: Sequence[CaseScores]) -> list[dict[str, object]]:
         common = {
             "case": result.case.name, "kind": "failed" if result.failure else result.case.kind,
             "modality": result.modality, "lesion_ml": result.lesion_ml, "brain_ml": result.brain_ml,
-            "flagged_ml": result.flagged_ml, "dark_ml": result.dark_ml,
+            "flagged_ml": result.flagged_ml, "findings": result.findings, "dark_ml": result.dark_ml,
             "threshold": result.threshold, "brain_dice": result.brain_dice,
             "lesion_outside_brain": result.lesion_outside_brain,
             "between_raters_dice": result.between_raters_dice, "second_rater_ap": result.second_rater_ap,
@@ -88,7 +90,8 @@ def anomaly_markdown(results: Sequence[CaseScores], left_out: Sequence[str], not
     if lesions:
         average = means(results, left_out)
         parts += ["## Ranking of voxels\n", _ranking_table(lesions, average, left_out), *_experts(lesions),
-                  "## At the threshold\n", _threshold_table(lesions, average, left_out)]
+                  "## At the threshold\n", _threshold_table(lesions, average, left_out),
+                  "## The list of findings\n", _findings_table(lesions, left_out)]
         if len(methods_of(lesions)) > len(METHODS):
             parts += ["## Image autoencoders beside them\n", _autoencoder_table(lesions, average, left_out)]
     if healthy:
@@ -149,6 +152,14 @@ def _threshold_table(results: Sequence[CaseScores], average: Mapping, left_out: 
     return markdown_table(header, rows)
 
 
+def _findings_table(results: Sequence[CaseScores], left_out: Sequence[str]) -> str:
+    header = ["case", "findings", *(f"right, {m}" for m in METHODS[:2]),
+              *(f"right of the first {FIRST_FINDINGS}, {m}" for m in METHODS[:2])]
+    rows = [[_name(r, left_out), str(r.findings), *(f"{r.methods[m].findings_right:.0f}" for m in METHODS[:2]),
+             *(f"{r.methods[m].first_findings_right:.0f}" for m in METHODS[:2])] for r in results]
+    return markdown_table(header, rows)
+
+
 def _autoencoder_table(results: Sequence[CaseScores], average: Mapping, left_out: Sequence[str]) -> str:
     """Every method, the best ranking first: AP per case, mean figures, and how much higher ours ranks."""
     header = ["method", *(f"AP {_name(r, left_out)}" for r in results), f"**mean AP of {len(average['cases'])}**",
@@ -161,9 +172,9 @@ def _autoencoder_table(results: Sequence[CaseScores], average: Mapping, left_out
 
 
 def _healthy_table(results: Sequence[CaseScores]) -> str:
-    header = ["case", "flagged share of the brain", "flagged ml", "brain ml", "seconds"]
-    rows = [[r.case.name, percent(r.methods[OURS].false_positive_fraction), f"{r.flagged_ml:.1f}", f"{r.brain_ml:.0f}",
-             f"{r.seconds:.1f}"] for r in results]
+    header = ["case", "flagged share of the brain", "flagged ml", "findings", "brain ml", "seconds"]
+    rows = [[r.case.name, percent(r.methods[OURS].false_positive_fraction), f"{r.flagged_ml:.1f}", str(r.findings),
+             f"{r.brain_ml:.0f}", f"{r.seconds:.1f}"] for r in results]
     return markdown_table(header, rows)
 
 

@@ -97,6 +97,14 @@ def _overlapping_components(components_of: np.ndarray, other: np.ndarray, voxel_
     return int(counted.sum()), int((counted & (shared >= MIN_OVERLAP * sizes)).sum())
 
 
+def on_lesion(labels: np.ndarray, listed: Sequence[int], truth: np.ndarray) -> list[bool]:
+    """Of the components of `labels` (zyx) that are listed, in their order: whether at least `MIN_OVERLAP` of each lies
+    on lesion."""
+    sizes = np.bincount(labels.ravel())
+    shared = np.bincount(labels[truth], minlength=len(sizes))
+    return [bool(shared[label] >= MIN_OVERLAP * sizes[label]) for label in listed]
+
+
 def spatial_blocks(region: np.ndarray, spacing_zyx_mm: tuple[float, float, float]) -> np.ndarray:
     """For each voxel of `region` (bool, zyx), the number of the cube of side BLOCK_MM it lies in: (n,) from 0 up.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from MedVAELib.errors import Cancelled, InputError
 from MedVAELib.evaluation.anomaly import EQUALISED, INTENSITY, OURS, evaluate_cases
 from MedVAELib.evaluation.anomaly_tables import anomaly_markdown, case_rows, means
 from MedVAELib.evaluation.cases import Case, find_cases
+from MedVAELib.evaluation.metrics import on_lesion
 from MedVAELib.evaluation.pictures import write_case_picture
 from MedVAELib.outputs import json_text
 from MedVAELib.progress import CancelToken
@@ -119,6 +121,33 @@ def test_dark_voxels_with_a_score_of_their_own_count_neither_as_hits_nor_as_fals
     ours = result.methods[OURS]
     assert (ours.dice, ours.false_positive_ml) == (1, 0) and ours.ap == pytest.approx(1)
     assert result.flagged_ml == pytest.approx(LESION.sum() * 0.2)
+
+
+def test_the_list_of_findings_is_scored_beside_as_many_of_the_baselines_largest_pieces(lesion_case):
+    """Three findings, the second one wrong and another one dark, which counts for nothing."""
+    wrong = np.zeros(SHAPE, bool)
+    wrong[5:8, 6:10, 6:10] = True
+
+    def detect(scan, progress):
+        found = detection_of(scan, np.where(LESION | wrong, 5.0, 0.5), BRAIN, 4.0)
+        labels = np.zeros(SHAPE, np.uint16)
+        labels[8:11], labels[14:16], labels[wrong], labels[5, 20, 20] = 1 * LESION[8:11], 3 * LESION[14:16], 2, 4
+        found.components, found.dark_threshold = image_like(labels, scan.image), 5.0
+        found.findings = [SimpleNamespace(label=label, polarity="dark" if label == 4 else "bright", volume_ml=1.0)
+                          for label in (1, 2, 3, 4)]
+        return found
+
+    result = evaluate_cases(lesion_case, detect)[0]
+    ours, plain = result.methods[OURS], result.methods[INTENSITY]
+    assert (result.findings, ours.findings_right, ours.first_findings_right) == (3, 2, 2)
+    assert 1 <= plain.findings_right <= 2  # the lesions are what is brightest
+    assert "| case | 3 | 2 | " in anomaly_markdown([result], (), ())
+
+
+def test_components_lie_on_lesion_from_a_tenth_on():
+    labels, truth = np.repeat([1, 2, 3], 20), np.zeros(60, bool)
+    truth[[0, 20, 21]] = True
+    assert on_lesion(labels, (2, 1, 3), truth) == [True, False, False]
 
 
 def test_a_lesion_in_one_place_has_no_interval(tmp_path):
