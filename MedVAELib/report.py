@@ -60,7 +60,7 @@ def write_report(result: Detection, directory: Path) -> None:
 
 
 def _spots(result: Detection, painter: Painter) -> list[Spot]:
-    """Where to cut: the peaks of the worst findings, or the middle of the brain."""
+    """Where to cut: the peaks of the first findings, or the middle of the brain."""
     spots = [Spot(painter.display.index(finding.peak_ras_mm), finding.label)
              for finding in result.findings[:PICTURED_FINDINGS]]
     return spots or [Spot(painter.display.centre())]
@@ -92,7 +92,7 @@ def _charts(result: Detection, painter: Painter, scores: np.ndarray) -> dict[str
 
 
 def _maps(result: Detection, painter: Painter) -> list[dict[str, object]]:
-    """Scan, reconstruction, residual and standard deviation through the worst finding, axial above coronal."""
+    """Scan, reconstruction, residual and standard deviation through the first finding, axial above coronal."""
     display = painter.display
     spot = _spots(result, painter)[0]
     px_per_mm = 420 / display.size_mm(AXIAL)[0]

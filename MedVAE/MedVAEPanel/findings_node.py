@@ -20,7 +20,7 @@ _FIRST = ("label", "polarity", "location", "volume_ml", "peak", "mean")
 
 
 def add_findings_table(table, findings: Sequence[Mapping[str, Any]], ijk_to_ras: np.ndarray) -> None:
-    """Fills the table node: one row per finding, worst first, the columns of findings.csv.
+    """Fills the table node: one row per finding, surest first, the columns of findings.csv.
 
     ijk_to_ras: where the scan lay when the positions were measured.
     """

@@ -1,4 +1,4 @@
-"""The list of findings in the panel, worst first: a row chosen is a place shown."""
+"""The list of findings in the panel, surest first: a row chosen is a place shown."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FindingsTable:
         self.table, self.summary, self._bring_into_view = table, summary, bring_into_view
         self.result: Result | None = None
         headers = [_("Where"), _("ml"), _("Peak"), _("Mean"), _("Position (mm)")]
-        tips = [_("Side and tissue; the rows are ordered by volume × mean score, worst first."), _("Volume"),
+        tips = [_("Side and tissue; the rows are ordered by the mean score, surest first."), _("Volume"),
                 _("Highest anomaly score"), _("Mean anomaly score"), _("Where the score is highest, in the world")]
         set_columns(table, headers, tips)
         table.connect("itemSelectionChanged()", self._choose)
@@ -66,7 +66,7 @@ class FindingsTable:
         total = sum(row["volume_ml"] for row in self._rows)
         one = len(self._rows) == 1
         return (_("One finding, {volume:.1f} ml. Click it to go there.") if one else
-                _("{count} findings, {volume:.1f} ml in all, worst first. Click one to go there.")).format(
+                _("{count} findings, {volume:.1f} ml in all, surest first. Click one to go there.")).format(
                     count=len(self._rows), volume=total)
 
     def _choose(self) -> None:

@@ -1,4 +1,4 @@
-"""The anomalies as a segmentation: a segment per finding, worst first, with the terms that DICOM uses."""
+"""The anomalies as a segmentation: a segment per finding, surest first, with the terms that DICOM uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import vtk
 from .following import put_on
 
 MAX_SEGMENTS = 40
-"""The worst findings get a segment each; the rest share one, because hundreds of segments make views slow."""
+"""The surest findings get a segment each; the rest share one, because hundreds of segments make views slow."""
 _RANK, _LABELS = "MedVAE.Rank", "MedVAE.Findings"
 """Tags of a segment: its finding's place in the table as it was detected, and the labels of the findings in it."""
 _CATEGORY = "Segmentation category and type - 3D Slicer General Anatomy list"

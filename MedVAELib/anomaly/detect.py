@@ -14,7 +14,7 @@ from ..scan import Scan
 from ..timing import Timer
 from .calibration import UNIT, reference_histogram, threshold
 from .detector import Detector
-from .findings import DARK_MARGIN, MIN_VOLUME_ML, PEAK_STRICTNESS, by_residual, rank_findings
+from .findings import DARK_MARGIN, DWI_STRICTNESS, MIN_VOLUME_ML, STRICTNESS, by_residual, rank_findings
 from .modality import decide_modality
 from .prepare import PreparedScan, prepare_scan
 from .result import DARK, Detection
@@ -67,8 +67,9 @@ def detect_anomalies(
     progress("findings", 0.9, "Describing findings")
     with timer.stage("findings"):
         limit, residual = threshold(fpr), maps.residual()
+        strictness = DWI_STRICTNESS if modality == "dwi" else STRICTNESS
         mask, components, found = rank_findings(
-            bright, dark, limit, maps.crop, maps.anatomy.probability, maps.anatomy.grid, maps.mirror
+            bright, dark, limit, strictness, maps.crop, maps.anatomy.probability, maps.anatomy.grid, maps.mirror
         )
         findings = [maps.in_scan(finding) for finding in found]
         if score in TWO_SIDED:
@@ -82,7 +83,7 @@ def detect_anomalies(
     provenance = {
         **_provenance(maps), "seed": seed, "samples": samples, "fpr": fpr, "score": score, "score_unit": UNIT,
         "threshold": limit, "dark_threshold": dark_limit, "finding_min_ml": MIN_VOLUME_ML,
-        "finding_peak_rarer_than_threshold": PEAK_STRICTNESS, "modality": modality, "modality_reason": reason,
+        "finding_mean_rarer_than_threshold": strictness, "modality": modality, "modality_reason": reason,
         "timings_s": timer.rounded,
         "reused_stages": [name for name in ("load", "anatomy", "fit", "sampling") if name not in timer.seconds],
         "input": {"name": scan.name, "tags": dict(scan.tags)},

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 MIN_VOLUME_ML = 0.03
 """Smaller components are not reported: about three voxels of a 2 mm scan, thirty of a 1 mm scan."""
-PEAK_STRICTNESS = 3.0
-"""A component is reported if its highest score is this many times rarer than the threshold: most of what only just
-passes it is healthy. The mask shows every bright voxel above the threshold, of dark ones those reported."""
+STRICTNESS, DWI_STRICTNESS = 1.6, 2.2
+"""A component is reported if its mean score is this many times rarer than the threshold: most of what only just passes
+it is healthy, on DWI above all. The mask shows every bright voxel above the threshold, of dark ones those reported."""
 DARK_STRICTNESS = 10.0
 """Dark findings on FLAIR need a score that is this many times rarer than the false-positive rate asked for."""
 DARK_MARGIN = float(np.log10(DARK_STRICTNESS))
@@ -34,29 +34,33 @@ _VOXELS_LOOKED_AT = 2000
 
 
 def rank_findings(
-    bright: NDArray[np.float32], dark: NDArray[np.float32] | None, limit: float, image: sitk.Image,
+    bright: NDArray[np.float32], dark: NDArray[np.float32] | None, limit: float, strictness: float, image: sitk.Image,
     probability: NDArray[np.float32], grid: sitk.Image, mirror: Mirror,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint16], list[Finding]]:
-    """Mask (1 bright, 2 dark), component labels and findings, worst first; labels are ranks.
+    """Mask (1 bright, 2 dark), component labels and findings, surest first: by how far their mean score exceeds their
+    threshold; labels are ranks.
 
     bright, dark: calibrated scores of either side, zyx on the grid of `image`, dark None where it does not count, and
     set to 0 where the bright side is above the threshold;
-    limit: the threshold; the rest as in `describe`.
+    limit: the threshold; strictness: as in `find_components`; the rest as in `describe`.
     """
     voxel_ml = float(np.prod(image.GetSpacing())) / 1000
     mask = (bright > limit).astype(np.uint8)
-    components = find_components(bright, limit, voxel_ml)
+    components = find_components(bright, limit, strictness, voxel_ml)
     described = describe(components, bright, image, "bright", probability, grid, mirror)
+    excess = [finding.mean - limit for finding in described]
     if dark is not None:
         dark[mask > 0] = 0
-        hypo = find_components(dark, limit + DARK_MARGIN, voxel_ml)
+        hypo = find_components(dark, limit + DARK_MARGIN, strictness, voxel_ml)
         mask[hypo > 0] = DARK
         components = np.where(hypo > 0, hypo + len(described), components)  # numbered on from the bright ones
-        described += describe(hypo, dark, image, "dark", probability, grid, mirror)
-    order = np.argsort([-burden for burden, _ in described], kind="stable")
+        darker = describe(hypo, dark, image, "dark", probability, grid, mirror)
+        excess += [finding.mean - limit - DARK_MARGIN for finding in darker]
+        described += darker
+    order = np.argsort(-np.array(excess), kind="stable")
     ranks = np.zeros(len(described) + 1, np.uint16)
     ranks[order + 1] = np.arange(1, len(ranks))
-    return mask, ranks[components], [replace(described[n][1], label=rank) for rank, n in enumerate(order, 1)]
+    return mask, ranks[components], [replace(described[n], label=rank) for rank, n in enumerate(order, 1)]
 
 
 def by_residual(
@@ -69,16 +73,16 @@ def by_residual(
     return np.where(np.isin(components, list(darker)), DARK, mask).astype(np.uint8), findings
 
 
-def find_components(score: NDArray[np.float32], limit: float, voxel_ml: float) -> NDArray[np.uint16]:
-    """Labels 1…n of the components above `limit` (26-neighbourhood) that have at least MIN_VOLUME_ML and a peak as
-    PEAK_STRICTNESS asks for, largest first; 0 elsewhere."""
+def find_components(score: NDArray[np.float32], limit: float, strictness: float, voxel_ml: float) -> NDArray[np.uint16]:
+    """Labels 1…n of the components above `limit` (26-neighbourhood) that have at least MIN_VOLUME_ML and a mean score
+    `strictness` times rarer than it, largest first; 0 elsewhere."""
     image = sitk.ConnectedComponent(sitk.GetImageFromArray((score > limit).astype(np.uint8)), True)
     image = sitk.RelabelComponent(image, minimumObjectSize=math.ceil(MIN_VOLUME_ML / voxel_ml - 1e-6))
     labels = sitk.GetArrayViewFromImage(image)
     inside = labels > 0
-    peaks = np.zeros(int(labels.max()) + 1, np.float32)
-    np.maximum.at(peaks, labels[inside], score[inside])
-    kept = peaks > limit + np.log10(PEAK_STRICTNESS)
+    sizes = np.bincount(labels[inside], minlength=1)
+    means = np.bincount(labels[inside], score[inside], minlength=1) / np.maximum(sizes, 1)
+    kept = means > limit + np.log10(strictness)
     numbers = np.minimum(np.cumsum(kept), np.iinfo(np.uint16).max).astype(np.uint16) * kept
     return numbers[labels]
 
@@ -86,8 +90,8 @@ def find_components(score: NDArray[np.float32], limit: float, voxel_ml: float) -
 def describe(
     labels: NDArray[np.uint16], score: NDArray[np.float32], image: sitk.Image, polarity: str,
     probability: NDArray[np.float32], grid: sitk.Image, mirror: Mirror,
-) -> list[tuple[float, Finding]]:
-    """One finding per label with its burden (mean score × ml), by which findings are ranked.
+) -> list[Finding]:
+    """One finding per label, in their order.
 
     labels, score: zyx on the grid of `image`, whose voxels the bounding boxes count; probability: (K, D, H, W) on the
     model's grid, and mirror, for the location.
@@ -97,23 +101,22 @@ def describe(
     order = inside[np.argsort(labels.ravel()[inside], kind="stable")]
     counts = np.bincount(labels.ravel()[inside], minlength=1)
     starts = np.cumsum(counts)
-    rows = []
+    findings = []
     for label in range(1, len(counts)):
         flat = order[starts[label - 1] : starts[label]]
         zyx = np.stack(np.unravel_index(flat, labels.shape), 1)
         values = score.ravel()[flat]
         low, high = zyx.min(0), zyx.max(0)
         centroid = ijk_to_ras_mm(image, zyx.mean(0)[::-1])
-        finding = Finding(
+        findings.append(Finding(
             label=label, polarity=polarity, location=_location(zyx, image, probability, grid, mirror),
             volume_ml=len(flat) * voxel_ml, peak=float(values.max()), mean=float(values.mean()),
             centroid_ras_mm=tuple(float(v) for v in centroid),
             peak_ras_mm=tuple(float(v) for v in ijk_to_ras_mm(image, zyx[values.argmax()][::-1])),
             bbox_ijk=tuple(int(v) for v in low[::-1]),
             bbox_size_ijk=tuple(int(v) for v in (high - low + 1)[::-1]),
-        )
-        rows.append((finding.mean * finding.volume_ml, finding))
-    return rows
+        ))
+    return findings
 
 
 def _location(

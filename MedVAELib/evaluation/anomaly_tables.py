@@ -24,8 +24,8 @@ DEFINITIONS = (
     "have a score of their own; the baselines flag as many voxels as ours (matched volume).",
     f"Lesion F1: 26-connected components of at least {MIN_LESION_MM3:g} mm³; found when ≥ {MIN_OVERLAP:.0%} of the "
     f"lesion is flagged, right when ≥ {MIN_OVERLAP:.0%} of the component lies on lesion.",
-    f"Findings: the bright ones of the report, worst first; right when ≥ {MIN_OVERLAP:.0%} lies on lesion. Beside them "
-    "as many of the largest components of the intensity mask.",
+    f"Findings: the bright ones of the report, surest first; right when ≥ {MIN_OVERLAP:.0%} lies on lesion. Beside "
+    "them as many of the largest components of the intensity mask.",
     f"[brackets]: {CONFIDENCE:.0%} percentile bootstrap, {RESAMPLES} resamples; within a case of {BLOCK_MM:g} mm cubes "
     f"of the region, if {MIN_LESION_BLOCKS} or more hold lesion: how far the figure depends on the place, not what the "
     "next patient's will be; for means of the cases, where five cases hold what is said in some 83 % of trials, ten in "

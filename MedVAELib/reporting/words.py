@@ -73,11 +73,11 @@ def summary(findings: list[Finding], flagged_ml: float = 0.0) -> str:
     total = millilitres(sum(finding.volume_ml for finding in findings))
     text = (f"{kinds} findings, {total} ml in all; the largest, {millilitres(largest.volume_ml)} ml, "
             f"lies in the {largest.location}")
-    worst = findings[0]
-    if worst is largest:
+    first = findings[0]
+    if first is largest:
         return f"{text} and is ranked first."
-    return (f"{text} (no. {findings.index(largest) + 1}); ranked first is one of {millilitres(worst.volume_ml)} ml "
-            f"in the {worst.location}.")
+    return (f"{text} (no. {findings.index(largest) + 1}); ranked first is one of {millilitres(first.volume_ml)} ml "
+            f"in the {first.location}.")
 
 
 def flagged_ml(result: Detection) -> float:
@@ -87,7 +87,7 @@ def flagged_ml(result: Detection) -> float:
 
 
 def table(findings: list[Finding], axes: DisplayAxes, pictured: int) -> list[Row]:
-    """The findings as text, worst first as they come, at most TABLE_ROWS of them."""
+    """The findings as text, surest first as they come, at most TABLE_ROWS of them."""
     rows = []
     for rank, finding in enumerate(findings[:TABLE_ROWS], start=1):
         rows.append(Row(

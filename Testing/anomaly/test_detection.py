@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score
 
 from MedVAELib.anomaly.detect import CUT_CM2, detect_anomalies, score_inputs
 from MedVAELib.anomaly.detector import Detector
+from MedVAELib.anomaly.findings import STRICTNESS
 from MedVAELib.anomaly.prepare import prepare_scan
 from MedVAELib.anomaly.scores import SCORES
 from MedVAELib.bundle import load_bundle
@@ -61,8 +62,9 @@ def test_volumes_agree_with_each_other(detection, sample):
     assert ((arrays["mask"] > 0) == (arrays["anomaly"] > detection.threshold)).all()
     assert (arrays["std"][brain] >= 0).all() and arrays["std"].std() > 0
     assert sorted(set(np.unique(arrays["components"])) - {0}) == [f.label for f in detection.findings]
-    burdens = [f.mean * f.volume_ml for f in detection.findings]
-    assert burdens == sorted(burdens, reverse=True)
+    limits = {"bright": detection.threshold, "dark": detection.dark_threshold}
+    excess = [f.mean - limits[f.polarity] for f in detection.findings]
+    assert excess == sorted(excess, reverse=True) and min(excess) > np.log10(STRICTNESS)
 
 
 CAVITY_MM = 9.0

@@ -207,10 +207,11 @@ def test_findings_have_true_volume_place_and_box(ball):
     score[8:10, 10:13, 3:6] = 3.0  # small x index in an LPS-stored image is the patient's right
     score[9, 11, 4] = 5.0
     score[2, 2, 2] = 3.0
-    score[14, 10:16, 8:12] = 2.4  # large, but nowhere three times rarer than the threshold
-    labels = find_components(score, 2.0, 0.036)
+    score[14, 10:16, 8:12] = 2.3  # large and with a high peak, but on average not three times rarer than the threshold
+    score[14, 10, 8] = 5.0
+    labels = find_components(score, 2.0, 3.0, 0.036)
     mirror = SimpleNamespace(whole=True, side_mm=lambda places: places[..., 0] + 2)
-    (_, first), *rest = describe(labels, score, image, "bright", probability, grid, mirror)
+    first, *rest = describe(labels, score, image, "bright", probability, grid, mirror)
     assert first.volume_ml == pytest.approx(18 * 0.036) and first.peak == 5.0
     assert first.bbox_ijk == (3, 10, 8) and first.bbox_size_ijk == (3, 3, 2)
     assert first.peak_ras_mm == pytest.approx(tuple(ijk_to_ras_mm(image, (4, 11, 9))))
@@ -218,7 +219,7 @@ def test_findings_have_true_volume_place_and_box(ball):
     assert len(rest) == 1  # 0.036 ml is just large enough
     for shift_mm, whole, wanted in ((-40, True, "left "), (-18, True, ""), (-9, True, "right "), (2, False, "")):
         mirror = SimpleNamespace(whole=whole, side_mm=lambda places, by=shift_mm: places[..., 0] + by)
-        (_, first), *_ = describe(labels, score, image, "bright", probability, grid, mirror)
+        first, *_ = describe(labels, score, image, "bright", probability, grid, mirror)
         assert first.location == f"{wanted}{first.location.rpartition('t ')[2]}", shift_mm
 
 
@@ -227,11 +228,12 @@ def test_a_finding_on_both_sides_says_so(ball):
     grid = ras_grid((0, 0, 0), SHAPE, 2.0)
     score = np.zeros(SHAPE, np.float32)
     score[16, 20, 8:24] = 5.0
-    labels, mirror = find_components(score, 2.0, 0.008), SimpleNamespace(whole=True, side_mm=lambda ras: ras[..., 0])
-    (_, found), = describe(labels, score, grid, "bright", probability, grid, mirror)
+    labels = find_components(score, 2.0, 3.0, 0.008)
+    mirror = SimpleNamespace(whole=True, side_mm=lambda ras: ras[..., 0])
+    (found,) = describe(labels, score, grid, "bright", probability, grid, mirror)
     assert found.location.endswith(" on both sides")
     mirror.side_mm = lambda ras: ras[..., 0] + 10
-    (_, found), = describe(labels, score, grid, "bright", probability, grid, mirror)
+    (found,) = describe(labels, score, grid, "bright", probability, grid, mirror)
     assert found.location.startswith("right ")
 
 
@@ -244,7 +246,7 @@ def test_a_finding_lies_in_the_tissue_at_its_own_place():
     score = np.zeros(SHAPE, np.float32)
     score[4:6, 9:11, 20:22] = 5.0
     mirror = SimpleNamespace(whole=True, side_mm=lambda ras: ras[..., 0])
-    (_, found), = describe(find_components(score, 2.0, 0.008), score, image, "bright", probability, grid, mirror)
+    (found,) = describe(find_components(score, 2.0, 3.0, 0.008), score, image, "bright", probability, grid, mirror)
     assert found.location.endswith(TISSUES[CORTEX])
 
 

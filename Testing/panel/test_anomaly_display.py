@@ -233,7 +233,7 @@ def test_a_row_that_was_deleted_takes_no_outline_from_the_others(shown, reply):
         assert outlined(shown.result) == ([f"{rank} {location}"] if rank != 3 else [])
 
 
-def test_findings_beyond_the_worst_share_a_segment(panel, reply, monkeypatch):
+def test_findings_beyond_the_first_ones_share_a_segment(panel, reply, monkeypatch):
     from MedVAEPanel import segments
 
     monkeypatch.setattr(segments, "MAX_SEGMENTS", 2)
@@ -275,7 +275,7 @@ def test_a_finding_follows_the_scan_when_it_is_moved_afterwards(shown):
     assert view.node.GetSliceOffset() == pytest.approx(at + 25.0, abs=0.01)
 
 
-def test_the_table_is_worst_first_and_says_where(shown, reply):
+def test_the_table_is_surest_first_and_says_where(shown, reply):
     table = shown.ui.findingsTable
     assert table.rowCount == len(reply["findings"])
     first = reply["findings"][0]
@@ -283,9 +283,9 @@ def test_the_table_is_worst_first_and_says_where(shown, reply):
     assert texts[0].startswith(first["location"]) and texts[1] == f"{first['volume_ml']:.2f}"
     side = "R" if first["peak_r_mm"] > 0 else "L"
     assert texts[4].startswith(f"{side}{abs(round(first['peak_r_mm']))} ")
-    burden = [finding["mean"] * finding["volume_ml"] for finding in reply["findings"]]
-    assert burden == sorted(burden, reverse=True)
-    assert str(len(burden)) in shown.ui.summaryLabel.text
+    means = [finding["mean"] for finding in reply["findings"] if finding["polarity"] == "bright"]
+    assert means == sorted(means, reverse=True)
+    assert str(len(reply["findings"])) in shown.ui.summaryLabel.text
 
 
 def test_segments_carry_terms_ranks_and_the_voxels_of_the_findings(shown, reply):
