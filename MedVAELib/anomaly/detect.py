@@ -14,7 +14,7 @@ from ..scan import Scan
 from ..timing import Timer
 from .calibration import UNIT, reference_histogram, threshold
 from .detector import Detector
-from .findings import DARK_MARGIN, DWI_STRICTNESS, MIN_VOLUME_ML, STRICTNESS, by_residual, rank_findings
+from .findings import DARK_MARGIN, HIGH_STRICTNESS, MIN_VOLUME_ML, STRICTNESS, by_residual, rank_findings
 from .modality import decide_modality
 from .prepare import PreparedScan, prepare_scan
 from .result import DARK, Detection
@@ -67,7 +67,7 @@ def detect_anomalies(
     progress("findings", 0.9, "Describing findings")
     with timer.stage("findings"):
         limit, residual = threshold(fpr), maps.residual()
-        strictness = DWI_STRICTNESS if modality == "dwi" else STRICTNESS
+        strictness = HIGH_STRICTNESS if modality == "dwi" else STRICTNESS
         mask, components, found = rank_findings(
             bright, dark, limit, strictness, maps.crop, maps.anatomy.probability, maps.anatomy.grid, maps.mirror
         )

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 MIN_VOLUME_ML = 0.03
 """Smaller components are not reported: about three voxels of a 2 mm scan, thirty of a 1 mm scan."""
-STRICTNESS, DWI_STRICTNESS = 1.6, 2.2
+STRICTNESS = 1.6
 """A component is reported if its mean score is this many times rarer than the threshold: most of what only just passes
-it is healthy, on DWI above all. The mask shows every bright voxel above the threshold, of dark ones those reported."""
+it is healthy. The mask shows every bright voxel above the threshold, of dark ones those reported."""
+HIGH_STRICTNESS = 2.2
+"""The same on DWI, where artefacts are many and infarcts stand out, and of dark components."""
 DARK_STRICTNESS = 10.0
 """Dark findings on FLAIR need a score that is this many times rarer than the false-positive rate asked for."""
 DARK_MARGIN = float(np.log10(DARK_STRICTNESS))
@@ -42,7 +44,7 @@ def rank_findings(
 
     bright, dark: calibrated scores of either side, zyx on the grid of `image`, dark None where it does not count, and
     set to 0 where the bright side is above the threshold;
-    limit: the threshold; strictness: as in `find_components`; the rest as in `describe`.
+    limit: the threshold; strictness: of bright ones, as in `find_components`; the rest as in `describe`.
     """
     voxel_ml = float(np.prod(image.GetSpacing())) / 1000
     mask = (bright > limit).astype(np.uint8)
@@ -51,7 +53,7 @@ def rank_findings(
     excess = [finding.mean - limit for finding in described]
     if dark is not None:
         dark[mask > 0] = 0
-        hypo = find_components(dark, limit + DARK_MARGIN, strictness, voxel_ml)
+        hypo = find_components(dark, limit + DARK_MARGIN, HIGH_STRICTNESS, voxel_ml)
         mask[hypo > 0] = DARK
         components = np.where(hypo > 0, hypo + len(described), components)  # numbered on from the bright ones
         darker = describe(hypo, dark, image, "dark", probability, grid, mirror)
