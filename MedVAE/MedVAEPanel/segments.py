@@ -37,7 +37,7 @@ def fill(segmentation, scan, components: np.ndarray, brain: np.ndarray, findings
         rank = segment.GetLabelValue() or index + 1
         alone = rank <= MAX_SEGMENTS
         held = findings[rank - 1 : rank if alone else None]
-        rest = f"{len(findings) - MAX_SEGMENTS} smaller ones"
+        rest = f"{len(findings) - MAX_SEGMENTS} less sure ones"
         _describe(segmentation, segment_id, segment, f"{rank} {held[0]['location']}" if alone else rest, _LESION,
                   _DARK if alone and held[0]["polarity"] == "dark" else _BRIGHT)
         segment.SetTag(_RANK, str(rank))

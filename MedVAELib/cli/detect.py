@@ -155,9 +155,10 @@ def _findings_table(result: Detection) -> object:
     table = Table(title=f"Findings ({result.modality}, {len(result.findings)})", title_justify="left")
     for column in ("#", "location", "kind"):
         table.add_column(column)
-    for column in ("ml", "peak", "R mm", "A mm", "S mm"):
+    for column in ("ml", "peak", "mean", "R mm", "A mm", "S mm"):
         table.add_column(column, justify="right")
     for finding in result.findings[:_ROWS_SHOWN]:
         table.add_row(str(finding.label), finding.location, finding.polarity, f"{finding.volume_ml:.2f}",
-                      f"{finding.peak:.1f}", *(f"{value:.0f}" for value in finding.centroid_ras_mm))
+                      f"{finding.peak:.1f}", f"{finding.mean:.1f}",
+                      *(f"{value:.0f}" for value in finding.centroid_ras_mm))
     return table

@@ -239,7 +239,7 @@ def test_findings_beyond_the_first_ones_share_a_segment(panel, reply, monkeypatc
     monkeypatch.setattr(segments, "MAX_SEGMENTS", 2)
     scan = add_scan()
     panel.tab.results.show_new(panel.widget.logic.addResult(scan, reply))
-    result, rest = panel.tab.results.result, f"{len(reply['findings']) - 2} smaller ones"
+    result, rest = panel.tab.results.result, f"{len(reply['findings']) - 2} less sure ones"
     for row, name in ((0, f"1 {reply['findings'][0]['location']}"), (2, rest), (len(reply["findings"]) - 1, rest)):
         panel.ui.findingsTable.selectRow(row)
         assert outlined(result) == [name]
