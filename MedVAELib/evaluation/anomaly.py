@@ -7,7 +7,6 @@ comparison never favours us. Baselines flag as many voxels as the detector did (
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import SimpleITK as sitk
 
-from ..anomaly.findings import MIN_VOLUME_ML
+from ..anomaly.findings import find_components
 from ..anomaly.result import Detection
 from ..bootstrap import interval
 from ..preprocessing.mask_files import read_mask
@@ -251,10 +250,7 @@ def _listed(method: str, volumes: _Volumes, mask: np.ndarray) -> tuple[np.ndarra
     are no smaller than a finding can be, the largest first."""
     if method == OURS:
         return volumes.components, volumes.findings
-    found = sitk.RelabelComponent(
-        sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True),
-        minimumObjectSize=math.ceil(MIN_VOLUME_ML / volumes.voxel_ml - 1e-6))
-    labels = sitk.GetArrayFromImage(found)
+    labels = find_components(mask.astype(np.float32), 0.5, 1.0, volumes.voxel_ml)
     return labels, range(1, min(len(volumes.findings), int(labels.max())) + 1)
 
 
