@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..evaluation.metrics import MIN_OVERLAP, on_lesion
 from ..files.itk_files import itk_name
 from ..resources import resource_dir
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from rich.table import Table
 
     from ..anomaly.result import Detection
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PutIn:
-    """A lesion put into the sample, and the share of its voxels that the detection's mask covers."""
+    """A lesion put into the sample, and the share of its voxels that lie in findings."""
 
     name: str
     volume_ml: float
@@ -27,12 +30,12 @@ class PutIn:
 
     @property
     def found(self) -> bool:
-        return self.covered > 0
+        return self.covered >= MIN_OVERLAP
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Every lesion put in, and the labels of the findings that touch none of them."""
+    """Every lesion put in, and the labels of the findings that are none of them."""
 
     lesions: tuple[PutIn, ...]
     false_findings: tuple[int, ...]
@@ -41,7 +44,7 @@ class Outcome:
     def sentence(self) -> str:
         found = sum(lesion.found for lesion in self.lesions)
         return (f"Found {found} of the {len(self.lesions)} lesions put into the sample; "
-                f"{len(self.false_findings)} findings touch none of them.")
+                f"{len(self.false_findings)} findings are none of them.")
 
 
 def sample_scan() -> Path:
@@ -53,24 +56,27 @@ def sample_scan() -> Path:
 
 
 def compare_with_truth(result: Detection) -> Outcome:
-    """Which of the sample's lesions the detection's mask touches (by at least one voxel).
-
-    `truth.nii.gz` labels them 1, 2 ... on the sample's grid, in the order in which `truth.json` lists them (name,
-    volume_ml, centroid_ras_mm).
-    """
-    import numpy as np
+    """`compare` with the sample's own lesions: `truth.nii.gz` labels them on its grid, in the order in which
+    `truth.json` lists them (name, volume_ml, centroid_ras_mm)."""
     import SimpleITK as sitk
-
-    from ..anomaly.result import BRIGHT
 
     listed = json.loads((_sample_dir() / "truth.json").read_text(encoding="utf-8"))
     truth_zyx = sitk.GetArrayFromImage(sitk.ReadImage(itk_name(_sample_dir() / "truth.nii.gz")))
-    mask_zyx = sitk.GetArrayViewFromImage(result.mask) == BRIGHT
+    return compare(result, truth_zyx, listed)
+
+
+def compare(result: Detection, truth_zyx: NDArray[np.uint8], listed: list[dict[str, Any]]) -> Outcome:
+    """Which lesions are found, by the rule of `medvae evaluate anomaly`: a tenth of one lies in findings; and which
+    findings are wrong: less than a tenth of one lies on lesion. truth_zyx: 1, 2 … in the order of `listed`."""
+    import SimpleITK as sitk
+
+    components = sitk.GetArrayFromImage(result.components)
     lesions = tuple(
-        PutIn(str(entry["name"]), float(entry["volume_ml"]), float(mask_zyx[truth_zyx == label].mean()))
+        PutIn(str(entry["name"]), float(entry["volume_ml"]), float((components[truth_zyx == label] > 0).mean()))
         for label, entry in enumerate(listed, start=1))
-    touched = set(np.unique(sitk.GetArrayViewFromImage(result.components)[truth_zyx > 0]).tolist())
-    return Outcome(lesions, tuple(finding.label for finding in result.findings if finding.label not in touched))
+    labels = [finding.label for finding in result.findings]
+    right = on_lesion(components, labels, truth_zyx > 0)
+    return Outcome(lesions, tuple(label for label, is_right in zip(labels, right, strict=True) if not is_right))
 
 
 def outcome_table(outcome: Outcome) -> Table:
@@ -81,7 +87,7 @@ def outcome_table(outcome: Outcome) -> Table:
     table.add_column("lesion")
     table.add_column("ml", justify="right")
     table.add_column("found")
-    table.add_column("covered by the mask", justify="right")
+    table.add_column("covered by findings", justify="right")
     for lesion in outcome.lesions:
         table.add_row(lesion.name, f"{lesion.volume_ml:.2f}", "yes" if lesion.found else "no",
                       f"{lesion.covered:.0%}")

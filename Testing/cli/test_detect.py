@@ -15,7 +15,7 @@ import pytest
 import SimpleITK as sitk
 
 from MedVAELib.cli.app import run
-from MedVAELib.cli.sample import compare_with_truth
+from MedVAELib.cli.sample import compare, compare_with_truth
 from MedVAELib.cohort.cases import case_names
 from MedVAELib.detection_outputs import DETECTION_FILES
 from MedVAELib.errors import DeviceMemoryError
@@ -358,10 +358,21 @@ def sample(tmp_path):
 def test_sample_is_compared_with_what_was_put_in(detector, sample, capsys):
     assert run(["detect", "--sample", "--output", "out"]) == 0
     out = capsys.readouterr().out
-    assert "Found 1 of the 2 lesions put into the sample; 0 findings touch none of them." in out
+    assert "Found 1 of the 2 lesions put into the sample; 0 findings are none of them." in out
     near = next(line for line in out.splitlines() if " near " in line)
     assert "yes" in near and "50%" in near
     assert "no" in next(line for line in out.splitlines() if " far away " in line)
+
+
+def test_a_lesion_of_which_next_to_nothing_is_flagged_is_not_found():
+    labels = np.zeros((4, 5, 10), np.uint8)
+    labels[0], labels[1] = 1, 2
+    found = np.zeros(labels.shape, np.uint16)
+    found[0, 0, :4], found[1, 0, :5], found[3] = 1, 2, 3  # 8 and 10 % of the lesions, and something else
+    result = SimpleNamespace(components=sitk.GetImageFromArray(found),
+                             findings=[SimpleNamespace(label=n) for n in (1, 2, 3)])
+    outcome = compare(result, labels, [{"name": str(n), "volume_ml": 1.0} for n in (1, 2)])
+    assert [lesion.found for lesion in outcome.lesions] == [False, True] and outcome.false_findings == (3,)
 
 
 def test_findings_that_touch_no_lesion_are_counted(detector, sample, capsys):
@@ -370,7 +381,7 @@ def test_findings_that_touch_no_lesion_are_counted(detector, sample, capsys):
     sitk.WriteImage(truth, str(sample / "truth.nii.gz"))
     (sample / "truth.json").write_text(json.dumps(json.loads((sample / "truth.json").read_text())[:1]))
     assert run(["detect", "--sample", "--output", "out"]) == 0
-    assert "Found 0 of the 1 lesions put into the sample; 1 findings touch none of them." in capsys.readouterr().out
+    assert "Found 0 of the 1 lesions put into the sample; 1 findings are none of them." in capsys.readouterr().out
 
 
 def test_an_installation_without_the_sample(detector, capsys):
