@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..evaluation.metrics import MIN_OVERLAP, on_lesion
 from ..files.itk_files import itk_name
 from ..resources import resource_dir
 
@@ -22,15 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PutIn:
-    """A lesion put into the sample, and the share of its voxels that lie in findings."""
+    """A lesion put into the sample, the share of its voxels that lie in findings, and whether it is found by that."""
 
     name: str
     volume_ml: float
     covered: float
-
-    @property
-    def found(self) -> bool:
-        return self.covered >= MIN_OVERLAP
+    found: bool
 
 
 @dataclass(frozen=True)
@@ -70,10 +66,12 @@ def compare(result: Detection, truth_zyx: NDArray[np.uint8], listed: list[dict[s
     findings are wrong: less than a tenth of one lies on lesion. truth_zyx: 1, 2 … in the order of `listed`."""
     import SimpleITK as sitk
 
+    from ..evaluation.metrics import MIN_OVERLAP, on_lesion
+
     components = sitk.GetArrayFromImage(result.components)
-    lesions = tuple(
-        PutIn(str(entry["name"]), float(entry["volume_ml"]), float((components[truth_zyx == label] > 0).mean()))
-        for label, entry in enumerate(listed, start=1))
+    covered = [float((components[truth_zyx == label] > 0).mean()) for label in range(1, len(listed) + 1)]
+    lesions = tuple(PutIn(str(entry["name"]), float(entry["volume_ml"]), share, share >= MIN_OVERLAP)
+                    for entry, share in zip(listed, covered, strict=True))
     labels = [finding.label for finding in result.findings]
     right = on_lesion(components, labels, truth_zyx > 0)
     return Outcome(lesions, tuple(label for label, is_right in zip(labels, right, strict=True) if not is_right))
